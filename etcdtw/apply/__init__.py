@@ -1,0 +1,1 @@
+"""The replicated state machine: a log entry in, a response and events out."""

@@ -1,0 +1,1 @@
+"""Members, ids and versions: who the cluster is. Pure."""

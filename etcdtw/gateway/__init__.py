@@ -1,0 +1,1 @@
+"""HTTP/1.1 on the client port: health, metrics, version."""

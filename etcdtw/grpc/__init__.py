@@ -1,0 +1,1 @@
+"""gRPC over an http2 core: calls, statuses, metadata, deadlines. Pure."""

@@ -1,0 +1,1 @@
+"""Leases and their deadlines. Pure: time is an argument."""

@@ -1,0 +1,1 @@
+"""Revisions, ranges, transactions, watches, compaction and hashes over a Backend."""

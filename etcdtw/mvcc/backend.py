@@ -1,0 +1,135 @@
+"""The seam between the MVCC cores and the store that keeps their records.
+
+Words used here:
+
+record      an encoded ``mvccpb.KeyValue``, canonical: fields ascending, zeros omitted
+frame       a record as field 2 of a ``RangeResponse``: ``0x12 varint(len) record``, so that
+            the ``kvs`` of a response are joined frames
+revision    (main, sub); ``main`` is what clients see
+end         an exclusive bound, or None for "to the end of the key space"
+
+All calls are made on the reactor's thread; reads see every earlier write at once.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, Protocol
+
+BUCKET_META: Final = b"meta"
+BUCKET_LEASE: Final = b"lease"
+BUCKET_ALARM: Final = b"alarm"
+BUCKET_AUTH: Final = b"auth"
+BUCKET_AUTH_USERS: Final = b"authUsers"
+BUCKET_AUTH_ROLES: Final = b"authRoles"
+BUCKET_MEMBERS: Final = b"members"
+BUCKET_MEMBERS_REMOVED: Final = b"members_removed"
+BUCKET_CLUSTER: Final = b"cluster"
+BUCKETS: Final = (
+    BUCKET_ALARM,
+    BUCKET_AUTH,
+    BUCKET_AUTH_ROLES,
+    BUCKET_AUTH_USERS,
+    BUCKET_CLUSTER,
+    BUCKET_LEASE,
+    BUCKET_MEMBERS,
+    BUCKET_MEMBERS_REMOVED,
+    BUCKET_META,
+)
+"""etcd's small buckets; the large one, ``key``, is reached by the calls below only."""
+
+
+class Change(NamedTuple):
+    """One stored revision, as the ``key`` bucket has it."""
+
+    main: int
+    sub: int
+    is_tombstone: bool
+    record: bytes
+    """The encoded KeyValue; of a tombstone it holds the key alone."""
+
+
+class Backend(Protocol):
+    """What MVCC needs of a store."""
+
+    # The current view.
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the record of a live key."""
+        ...
+
+    def frames(self, start: bytes, end: bytes | None, limit: int = 0) -> list[bytes]:
+        """Return the frames of live keys in ``[start, end)`` in key order; limit 0: all.
+
+        The items may be `memoryview`s of a mapping: join or copy them before control
+        returns to the reactor.
+        """
+        ...
+
+    def keys(self, start: bytes, end: bytes | None) -> list[bytes]:
+        """Return the live keys in ``[start, end)`` in order."""
+        ...
+
+    def count(self, start: bytes, end: bytes | None) -> int:
+        """Return how many keys are live in ``[start, end)``: exact, and fast for any size."""
+        ...
+
+    # The view at an older main revision.
+
+    def get_at(self, key: bytes, revision: int) -> bytes | None: ...
+
+    def frames_at(
+        self, start: bytes, end: bytes | None, revision: int, limit: int = 0
+    ) -> list[bytes]: ...
+
+    def count_at(self, start: bytes, end: bytes | None, revision: int) -> int: ...
+
+    # Revision order.
+
+    def changes(self, first: int, last: int, limit: int) -> list[Change]:
+        """Return the changes of main revisions ``first..last`` in order.
+
+        Stops at the end of the main revision in which ``limit`` is reached, so that no
+        revision is ever returned in part.
+        """
+        ...
+
+    # Writes; by apply only.
+
+    def put(self, main: int, sub: int, key: bytes, record: bytes, is_new: bool) -> None:
+        """Store a put at revision (main, sub).  ``is_new``: the key was not live before."""
+        ...
+
+    def delete(self, main: int, sub: int, key: bytes) -> None:
+        """Store a tombstone for a live key at revision (main, sub)."""
+        ...
+
+    def attach(self, lease_id: int, key: bytes) -> None: ...
+
+    def detach(self, lease_id: int, key: bytes) -> None: ...
+
+    def attached(self, lease_id: int) -> list[bytes]:
+        """Return the keys attached to a lease, in key order."""
+        ...
+
+    def bucket_get(self, bucket: bytes, key: bytes) -> bytes | None: ...
+
+    def bucket_put(self, bucket: bytes, key: bytes, value: bytes) -> None: ...
+
+    def bucket_delete(self, bucket: bytes, key: bytes) -> None: ...
+
+    def bucket_items(self, bucket: bytes) -> list[tuple[bytes, bytes]]:
+        """Return the bucket's content in key order."""
+        ...
+
+    def schedule_compaction(self, revision: int) -> None:
+        """Delete, in the background and in bounded steps, what compaction at ``revision`` drops.
+
+        ``meta/scheduledCompactRev`` was put before this call, in the same generation.
+        Starts when that write is durable; resumed after a crash.  When nothing is left
+        ``meta/finishedCompactRev`` is written.
+        """
+        ...
+
+    def set_applied(self, index: int, term: int) -> None:
+        """Cover all writes up to here by log position (index, term), atomically with them."""
+        ...

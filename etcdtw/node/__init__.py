@@ -1,0 +1,1 @@
+"""The Raft reactor service: the turn, proposals, reads, ticks."""

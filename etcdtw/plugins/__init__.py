@@ -1,0 +1,1 @@
+"""The faces that twistd shows: options and makeService, nothing else."""

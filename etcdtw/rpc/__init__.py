@@ -1,0 +1,1 @@
+"""etcd's v3 services: checks, response headers, error texts."""

@@ -1,0 +1,1 @@
+"""The composition root: configuration, bootstrap, ordered services."""

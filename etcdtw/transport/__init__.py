@@ -1,0 +1,1 @@
+"""Twisted shells: listeners, TLS, gRPC and HTTP/1.1 connections."""
