@@ -1,0 +1,199 @@
+"""A complete `mvcc.backend.Backend` in plain dicts: the reference for tests.
+
+Every answer is computed the naive way, so that it can be checked by eye.  Compaction happens at
+once.  Knows no disk; nothing survives the object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import google_crc32c
+
+from etcdtw.mvcc.backend import BUCKET_META, BUCKETS, Change
+
+
+def encode_varint(number: int) -> bytes:
+    """Return ``number`` as a protobuf varint."""
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def encode_frame(record: bytes) -> bytes:
+    """Return ``record`` as field 2 of a RangeResponse."""
+    return b"\x12" + encode_varint(len(record)) + record
+
+
+def encode_tombstone(key: bytes) -> bytes:
+    """Return the KeyValue that a tombstone stores: the key alone."""
+    return b"\x0a" + encode_varint(len(key)) + key
+
+
+def encode_revision(main: int, sub: int, is_tombstone: bool = False) -> bytes:
+    """Return etcd's key in the bucket ``key``: 17 octets, 18 for a tombstone."""
+    text = main.to_bytes(8, "big") + b"_" + sub.to_bytes(8, "big")
+    return text + b"t" if is_tombstone else text
+
+
+class ModelBackend:
+    """The whole store as three dicts.  ``revisions`` is in revision order by construction."""
+
+    def __init__(self) -> None:
+        self.revisions: dict[tuple[int, int], tuple[bool, bytes, bytes]] = {}
+        """(main, sub) -> (is_tombstone, key, record)."""
+        self.live: dict[bytes, bytes] = {}
+        self.leases: dict[int, set[bytes]] = {}
+        self.buckets: dict[bytes, dict[bytes, bytes]] = {name: {} for name in BUCKETS}
+        self.applied_index = 0
+        self.applied_term = 0
+        self.compacted: list[int] = []
+        """The revisions of every `schedule_compaction`, in order."""
+
+    # The current view.
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.live.get(key)
+
+    def keys(self, start: bytes, end: bytes | None) -> list[bytes]:
+        return sorted(key for key in self.live if start <= key and (end is None or key < end))
+
+    def frames(self, start: bytes, end: bytes | None, limit: int = 0) -> list[bytes]:
+        keys = self.keys(start, end)
+        return [encode_frame(self.live[key]) for key in (keys[:limit] if limit else keys)]
+
+    def count(self, start: bytes, end: bytes | None) -> int:
+        return len(self.keys(start, end))
+
+    # The view at an older main revision.
+
+    def view_at(self, revision: int) -> dict[bytes, bytes]:
+        """Return key -> record as it stood after main revision ``revision``."""
+        view: dict[bytes, bytes] = {}
+        for (main, _), (is_tombstone, key, record) in sorted(self.revisions.items()):
+            if main > revision:
+                break
+            if is_tombstone:
+                view.pop(key, None)
+            else:
+                view[key] = record
+        return view
+
+    def get_at(self, key: bytes, revision: int) -> bytes | None:
+        return self.view_at(revision).get(key)
+
+    def frames_at(
+        self, start: bytes, end: bytes | None, revision: int, limit: int = 0
+    ) -> list[bytes]:
+        view = self.view_at(revision)
+        keys = sorted(key for key in view if start <= key and (end is None or key < end))
+        return [encode_frame(view[key]) for key in (keys[:limit] if limit else keys)]
+
+    def count_at(self, start: bytes, end: bytes | None, revision: int) -> int:
+        return len(self.frames_at(start, end, revision))
+
+    # Revision order.
+
+    def changes(self, first: int, last: int, limit: int) -> list[Change]:
+        found: list[Change] = []
+        for (main, sub), (is_tombstone, _, record) in sorted(self.revisions.items()):
+            if not first <= main <= last:
+                continue
+            if len(found) >= limit and found[-1].main != main:
+                break
+            found.append(Change(main, sub, is_tombstone, record))
+        return found
+
+    # Writes.
+
+    def put(self, main: int, sub: int, key: bytes, record: bytes, is_new: bool) -> None:
+        assert is_new == (key not in self.live), "is_new is wrong"
+        assert (main, sub) not in self.revisions, "revision used twice"
+        self.revisions[main, sub] = (False, key, record)
+        self.live[key] = record
+
+    def delete(self, main: int, sub: int, key: bytes) -> None:
+        assert key in self.live, "a tombstone for a key that is not live"
+        assert (main, sub) not in self.revisions, "revision used twice"
+        self.revisions[main, sub] = (True, key, encode_tombstone(key))
+        del self.live[key]
+
+    def attach(self, lease_id: int, key: bytes) -> None:
+        self.leases.setdefault(lease_id, set()).add(key)
+
+    def detach(self, lease_id: int, key: bytes) -> None:
+        self.leases.get(lease_id, set()).discard(key)
+
+    def attached(self, lease_id: int) -> list[bytes]:
+        return sorted(self.leases.get(lease_id, ()))
+
+    def bucket_get(self, bucket: bytes, key: bytes) -> bytes | None:
+        return self.buckets[bucket].get(key)
+
+    def bucket_put(self, bucket: bytes, key: bytes, value: bytes) -> None:
+        self.buckets[bucket][key] = value
+
+    def bucket_delete(self, bucket: bytes, key: bytes) -> None:
+        self.buckets[bucket].pop(key, None)
+
+    def bucket_items(self, bucket: bytes) -> list[tuple[bytes, bytes]]:
+        return sorted(self.buckets[bucket].items())
+
+    def schedule_compaction(self, revision: int) -> None:
+        newest: dict[bytes, tuple[int, int]] = {}
+        for place, (_, key, _) in sorted(self.revisions.items()):
+            if place[0] <= revision:
+                newest[key] = place
+        for place, (is_tombstone, key, _) in list(self.revisions.items()):
+            if place[0] > revision or (is_tombstone and place[0] == revision):
+                continue
+            if is_tombstone or newest[key] != place:
+                del self.revisions[place]
+        self.compacted.append(revision)
+        self.bucket_put(BUCKET_META, b"finishedCompactRev", encode_revision(revision, 0))
+
+    def set_applied(self, index: int, term: int) -> None:
+        self.applied_index = index
+        self.applied_term = term
+        self.bucket_put(BUCKET_META, b"consistent_index", index.to_bytes(8, "big"))
+        self.bucket_put(BUCKET_META, b"term", term.to_bytes(8, "big"))
+
+    # What `storage.state.LmdbState` has beside the seam.
+
+    is_full = False
+
+    @property
+    def applied_durable(self) -> int:
+        return self.applied_index
+
+    def tick(self, now_ms: int) -> None:
+        """Time changes nothing here."""
+
+    def flush(self, done: Callable[[], None]) -> None:
+        done()
+
+    def on_compacted(self, revision: int, done: Callable[[], None]) -> None:
+        done()
+
+    def hash_kv(self, revision: int, compact_revision: int, done: Callable[[int], None]) -> None:
+        """Etcd's HashKV by its definition, over everything in revision order."""
+        newest: dict[bytes, tuple[int, int]] = {}
+        tombstones = set()
+        for place, (is_tombstone, key, _) in sorted(self.revisions.items()):
+            if place[0] <= revision:
+                newest[key] = place
+                if is_tombstone:
+                    tombstones.add(place)
+        keep = set(newest.values()) - tombstones
+        crc = int(google_crc32c.value(b"key"))
+        for place, (is_tombstone, _, record) in sorted(self.revisions.items()):
+            main, sub = place
+            if main > revision or (main <= compact_revision and keep and place not in keep):
+                continue
+            if main == compact_revision and is_tombstone:
+                continue
+            crc = google_crc32c.extend(crc, encode_revision(main, sub, is_tombstone) + record)
+        done(crc)
