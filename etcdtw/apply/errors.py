@@ -30,6 +30,10 @@ class ConnectionLostTimeoutError(RequestTimeoutError):
     """As `RequestTimeoutError`, and this member has lost its leader or its quorum."""
 
 
+class ProposalDroppedError(MemberError):
+    """Raft took no proposal: it had no leader to give it to."""
+
+
 class ApplyTimeoutError(MemberError):
     """The applied index did not reach the commit index in time."""
 

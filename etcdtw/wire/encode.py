@@ -22,7 +22,7 @@ _LEADING: Final = [bytes((i & 0x7F | 0x80, i >> 7 | 0x80)) for i in range(_TABLE
 """The two leading octets of a longer varint, by its low 14 bits."""
 
 
-def varint(number: int) -> bytes:
+def encode_varint(number: int) -> bytes:
     """Encode an int64 or uint64; a negative number takes ten octets.
 
     Raises `ValueError` outside ``-2**63 .. 2**64 - 1``.
@@ -66,24 +66,24 @@ def read_varint(octets: bytes, start: int) -> tuple[int, int]:
 
 def delimited(tag: bytes, payload: bytes) -> bytes:
     """Return ``payload`` as a length-delimited field; ``tag`` is the encoded tag."""
-    return b"%b%b%b" % (tag, varint(len(payload)), payload)
+    return b"%b%b%b" % (tag, encode_varint(len(payload)), payload)
 
 
 def encode_record(
     key: bytes, create_revision: int, mod_revision: int, version: int, value: bytes, lease: int
 ) -> bytes:
     """Return an ``mvccpb.KeyValue`` as etcd stores and hashes it."""
-    parts = [b"\x0a", varint(len(key)), key] if key else []
+    parts = [b"\x0a", encode_varint(len(key)), key] if key else []
     if create_revision:
-        parts += (b"\x10", varint(create_revision))
+        parts += (b"\x10", encode_varint(create_revision))
     if mod_revision:
-        parts += (b"\x18", varint(mod_revision))
+        parts += (b"\x18", encode_varint(mod_revision))
     if version:
-        parts += (b"\x20", varint(version))
+        parts += (b"\x20", encode_varint(version))
     if value:
-        parts += (b"\x2a", varint(len(value)), value)
+        parts += (b"\x2a", encode_varint(len(value)), value)
     if lease:
-        parts += (b"\x30", varint(lease))
+        parts += (b"\x30", encode_varint(lease))
     return b"".join(parts)
 
 
@@ -97,9 +97,9 @@ class ResponseHeaders:
     def __init__(self, cluster_id: int, member_id: int, term: int = 0) -> None:
         ids = b""
         if cluster_id:
-            ids += b"\x08" + varint(cluster_id)
+            ids += b"\x08" + encode_varint(cluster_id)
         if member_id:
-            ids += b"\x10" + varint(member_id)
+            ids += b"\x10" + encode_varint(member_id)
         self._ids = ids
         self._term = b""
         self._fixed_size = 0
@@ -108,7 +108,7 @@ class ResponseHeaders:
         self.set_term(term)
 
     def set_term(self, term: int) -> None:
-        self._term = b"\x20" + varint(term) if term else b""
+        self._term = b"\x20" + encode_varint(term) if term else b""
         self._fixed_size = len(self._ids) + len(self._term)
         self._revision = -1
 
@@ -120,8 +120,8 @@ class ResponseHeaders:
         # All the answers of one turn that read share one revision.
         if revision == self._revision:
             return self._encoded
-        field = b"\x18" + varint(revision) if revision else b""
-        size = varint(self._fixed_size + len(field))
+        field = b"\x18" + encode_varint(revision) if revision else b""
+        size = encode_varint(self._fixed_size + len(field))
         self._encoded = b"\x0a%b%b%b%b" % (size, self._ids, field, self._term)
         self._revision = revision
         return self._encoded

@@ -1,0 +1,127 @@
+"""The guards of a txn: comparisons of stored keys with given values.
+
+All of them, those of nested txns included, look at the state before the txn.
+
+Source: etcd v3 api, Compare.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from etcdtw.mvcc.backend import Backend
+from etcdtw.mvcc.ranges import open_end
+from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.mvccpb import KeyValue
+
+EQUAL: Final = pb.Compare.EQUAL
+GREATER: Final = pb.Compare.GREATER
+LESS: Final = pb.Compare.LESS
+NOT_EQUAL: Final = pb.Compare.NOT_EQUAL
+
+VERSION: Final = pb.Compare.VERSION
+CREATE: Final = pb.Compare.CREATE
+MOD: Final = pb.Compare.MOD
+VALUE: Final = pb.Compare.VALUE
+LEASE: Final = pb.Compare.LEASE
+
+COMPARE_KEYS_MAX: Final = 1_000  # keys of a range that are parsed at a time
+
+_ABSENT: Final = KeyValue()
+
+Path = list[bool]
+"""Which branch each txn takes: the txn itself, then the nested txns of that branch, in order
+and each with its own nested ones behind it."""
+
+
+def choose_path(backend: Backend, request: pb.TxnRequest) -> Path:
+    """Evaluate the compares of ``request`` and of every nested txn that will run."""
+    path: Path = []
+    _extend_path(backend, request, path)
+    return path
+
+
+def _extend_path(backend: Backend, request: pb.TxnRequest, path: Path) -> None:
+    # The depth is bounded by the check before the proposal (each level costs an operation),
+    # and by protobuf's own limit of 100 nested messages.
+    succeeded = True
+    for compare in request.compare:
+        if not holds(backend, compare):
+            succeeded = False
+            break
+    path.append(succeeded)
+    for op in request.success if succeeded else request.failure:
+        if op.HasField("request_txn"):
+            _extend_path(backend, op.request_txn, path)
+
+
+def holds(backend: Backend, compare: pb.Compare) -> bool:
+    """Tell whether every key that ``compare`` names satisfies it.
+
+    An absent key (or an empty range) is compared as zeros; its value equals nothing and
+    differs from nothing.
+    """
+    if not compare.range_end:
+        record = backend.get(compare.key)
+        if record is None:
+            return _absent_holds(compare)
+        return kv_holds(KeyValue.FromString(record), compare)
+    return _range_holds(backend, compare)
+
+
+def _range_holds(backend: Backend, compare: pb.Compare) -> bool:
+    start = compare.key
+    end = open_end(compare.range_end)
+    if end is not None and end <= start:
+        return _absent_holds(compare)
+    is_empty = True
+    while True:
+        frames = backend.frames(start, end, COMPARE_KEYS_MAX)
+        kvs = pb.RangeResponse.FromString(b"".join(frames)).kvs
+        for kv in kvs:
+            if not kv_holds(kv, compare):
+                return False
+        is_empty = is_empty and not frames
+        if len(frames) < COMPARE_KEYS_MAX:
+            return _absent_holds(compare) if is_empty else True
+        start = kvs[-1].key + b"\0"
+
+
+def _absent_holds(compare: pb.Compare) -> bool:
+    return compare.target != VALUE and kv_holds(_ABSENT, compare)
+
+
+def kv_holds(kv: KeyValue, compare: pb.Compare) -> bool:
+    """Compare one key.  An unknown target compares 0 with 0; an unknown result holds."""
+    target = compare.target
+    if target == VALUE:
+        return _value_holds(kv.value, compare)
+    if target == MOD:
+        difference = kv.mod_revision - compare.mod_revision
+    elif target == CREATE:
+        difference = kv.create_revision - compare.create_revision
+    elif target == VERSION:
+        difference = kv.version - compare.version
+    elif target == LEASE:
+        difference = kv.lease - compare.lease
+    else:
+        difference = 0
+    return _difference_holds(difference, compare.result)
+
+
+def _value_holds(stored: bytes, compare: pb.Compare) -> bool:
+    given = compare.value
+    difference = 0 if stored == given else (1 if stored > given else -1)
+    return _difference_holds(difference, compare.result)
+
+
+def _difference_holds(difference: int, result: int) -> bool:
+    if result == EQUAL:
+        return difference == 0
+    if result == NOT_EQUAL:
+        return difference != 0
+    if result == GREATER:
+        return difference > 0
+    if result == LESS:
+        return difference < 0
+    return True

@@ -1,0 +1,177 @@
+"""The multi-version store: requests in, outcomes and events out.
+
+Every ``apply_*`` is a pure function of (state, request): it checks everything before its first
+change, and answers errors as part of the outcome.  Knows no Raft, no leases' deadlines, no
+watchers and no disk; records live behind `mvcc.backend.Backend`.
+
+    revision           1 when empty; +1 for each entry that changed at least one key
+    compact_revision   -1 at first; reads below it fail
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from etcdtw.mvcc.applied import Applied
+from etcdtw.mvcc.backend import BUCKET_META, Backend
+from etcdtw.mvcc.errors import (
+    CompactedError,
+    FutureRevisionError,
+    KeyNotFoundError,
+    LeaseNotFoundError,
+    MvccError,
+)
+from etcdtw.mvcc.ranges import read_range, single_body
+from etcdtw.mvcc.slices import PinnedRange, RangeSlices, open_slices
+from etcdtw.mvcc.txn import Transactor
+from etcdtw.mvcc.writer import Event, Writer
+from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.encode import encode_varint
+from etcdtw.wire.mvccpb import KeyValue
+
+SCHEDULED_COMPACT_REVISION = b"scheduledCompactRev"
+FINISHED_COMPACT_REVISION = b"finishedCompactRev"
+
+
+class Store:
+    """The keys of one member.  ``lease_exists`` asks the lessor, which apply feeds too."""
+
+    def __init__(self, backend: Backend, lease_exists: Callable[[int], bool]) -> None:
+        self._backend = backend
+        self._lease_exists = lease_exists
+        self._writer = Writer(backend)
+        self._transactor = Transactor(backend, self._writer, lease_exists)
+        self.revision = 1
+        self.compact_revision = -1
+
+    def restore(self, revision: int) -> None:
+        """Take up where the backend stands: at boot, or after a snapshot was installed.
+
+        ``revision`` is the current main revision as storage persisted it (0 or 1: empty).
+        """
+        self.compact_revision = max(
+            self._compact_mark(SCHEDULED_COMPACT_REVISION),
+            self._compact_mark(FINISHED_COMPACT_REVISION),
+        )
+        self.revision = max(revision, self.compact_revision, 1)
+        self._writer.revision = self.revision
+        self._writer.events = []
+
+    def _compact_mark(self, name: bytes) -> int:
+        mark = self._backend.bucket_get(BUCKET_META, name)
+        return -1 if mark is None else int.from_bytes(mark[:8], "big")
+
+    # Events.
+
+    @property
+    def has_watchers(self) -> bool:
+        """Whether anybody wants events; the watch hub sets it."""
+        return self._writer.has_watchers
+
+    @has_watchers.setter
+    def has_watchers(self, wanted: bool) -> None:
+        self._writer.has_watchers = wanted
+
+    @property
+    def events(self) -> list[Event]:
+        """The events collected since `take_events`, in revision order."""
+        return self._writer.events
+
+    def take_events(self) -> list[Event]:
+        """Return and forget the events: ``(key, is_delete, record)`` in revision order."""
+        writer = self._writer
+        events = writer.events
+        if events:
+            writer.events = []
+        return events
+
+    # Changes.
+
+    def apply_put(self, request: pb.PutRequest) -> Applied:
+        lease = request.lease
+        if lease and not self._lease_exists(lease):
+            return Applied(self.revision, b"", LeaseNotFoundError(lease))
+        old = self._backend.get(request.key)
+        writer = self._writer
+        if old is None:
+            if request.ignore_value or request.ignore_lease:
+                return Applied(self.revision, b"", KeyNotFoundError())
+            writer.put(request, None)
+            self.revision = revision = writer.finish()
+            return Applied(revision)
+        writer.put(request, old)
+        self.revision = revision = writer.finish()
+        if request.prev_kv:
+            return Applied(revision, b"\x12%b%b" % (encode_varint(len(old)), old))
+        return Applied(revision)
+
+    def apply_delete_range(self, request: pb.DeleteRangeRequest) -> Applied:
+        _, body = self._writer.delete_range(request)
+        self.revision = self._writer.finish()
+        return Applied(self.revision, body)
+
+    def apply_txn(self, request: pb.TxnRequest) -> Applied:
+        try:
+            body = self._transactor.run(request, self.compact_revision)
+        except MvccError as error:
+            return Applied(self.revision, b"", error)
+        self.revision = self._writer.finish()
+        return Applied(self.revision, body)
+
+    def delete_attached(self, keys: list[bytes]) -> Applied:
+        """Delete those of ``keys`` that are live, in key order and as one revision.
+
+        For a lease that ends; without a live key there is no revision.
+        """
+        for key in sorted(keys):
+            record = self._backend.get(key)
+            if record is not None:
+                self._writer.delete(key, KeyValue.FromString(record).lease)
+        self.revision = self._writer.finish()
+        return Applied(self.revision)
+
+    def apply_compaction(self, request: pb.CompactionRequest) -> Applied:
+        """Make ``request.revision`` the oldest readable one; the deleting happens later."""
+        revision = request.revision
+        if revision <= self.compact_revision:
+            error: MvccError = CompactedError(revision, self.compact_revision)
+            return Applied(self.revision, b"", error)
+        if revision > self.revision:
+            error = FutureRevisionError(revision, self.revision)
+            return Applied(self.revision, b"", error)
+        self.compact_revision = revision
+        mark = b"%b_%b" % (revision.to_bytes(8, "big"), bytes(8))
+        self._backend.bucket_put(BUCKET_META, SCHEDULED_COMPACT_REVISION, mark)
+        self._backend.schedule_compaction(revision)
+        return Applied(self.revision)
+
+    # Reads.
+
+    def get_body(self, key: bytes) -> bytes:
+        """Return the RangeResponse without its header for one key of the current view."""
+        return single_body(self._backend.get(key))
+
+    def range(self, request: pb.RangeRequest) -> bytes:
+        """Return the RangeResponse without its header, at once and however large.
+
+        Raises `FutureRevisionError` or `CompactedError`.
+        """
+        return read_range(self._backend, request, self.revision, self.compact_revision)
+
+    def open_range(self, request: pb.RangeRequest) -> bytes | RangeSlices:
+        """Return the response's body if it is small, else what yields it in slices.
+
+        Raises `FutureRevisionError` or `CompactedError`.
+        """
+        return open_slices(self._backend, self, request)
+
+    def pin(self, start: bytes, end: bytes | None, revision: int, limit: int) -> PinnedRange:
+        """Return the keys of ``[start, end)`` at ``revision``, to be read piece by piece."""
+        return PinnedRange(self._backend, self, start, end, revision, limit)
+
+    def read_txn(self, request: pb.TxnRequest) -> Applied:
+        """Run a txn whose branches hold nothing but ranges, without an entry."""
+        revision = self.revision
+        applied = self.apply_txn(request)
+        assert applied.revision == revision, "a read-only txn wrote"
+        return applied

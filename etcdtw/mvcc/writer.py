@@ -1,0 +1,108 @@
+"""Single changes: what a put or a delete writes at one (main, sub) revision.
+
+Knows no requests' validity: whoever calls has checked everything before the first change.
+"""
+
+from __future__ import annotations
+
+from etcdtw.mvcc.backend import Backend
+from etcdtw.mvcc.ranges import open_end
+from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.encode import encode_record, encode_varint
+from etcdtw.wire.mvccpb import KeyValue
+
+Event = tuple[bytes, bool, bytes]
+"""(key, is_delete, record); the record of a delete is {key, mod_revision}."""
+
+
+class Writer:
+    """Writes the changes of one entry after another.  One per store.
+
+    ``revision`` is the last finished main revision; changes go to ``revision + 1`` with
+    ``changes`` as their sub revision, until `finish`.
+    """
+
+    __slots__ = ("_backend", "changes", "events", "has_watchers", "revision")
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.revision = 1  # etcd's number for an empty store
+        self.changes = 0
+        self.has_watchers = False
+        self.events: list[Event] = []
+
+    def finish(self) -> int:
+        """End the entry: its changes become one revision.  Returns the current revision."""
+        if self.changes:
+            self.revision += 1
+            self.changes = 0
+        return self.revision
+
+    @property
+    def view_revision(self) -> int:
+        """The main revision that a read sees now, in the middle of an entry."""
+        return self.revision + 1 if self.changes else self.revision
+
+    def put(self, request: pb.PutRequest, old: bytes | None) -> None:
+        """Write a put over ``old``, the key's live record before it."""
+        key = request.key
+        lease = request.lease
+        main = self.revision + 1
+        if old is None:
+            create_revision = main
+            version = 1
+            old_lease = 0
+            value = request.value
+        else:
+            previous = KeyValue.FromString(old)
+            create_revision = previous.create_revision
+            version = previous.version + 1
+            old_lease = previous.lease
+            value = previous.value if request.ignore_value else request.value
+            if request.ignore_lease:
+                lease = old_lease
+        record = encode_record(key, create_revision, main, version, value, lease)
+        self._backend.put(main, self.changes, key, record, old is None)
+        if lease != old_lease:
+            if old_lease:
+                self._backend.detach(old_lease, key)
+            if lease:
+                self._backend.attach(lease, key)
+        self.changes += 1
+        if self.has_watchers:
+            self.events.append((key, False, record))
+
+    def delete(self, key: bytes, lease: int) -> None:
+        """Write a tombstone over a live key that has ``lease`` attached (0: none)."""
+        main = self.revision + 1
+        self._backend.delete(main, self.changes, key)
+        if lease:
+            self._backend.detach(lease, key)
+        self.changes += 1
+        if self.has_watchers:
+            self.events.append((key, True, encode_record(key, 0, main, 0, b"", 0)))
+
+    def delete_range(self, request: pb.DeleteRangeRequest) -> tuple[int, bytes]:
+        """Delete live keys in key order.
+
+        Returns how many, and the body of the DeleteRangeResponse without its header.
+        """
+        frames = self._live_frames(request.key, request.range_end)
+        if not frames:
+            return 0, b""
+        for kv in pb.RangeResponse.FromString(b"".join(frames)).kvs:
+            self.delete(kv.key, kv.lease)
+        body = b"\x10" + encode_varint(len(frames))
+        if request.prev_kv:
+            # A frame is field 2 of a RangeResponse; here the records are field 3.
+            body += b"".join([b"\x1a%b" % frame[1:] for frame in frames])
+        return len(frames), body
+
+    def _live_frames(self, key: bytes, range_end: bytes) -> list[bytes]:
+        if range_end:
+            end = open_end(range_end)
+            if end is not None and end <= key:
+                return []
+            return [bytes(frame) for frame in self._backend.frames(key, end)]
+        record = self._backend.get(key)
+        return [] if record is None else [b"\x12%b%b" % (encode_varint(len(record)), record)]

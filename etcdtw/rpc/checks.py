@@ -1,0 +1,172 @@
+"""What a KV request must satisfy before it is proposed or read.
+
+Pure functions of the request; they raise `StatusError` with etcd's code and text.  The rules,
+and their order, are those of etcd 3.7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from etcdtw.grpc.call import UNIMPLEMENTED, StatusError
+from etcdtw.rpc.errors import status_error
+from etcdtw.wire import etcdserverpb as pb
+
+TXN_OPS_MAX: Final = 128
+
+_SORT_ORDERS: Final = (pb.RangeRequest.NONE, pb.RangeRequest.ASCEND, pb.RangeRequest.DESCEND)
+_SORT_TARGETS: Final = (
+    pb.RangeRequest.KEY,
+    pb.RangeRequest.VERSION,
+    pb.RangeRequest.CREATE,
+    pb.RangeRequest.MOD,
+    pb.RangeRequest.VALUE,
+)
+
+Interval = tuple[bytes, "bytes | None"]
+"""(start, exclusive end); None: to the end of all keys."""
+
+
+def check_range(request: pb.RangeRequest) -> None:
+    """Refuse an empty key and sort options that are none."""
+    if not request.key:
+        raise status_error("EmptyKey")
+    if request.sort_order not in _SORT_ORDERS or request.sort_target not in _SORT_TARGETS:
+        raise status_error("InvalidSortOption")
+
+
+def check_range_stream(request: pb.RangeRequest) -> None:
+    """As `check_range`; and a stream has only the key's order, and no filters."""
+    check_range(request)
+    is_key_order = (
+        request.sort_order == pb.RangeRequest.ASCEND and request.sort_target == pb.RangeRequest.KEY
+    )
+    if request.sort_order != pb.RangeRequest.NONE and not is_key_order:
+        raise StatusError(UNIMPLEMENTED, "RangeStream does not support custom sort orders")
+    if (
+        request.min_mod_revision
+        or request.max_mod_revision
+        or request.min_create_revision
+        or request.max_create_revision
+    ):
+        raise StatusError(UNIMPLEMENTED, "RangeStream does not support revision filters")
+
+
+def check_put(request: pb.PutRequest) -> None:
+    """Refuse an empty key, and a value or lease that is also to be kept."""
+    if not request.key:
+        raise status_error("EmptyKey")
+    if request.ignore_value and request.value:
+        raise status_error("ValueProvided")
+    if request.ignore_lease and request.lease:
+        raise status_error("LeaseProvided")
+
+
+def check_delete_range(request: pb.DeleteRangeRequest) -> None:
+    """Refuse an empty key."""
+    if not request.key:
+        raise status_error("EmptyKey")
+
+
+def check_txn(request: pb.TxnRequest, ops_max: int = TXN_OPS_MAX) -> None:
+    """Check a txn with everything nested in it.
+
+    A nested txn may have as many operations as its parent leaves of ``ops_max``, so the depth is
+    bounded as well.
+    """
+    _check_ops(request, ops_max)
+    _check_puts(request.success)
+    _check_puts(request.failure)
+
+
+def _check_ops(request: pb.TxnRequest, ops_max: int) -> None:
+    ops_count = max(len(request.compare), len(request.success), len(request.failure))
+    if ops_count > ops_max:
+        raise status_error("TooManyOps")
+    for compare in request.compare:
+        if not compare.key:
+            raise status_error("EmptyKey")
+    for op in request.success:
+        _check_op(op, ops_max - ops_count)
+    for op in request.failure:
+        _check_op(op, ops_max - ops_count)
+
+
+def _check_op(op: pb.RequestOp, ops_left: int) -> None:
+    kind = op.WhichOneof("request")
+    if kind == "request_put":
+        check_put(op.request_put)
+    elif kind == "request_range":
+        check_range(op.request_range)
+    elif kind == "request_delete_range":
+        check_delete_range(op.request_delete_range)
+    elif kind == "request_txn":
+        _check_ops(op.request_txn, ops_left)
+    else:
+        raise status_error("KeyNotFound")
+
+
+# Overlaps.  No key may be put twice on one way through the txn, nor put and deleted; only the two
+# branches of one nested txn exclude each other and may put the same key.
+
+
+def _check_puts(ops: Iterable[pb.RequestOp]) -> tuple[set[bytes], list[Interval]]:
+    """Check one branch.  Returns the keys it may put and the intervals it may delete."""
+    puts: set[bytes] = set()
+    deletes = [
+        _interval(op.request_delete_range) for op in ops if op.HasField("request_delete_range")
+    ]
+    for op in ops:
+        if op.HasField("request_txn"):
+            nested_puts, nested_deletes = _check_nested(op.request_txn)
+            if not puts.isdisjoint(nested_puts) or _any_in(nested_puts, deletes):
+                raise status_error("DuplicateKey")
+            puts |= nested_puts
+            deletes += nested_deletes
+    for op in ops:
+        if op.HasField("request_put"):
+            key = op.request_put.key
+            if key in puts or _any_in((key,), deletes):
+                raise status_error("DuplicateKey")
+            puts.add(key)
+    return puts, deletes
+
+
+def _check_nested(request: pb.TxnRequest) -> tuple[set[bytes], list[Interval]]:
+    then_puts, then_deletes = _check_puts(request.success)
+    else_puts, else_deletes = _check_puts(request.failure)
+    return then_puts | else_puts, then_deletes + else_deletes
+
+
+def _interval(request: pb.DeleteRangeRequest) -> Interval:
+    key = request.key
+    range_end = request.range_end
+    if not range_end:
+        return key, key + b"\0"
+    return key, None if range_end == b"\0" else range_end
+
+
+def _any_in(keys: Iterable[bytes], intervals: list[Interval]) -> bool:
+    for start, end in intervals:
+        for key in keys:
+            if start <= key and (end is None or key < end):
+                return True
+    return False
+
+
+# What the request needs: a quorum, the log, or neither.
+
+
+def is_read_only(request: pb.TxnRequest) -> bool:
+    """Tell whether both branches hold nothing but ranges (a nested txn is none)."""
+    return all(op.HasField("request_range") for op in request.success) and all(
+        op.HasField("request_range") for op in request.failure
+    )
+
+
+def is_serializable(request: pb.TxnRequest) -> bool:
+    """Tell whether a read-only txn accepts local data: every range says so, or there is none."""
+    return all(op.request_range.serializable for op in request.success) and all(
+        op.request_range.serializable for op in request.failure
+    )
