@@ -1,0 +1,258 @@
+"""One LeaseKeepAlive stream: a response for each request, in the order of the requests.
+
+The usual renewal is a dict look-up and is answered at once.  What cannot be answered yet
+keeps its place at the head of the line: an expired lease until its revoke is applied, a
+checkpointed one until the checkpoint is cleared, an unknown one until everything committed
+is applied, any while this member does not lead or the client does not read.
+
+Source: etcd v3 api, LeaseKeepAlive.  TTL 0 says that the lease does not exist.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from google.protobuf.message import DecodeError, Message
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE, Call
+from etcdtw.lease.errors import LeaseNotFoundError
+from etcdtw.lease.lessor import RENEW_CHECKPOINTED, RENEW_EXPIRED, Lessor
+from etcdtw.rpc.errors import fail
+from etcdtw.rpc.leader_loss import NO_LEADER, LeaderLoss
+from etcdtw.wire import etcdserverpb as pb
+
+FIELD_LEASE_CHECKPOINT: Final = 11
+
+OUTPUT_BYTES_MAX: Final = 256 * 1024
+"""Octets waiting for the client above which its requests wait too."""
+REQUESTS_PENDING_MAX: Final = 10_000
+"""Requests waiting behind one that cannot be answered yet."""
+TOO_MANY_REQUESTS: Final = f"etcdtw: more than {REQUESTS_PENDING_MAX} keep-alives are unanswered"
+PRIMARY_POLL_S: Final = 0.05
+PRIMARY_WAIT_S: Final = 7.0
+"""How long a renewal waits for a leader: etcd's request timeout at default timings."""
+
+GO_ON: Final = 0
+WAIT_FOR_EVENT: Final = 1
+WAIT_FOR_DRAIN: Final = 2
+
+
+class KeepAliveApplied(Protocol):
+    """What became of a proposal."""
+
+    @property
+    def error(self) -> Exception | None: ...
+
+
+class KeepAliveStore(Protocol):
+    """The part of the store that renewals need."""
+
+    @property
+    def revision(self) -> int: ...
+
+
+class KeepAliveNode(Protocol):
+    """The part of `node.node.Node` that renewals need."""
+
+    @property
+    def lessor(self) -> Lessor: ...
+    @property
+    def store(self) -> KeepAliveStore: ...
+    @property
+    def clock(self) -> IReactorTime: ...
+    def header(self, revision: int) -> bytes: ...
+    def read(self, call: Call, done: Callable[[Call, Exception | None], None]) -> None: ...
+    def propose(
+        self,
+        field: int,
+        message: bytes,
+        parsed: Message,
+        call: Call,
+        done: Callable[[Call, KeepAliveApplied], None],
+    ) -> None: ...
+
+
+class KeepAliveStream:
+    """One stream; lives until its call ends.
+
+    Invariant: ``_pending`` is empty or its head is what `_wait` waits for.
+    """
+
+    def __init__(self, call: Call, node: KeepAliveNode, leader_loss: LeaderLoss) -> None:
+        self._call = call
+        self._node = node
+        self._lessor = node.lessor
+        self._leader_loss = leader_loss
+        self._pending: deque[int] = deque()
+        self._wait = GO_ON
+        # Of the request at the head.
+        self._header = b""
+        self._is_confirmed = False
+        self._waited_s = 0.0
+        self._revoke_of = 0
+        self._poll_due: IDelayedCall | None = None
+        self._is_running = False
+        self._is_half_closed = False
+        self._is_open = leader_loss.admit(call, self._close)
+        if self._is_open:
+            call.on_message = self._receive
+            call.on_half_close = self._half_closed
+            call.on_drain = self._drained
+            call.on_end = self._ended
+
+    # From the call.
+
+    def _receive(self, message: bytes) -> None:
+        try:
+            lease_id: int = pb.LeaseKeepAliveRequest.FromString(message).ID
+        except DecodeError as error:
+            self._fail(INTERNAL, f"grpc: failed to unmarshal the received message: {error}")
+            return
+        if self._wait != GO_ON:
+            if len(self._pending) >= REQUESTS_PENDING_MAX:
+                self._fail(RESOURCE_EXHAUSTED, TOO_MANY_REQUESTS)
+            else:
+                self._pending.append(lease_id)
+            return
+        node = self._node
+        lessor = self._lessor
+        # Taken before the renewal: what the client may conclude from it holds.
+        header = node.header(node.store.revision)
+        ttl_s = lessor.renew(lease_id) if lessor.is_primary else None
+        if ttl_s is not None and ttl_s > 0:
+            self._answer(header, lease_id, ttl_s)
+        else:
+            self._pending.append(lease_id)
+            self._go_on()
+
+    def _half_closed(self) -> None:
+        self._is_half_closed = True
+        if not self._pending:
+            self._finish()
+
+    def _drained(self) -> None:
+        if self._wait == WAIT_FOR_DRAIN:
+            self._go_on()
+
+    def _ended(self) -> None:
+        self._leader_loss.forget(self._call)
+        self._close()
+
+    # The line of requests.
+
+    def _go_on(self) -> None:
+        """Answer from the head of the line until one has to wait or none is left."""
+        self._wait = GO_ON
+        if self._is_running:
+            return  # what was waited for came at once; the loop below us goes on
+        self._is_running = True
+        while self._pending and self._is_open and self._wait == GO_ON:
+            self._try_head(self._pending[0])
+        self._is_running = False
+        if self._is_half_closed and not self._pending and self._is_open:
+            self._finish()
+
+    def _try_head(self, lease_id: int) -> None:
+        node = self._node
+        lessor = self._lessor
+        if not self._header:
+            self._header = node.header(node.store.revision)
+        if not lessor.is_primary:
+            self._await_primary()
+            return
+        ttl_s = lessor.renew(lease_id)
+        if ttl_s is None:
+            if self._is_confirmed:
+                self._answer_head(lease_id, 0)
+            else:
+                self._wait = WAIT_FOR_EVENT
+                node.read(self._call, self._confirmed)
+        elif ttl_s == RENEW_EXPIRED:
+            self._wait = WAIT_FOR_EVENT
+            self._revoke_of = lease_id
+            lessor.when_revoked(lease_id, self._revoked)
+        elif ttl_s == RENEW_CHECKPOINTED:
+            self._wait = WAIT_FOR_EVENT
+            checkpoint = pb.LeaseCheckpoint(ID=lease_id)
+            request = pb.LeaseCheckpointRequest(checkpoints=[checkpoint])
+            message: bytes = request.SerializeToString()
+            node.propose(FIELD_LEASE_CHECKPOINT, message, request, self._call, self._cleared)
+        else:
+            self._answer_head(lease_id, ttl_s)
+
+    def _answer_head(self, lease_id: int, ttl_s: int) -> None:
+        header = self._header
+        self._pending.popleft()
+        self._header = b""
+        self._is_confirmed = False
+        self._waited_s = 0.0
+        self._answer(header, lease_id, ttl_s)
+
+    def _answer(self, header: bytes, lease_id: int, ttl_s: int) -> None:
+        call = self._call
+        body: bytes = pb.LeaseKeepAliveResponse(ID=lease_id, TTL=ttl_s).SerializeToString()
+        call.send(header + body)
+        if call.queued > OUTPUT_BYTES_MAX:
+            self._wait = WAIT_FOR_DRAIN
+
+    # What the head waited for.
+
+    def _confirmed(self, call: Call, error: Exception | None) -> None:
+        """Everything committed before is applied."""
+        self._is_confirmed = True
+        self._proceed(error)
+
+    def _cleared(self, call: Call, applied: KeepAliveApplied) -> None:
+        """The checkpoint is cleared, or the lease is gone: the next try will tell."""
+        is_gone = isinstance(applied.error, LeaseNotFoundError)
+        self._proceed(None if is_gone else applied.error)
+
+    def _proceed(self, error: Exception | None) -> None:
+        if not self._is_open:
+            return
+        if error is not None:
+            fail(self._call, error)
+            self._ended()
+        else:
+            self._go_on()
+
+    def _revoked(self) -> None:
+        # Unless this is a demotion the revoke is applied: there is nothing to confirm.
+        self._is_confirmed = not self._lessor.exists(self._revoke_of)
+        self._revoke_of = 0
+        self._go_on()
+
+    def _await_primary(self) -> None:
+        self._wait = WAIT_FOR_EVENT
+        if self._waited_s >= PRIMARY_WAIT_S:
+            self._fail(UNAVAILABLE, NO_LEADER)
+            return
+        self._waited_s += PRIMARY_POLL_S
+        self._poll_due = self._node.clock.callLater(PRIMARY_POLL_S, self._poll)
+
+    def _poll(self) -> None:
+        self._poll_due = None
+        self._go_on()
+
+    # The end.
+
+    def _finish(self) -> None:
+        self._call.finish()
+        self._ended()
+
+    def _fail(self, code: int, message: str) -> None:
+        self._call.fail(code, message)
+        self._ended()
+
+    def _close(self) -> None:
+        self._is_open = False
+        self._pending.clear()
+        if self._poll_due is not None:
+            self._poll_due.cancel()
+            self._poll_due = None
+        if self._revoke_of:
+            self._lessor.forget_waiter(self._revoke_of, self._revoked)
+            self._revoke_of = 0

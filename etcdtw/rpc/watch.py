@@ -1,0 +1,113 @@
+"""etcd's Watch service: a gRPC stream's requests to its `WatchStream`, responses back.
+
+What a watch is told is decided in `mvcc.watch`; here are the wire's rules: decoding, the
+pause of a stream whose output is blocked, the bounds, and ``hasleader``.
+
+Source: etcd v3 api, Watch.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from google.protobuf.message import DecodeError
+from twisted.internet.interfaces import IReactorTime
+
+from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, Call, MethodTable
+from etcdtw.mvcc.watch import WatchHub
+from etcdtw.rpc.leader_loss import LeaderLoss
+from etcdtw.wire.etcdserverpb import WatchRequest
+
+OUTPUT_BYTES_MAX: Final = 256 * 1024
+"""Octets waiting for the client above which its watchers are paused."""
+REQUESTS_WHILE_PAUSED_MAX: Final = 100_000
+"""Requests taken from a client that reads no answers; about 6 MB of responses."""
+TOO_MANY_REQUESTS: Final = (
+    f"etcdtw: {REQUESTS_WHILE_PAUSED_MAX} watch requests without reading a response; "
+    "read the stream while writing to it"
+)
+
+
+class WatchNode(Protocol):
+    """The part of `node.node.Node` that watching needs."""
+
+    @property
+    def hub(self) -> WatchHub: ...
+    @property
+    def leader_id(self) -> int: ...
+    @property
+    def clock(self) -> IReactorTime: ...
+
+
+class WatchService:
+    """Opens watch streams."""
+
+    def __init__(self, node: WatchNode, election_timeout_s: float) -> None:
+        self._node = node
+        self._leader_loss = LeaderLoss(node, election_timeout_s)
+
+    def register(self, methods: MethodTable) -> None:
+        """Add this service's method."""
+        methods.add_bidi_stream("/etcdserverpb.Watch/Watch", self.opened)
+
+    def opened(self, call: Call) -> None:
+        """Serve one stream.  That the client sends no more does not end it."""
+        _WatchCall(call, self._node, self._leader_loss)
+
+
+class _WatchCall:
+    """One gRPC stream and its `WatchStream`."""
+
+    def __init__(self, call: Call, node: WatchNode, leader_loss: LeaderLoss) -> None:
+        self._call = call
+        self._leader_loss = leader_loss
+        self._requests_while_paused = 0
+        if not leader_loss.admit(call, self._close):
+            return
+        now_ms = int(node.clock.seconds() * 1000)
+        self._stream = node.hub.open(self._send, now_ms)
+        call.on_message = self._receive
+        call.on_drain = self._drained
+        call.on_end = self._ended
+
+    def _receive(self, message: bytes) -> None:
+        try:
+            request = WatchRequest.FromString(message)
+        except DecodeError as error:
+            self._fail(INTERNAL, f"grpc: failed to unmarshal the received message: {error}")
+            return
+        stream = self._stream
+        if stream.is_paused:
+            self._requests_while_paused += 1
+            if self._requests_while_paused > REQUESTS_WHILE_PAUSED_MAX:
+                self._fail(RESOURCE_EXHAUSTED, TOO_MANY_REQUESTS)
+                return
+        kind = request.WhichOneof("request_union")
+        if kind == "create_request":
+            stream.create(request.create_request)
+        elif kind == "cancel_request":
+            stream.cancel(request.cancel_request.watch_id)
+        elif kind == "progress_request":
+            stream.request_progress()
+        # An empty union is ignored, as etcd does.
+
+    def _send(self, responses: list[bytes]) -> bool:
+        call = self._call
+        for response in responses:
+            call.send(response)
+        return call.queued > OUTPUT_BYTES_MAX
+
+    def _drained(self) -> None:
+        self._requests_while_paused = 0
+        self._stream.resume()
+
+    def _fail(self, code: int, message: str) -> None:
+        self._call.fail(code, message)
+        self._ended()
+
+    def _ended(self) -> None:
+        self._leader_loss.forget(self._call)
+        self._close()
+
+    def _close(self) -> None:
+        self._stream.close()
