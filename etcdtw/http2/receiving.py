@@ -1,0 +1,529 @@
+"""The reading half of a connection: what each frame of the peer means and whether it may come.
+
+Knows whole frames only; `connection` cuts them out of the octets and takes the short cut for
+small requests.  A breach that costs the stream is answered here; one that costs the connection
+is raised as `PeerError`.  Source: RFC 9113 sections 4 to 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from etcdtw.http2 import events, fields, frames
+from etcdtw.http2.errors import (
+    COMPRESSION_ERROR,
+    ENHANCE_YOUR_CALM,
+    FLOW_CONTROL_ERROR,
+    FRAME_SIZE_ERROR,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+    STREAM_CLOSED,
+    CompressionError,
+    PeerError,
+)
+from etcdtw.http2.events import UNCHECKED, Event, HeaderList
+from etcdtw.http2.flow import TokenBucket
+from etcdtw.http2.hpack import SIZE_UPDATE_ZERO
+from etcdtw.http2.limits import WINDOW_MAX, Limits
+from etcdtw.http2.sending import WINDOW_ALL, Sending
+from etcdtw.http2.settings import PeerSettings, read_settings
+from etcdtw.http2.stream import (
+    CLOSED,
+    IDLE,
+    OPEN,
+    RECV_DATA,
+    RECV_END,
+    RECV_HEADERS,
+    TRANSITIONS,
+    Stream,
+)
+
+DRAIN_PING: Final = b"etcdtw-d"
+"""Opaque octets of the ping whose answer tells that the peer has read our first GOAWAY."""
+
+_END: Final = frames.FLAG_END_STREAM
+
+
+class Receiving(Sending):
+    """The meaning of frames.  One method per frame type, in `_READERS` by type."""
+
+    def __init__(self, client: bool, limits: Limits) -> None:
+        super().__init__(client, limits)
+        self._now_ms = 0
+        self._events: list[Event] = []
+        self._peer = PeerSettings()
+        self._got_settings = False
+        self._last_peer_id = 0  # highest stream the peer opened
+        self._skipped_ids = False  # the peer left out ids: closed ones cannot be told from unused
+        self._next_id = 1  # client role: our next stream
+        self._goaway_in = False
+        self._drain_waits = False  # the first GOAWAY of `drain` is out, its ping not yet answered
+        self._recv_window = limits.connection_window
+        self._block_id = 0  # stream whose header block is not complete; 0: none
+        self._block_flags = 0
+        self._block_count = 0  # its CONTINUATION frames
+        self._block = bytearray()
+        self._resets = TokenBucket(limits.resets_burst, limits.resets_per_s)
+        self._settings = TokenBucket(limits.settings_burst, limits.settings_per_s)
+        self._pings = TokenBucket(limits.pings_burst, limits.pings_per_s)
+        self._idle_frames = TokenBucket(limits.idle_frames_burst, limits.idle_frames_per_s)
+        self._work_seen = 0  # streams and DATA frames already turned into idle-frame tokens
+        self._ping_strikes = 0
+        self._last_ping_ms: int | None = None
+
+    # -- costs
+
+    def _charge_idle(self) -> None:
+        """Take a token for a frame that carries nothing."""
+        work = self.stats.streams + self.stats.data_frames_out
+        earned = (work - self._work_seen) * self._limits.idle_frames_per_work
+        self._work_seen = work
+        if not self._idle_frames.take(self._now_ms, earned):
+            raise PeerError(ENHANCE_YOUR_CALM, b"too many empty frames")
+
+    def _charge_reset(self) -> None:
+        if not self._resets.take(self._now_ms):
+            raise PeerError(ENHANCE_YOUR_CALM, b"too many resets")
+
+    def _stream_error(self, stream_id: int, code: int) -> None:
+        """The peer's fault costs it this stream.  Counts like a reset of its own: a peer must
+        not make us open and reset streams at no price."""
+        self._charge_reset()
+        if stream_id in self._streams:
+            self._events.append((events.RESET, stream_id, code))
+        self._write_reset(stream_id, code)
+
+    def _is_idle(self, stream_id: int) -> bool:
+        """Tell whether a stream that is not in the map was never opened."""
+        if self._client:
+            return not stream_id & 1 or stream_id >= self._next_id
+        return not stream_id & 1 or stream_id > self._last_peer_id
+
+    # -- header blocks
+
+    def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if not stream_id & 1:
+            # 0 is no stream; even ones are a server's, and we take no push.
+            raise PeerError(PROTOCOL_ERROR, b"HEADERS on such a stream")
+        if flags & frames.FLAG_PADDED:
+            payload = _unpad(payload)
+        if flags & frames.FLAG_PRIORITY:
+            if len(payload) < 5:
+                raise PeerError(FRAME_SIZE_ERROR, b"HEADERS too short for priority")
+            payload = payload[5:]
+        if flags & frames.FLAG_END_HEADERS:
+            self._on_block(stream_id, payload, bool(flags & _END))
+            return
+        self._block_id = stream_id
+        self._block_flags = flags
+        self._block_count = 0
+        self._block = bytearray(payload)
+
+    def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if not self._block_id:
+            raise PeerError(PROTOCOL_ERROR, b"CONTINUATION behind no header block")
+        self._block_count += 1
+        self._block += payload
+        if (
+            self._block_count > self._limits.continuation_count_max
+            or len(self._block) > self._limits.header_block_size_max
+        ):
+            raise PeerError(ENHANCE_YOUR_CALM, b"header block too long")
+        if flags & frames.FLAG_END_HEADERS:
+            self._block_id = 0
+            block = bytes(self._block)
+            self._block = bytearray()
+            self._on_block(stream_id, block, bool(self._block_flags & _END))
+
+    def _on_block(self, stream_id: int, block: bytes, end_stream: bool) -> None:
+        if len(block) > self._limits.header_block_size_max:
+            raise PeerError(ENHANCE_YOUR_CALM, b"header block too long")
+        # Decoded whatever becomes of the stream: the table is the connection's.
+        headers = self._decode(block)
+        stream = self._stream(stream_id)
+        if stream is None:
+            if not self._client and stream_id > self._last_peer_id:
+                self._open(stream_id, headers, end_stream)
+            else:
+                self._refuse_block(stream_id)
+            return
+        if stream.state == IDLE:
+            raise PeerError(PROTOCOL_ERROR, b"HEADERS on an idle stream")
+        state = TRANSITIONS[stream.state][RECV_HEADERS]
+        if state < 0:
+            self._stream_error(stream_id, -state)
+        elif headers is None:
+            self._stream_error(stream_id, ENHANCE_YOUR_CALM)
+        elif stream.got_headers:
+            self._on_trailers(stream_id, stream, headers, end_stream)
+        else:
+            self._on_response(stream_id, stream, headers, end_stream)
+
+    def _decode(self, block: bytes) -> HeaderList | None:
+        try:
+            return self._decoder.decode(block)
+        except CompressionError as fault:
+            raise PeerError(COMPRESSION_ERROR, str(fault).encode()) from fault
+
+    def _refuse_block(self, stream_id: int) -> None:
+        """A header block for a stream that is not open and cannot be opened."""
+        if stream_id in self._forgotten:
+            self._charge_idle()
+        elif self._is_idle(stream_id) or self._skipped_ids:
+            raise PeerError(PROTOCOL_ERROR, b"HEADERS on an idle stream")
+        else:
+            raise PeerError(STREAM_CLOSED, b"HEADERS on a closed stream")
+
+    def _open(self, stream_id: int, headers: HeaderList | None, end_stream: bool) -> None:
+        """Server role: a new request."""
+        limits = self._limits
+        if stream_id > self._last_peer_id + 2:
+            self._skipped_ids = True
+        self._last_peer_id = stream_id
+        if self._draining:
+            self._forget(stream_id)  # the final GOAWAY told that it would be ignored
+            return
+        if (
+            len(self._streams) >= limits.max_concurrent_streams
+            or self._queued_octets >= limits.queued_octets_refuse
+        ):
+            self.stats.refused += 1
+            self._stream_error(stream_id, REFUSED_STREAM)
+            return
+        if headers is None:
+            self._stream_error(stream_id, ENHANCE_YOUR_CALM)
+            return
+        length = self._request_length(headers)
+        if length == fields.MALFORMED or (end_stream and length > 0):
+            self._stream_error(stream_id, PROTOCOL_ERROR)
+            return
+        self.stats.streams += 1
+        if end_stream:
+            self._streams[stream_id] = None
+        else:
+            stream = Stream(OPEN, self._peer_window, limits.stream_window)
+            stream.got_headers = True
+            stream.content_length = length
+            self._streams[stream_id] = stream
+        self._events.append((events.HEADERS, stream_id, headers, end_stream))
+
+    def _request_length(self, headers: HeaderList) -> int:
+        """Return the content-length or one of the verdicts of `fields.check_request`."""
+        length = headers.request_length
+        if length == UNCHECKED:
+            length = fields.check_request(headers.fields) if headers.clean else fields.MALFORMED
+            headers.request_length = length
+        return length
+
+    def _on_response(
+        self, stream_id: int, stream: Stream, headers: HeaderList, end_stream: bool
+    ) -> None:
+        """Client role: the head of the response, or an interim one, which nobody needs."""
+        status, length = fields.check_response(headers.fields)
+        if not headers.clean or status == 0 or (status < 200 and end_stream):
+            self._stream_error(stream_id, PROTOCOL_ERROR)
+            return
+        if status < 200:
+            self._charge_idle()
+            return
+        stream.got_headers = True
+        stream.content_length = length
+        self._events.append((events.HEADERS, stream_id, headers, end_stream))
+        if end_stream:
+            # The length of a response without body is that of another one (HEAD, 304).
+            self._end_remote(stream_id, stream)
+
+    def _on_trailers(
+        self, stream_id: int, stream: Stream, headers: HeaderList, end_stream: bool
+    ) -> None:
+        if (
+            not end_stream
+            or not headers.clean
+            or not fields.check_trailers(headers.fields)
+            or stream.content_length not in (-1, stream.received)
+        ):
+            self._stream_error(stream_id, PROTOCOL_ERROR)
+            return
+        self._events.append((events.TRAILERS, stream_id, headers))
+        self._end_remote(stream_id, stream)
+
+    def _end_remote(self, stream_id: int, stream: Stream) -> None:
+        """The peer ended its half."""
+        stream.state = TRANSITIONS[stream.state][RECV_END]
+        if stream.state == CLOSED:
+            self._drop_stream(stream_id)
+
+    # -- data
+
+    def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if not stream_id:
+            raise PeerError(PROTOCOL_ERROR, b"DATA on stream 0")
+        size = len(payload)
+        self._recv_window -= size
+        if self._recv_window < 0:
+            raise PeerError(FLOW_CONTROL_ERROR, b"connection window overrun")
+        if flags & frames.FLAG_PADDED:
+            payload = _unpad(payload)
+        end_stream = bool(flags & _END)
+        if not payload and not end_stream:
+            self._charge_idle()
+        stream = self._stream(stream_id)
+        if stream is None:
+            self._on_stray_data(stream_id)
+            return
+        state = TRANSITIONS[stream.state][RECV_DATA]
+        if state == -PROTOCOL_ERROR:
+            raise PeerError(PROTOCOL_ERROR, b"DATA on an idle stream")
+        stream.recv_window -= size
+        stream.received += len(payload)
+        code = -state if state < 0 else self._data_fault(stream, end_stream)
+        if code:
+            self._stream_error(stream_id, code)
+            return
+        self._emit_data(stream_id, payload, end_stream)
+        if end_stream:
+            self._end_remote(stream_id, stream)
+        elif stream.recv_window <= self._limits.stream_window // 2:
+            increment = self._limits.stream_window - stream.recv_window
+            stream.recv_window += increment
+            self._control(frames.encode_window_update(stream_id, increment))
+
+    def _on_stray_data(self, stream_id: int) -> None:
+        if self._is_idle(stream_id):
+            raise PeerError(PROTOCOL_ERROR, b"DATA on an idle stream")
+        if stream_id in self._forgotten:
+            return
+        self._stream_error(stream_id, STREAM_CLOSED)
+
+    def _data_fault(self, stream: Stream, end_stream: bool) -> int:
+        """Return the error code that this DATA frame earns, 0 when it is right."""
+        if stream.recv_window < 0:
+            return FLOW_CONTROL_ERROR
+        if not stream.got_headers:
+            return PROTOCOL_ERROR
+        length = stream.content_length
+        if length >= 0 and (stream.received > length or (end_stream and stream.received < length)):
+            return PROTOCOL_ERROR
+        return 0
+
+    def _emit_data(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+        """Report data; a request that turns out complete becomes one event."""
+        found = self._events
+        if end_stream and found:
+            last = found[-1]
+            if not data and last[0] == events.DATA and last[1] == stream_id:
+                data = last[2]  # some clients end a stream by an empty frame
+                found.pop()
+                last = found[-1] if found else last
+            if last[0] == events.HEADERS and last[1] == stream_id and not self._client:
+                found[-1] = (events.REQUEST, stream_id, last[2], data)
+                return
+        found.append((events.DATA, stream_id, data, end_stream))
+
+    # -- control
+
+    def _on_priority(self, flags: int, stream_id: int, payload: bytes) -> None:
+        """Checked and ignored: RFC 9113 5.3.2 deprecates it."""
+        if not stream_id:
+            raise PeerError(PROTOCOL_ERROR, b"PRIORITY on stream 0")
+        self._charge_idle()
+        if len(payload) != 5:
+            if stream_id not in self._streams:
+                raise PeerError(FRAME_SIZE_ERROR, b"PRIORITY of a wrong size")
+            self._stream_error(stream_id, FRAME_SIZE_ERROR)
+
+    def _on_reset(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise PeerError(FRAME_SIZE_ERROR, b"RST_STREAM of a wrong size")
+        known = stream_id in self._streams
+        if not known and self._is_idle(stream_id):
+            raise PeerError(PROTOCOL_ERROR, b"RST_STREAM on an idle stream")
+        self.stats.resets_in += 1
+        self._charge_reset()
+        if known:
+            self._drop_stream(stream_id)
+            code: int = frames.U32.unpack(payload)[0]
+            self._events.append((events.RESET, stream_id, code))
+
+    def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id:
+            raise PeerError(PROTOCOL_ERROR, b"SETTINGS on a stream")
+        self.stats.settings_in += 1
+        if not self._settings.take(self._now_ms):
+            raise PeerError(ENHANCE_YOUR_CALM, b"too many settings")
+        if flags & frames.FLAG_ACK:
+            if payload:
+                raise PeerError(FRAME_SIZE_ERROR, b"SETTINGS acknowledgement with payload")
+            return
+        before = self._peer
+        peer = read_settings(payload, before, self._client)
+        self._peer = peer
+        self._peer_frame_size = peer.frame_size_max
+        if peer.lowest_table_size < before.header_table_size:
+            self._block_prefix = SIZE_UPDATE_ZERO
+        self._got_settings = True
+        self._control(frames.SETTINGS_ACK)
+        if peer.initial_window != before.initial_window:
+            self._move_windows(peer.initial_window - before.initial_window)
+
+    def _move_windows(self, delta: int) -> None:
+        """Apply a change of SETTINGS_INITIAL_WINDOW_SIZE to every open stream (6.9.2)."""
+        self._peer_window += delta
+        for stream_id, stream in list(self._streams.items()):
+            if stream is None:
+                continue
+            stream.send_window += delta
+            if stream.send_window > WINDOW_MAX:
+                raise PeerError(FLOW_CONTROL_ERROR, b"stream window over its maximum")
+            if delta > 0 and stream.queued:
+                self._resume(stream_id, stream)
+
+    def _resume(self, stream_id: int, stream: Stream) -> None:
+        """A stream's own window opened."""
+        if not stream.starved:
+            self._flush(stream_id, stream, WINDOW_ALL)
+            if not stream.queued:
+                self._events.append((events.DRAINED, stream_id))
+
+    def _on_push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:
+        raise PeerError(PROTOCOL_ERROR, b"PUSH_PROMISE is not allowed here")
+
+    def _on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id:
+            raise PeerError(PROTOCOL_ERROR, b"PING on a stream")
+        if len(payload) != 8:
+            raise PeerError(FRAME_SIZE_ERROR, b"PING of a wrong size")
+        self.stats.pings_in += 1
+        if flags & frames.FLAG_ACK:
+            if self._drain_waits and payload == DRAIN_PING:
+                self._announce_last_stream()
+            else:
+                self._events.append((events.PING_ACK, payload))
+            return
+        self._control(frames.encode_ping(payload, ack=True))
+        self._judge_ping()
+
+    def _judge_ping(self) -> None:
+        """Hold a ping against the keepalive policy, as grpc-go's server does.
+
+        What we sent since the last ping excuses this one: clients measure bandwidth by pings
+        that follow our data.
+        """
+        limits = self._limits
+        last_ms = self._last_ping_ms
+        self._last_ping_ms = self._now_ms
+        if self._sent_since_ping:
+            self._sent_since_ping = False
+            self._ping_strikes = 0
+            return
+        if not self._pings.take(self._now_ms):
+            raise PeerError(ENHANCE_YOUR_CALM, b"too_many_pings")
+        if self._client or not limits.keepalive_enforced or last_ms is None:
+            return
+        if self._streams or limits.keepalive_permit_without_stream:
+            least_ms = limits.keepalive_min_ms
+        else:
+            least_ms = limits.keepalive_idle_ms
+        if self._now_ms - last_ms < least_ms:
+            self._ping_strikes += 1
+            if self._ping_strikes > limits.keepalive_strikes_max:
+                raise PeerError(ENHANCE_YOUR_CALM, b"too_many_pings")
+
+    def _announce_last_stream(self) -> None:
+        """Send the GOAWAY that names the last stream we serve."""
+        self._drain_waits = False
+        self._draining = True
+        self._control(frames.encode_goaway(self._last_peer_id, 0))
+        if not self._streams:
+            self._finish_drain()
+
+    def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id:
+            raise PeerError(PROTOCOL_ERROR, b"GOAWAY on a stream")
+        if len(payload) < 8:
+            raise PeerError(FRAME_SIZE_ERROR, b"GOAWAY of a wrong size")
+        self._charge_idle()
+        self.stats.goaways_in += 1
+        last_id, code = frames.PAIR.unpack_from(payload)
+        last_id &= frames.STREAM_ID_MASK
+        self._goaway_in = True
+        self._events.append((events.GOAWAY, last_id, code, payload[8:]))
+        if self._client:
+            # The server never looked at these: safe to try again elsewhere.
+            for lost_id in [known for known in self._streams if known > last_id]:
+                self._events.append((events.RESET, lost_id, REFUSED_STREAM))
+                self._drop_stream(lost_id)
+            self._draining = True
+            if not self._streams:
+                self._finish_drain()
+
+    def _on_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise PeerError(FRAME_SIZE_ERROR, b"WINDOW_UPDATE of a wrong size")
+        self._charge_idle()
+        increment: int = frames.U32.unpack(payload)[0] & WINDOW_MAX
+        if not stream_id:
+            self._open_connection_window(increment)
+            return
+        stream = self._stream(stream_id)
+        if stream is None:
+            if self._is_idle(stream_id):
+                raise PeerError(PROTOCOL_ERROR, b"WINDOW_UPDATE on an idle stream")
+            return
+        if stream.state == IDLE:
+            raise PeerError(PROTOCOL_ERROR, b"WINDOW_UPDATE on an idle stream")
+        if not increment:
+            self._stream_error(stream_id, PROTOCOL_ERROR)
+            return
+        stream.send_window += increment
+        if stream.send_window > WINDOW_MAX:
+            self._stream_error(stream_id, FLOW_CONTROL_ERROR)
+        elif stream.queued:
+            self._resume(stream_id, stream)
+
+    def _open_connection_window(self, increment: int) -> None:
+        if not increment:
+            raise PeerError(PROTOCOL_ERROR, b"WINDOW_UPDATE of 0")
+        self._send_window += increment
+        if self._send_window > WINDOW_MAX:
+            raise PeerError(FLOW_CONTROL_ERROR, b"connection window over its maximum")
+        for stream_id in self._feed_starved():
+            self._events.append((events.DRAINED, stream_id))
+
+    def _on_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        """Take one whole frame of any type."""
+        if self._block_id and (kind != frames.CONTINUATION or stream_id != self._block_id):
+            raise PeerError(PROTOCOL_ERROR, b"header block interrupted")
+        if not self._got_settings and (kind != frames.SETTINGS or flags & frames.FLAG_ACK):
+            raise PeerError(PROTOCOL_ERROR, b"no SETTINGS first")
+        if kind < len(_READERS):
+            _READERS[kind](self, flags, stream_id, payload)
+        else:
+            self._charge_idle()  # unknown types are ignored (5.5)
+        if self._control_octets > self._limits.control_octets_max:
+            raise PeerError(ENHANCE_YOUR_CALM, b"control frames outrun the reader")
+
+
+def _unpad(payload: bytes) -> bytes:
+    """Return the content of a padded payload (6.1)."""
+    if not payload:
+        raise PeerError(FRAME_SIZE_ERROR, b"no pad length")
+    end = len(payload) - payload[0]
+    if end < 1:
+        raise PeerError(PROTOCOL_ERROR, b"padding longer than the frame")
+    return payload[1:end]
+
+
+_READERS: Final[tuple[Callable[[Receiving, int, int, bytes], None], ...]] = (
+    Receiving._on_data,
+    Receiving._on_headers,
+    Receiving._on_priority,
+    Receiving._on_reset,
+    Receiving._on_settings,
+    Receiving._on_push_promise,
+    Receiving._on_ping,
+    Receiving._on_goaway,
+    Receiving._on_window_update,
+    Receiving._on_continuation,
+)
