@@ -1,0 +1,77 @@
+"""Which pages stand on which listener."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from twisted.web.http import OK
+
+from etcdtw.gateway.health import HealthCounts, HealthSource, health_pages
+from etcdtw.gateway.pages import ALL_ALLOWED, JSON, Access, Answer, Arguments, Page, Pages
+
+METRICS_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
+
+
+class VersionSource(Protocol):
+    """The versions that a member shows.  None while the cluster has not decided."""
+
+    @property
+    def server_version(self) -> str:
+        """The etcd release whose contract is kept, ``3.7.1``."""
+        ...
+
+    @property
+    def cluster_version(self) -> str | None: ...
+
+    @property
+    def storage_version(self) -> str | None: ...
+
+    @property
+    def product_version(self) -> str:
+        """etcdtw's own, under a key of its own."""
+        ...
+
+
+def version_page(source: VersionSource) -> Page:
+    """``/version``, with etcd's words for what is not known yet."""
+
+    def page(_arguments: Arguments) -> Answer:
+        versions = {
+            "etcdserver": source.server_version,
+            "etcdcluster": source.cluster_version or "not_decided",
+            "storage": source.storage_version or "unknown",
+            "etcdtw": source.product_version,
+        }
+        return Answer(OK, json.dumps(versions, separators=(",", ":")).encode(), JSON)
+
+    return page
+
+
+def metrics_page(render: Callable[[], bytes]) -> Page:
+    """``/metrics``: ``render`` returns the scrape in Prometheus' text form."""
+    return lambda _arguments: Answer(OK, render(), METRICS_TYPE)
+
+
+def client_site(
+    health: HealthSource,
+    counts: HealthCounts,
+    versions: VersionSource,
+    render_metrics: Callable[[], bytes],
+    access: Access = ALL_ALLOWED,
+) -> Pages:
+    """Return the pages of client listeners; ``access``: ``--cors`` and ``--host-whitelist``."""
+    pages = health_pages(health, counts)
+    pages[b"/version"] = version_page(versions)
+    pages[b"/metrics"] = metrics_page(render_metrics)
+    return Pages(pages, access)
+
+
+def metrics_site(
+    health: HealthSource, counts: HealthCounts, render_metrics: Callable[[], bytes]
+) -> Pages:
+    """Return the pages of ``--listen-metrics-urls``: health and metrics, nothing else."""
+    pages = health_pages(health, counts)
+    pages[b"/metrics"] = metrics_page(render_metrics)
+    return Pages(pages)

@@ -1,0 +1,76 @@
+"""``twistd etcdtw``: one member.
+
+twistd asks a plugin for ``Options`` and ``makeService``.  Its own usage.Options abbreviates
+flags, knows no ``-name value`` and has its own exit statuses, so the parsing is ours.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from etcdtw.server.config import Config, TextRequestedError, configure
+from etcdtw.server.flags import STATUS_USAGE, FlagError
+from etcdtw.server.help import help_text
+from etcdtw.server.log_output import build_observer, console_line, json_line
+
+
+class Options(usage.Options):
+    """The command line after ``etcdtw``, by etcd's rules."""
+
+    config: Config
+    """Set by `parseOptions`."""
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Parse the words after ``etcdtw``.  Raises SystemExit with etcd's statuses:
+        0 for --help and --version, 2 for a wrong flag, 1 for a wrong configuration.
+        """
+        self.config = _configure(sys.argv[1:] if options is None else options, os.environ)
+
+    def getUsage(self, width: int | None = None) -> str:
+        return help_text()
+
+
+def _configure(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
+    try:
+        return configure(arguments, environment, lambda path: Path(path).read_bytes())
+    except TextRequestedError as request:
+        sys.stdout.write(request.text)
+        raise SystemExit(0) from None
+    except FlagError as error:
+        sys.stderr.write(_complaint(error))
+        raise SystemExit(error.status) from None
+
+
+def _complaint(error: FlagError) -> str:
+    if error.status == STATUS_USAGE:
+        return f"{error.message}\nRun `twistd etcdtw --help` for all flags.\n"
+    # As etcd: a log line, though logging has not begun.
+    form = console_line if sys.stderr.isatty() else json_line
+    now = datetime.now(UTC)
+    return form(now, "fatal", "", "failed to verify flags", {"error": error.message}) + "\n"
+
+
+def makeService(options: Options) -> IService:
+    """Return the member as a service.  Pure construction: no socket and no data is touched
+    (log files alone are opened, so that a start that fails can say so).
+    """
+    from twisted.internet import reactor
+
+    from etcdtw.server.member import build_member
+    from etcdtw.server.services import MemberService
+
+    config = options.config
+    logging = config.logging
+    try:
+        observer = build_observer(logging.outputs, logging.level, logging.form)
+    except OSError as error:
+        sys.stderr.write(_complaint(FlagError(f"--log-outputs: {error}")))
+        raise SystemExit(1) from None
+    return MemberService(reactor, build_member(reactor, config), observer, config.warnings)

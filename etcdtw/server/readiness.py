@@ -1,0 +1,69 @@
+"""systemd's two small protocols: telling it that we are ready, taking sockets from it.
+
+Sources: sd_notify(3), sd_listen_fds(3).  The environment is an argument.  Socket activation
+is beyond etcd, which ignores LISTEN_FDS.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from typing import Final
+
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint
+from twisted.internet.interfaces import IReactorSocket, IStreamServerEndpoint
+from twisted.python.systemd import ListenFDs
+
+NOTIFY_VARIABLE: Final = "NOTIFY_SOCKET"
+READY: Final = b"READY=1"
+CLIENT_SOCKET: Final = "client"
+METRICS_SOCKET: Final = "metrics"
+KNOWN_SOCKETS: Final = (CLIENT_SOCKET, METRICS_SOCKET)
+
+
+class SocketNameError(Exception):
+    """systemd hands over a socket whose name says nothing to us."""
+
+
+def notify(environment: Mapping[str, str], message: bytes = READY) -> bool:
+    """Send ``message`` to the process that waits for it; False when nobody does.
+
+    Raises OSError when the socket that the environment names cannot be reached.
+    """
+    address = environment.get(NOTIFY_VARIABLE, "")
+    if address[:1] not in ("/", "@"):
+        return False
+    if address[0] == "@":
+        address = "\0" + address[1:]  # Linux's abstract namespace
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        sender.sendto(message, address)
+    return True
+
+
+def inherited_sockets(environment: Mapping[str, str]) -> dict[str, int]:
+    """Return the file descriptors that systemd passed on, by socket name.
+
+    Empty without socket activation.  Raises `SocketNameError` for a name that is not one of
+    `KNOWN_SOCKETS` (FileDescriptorName= in the socket unit).
+    """
+    passed = ListenFDs.fromEnvironment(environment)
+    found = dict(passed.inheritedNamedDescriptors())
+    if not found and passed.inheritedDescriptors():
+        raise SocketNameError(
+            "systemd passed sockets without names: set FileDescriptorName= in the socket unit "
+            f"to one of {', '.join(KNOWN_SOCKETS)}"
+        )
+    for name in found:
+        if name not in KNOWN_SOCKETS:
+            raise SocketNameError(
+                f"systemd passed a socket called {name!r}: set FileDescriptorName= in the socket "
+                f"unit to one of {', '.join(KNOWN_SOCKETS)}"
+            )
+    return found
+
+
+def adopted_endpoint(reactor: IReactorSocket, descriptor: int) -> IStreamServerEndpoint:
+    """Return an endpoint that listens on an inherited socket."""
+    with socket.socket(fileno=socket.dup(descriptor)) as probe:
+        family = probe.family
+    return AdoptedStreamServerEndpoint(reactor, descriptor, family)
