@@ -129,14 +129,16 @@ class Lessor:
 
         Raises `LeaseNotFoundError`: the lease was revoked since.
         """
-        lease = self.lookup(lease_id)
+        lease = self._held(lease_id)
         lease.remaining_ttl_s = remaining_ttl_s
         if self.is_primary:
             self._arm_checkpoint(lease)
         return lease
 
-    def lookup(self, lease_id: int) -> Lease:
-        """Return a lease.  Raises `LeaseNotFoundError`."""
+    def lookup(self, lease_id: int) -> Lease | None:
+        return self._leases.get(lease_id)
+
+    def _held(self, lease_id: int) -> Lease:
         lease = self._leases.get(lease_id)
         if lease is None:
             raise LeaseNotFoundError(lease_id)
@@ -219,7 +221,7 @@ class Lessor:
 
         On a member that does not lead: the recorded TTL.  Raises `LeaseNotFoundError`.
         """
-        lease = self.lookup(lease_id)
+        lease = self._held(lease_id)
         if lease.deadline_ms == NEVER_MS:
             return lease.recorded_ttl_s
         # Towards zero, as etcd's conversion of a duration does.

@@ -57,8 +57,8 @@ class WatchBackend(Protocol):
 class WatchSource(Protocol):
     """The store whose changes are watched."""
 
-    @property
-    def backend(self) -> WatchBackend: ...
+    has_watchers: bool
+    """Set by the hub: whether changes have to be collected for `WatchHub.notify`."""
 
     @property
     def revision(self) -> int:
@@ -68,18 +68,23 @@ class WatchSource(Protocol):
     @property
     def compact_revision(self) -> int: ...
 
+    def take_events(self) -> list[Event]:
+        """Return and forget what was collected."""
+        ...
+
 
 class WatchHub:
     """All watchers of a member.  One per store.
 
-    ``header``: the octets of a response header with a given revision.  ``random_unit``:
-    a number in [0, 1).  ``wake``: called when `work` has become worth calling.
-    ``header_revision`` in responses: of live events their own, of history the store's.
+    ``header``: returns a response's header field for a revision; that of live events is
+    their own, that of history the store's.  ``random_unit``: returns a number in [0, 1).
+    ``wake``: called when `work` has become worth calling.
     """
 
     def __init__(
         self,
         source: WatchSource,
+        backend: WatchBackend,
         header: Callable[[int], bytes],
         random_unit: Callable[[], float],
         wake: Callable[[], None],
@@ -88,6 +93,7 @@ class WatchHub:
         response_size_max: int = RESPONSE_SIZE_MAX,
     ) -> None:
         self._source = source
+        self._backend = backend
         self.header = header
         self._random_unit = random_unit
         self._wake = wake
@@ -112,8 +118,8 @@ class WatchHub:
 
     @property
     def has_work(self) -> bool:
-        """Whether an unsynced watcher can go on now."""
-        return bool(self._unsynced)
+        """Whether `work` may have something to do, now or when time has passed."""
+        return bool(self._unsynced or self._progress_streams)
 
     @property
     def streams(self) -> int:
@@ -144,7 +150,7 @@ class WatchHub:
 
     def admit(self, watcher: Watcher) -> None:
         """A created watcher starts: live, or with history first."""
-        self.watchers += 1
+        self._count(1)
         if watcher.next_revision > self._source.revision:
             watcher.state = SYNCED
             self._index.add(watcher)
@@ -157,10 +163,9 @@ class WatchHub:
         """A watcher has been cancelled or its stream closed."""
         if watcher.state == SYNCED:
             self._index.remove(watcher)
-            self.watchers -= 1
+            self._count(-1)
         elif watcher.state == UNSYNCED:
             self._forget_unsynced(watcher)
-            self.watchers -= 1
         watcher.state = CLOSED
 
     def resumed(self, stream: WatchStream) -> None:
@@ -293,7 +298,7 @@ class WatchHub:
         last = self._source.revision
         changes: list[Change] = []
         if first <= last:
-            changes = self._source.backend.changes(first, last, SLICE_CHANGES_MAX)
+            changes = self._backend.changes(first, last, SLICE_CHANGES_MAX)
             if len(changes) >= SLICE_CHANGES_MAX:
                 last = changes[-1].main
         sharing = [w for w in group if first <= w.next_revision <= last + 1]
@@ -328,7 +333,6 @@ class WatchHub:
                 stream.lagging[watcher] = None
             elif watcher.next_revision < compact_revision:
                 self._forget_unsynced(watcher)
-                self.watchers -= 1
                 stream.put_compacted(watcher, compact_revision)
                 ended[stream] = None
             else:
@@ -393,7 +397,7 @@ class WatchHub:
         """Return the record before revision ``main``; None: there was none or it is gone."""
         if main - 1 < self._source.compact_revision:
             return None
-        return self._source.backend.get_at(key, main - 1)
+        return self._backend.get_at(key, main - 1)
 
     def _send(self, head: bytes, gathered: dict[Watcher, list[bytes]]) -> None:
         flushed: dict[WatchStream, None] = {}
@@ -413,6 +417,15 @@ class WatchHub:
         self._unsynced.pop(watcher, None)
         watcher.stream.lagging.pop(watcher, None)
         self.slow_watchers -= 1
+        self._count(-1)
+
+    def _count(self, change: int) -> None:
+        """Add to the number of watchers; have changes collected while it is not 0."""
+        if self.watchers == 0:
+            # What was collected for watchers that have gone must not reach new ones.
+            self._source.take_events()
+        self.watchers += change
+        self._source.has_watchers = self.watchers > 0
 
     def _tick_progress(self, now_ms: int) -> None:
         current = self._source.revision

@@ -12,7 +12,6 @@ from google.protobuf.message import Message
 from twisted.internet.interfaces import IReactorTime
 
 from etcdtw.grpc.call import UNAVAILABLE, Call, MethodTable
-from etcdtw.lease.errors import LeaseNotFoundError
 from etcdtw.lease.lessor import NO_LEASE, Lessor
 from etcdtw.rpc.decode import decode
 from etcdtw.rpc.errors import fail
@@ -46,8 +45,6 @@ class LeaseStore(Protocol):
     """The part of the store that leases need."""
 
     @property
-    def backend(self) -> AttachedKeys: ...
-    @property
     def revision(self) -> int: ...
 
 
@@ -78,9 +75,14 @@ class LeaseService:
     """Answers the five RPCs.  ``random_bits``: as `random.Random.getrandbits`."""
 
     def __init__(
-        self, node: LeaseNode, random_bits: Callable[[int], int], election_timeout_s: float
+        self,
+        node: LeaseNode,
+        backend: AttachedKeys,
+        random_bits: Callable[[int], int],
+        election_timeout_s: float,
     ) -> None:
         self._node = node
+        self._backend = backend
         self._random_bits = random_bits
         self._leader_loss = LeaderLoss(node, election_timeout_s)
 
@@ -147,14 +149,11 @@ class LeaseService:
     def _time_to_live(self, lease_id: int, wants_keys: bool) -> bytes:
         node = self._node
         response = pb.LeaseTimeToLiveResponse(ID=lease_id, TTL=-1)
-        try:
-            lease = node.lessor.lookup(lease_id)
-        except LeaseNotFoundError:
-            pass
-        else:
+        lease = node.lessor.lookup(lease_id)
+        if lease is not None:
             response.TTL = node.lessor.remaining_ttl_s(lease_id)
             response.grantedTTL = lease.ttl_s
             if wants_keys:
-                response.keys.extend(node.store.backend.attached(lease_id))
+                response.keys.extend(self._backend.attached(lease_id))
         body: bytes = response.SerializeToString()
         return node.header(node.store.revision) + body

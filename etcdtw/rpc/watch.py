@@ -37,6 +37,8 @@ class WatchNode(Protocol):
     def leader_id(self) -> int: ...
     @property
     def clock(self) -> IReactorTime: ...
+    @property
+    def now_ms(self) -> int: ...
 
 
 class WatchService:
@@ -64,8 +66,7 @@ class _WatchCall:
         self._requests_while_paused = 0
         if not leader_loss.admit(call, self._close):
             return
-        now_ms = int(node.clock.seconds() * 1000)
-        self._stream = node.hub.open(self._send, now_ms)
+        self._stream = node.hub.open(self._send, node.now_ms)
         call.on_message = self._receive
         call.on_drain = self._drained
         call.on_end = self._ended
