@@ -1,0 +1,164 @@
+"""What the header block of a request says, worked out once per distinct block.
+
+Clients repeat their header blocks; the http2 core hands back the same header list for a
+repeated block, and the intake made for it is kept in the list's ``memo``.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from etcdtw.grpc.call import (
+    INTERNAL,
+    INVALID_ARGUMENT,
+    UNARY,
+    UNIMPLEMENTED,
+    Method,
+    MethodTable,
+    StatusError,
+    UnaryHandler,
+)
+from etcdtw.grpc.message import unknown_encoding
+from etcdtw.grpc.metadata import decode_value
+from etcdtw.grpc.quoting import quote_go
+from etcdtw.grpc.stats import MethodStats, ServerStats
+from etcdtw.grpc.timeout import TimeoutFormatError, parse_timeout
+
+Fields = tuple[tuple[bytes, bytes], ...]
+
+NEVER_MS: Final = 1 << 62
+"""A deadline that does not come."""
+
+CONTENT_TYPE: Final = b"application/grpc"
+
+
+_UNCOUNTED: Final = MethodStats("", UNARY)
+"""Stands for the counters of refused requests, which belong to no method."""
+
+
+class Headers(Protocol):
+    """A header list of the http2 core."""
+
+    fields: Fields
+    memo: object | None
+
+
+class Refusal:
+    """Why no method is started: the HTTP status and the gRPC status to answer with."""
+
+    __slots__ = ("code", "http_status", "message")
+
+    def __init__(self, http_status: int, code: int, message: str) -> None:
+        self.http_status = http_status
+        self.code = code
+        self.message = message
+
+
+class Intake:
+    """The meaning of one header block.
+
+    Exactly one of ``method`` and ``refusal`` is set for a gRPC request, neither for
+    another HTTP request.  ``unary`` is the method's handler when it is a unary one.
+    ``timeout_ms`` is `NEVER_MS` when the client names none.
+    """
+
+    __slots__ = (
+        "_values",
+        "encoding",
+        "fields",
+        "is_grpc",
+        "method",
+        "refusal",
+        "stats",
+        "timeout_ms",
+        "unary",
+    )
+
+    def __init__(self, fields: Fields) -> None:
+        # The first value of a repeated name is the one that counts.
+        self._values: dict[bytes, bytes] = dict(fields[::-1])
+        self.fields = fields
+        self.encoding = self._values.get(b"grpc-encoding", b"")
+        self.is_grpc = True
+        self.method: Method | None = None
+        self.refusal: Refusal | None = None
+        self.stats = _UNCOUNTED
+        self.timeout_ms = NEVER_MS
+        self.unary: UnaryHandler | None = None
+
+    def value(self, name: bytes) -> bytes | None:
+        """Return the first value of a field, as it came."""
+        return self._values.get(name)
+
+    def metadata(self, name: bytes) -> bytes | None:
+        """Return the first value of a metadata key, decoded; None when absent or no base64."""
+        value = self._values.get(name)
+        return None if value is None else decode_value(name, value)
+
+
+def is_grpc_content_type(value: bytes) -> bool:
+    """Whether a content type is gRPC's, with or without a subtype or parameters."""
+    if not value.startswith(CONTENT_TYPE):
+        return False
+    return len(value) == len(CONTENT_TYPE) or value[len(CONTENT_TYPE)] in b"+;"
+
+
+def resolve(fields: Fields, methods: MethodTable, stats: ServerStats) -> Intake:
+    """Return what a request with these header fields asks for."""
+    intake = Intake(fields)
+    content_type = intake.value(b"content-type") or b""
+    if not is_grpc_content_type(content_type.lower()):
+        intake.is_grpc = False
+        return intake
+    intake.refusal = _refusal_of(intake)
+    if intake.refusal is not None:
+        return intake
+    path = intake.value(b":path") or b""
+    method = methods.find(path)
+    if method is None:
+        intake.refusal = Refusal(200, UNIMPLEMENTED, _unknown_method_text(path, methods))
+        return intake
+    intake.method = method
+    intake.stats = stats.of(method)
+    if method.kind == UNARY:
+        intake.unary = method.unary
+    return intake
+
+
+def not_grpc(content_type: bytes) -> Refusal:
+    """Return the refusal of a request that no HTTP route takes either."""
+    text = f"invalid gRPC request content-type {quote_go(content_type)}"
+    return Refusal(415, INVALID_ARGUMENT, text)
+
+
+def _refusal_of(intake: Intake) -> Refusal | None:
+    """Return what is wrong with a gRPC request before its method is looked at."""
+    verb = intake.value(b":method") or b""
+    if verb != b"POST":
+        text = (
+            f"http2Server.operateHeaders parsed a :method field: {verb.decode('latin-1')} "
+            "which should be POST"
+        )
+        return Refusal(405, INTERNAL, text)
+    timeout = intake.value(b"grpc-timeout")
+    if timeout is not None:
+        try:
+            intake.timeout_ms = parse_timeout(timeout)
+        except TimeoutFormatError as error:
+            return Refusal(400, INTERNAL, f"malformed grpc-timeout: {error}")
+    if intake.encoding not in (b"", b"identity"):
+        refused: StatusError = unknown_encoding(intake.encoding)
+        return Refusal(200, refused.code, refused.message)
+    return None
+
+
+def _unknown_method_text(path: bytes, methods: MethodTable) -> str:
+    text = path.decode("utf-8", "replace")
+    name = text.removeprefix("/")
+    service, slash, method = name.rpartition("/")
+    if not slash:
+        return f"malformed method name: {quote_go(path)}"
+    prefix = f"/{service}/"
+    if any(known.startswith(prefix) for known in methods.paths()):
+        return f"unknown method {method} for service {service}"
+    return f"unknown service {service}"

@@ -1,0 +1,104 @@
+"""Length-prefixed messages: octets in, whole messages out, and back.
+
+Knows no stream and no status text but those of the framing itself.
+
+    message := compressed:u8 length:u32 body        (big-endian)
+
+Source: gRPC over HTTP/2, "Length-Prefixed-Message".
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final
+
+from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, UNIMPLEMENTED, StatusError
+from etcdtw.grpc.quoting import quote_go
+
+PREFIX: Final = Struct(">BI")
+PREFIX_SIZE: Final = 5
+MESSAGE_SIZE_MAX: Final = 2 * 1024 * 1024  # etcd: max-request-bytes + 512 KiB of slack
+
+
+def frame_message(message: bytes) -> bytes:
+    """Return ``message`` with its prefix, never compressed."""
+    return PREFIX.pack(0, len(message)) + message
+
+
+def check_prefix(compressed: int, length: int, encoding: bytes, size_max: int) -> None:
+    """Raise `StatusError` unless a message with this prefix is acceptable.
+
+    Decided before any octet of the body is waited for.  Texts and order are grpc-go's.
+    """
+    if length > size_max:
+        raise StatusError(
+            RESOURCE_EXHAUSTED, f"grpc: received message larger than max ({length} vs. {size_max})"
+        )
+    if compressed == 0:
+        return
+    if compressed != 1:
+        raise StatusError(INTERNAL, f"grpc: received unexpected payload format {compressed}")
+    if encoding in (b"", b"identity"):
+        raise StatusError(INTERNAL, "grpc: compressed flag set with identity or empty encoding")
+    raise unknown_encoding(encoding)
+
+
+def unknown_encoding(encoding: bytes) -> StatusError:
+    """Return the error for a message encoding this server does not know: all but identity."""
+    return StatusError(
+        UNIMPLEMENTED,
+        f"grpc: Decompressor is not installed for grpc-encoding {quote_go(encoding)}",
+    )
+
+
+class MessageReader:
+    """Cuts one direction of one stream into messages.
+
+    Holds at most one unfinished message: ``size_max`` octets and what came with its end.
+    """
+
+    __slots__ = ("_chunks", "_encoding", "_have", "_need", "_size_max")
+
+    def __init__(self, size_max: int = MESSAGE_SIZE_MAX, encoding: bytes = b"") -> None:
+        self._size_max = size_max
+        self._encoding = encoding
+        self._chunks: list[bytes] = []
+        self._have = 0
+        self._need = PREFIX_SIZE  # octets until something can be decided
+
+    @property
+    def is_between_messages(self) -> bool:
+        """Whether the stream may end here."""
+        return self._have == 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take ``data`` and return the messages it completes, in order.
+
+        Raises `StatusError` when a prefix is refused; the reader must not be fed again.
+        """
+        if self._chunks:
+            self._chunks.append(data)
+            self._have += len(data)
+            if self._have < self._need:
+                return []
+            data = b"".join(self._chunks)
+        return self._cut(data)
+
+    def _cut(self, buffer: bytes) -> list[bytes]:
+        messages: list[bytes] = []
+        start = 0
+        size = len(buffer)
+        need = PREFIX_SIZE
+        while size - start >= PREFIX_SIZE:
+            compressed, length = PREFIX.unpack_from(buffer, start)
+            check_prefix(compressed, length, self._encoding, self._size_max)
+            end = start + PREFIX_SIZE + length
+            if end > size:
+                need = PREFIX_SIZE + length
+                break
+            messages.append(buffer[start + PREFIX_SIZE : end])
+            start = end
+        self._chunks = [buffer[start:]] if start < size else []
+        self._have = size - start
+        self._need = need
+        return messages

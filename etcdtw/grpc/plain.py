@@ -1,0 +1,68 @@
+"""HTTP/2 requests that are not gRPC: collected whole and handed to the HTTP routes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from etcdtw.grpc.intake import Fields, Intake
+from etcdtw.grpc.server_call import CallRegister
+
+PLAIN_BODY_SIZE_MAX: Final = 2 * 1024 * 1024
+
+
+class PlainRequest:
+    """One HTTP request and, through `respond`, its answer.
+
+    ``on_end`` is called once if the client goes before the answer.
+    """
+
+    __slots__ = ("_chunks", "_register", "_size", "fields", "intake", "on_end", "stream_id")
+
+    def __init__(self, register: CallRegister, stream_id: int, intake: Intake) -> None:
+        self._register: CallRegister | None = register
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self.stream_id = stream_id
+        self.intake = intake
+        self.fields: Fields = intake.fields
+        self.on_end: Callable[[], None] | None = None
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self._chunks)
+
+    def collect(self, data: bytes) -> bool:
+        """Add to the body.  Returns False when that makes it too large."""
+        self._size += len(data)
+        if self._size > PLAIN_BODY_SIZE_MAX:
+            return False
+        self._chunks.append(data)
+        return True
+
+    def respond(
+        self, status: int, fields: Fields, body: bytes, *, is_remote_open: bool = False
+    ) -> None:
+        """Answer; a second answer, or one to a client that has gone, does nothing.
+
+        ``fields`` carry lower-case names.
+        """
+        register = self._register
+        if register is None:
+            return
+        self._register = None
+        connection = register.connection
+        head = ((b":status", b"%d" % status), *fields)
+        connection.send_headers(self.stream_id, head, not body)
+        if body:
+            connection.send_data(self.stream_id, body, True)
+        if is_remote_open:
+            register.close_remote(self.stream_id)
+        register.mark()
+
+    def cancelled(self) -> None:
+        """The client reset the stream or is gone."""
+        if self._register is not None:
+            self._register = None
+            if self.on_end is not None:
+                self.on_end()

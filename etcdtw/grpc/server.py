@@ -1,0 +1,243 @@
+"""The server side of gRPC on one connection: http2 events in, handlers called, answers out.
+
+Pure: knows no socket and no clock.  ``now_ms`` is given with each input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from etcdtw.grpc.call import UNARY, MethodTable, StatusError
+from etcdtw.grpc.intake import Headers, Intake, Refusal, not_grpc, resolve
+from etcdtw.grpc.message import MESSAGE_SIZE_MAX, MessageReader
+from etcdtw.grpc.plain import PlainRequest
+from etcdtw.grpc.server_call import HEAD, CallRegister, ServerCall, StreamCall
+from etcdtw.grpc.stats import ServerStats
+from etcdtw.grpc.status import status_fields
+from etcdtw.http2 import events
+from etcdtw.http2.connection import Connection
+from etcdtw.http2.errors import NO_ERROR
+
+_REQUEST: Final = events.REQUEST
+
+
+class CallServer:
+    """Serves ``methods`` on one connection.
+
+    ``on_output`` is called once when there is something to send, until `take_output`.
+    ``on_plain`` gets requests that are not gRPC; without it they are answered with 415.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        methods: MethodTable,
+        stats: ServerStats,
+        *,
+        on_output: Callable[[], None],
+        on_plain: Callable[[PlainRequest], None] | None = None,
+        message_size_max: int = MESSAGE_SIZE_MAX,
+    ) -> None:
+        self._connection = connection
+        self._methods = methods
+        self._stats = stats
+        self._on_plain = on_plain
+        self._message_size_max = message_size_max
+        self._register = CallRegister(connection, on_output)
+        self._plain: dict[int, PlainRequest] = {}
+        self.goaway_received = False
+
+    @property
+    def open_calls(self) -> int:
+        """How many calls and requests wait for their end."""
+        return len(self._register.calls) + len(self._plain)
+
+    @property
+    def next_deadline_ms(self) -> int:
+        """Before this time `expire` has nothing to do."""
+        return self._register.next_deadline_ms
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection is over: send what is left, then close the socket."""
+        return self._connection.is_closed
+
+    def take_output(self) -> bytes:
+        """Return what is to be sent; the next output will call ``on_output`` again."""
+        self._register.is_marked = False
+        return self._connection.take_output()
+
+    def set_backlog(self, octets: int) -> None:
+        """Say how much the transport holds and cannot write; calls report it as queued."""
+        register = self._register
+        if octets:
+            register.backlog = octets
+        elif register.backlog:
+            register.backlog_cleared()
+
+    def receive(self, data: bytes, now_ms: int) -> None:
+        """Take octets from the client and do what they ask for."""
+        register = self._register
+        size_max = self._message_size_max
+        for event in self._connection.receive(data, now_ms):
+            if event[0] != _REQUEST:
+                self._dispatch(event, now_ms)
+                continue
+            _, stream_id, headers, body = event
+            intake = headers.memo
+            if intake.__class__ is not Intake:
+                intake = self._resolve(headers)
+            unary = intake.unary
+            size = len(body) - 5
+            # One uncompressed message and nothing else: the only shape that clients send.
+            if (
+                unary is None
+                or size < 0
+                or size > size_max
+                or body[0]
+                or int.from_bytes(body[1:5], "big") != size
+            ):
+                self._opened(stream_id, headers, now_ms, False)
+                self._data(stream_id, body, True)
+                continue
+            stats = intake.stats
+            stats.started += 1
+            stats.received += 1
+            stats.received_octets += size
+            call = ServerCall(register, stream_id, intake, stats, now_ms + intake.timeout_ms)
+            try:
+                reply = unary(call, body[5:])
+            except StatusError as error:
+                call.fail(error.code, error.message)
+                continue
+            if reply is not None:
+                call.reply(reply)
+            elif call.is_open:
+                register.add(call)
+        if not register.is_marked and self._connection.has_output:
+            register.mark()
+
+    def expire(self, now_ms: int) -> None:
+        """End the calls whose deadline has passed with DEADLINE_EXCEEDED."""
+        self._register.expire(now_ms)
+
+    def connection_lost(self) -> None:
+        """The client is gone: every call ends, ``on_end`` is told."""
+        plain = list(self._plain.values())
+        self._plain.clear()
+        for request in plain:
+            request.cancelled()
+        self._register.cancel_all()
+
+    def drain(self) -> None:
+        """Ask the client to take new calls elsewhere; calls under way go on."""
+        self._connection.drain()
+        self._register.mark()
+
+    def ping(self, opaque: bytes) -> None:
+        """Ask the client for a sign of life: any octets from it will do."""
+        self._connection.ping(opaque)
+        self._register.mark()
+
+    # What follows is off the hot path.
+
+    def _dispatch(self, event: events.Event, now_ms: int) -> None:
+        kind = event[0]
+        if kind == events.DATA:
+            self._data(event[1], event[2], event[3])
+        elif kind == events.HEADERS:
+            self._opened(event[1], event[2], now_ms, event[3])
+        elif kind == events.TRAILERS:
+            self._data(event[1], b"", True)
+        elif kind == events.RESET:
+            self._reset(event[1])
+        elif kind == events.DRAINED:
+            self._drained(event[1])
+        elif kind == events.GOAWAY:
+            self.goaway_received = True
+        elif kind == events.CLOSED:
+            self.connection_lost()
+
+    def _resolve(self, headers: Headers) -> Intake:
+        intake = resolve(headers.fields, self._methods, self._stats)
+        headers.memo = intake
+        return intake
+
+    def _opened(self, stream_id: int, headers: Headers, now_ms: int, end_stream: bool) -> None:
+        """A request has begun."""
+        intake = headers.memo
+        if not isinstance(intake, Intake):
+            intake = self._resolve(headers)
+        if not intake.is_grpc and self._on_plain is not None:
+            self._plain[stream_id] = PlainRequest(self._register, stream_id, intake)
+        elif intake.method is None:
+            refusal = intake.refusal or not_grpc(intake.value(b"content-type") or b"")
+            self._refuse(stream_id, refusal, end_stream)
+        else:
+            self._start(stream_id, intake, now_ms)
+        if end_stream:
+            self._data(stream_id, b"", True)
+
+    def _start(self, stream_id: int, intake: Intake, now_ms: int) -> None:
+        assert intake.method is not None
+        intake.stats.started += 1
+        kind = ServerCall if intake.method.kind == UNARY else StreamCall
+        call = kind(self._register, stream_id, intake, intake.stats, now_ms + intake.timeout_ms)
+        call.is_remote_open = True
+        call.reader = MessageReader(self._message_size_max, intake.encoding)
+        self._register.add(call)
+        opened = intake.method.opened
+        if opened is not None:
+            try:
+                opened(call)
+            except StatusError as error:
+                call.fail(error.code, error.message)
+
+    def _refuse(self, stream_id: int, refusal: Refusal, end_stream: bool) -> None:
+        fields = status_fields(refusal.code, refusal.message)
+        head = ((b":status", b"%d" % refusal.http_status), *HEAD[1:], *fields)
+        self._connection.send_headers(stream_id, head, True)
+        if not end_stream:
+            self._connection.reset(stream_id, NO_ERROR)
+        self._register.mark()
+
+    def _data(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+        call = self._register.calls.get(stream_id)
+        if call is None:
+            self._plain_data(stream_id, data, end_stream)
+            return
+        if end_stream:
+            call.is_remote_open = False
+        try:
+            call.feed(data, end_stream)
+        except StatusError as error:
+            call.fail(error.code, error.message)
+
+    def _plain_data(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+        request = self._plain.get(stream_id)
+        if request is None:
+            return  # an ended call; the octets were counted by the http2 core
+        if not request.collect(data):
+            del self._plain[stream_id]
+            request.respond(413, (), b"", is_remote_open=not end_stream)
+        elif end_stream:
+            assert self._on_plain is not None
+            self._on_plain(request)
+
+    def _reset(self, stream_id: int) -> None:
+        call = self._register.calls.get(stream_id)
+        if call is not None:
+            call.cancelled()
+        request = self._plain.pop(stream_id, None)
+        if request is not None:
+            request.cancelled()
+        self._register.to_reset.discard(stream_id)
+
+    def _drained(self, stream_id: int) -> None:
+        if stream_id in self._register.to_reset:
+            self._register.to_reset.discard(stream_id)
+            self._connection.reset(stream_id, NO_ERROR)
+        call = self._register.calls.get(stream_id)
+        if call is not None:
+            call.drained()

@@ -1,0 +1,348 @@
+"""Calls on the server side, and the register of those under way on one connection.
+
+Implements the seam `etcdtw.grpc.call.Call` over an http2 core.  A call is open from its
+headers to its trailers; afterwards its register is None and every method does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from etcdtw.grpc.call import (
+    CANCELLED,
+    DEADLINE_EXCEEDED,
+    INTERNAL,
+    OK,
+    SERVER_STREAM,
+    StatusError,
+)
+from etcdtw.grpc.intake import CONTENT_TYPE, NEVER_MS, Fields, Intake
+from etcdtw.grpc.message import PREFIX, MessageReader
+from etcdtw.grpc.stats import MethodStats
+from etcdtw.grpc.status import status_fields
+from etcdtw.http2.connection import Connection
+from etcdtw.http2.errors import NO_ERROR
+from etcdtw.http2.hpack import encode_block
+
+SWEEP_MS: Final = 10
+"""Deadlines are looked at no more often than this: a call may live that much longer."""
+
+NO_REQUEST: Final = (
+    "cardinality violation: received no request message from non-client-streaming RPC"
+)
+MANY_REQUESTS: Final = (
+    "cardinality violation: received multiple request messages for non-client-streaming RPC"
+)
+TRUNCATED: Final = "unexpected EOF"
+
+HEAD: Final[Fields] = ((b":status", b"200"), (b"content-type", CONTENT_TYPE))
+HEAD_BLOCK: Final = encode_block(HEAD)
+OK_BLOCK: Final = encode_block(status_fields(OK, ""))
+OK_ONLY_BLOCK: Final = encode_block(HEAD + status_fields(OK, ""))
+
+
+class CallRegister:
+    """The open calls of one connection, and the way out for their answers.
+
+    ``calls`` is bounded by the streams the http2 core admits.  ``backlog`` is what the
+    transport holds and cannot write: octets, set by whoever owns the transport.
+    """
+
+    __slots__ = (
+        "backlog",
+        "calls",
+        "connection",
+        "is_marked",
+        "next_deadline_ms",
+        "on_output",
+        "to_reset",
+    )
+
+    def __init__(self, connection: Connection, on_output: Callable[[], None]) -> None:
+        self.connection = connection
+        self.on_output = on_output
+        self.calls: dict[int, ServerCall] = {}
+        self.backlog = 0
+        self.is_marked = False
+        self.next_deadline_ms = NEVER_MS
+        # Ended by us with octets still queued while the client may go on sending.
+        self.to_reset: set[int] = set()
+
+    def mark(self) -> None:
+        """Say that there is output: ``on_output`` hears it once until it is taken."""
+        if not self.is_marked:
+            self.is_marked = True
+            self.on_output()
+
+    def add(self, call: ServerCall) -> None:
+        """Keep ``call`` until it ends."""
+        self.calls[call.stream_id] = call
+        if call.expires_ms < self.next_deadline_ms:
+            self.next_deadline_ms = call.expires_ms
+
+    def expire(self, now_ms: int) -> None:
+        """Fail the calls whose deadline has passed."""
+        if now_ms < self.next_deadline_ms:
+            return
+        for call in [call for call in self.calls.values() if call.expires_ms <= now_ms]:
+            if call.is_open:  # the end of one call may end others
+                on_end = call.on_end
+                call.fail(DEADLINE_EXCEEDED, "context deadline exceeded")
+                if on_end is not None:
+                    on_end()
+        following = min((call.expires_ms for call in self.calls.values()), default=NEVER_MS)
+        self.next_deadline_ms = max(following, now_ms + SWEEP_MS)
+
+    def cancel_all(self) -> None:
+        """End every call without a word to the client: it is gone."""
+        calls = list(self.calls.values())
+        self.calls.clear()
+        self.to_reset.clear()
+        for call in calls:
+            call.cancelled()
+
+    def close_remote(self, stream_id: int) -> None:
+        """Tell a client that may still be sending that nobody listens (RFC 9113 section 8.1).
+
+        Waits until the answer itself is out: a reset would drop what is queued.
+        """
+        if self.connection.queued(stream_id):
+            self.to_reset.add(stream_id)
+        else:
+            self.connection.reset(stream_id, NO_ERROR)
+
+    def backlog_cleared(self) -> None:
+        """The transport has written all: streams that waited may go on."""
+        self.backlog = 0
+        for call in list(self.calls.values()):
+            call.drained()
+
+
+class ServerCall:
+    """What unary and streaming calls share."""
+
+    __slots__ = (
+        "_intake",
+        "_register",
+        "_stats",
+        "expires_ms",
+        "head_sent",
+        "is_remote_open",
+        "on_end",
+        "reader",
+        "requests",
+        "stream_id",
+    )
+
+    # Only streaming calls have callbacks for these.
+    on_message: Callable[[bytes], None] | None = None
+    on_half_close: Callable[[], None] | None = None
+    on_drain: Callable[[], None] | None = None
+
+    def __init__(
+        self,
+        register: CallRegister,
+        stream_id: int,
+        intake: Intake,
+        stats: MethodStats,
+        expires_ms: int,
+    ) -> None:
+        self._register: CallRegister | None = register
+        self._intake = intake
+        self._stats = stats
+        self.stream_id = stream_id
+        self.expires_ms = expires_ms
+        self.on_end: Callable[[], None] | None = None
+        self.head_sent = False
+        self.is_remote_open = False
+        # Only for a request that comes in pieces.
+        self.reader: MessageReader | None = None
+        self.requests: list[bytes] = []
+
+    @property
+    def is_open(self) -> bool:
+        return self._register is not None
+
+    @property
+    def queued(self) -> int:
+        """Octets that wait for the client's windows or for its socket."""
+        register = self._register
+        if register is None:
+            return 0
+        return register.connection.queued(self.stream_id) + register.backlog
+
+    @property
+    def deadline_ms(self) -> int | None:
+        return None if self.expires_ms >= NEVER_MS else self.expires_ms
+
+    def metadata(self, name: bytes) -> bytes | None:
+        return self._intake.metadata(name)
+
+    def reply(self, message: bytes) -> None:
+        """Send the one response and OK."""
+        register = self._register
+        if register is None:
+            return
+        self._register = None
+        stream_id = self.stream_id
+        register.calls.pop(stream_id, None)
+        stats = self._stats
+        size = len(message)
+        stats.handled[OK] += 1
+        stats.sent += 1
+        stats.sent_octets += size
+        register.connection.reply(stream_id, HEAD_BLOCK, PREFIX.pack(0, size) + message, OK_BLOCK)
+        if not register.is_marked:
+            register.mark()
+
+    def send(self, message: bytes) -> None:
+        raise AssertionError("send on a unary call")
+
+    def finish(self) -> None:
+        raise AssertionError("finish on a unary call")
+
+    def fail(self, code: int, message: str) -> None:
+        """End with an error status: trailers only, unless something was sent before."""
+        register = self._end(code)
+        if register is None:
+            return
+        fields = status_fields(code, message)
+        if self.head_sent:
+            register.connection.send_trailers(self.stream_id, fields)
+        else:
+            register.connection.send_headers(self.stream_id, HEAD + fields, True)
+        self._close(register)
+
+    def cancelled(self) -> None:
+        """The client reset the stream or is gone."""
+        if self._end(CANCELLED) is not None and self.on_end is not None:
+            self.on_end()
+
+    def drained(self) -> None:
+        """Nothing of this call is queued any more."""
+
+    def feed(self, data: bytes, end_stream: bool) -> None:
+        """Take octets of the request.  Raises `StatusError` when the call must fail."""
+        reader = self.reader
+        assert reader is not None, "octets after a whole request"
+        self.requests += reader.feed(data)
+        if len(self.requests) > 1:
+            raise StatusError(INTERNAL, MANY_REQUESTS)
+        if not end_stream:
+            return
+        if not reader.is_between_messages:
+            raise StatusError(INTERNAL, TRUNCATED)
+        if not self.requests:
+            raise StatusError(INTERNAL, NO_REQUEST)
+        message = self.requests.pop()
+        self._count(message)
+        unary = self._intake.unary
+        assert unary is not None
+        reply = unary(self, message)
+        if reply is not None:
+            self.reply(reply)
+
+    def _count(self, message: bytes) -> None:
+        self._stats.received += 1
+        self._stats.received_octets += len(message)
+
+    def _end(self, code: int) -> CallRegister | None:
+        """Make the call closed.  Returns None when it was."""
+        register = self._register
+        if register is None:
+            return None
+        self._register = None
+        register.calls.pop(self.stream_id, None)
+        self._stats.handled[code] += 1
+        return register
+
+    def _close(self, register: CallRegister) -> None:
+        if self.is_remote_open:
+            register.close_remote(self.stream_id)
+        register.mark()
+
+
+class StreamCall(ServerCall):
+    """A server-streaming or bidirectional call."""
+
+    __slots__ = ("_message_count", "_was_queued", "on_drain", "on_half_close", "on_message")
+
+    def __init__(
+        self,
+        register: CallRegister,
+        stream_id: int,
+        intake: Intake,
+        stats: MethodStats,
+        expires_ms: int,
+    ) -> None:
+        super().__init__(register, stream_id, intake, stats, expires_ms)
+        self.on_message = None
+        self.on_half_close = None
+        self.on_drain = None
+        self._message_count = 0
+        self._was_queued = False
+
+    def reply(self, message: bytes) -> None:
+        """Send one message and finish."""
+        self.send(message)
+        self.finish()
+
+    def send(self, message: bytes) -> None:
+        register = self._register
+        if register is None:
+            return
+        connection = register.connection
+        if not self.head_sent:
+            self.head_sent = True
+            connection.send_headers(self.stream_id, HEAD_BLOCK)
+        size = len(message)
+        self._stats.sent += 1
+        self._stats.sent_octets += size
+        connection.send_data(self.stream_id, PREFIX.pack(0, size) + message)
+        self._was_queued = self.queued > 0
+        register.mark()
+
+    def finish(self) -> None:
+        register = self._end(OK)
+        if register is None:
+            return
+        if self.head_sent:
+            register.connection.send_trailers(self.stream_id, OK_BLOCK)
+        else:
+            register.connection.send_headers(self.stream_id, OK_ONLY_BLOCK, True)
+        self._close(register)
+
+    def feed(self, data: bytes, end_stream: bool) -> None:
+        reader = self.reader
+        assert reader is not None
+        for message in reader.feed(data):
+            self._deliver(message)
+        if end_stream and self._register is not None:
+            if not reader.is_between_messages:
+                raise StatusError(INTERNAL, TRUNCATED)
+            if self._takes_one_request and not self._message_count:
+                raise StatusError(INTERNAL, NO_REQUEST)
+            if self.on_half_close is not None:
+                self.on_half_close()
+
+    @property
+    def _takes_one_request(self) -> bool:
+        method = self._intake.method
+        return method is not None and method.kind == SERVER_STREAM
+
+    def _deliver(self, message: bytes) -> None:
+        if self._register is None:
+            return  # ended by the message before
+        if self._message_count and self._takes_one_request:
+            raise StatusError(INTERNAL, MANY_REQUESTS)
+        self._message_count += 1
+        self._count(message)
+        if self.on_message is not None:
+            self.on_message(message)
+
+    def drained(self) -> None:
+        if self._was_queued and self._register is not None and self.queued == 0:
+            self._was_queued = False
+            if self.on_drain is not None:
+                self.on_drain()

@@ -1,0 +1,310 @@
+"""The listener that clients connect to: gRPC and HTTP/1.x on one socket, plain or over TLS.
+
+One `ClientPort` per listening socket; it owns its connections and their timers.  Knows no
+services: methods and routes are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHandshakeListener,
+    IReactorTime,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from etcdtw.grpc.call import MethodTable
+from etcdtw.grpc.message import MESSAGE_SIZE_MAX
+from etcdtw.grpc.plain import PlainRequest
+from etcdtw.grpc.server import CallServer
+from etcdtw.grpc.stats import ServerStats
+from etcdtw.http2.connection import Connection
+from etcdtw.http2.limits import Limits
+from etcdtw.transport.flusher import Flusher
+from etcdtw.transport.grpc_channel import UNREAD_OCTETS_MAX, ChannelTransport, GrpcChannel, KeepAlive
+from etcdtw.transport.http1 import BoundedChannel, HttpSite
+from etcdtw.transport.http2_routes import StreamChannel
+from etcdtw.transport.sniffing import HTTP1, HTTP2, UNDECIDED, sniff
+from etcdtw.transport.sockets import tune_socket
+
+SWEEP_S: Final = 0.05
+"""Deadlines of calls are looked at this often."""
+KEEP_ALIVE_SWEEPS: Final = 20
+"""Silent connections are looked for once in so many sweeps."""
+DRAIN_POLL_S: Final = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortBounds:
+    """What one client port grants its clients.  Times in seconds, sizes in octets."""
+
+    connections_max: int = 10_000
+    handshake_s: float = 10.0
+    first_octets_s: float = 10.0
+    unread_octets_max: int = UNREAD_OCTETS_MAX
+    message_size_max: int = MESSAGE_SIZE_MAX
+
+
+class PortStats:
+    """What happened at one port; plain ints."""
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.refused = 0
+        self.handshakes_failed = 0
+        self.garbage = 0
+        self.silent = 0
+        self.received_octets = 0
+
+
+@implementer(IHandshakeListener)
+class ClientConnection(Protocol):
+    """One accepted connection: waits for its first octets, then is what they say."""
+
+    def __init__(self, port: ClientPort, is_tls: bool) -> None:
+        self._port = port
+        self._is_tls = is_tls
+        self._is_shaken = not is_tls
+        self._first = b""
+        self._timeout: IDelayedCall | None = None
+        self._http: BoundedChannel | None = None
+        self._receive: Callable[[bytes], None] = self._sniff
+        self.channel: GrpcChannel | None = None
+
+    @property
+    def tcp(self) -> ITCPTransport:
+        """The transport; over TLS the wrapper, which offers the same."""
+        return cast(ITCPTransport, self.transport)
+
+    def connectionMade(self) -> None:
+        tune_socket(self.transport)
+        bounds = self._port.bounds
+        self._wait(bounds.handshake_s if self._is_tls else bounds.first_octets_s)
+
+    def handshakeCompleted(self) -> None:
+        self._is_shaken = True
+        self._wait(self._port.bounds.first_octets_s)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._receive(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._stop_waiting()
+        self._receive = self._ignore
+        if not self._is_shaken:
+            self._port.stats.handshakes_failed += 1
+        if self.channel is not None:
+            self.channel.lost()
+        if self._http is not None:
+            self._http.connectionLost(reason)
+        self._port.forget(self)
+
+    def drain(self) -> None:
+        """Take nothing new; close when what is under way has ended."""
+        if self.channel is not None:
+            self.channel.drain()
+        elif self._http is None or not self._http.requests:
+            self.tcp.loseConnection()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is under way here."""
+        if self.channel is not None:
+            return not self.channel.server.is_closed
+        return self._http is not None and bool(self._http.requests)
+
+    def _wait(self, seconds: float) -> None:
+        self._stop_waiting()
+        self._timeout = self._port.clock.callLater(seconds, self._too_late)
+
+    def _stop_waiting(self) -> None:
+        if self._timeout is not None:
+            self._timeout.cancel()
+            self._timeout = None
+
+    def _too_late(self) -> None:
+        self._timeout = None
+        self._port.stats.silent += 1
+        self.tcp.abortConnection()
+
+    def _ignore(self, data: bytes) -> None:
+        """The connection is closing."""
+
+    def _sniff(self, data: bytes) -> None:
+        self._first += data
+        kind = sniff(self._first)
+        if kind == UNDECIDED:
+            return
+        self._stop_waiting()
+        data, self._first = self._first, b""
+        if kind == HTTP2:
+            self.channel = self._port.build_channel(self)
+            self._receive = self.channel.receive
+        elif kind == HTTP1 and self._port.site is not None:
+            self._http = self._port.build_http(self)
+            self._receive = self._http.dataReceived
+        else:
+            # TLS on a plain port, no protocol at all, or HTTP/1.x where there is none.
+            self._port.stats.garbage += 1
+            self._receive = self._ignore
+            self.tcp.loseConnection()
+            self._wait(self._port.bounds.first_octets_s)
+            return
+        self._receive(data)
+
+
+class ClientPort(Factory):
+    """Builds and keeps the connections of one client listener.
+
+    ``site`` None: no HTTP routes here (etcd: --listen-client-http-urls).  ``methods`` are
+    shared by all ports, as are ``stats`` and ``flusher``.
+    """
+
+    noisy = False
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        methods: MethodTable,
+        stats: ServerStats,
+        flusher: Flusher,
+        *,
+        site: HttpSite | None = None,
+        limits: Limits | None = None,
+        bounds: PortBounds | None = None,
+        keepalive: KeepAlive | None = None,
+        is_tls: bool = False,
+    ) -> None:
+        self.clock = clock
+        self.site = site
+        self.bounds = bounds or PortBounds()
+        self.stats = PortStats()
+        self._methods = methods
+        self._call_stats = stats
+        self._flusher = flusher
+        self._limits = limits or Limits()
+        self._keepalive = keepalive or KeepAlive()
+        self._is_tls = is_tls
+        self._connections: set[ClientConnection] = set()
+        self._sweep: IDelayedCall | None = None
+        self._sweep_count = 0
+        self._drained: Deferred[None] | None = None
+        self._drain_ends = 0.0
+
+    @property
+    def connection_count(self) -> int:
+        return len(self._connections)
+
+    def buildProtocol(self, addr: IAddress | None) -> ClientConnection | None:
+        """Return the protocol of a new connection; None closes it at once."""
+        if self._drained is not None or len(self._connections) >= self.bounds.connections_max:
+            self.stats.refused += 1
+            return None
+        self.stats.accepted += 1
+        connection = ClientConnection(self, self._is_tls)
+        self._connections.add(connection)
+        if self._sweep is None:
+            self._sweep = self.clock.callLater(SWEEP_S, self._swept)
+        return connection
+
+    def forget(self, connection: ClientConnection) -> None:
+        """A connection is gone."""
+        self._connections.discard(connection)
+        if not self._connections:
+            if self._sweep is not None:
+                self._sweep.cancel()
+                self._sweep = None
+            self._finish_drain()
+
+    def build_channel(self, connection: ClientConnection) -> GrpcChannel:
+        """Return the gRPC side of ``connection``, its preface begun."""
+
+        def build_server(mark: Callable[[], None]) -> CallServer:
+            http2 = Connection(limits=self._limits)
+            http2.begin()
+            return CallServer(
+                http2,
+                self._methods,
+                self._call_stats,
+                on_output=mark,
+                on_plain=on_plain if self.site is not None else None,
+                message_size_max=self.bounds.message_size_max,
+            )
+
+        def on_plain(request: PlainRequest) -> None:
+            assert self.site is not None
+            StreamChannel(self.site, connection.tcp, request).render()
+
+        return GrpcChannel(
+            cast(ChannelTransport, connection.transport),
+            self.clock,
+            self._flusher,
+            self._keepalive,
+            build_server,
+            self.bounds.unread_octets_max,
+        )
+
+    def build_http(self, connection: ClientConnection) -> BoundedChannel:
+        """Return the HTTP/1.x side of ``connection``."""
+        assert self.site is not None
+        channel = cast(BoundedChannel, self.site.buildProtocol(connection.tcp.getPeer()))
+        channel.makeConnection(connection.tcp)
+        return channel
+
+    def drain(self, seconds: float) -> Deferred[None]:
+        """Refuse new connections, let calls end, close.
+
+        Fires when all connections are gone: after ``seconds`` they are dropped.
+        """
+        assert self._drained is None, "drained twice"
+        self._drained = Deferred()
+        drained = self._drained
+        self._drain_ends = self.clock.seconds() + seconds
+        for connection in list(self._connections):
+            connection.drain()
+        self._poll_drain()
+        return drained
+
+    def _poll_drain(self) -> None:
+        if not self._connections:
+            self._finish_drain()
+            return
+        is_over = self.clock.seconds() >= self._drain_ends
+        for connection in list(self._connections):
+            if is_over:
+                connection.tcp.abortConnection()
+            elif connection.channel is None and not connection.is_busy:
+                connection.tcp.loseConnection()
+        if not is_over:
+            self.clock.callLater(DRAIN_POLL_S, self._poll_drain)
+
+    def _finish_drain(self) -> None:
+        drained = self._drained
+        if drained is not None and not drained.called:
+            drained.callback(None)
+
+    def _swept(self) -> None:
+        """End overdue calls; now and then look for silent clients."""
+        self._sweep = self.clock.callLater(SWEEP_S, self._swept)
+        now_ms = int(self.clock.seconds() * 1000)
+        self._sweep_count += 1
+        is_keep_alive = self._sweep_count % KEEP_ALIVE_SWEEPS == 0
+        for connection in list(self._connections):
+            channel = connection.channel
+            if channel is None:
+                continue
+            if channel.next_deadline_ms <= now_ms:
+                channel.expire(now_ms)
+            if is_keep_alive:
+                channel.keep_alive(now_ms)

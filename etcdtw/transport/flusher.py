@@ -1,0 +1,60 @@
+"""One write per connection and turn.
+
+Whoever produces output marks its connection; at the end of the turn every marked connection
+writes once.  Knows no sockets.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from twisted.internet.interfaces import IReactorTime
+
+
+class Flushable(Protocol):
+    """A connection that holds output back until it is told to write."""
+
+    def flush_output(self) -> None: ...
+
+
+class Flusher:
+    """The connections with output, in the order they got it.  One per process.
+
+    A turn calls `hold` at its beginning and `flush` at its end.  Marks outside a turn
+    schedule one flush for the next iteration of the reactor.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._dirty: list[Flushable] = []
+        self._is_scheduled = False
+        self._is_held = False
+
+    def mark(self, connection: Flushable) -> None:
+        """Note that ``connection`` has output.
+
+        A connection marks itself once until it is flushed; a second mark costs an empty flush.
+        """
+        self._dirty.append(connection)
+        if not self._is_scheduled and not self._is_held:
+            self._is_scheduled = True
+            self._clock.callLater(0, self._scheduled)
+
+    def hold(self) -> None:
+        """A turn begins that ends with `flush`: schedule nothing meanwhile."""
+        self._is_held = True
+
+    def flush(self) -> None:
+        """Let every marked connection write.  Marks made meanwhile wait for the next flush."""
+        dirty, self._dirty = self._dirty, []
+        for connection in dirty:
+            connection.flush_output()
+        self._is_held = False
+        if self._dirty and not self._is_scheduled:
+            self._is_scheduled = True
+            self._clock.callLater(0, self._scheduled)
+
+    def _scheduled(self) -> None:
+        self._is_scheduled = False
+        if not self._is_held:
+            self.flush()

@@ -1,0 +1,190 @@
+"""A gRPC connection on a Twisted transport: octets in, one write per flush, back-pressure.
+
+Owns no listener and no timer; the client port tells it the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from twisted.internet.interfaces import IAddress, IPushProducer, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from etcdtw.grpc.server import CallServer
+from etcdtw.transport.flusher import Flusher
+
+UNREAD_OCTETS_MAX: Final = 16 * 1024 * 1024
+"""Output held for a client that does not read; one octet more and it is dropped."""
+CLOSE_LINGER_S: Final = 5.0
+"""How long a closing connection may take to write its last octets."""
+
+
+class ChannelTransport(Protocol):
+    """What a channel needs of its transport: TCP, a Unix socket or TLS over either."""
+
+    def write(self, data: bytes) -> None: ...
+    def loseConnection(self) -> None: ...
+    def abortConnection(self) -> None: ...
+    def getPeer(self) -> IAddress: ...
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None: ...
+    def unregisterProducer(self) -> None: ...
+
+
+class KeepAlive:
+    """When to ask a silent client whether it is there (etcd: --grpc-keepalive-interval)."""
+
+    def __init__(self, interval_ms: int = 7_200_000, timeout_ms: int = 20_000) -> None:
+        self.interval_ms = interval_ms
+        self.timeout_ms = timeout_ms
+
+
+@implementer(IPushProducer)
+class GrpcChannel:
+    """The gRPC side of one connection, from its preface to its end.
+
+    ``build_server`` is called with the callable that marks this channel as having output.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        transport: ChannelTransport,
+        clock: IReactorTime,
+        flusher: Flusher,
+        keepalive: KeepAlive,
+        build_server: Callable[[Callable[[], None]], CallServer],
+        unread_octets_max: int = UNREAD_OCTETS_MAX,
+    ) -> None:
+        self._transport = transport
+        self._clock = clock
+        self._flusher = flusher
+        self._keepalive = keepalive
+        self._unread_octets_max = unread_octets_max
+        self._held: list[bytes] = []
+        self._held_octets = 0
+        self._is_paused = False
+        self._is_closing = False
+        self._is_lost = False
+        self._received_ms = self._now_ms()
+        self._pinged_ms = 0  # 0: no ping is out
+        self.server = build_server(self._mark)
+        transport.registerProducer(self, True)
+
+    @property
+    def next_deadline_ms(self) -> int:
+        return self.server.next_deadline_ms
+
+    def receive(self, data: bytes) -> None:
+        """Take octets from the client."""
+        if self._is_closing:
+            return
+        now_ms = self._now_ms()
+        self._received_ms = now_ms
+        try:
+            self.server.receive(data, now_ms)
+        except Exception:
+            # A defect of ours: this client's calls are lost, the others' are not.
+            self.log.failure("a call failed unexpectedly; dropping its connection")
+            self.abort()
+            return
+        if self.server.is_closed:
+            self._mark()
+
+    def flush_output(self) -> None:
+        """Write what there is, at once; or hold it while the client does not read."""
+        if self._is_lost:
+            return
+        data = self.server.take_output()
+        if self._is_paused:
+            self._hold(data)
+        elif data:
+            self._transport.write(data)
+        if self.server.is_closed:
+            self.close()
+
+    def expire(self, now_ms: int) -> None:
+        """End overdue calls."""
+        self.server.expire(now_ms)
+
+    def keep_alive(self, now_ms: int) -> None:
+        """Ping a silent client; drop one that does not answer."""
+        if now_ms - self._received_ms < self._keepalive.interval_ms:
+            self._pinged_ms = 0
+        elif not self._pinged_ms:
+            self._pinged_ms = now_ms
+            self.server.ping(b"etcdtwka")
+        elif now_ms - self._pinged_ms >= self._keepalive.timeout_ms:
+            self.abort()
+
+    def drain(self) -> None:
+        """Let calls under way end; take no new ones."""
+        if not self._is_closing:
+            self.server.drain()
+
+    def close(self) -> None:
+        """Close after what was written; by force if the client does not read it in time."""
+        if self._is_closing or self._is_lost:
+            return
+        self._is_closing = True
+        for data in self._held:
+            self._transport.write(data)
+        self._held.clear()
+        self._transport.unregisterProducer()
+        self._transport.loseConnection()
+        self._clock.callLater(CLOSE_LINGER_S, self._abort_lingering)
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        self._is_closing = True
+        self._transport.abortConnection()
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        self._is_lost = True
+        self._held.clear()
+        self.server.connection_lost()
+
+    def pauseProducing(self) -> None:
+        self._is_paused = True
+        # Streams must see that nothing more goes out before anything is held.
+        self.server.set_backlog(max(self._held_octets, 1))
+
+    def resumeProducing(self) -> None:
+        self._is_paused = False
+        if self._held:
+            data = b"".join(self._held)
+            self._held.clear()
+            self._held_octets = 0
+            self._transport.write(data)  # may pause again at once
+        if not self._is_paused:
+            self.server.set_backlog(0)
+
+    def stopProducing(self) -> None:
+        self._is_paused = True
+
+    def _hold(self, data: bytes) -> None:
+        if not data:
+            return
+        self._held.append(data)
+        self._held_octets += len(data)
+        self.server.set_backlog(self._held_octets)
+        if self._held_octets > self._unread_octets_max:
+            self.log.warn(
+                "dropping {peer}: {octets} octets of answers unread",
+                peer=str(self._transport.getPeer()),
+                octets=self._held_octets,
+            )
+            self.abort()
+
+    def _mark(self) -> None:
+        self._flusher.mark(self)
+
+    def _now_ms(self) -> int:
+        return int(self._clock.seconds() * 1000)
+
+    def _abort_lingering(self) -> None:
+        if not self._is_lost:
+            self._transport.abortConnection()

@@ -1,0 +1,94 @@
+"""HTTP/1.x on the client port: twisted.web with bounds on time and memory.
+
+Knows no routes; the gateway gives the resource.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Final, cast
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
+from twisted.web.http import HTTPChannel
+from twisted.web.resource import IResource
+from twisted.web.server import Request, Site
+
+BODY_SIZE_MAX: Final = 2 * 1024 * 1024
+REQUEST_HEADER_S: Final = 10.0
+"""From the first octet of a request to the end of its header."""
+IDLE_S: Final = 60.0
+"""Without an octet between or within requests."""
+
+
+class BoundedRequest(Request):
+    """A request whose body stays in memory and below `BODY_SIZE_MAX`."""
+
+    def gotLength(self, length: int | None) -> None:  # noqa: N802
+        self.content = BytesIO()
+        if length is not None and length > BODY_SIZE_MAX:
+            self._refuse()
+
+    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802
+        assert self.content is not None
+        if self.content.tell() + len(data) > BODY_SIZE_MAX:
+            self._refuse()
+        elif not self.channel_is_closing:
+            super().handleContentChunk(data)
+
+    channel_is_closing = False
+
+    def _refuse(self) -> None:
+        if not self.channel_is_closing:
+            self.channel_is_closing = True
+            self.channel.write(
+                b"HTTP/1.1 413 Request Entity Too Large\r\n"
+                b"Connection: close\r\nContent-Length: 0\r\n\r\n"
+            )
+            self.channel.loseConnection()
+
+
+class BoundedChannel(HTTPChannel):
+    """An HTTP/1.x connection that must finish each request header in time."""
+
+    _header_deadline: IDelayedCall | None = None
+    _is_in_body = False
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._header_deadline is None and not self._is_in_body:
+            self._header_deadline = self.callLater(REQUEST_HEADER_S, self._too_slow)
+        super().dataReceived(data)
+
+    def allHeadersReceived(self) -> None:  # noqa: N802
+        self._is_in_body = True
+        self._cancel_deadline()
+        super().allHeadersReceived()
+
+    def requestDone(self, request: Request) -> None:  # noqa: N802
+        self._is_in_body = False
+        super().requestDone(request)
+
+    def connectionLost(self, reason: object = None) -> None:
+        self._cancel_deadline()
+        super().connectionLost(reason)
+
+    def _cancel_deadline(self) -> None:
+        if self._header_deadline is not None:
+            self._header_deadline.cancel()
+            self._header_deadline = None
+
+    def _too_slow(self) -> None:
+        self._header_deadline = None
+        cast(ITCPTransport, self.transport).abortConnection()
+
+
+class HttpSite(Site):
+    """The HTTP routes of one listener; writes no access log."""
+
+    protocol = BoundedChannel  # type: ignore[assignment]  # its proxy would choose by ALPN
+    requestFactory = BoundedRequest  # noqa: N815
+
+    def __init__(self, resource: IResource, clock: IReactorTime, idle_s: float = IDLE_S) -> None:
+        super().__init__(resource, timeout=idle_s, reactor=clock, parsePOSTFormSubmission=False)
+
+    def log(self, request: object) -> None:
+        """Do nothing: health probes come every second."""

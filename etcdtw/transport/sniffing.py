@@ -1,0 +1,42 @@
+"""Which protocol a client speaks, by its first octets.
+
+The client port serves gRPC and HTTP/1.x on one socket, as etcd does.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+UNDECIDED: Final = 0
+HTTP2: Final = 1
+HTTP1: Final = 2
+TLS: Final = 3
+UNKNOWN: Final = 4
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # RFC 9113 section 3.4
+_PREFACE_TELLS: Final = 4  # "PRI " is no method that HTTP/1.x knows
+_TLS_HANDSHAKE: Final = 0x16  # RFC 8446 section 5.1
+_METHOD_SIZE_MAX: Final = 16
+_TOKEN: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_")
+
+
+def sniff(data: bytes) -> int:
+    """Return what ``data``, all the octets so far, begins.
+
+    `UNDECIDED` only while fewer than `_METHOD_SIZE_MAX` octets are there.
+    """
+    if not data:
+        return UNDECIDED
+    if data[0] == _TLS_HANDSHAKE:
+        return TLS
+    head = data[:_PREFACE_TELLS]
+    if PREFACE.startswith(head):
+        return HTTP2 if len(head) == _PREFACE_TELLS else UNDECIDED
+    # Servers should forgive empty lines before a request (RFC 9112 section 2.2).
+    line = data.lstrip(b"\r\n")[: _METHOD_SIZE_MAX + 1]
+    method, space, _ = line.partition(b" ")
+    if len(data) - len(line) > 2 or not _TOKEN.issuperset(method) or len(method) > _METHOD_SIZE_MAX:
+        return UNKNOWN
+    if not space:
+        return UNDECIDED
+    return HTTP1 if method else UNKNOWN

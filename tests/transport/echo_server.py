@@ -1,0 +1,123 @@
+"""A small gRPC server for tests: ``python -m tests.transport.echo_server URL [CERT KEY [CA]]``.
+
+Prints ``ready`` when it listens.  Methods of ``test.Echo``: Unary returns the request, Later
+answers after 10 ms, Never does not answer, Fail ends with NOT_FOUND and the request as text,
+Repeat streams the request ten times, Chat answers each message, Flood never stops sending.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from twisted.internet import reactor as installed_reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+
+from etcdtw.grpc.call import NOT_FOUND, Call, MethodTable, StatusError
+from etcdtw.grpc.stats import ServerStats
+from etcdtw.transport.client_port import ClientPort
+from etcdtw.transport.flusher import Flusher
+from etcdtw.transport.http1 import HttpSite
+from etcdtw.transport.listener import listen_all, parse_listen_url
+from etcdtw.transport.tls import TlsFiles, TlsPolicy
+
+CHUNK = b"x" * 32768
+
+
+class Echo:
+    """The service."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+
+    def methods(self) -> MethodTable:
+        table = MethodTable()
+        table.add_unary("/test.Echo/Unary", lambda call, message: message)
+        table.add_unary("/test.Echo/Later", self._later)
+        table.add_unary("/test.Echo/Never", lambda call, message: None)
+        table.add_unary("/test.Echo/Fail", self._fail)
+        table.add_server_stream("/test.Echo/Repeat", self._repeat)
+        table.add_bidi_stream("/test.Echo/Chat", self._chat)
+        table.add_server_stream("/test.Echo/Flood", self._flood)
+        return table
+
+    def _later(self, call: Call, message: bytes) -> None:
+        self._clock.callLater(0.01, call.reply, message)
+
+    def _fail(self, call: Call, message: bytes) -> None:
+        raise StatusError(NOT_FOUND, message.decode())
+
+    def _repeat(self, call: Call) -> None:
+        def message_came(message: bytes) -> None:
+            for _ in range(10):
+                call.send(message)
+            call.finish()
+
+        call.on_message = message_came
+
+    def _chat(self, call: Call) -> None:
+        call.on_message = call.send
+        call.on_half_close = call.finish
+
+    def _flood(self, call: Call) -> None:
+        def pump() -> None:
+            while call.is_open and not call.queued:
+                call.send(CHUNK)
+
+        call.on_message = lambda message: pump()
+        call.on_drain = pump
+
+
+class Health(Resource):
+    """Answers GET /health like etcd."""
+
+    isLeaf = True
+
+    def render_GET(self, request: Request) -> bytes:
+        request.setHeader(b"content-type", b"application/json")
+        return b'{"health":"true","reason":""}'
+
+    def render_POST(self, request: Request) -> bytes:
+        assert request.content is not None
+        body: bytes = request.content.read()
+        return body
+
+
+def build_site(clock: IReactorTime) -> HttpSite:
+    root = Resource()
+    root.putChild(b"health", Health())
+    return HttpSite(root, clock)
+
+
+async def serve(arguments: list[str]) -> None:
+    reactor = installed_reactor
+    url = parse_listen_url(arguments[0])
+    policy = None
+    if len(arguments) > 1:
+        ca = arguments[3] if len(arguments) > 3 else None
+        policy = TlsPolicy(
+            TlsFiles(cert_file=arguments[1], key_file=arguments[2], trusted_ca_file=ca)
+        )
+    clock: IReactorTime = reactor  # type: ignore[assignment]
+    port = ClientPort(
+        clock,
+        Echo(clock).methods(),
+        ServerStats(),
+        Flusher(clock),
+        site=build_site(clock),
+        is_tls=url.is_tls,
+    )
+    await listen_all(reactor, [url], port, policy)  # type: ignore[arg-type]
+    print("ready", flush=True)
+
+
+def main() -> None:
+    started = Deferred.fromCoroutine(serve(sys.argv[1:]))
+    started.addErrback(lambda failure: (print(failure, file=sys.stderr), installed_reactor.stop()))  # type: ignore[attr-defined]
+    installed_reactor.run()  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    main()
