@@ -52,35 +52,39 @@ def single_body(record: bytes | None) -> bytes:
 
 
 def read_range(
-    backend: Backend, request: pb.RangeRequest, current: int, compact_revision: int
+    backend: Backend,
+    request: pb.RangeRequest,
+    current: int,
+    compact_revision: int,
+    head: bytes = b"",
 ) -> bytes:
-    """Return the body of the response to ``request`` over a view whose revision is ``current``.
+    """Return ``head`` and the body of the response to ``request`` over a view whose revision is ``current``.
 
     Runs to the end at once, however large the range; see `slices` for the other way.
     Raises `FutureRevisionError` or `CompactedError`.
     """
     view = view_of(request.revision, current, compact_revision)
     if not request.range_end:
-        return _single_key(backend, request, view)
+        return head + _single_key(backend, request, view)
     start = request.key
     end = open_end(request.range_end)
     if end is not None and end <= start:
-        return b""
+        return head
     if request.count_only:
-        return count_body(count_keys(backend, start, end, view))
+        return head + count_body(count_keys(backend, start, end, view))
     limit = fetch_limit(request)
     frames = fetch_frames(backend, start, end, view, limit)
     count = len(frames)
     if 0 < limit <= count:
         count = count_keys(backend, start, end, view)
-    return render(frames, request, count)
+    return render(frames, request, count, head)
 
 
-def render(frames: list[bytes], request: pb.RangeRequest, count: int) -> bytes:
-    """Return the body for fetched ``frames``, of ``count`` keys in the range."""
+def render(frames: list[bytes], request: pb.RangeRequest, count: int, head: bytes = b"") -> bytes:
+    """Return ``head`` and the body for fetched ``frames``, of ``count`` keys in the range."""
     if is_shaped(request):
         frames = shape(frames, request)
-    return finish_body(frames, request.limit, count)
+    return finish_body(frames, request.limit, count, head)
 
 
 def fetch_limit(request: pb.RangeRequest) -> int:
@@ -163,11 +167,16 @@ def sort_kvs(kvs: list[KeyValue], request: pb.RangeRequest) -> None:
     )
 
 
-def finish_body(frames: list[bytes], limit: int, count: int) -> bytes:
-    """Return the body made of ``frames`` cut to ``limit`` (<= 0: not), and of ``count``."""
+def finish_body(frames: list[bytes], limit: int, count: int, head: bytes = b"") -> bytes:
+    """Return ``head`` and the body made of ``frames`` cut to ``limit`` (<= 0: not) and ``count``.
+
+    One join: these octets may be many, and each copy of them costs.
+    """
+    tail = count_body(count)
     if 0 < limit < len(frames):
-        return b"%b\x18\x01\x20%b" % (b"".join(frames[:limit]), encode_varint(count))
-    return b"".join(frames) + count_body(count)
+        frames = frames[:limit]
+        tail = b"\x18\x01" + tail
+    return b"".join((head, *frames, tail))
 
 
 def count_body(count: int) -> bytes:

@@ -168,8 +168,8 @@ class RangeSlices:
         if self._is_sorted:
             return self._sorted_body()
         more = self._is_cut if self._has_filters else pinned.more
-        is_more = more and not self._request.count_only
-        return b"".join(frames) + (b"\x18\x01" if is_more else b"") + count_body(pinned.count)
+        flag = b"\x18\x01" if more and not self._request.count_only else b""
+        return b"".join((*frames, flag, count_body(pinned.count)))
 
     def _shape(self, frames: list[bytes]) -> list[bytes]:
         """Filter a slice, and keep it back for sorting or return what goes out of it."""
@@ -193,9 +193,9 @@ class RangeSlices:
 
 
 def open_slices(
-    backend: Backend, revisions: Revisions, request: pb.RangeRequest
+    backend: Backend, revisions: Revisions, request: pb.RangeRequest, head: bytes = b""
 ) -> bytes | RangeSlices:
-    """Return the body of the response if it is small, else what yields it in slices.
+    """Return ``head`` and the body if it is small, else what yields the body in slices.
 
     Raises `FutureRevisionError` or `CompactedError`.
     """
@@ -204,7 +204,7 @@ def open_slices(
     end = open_end(request.range_end)
     is_counted = request.count_only and not view
     if not request.range_end or is_counted or (end is not None and end <= start):
-        return read_range(backend, request, revisions.revision, revisions.compact_revision)
+        return read_range(backend, request, revisions.revision, revisions.compact_revision, head)
     limit = fetch_limit(request)
     # The current view knows its counts; an old one has to be walked for them.
     wanted = limit if 0 < limit <= SLICE_KEYS_MAX and not view else SLICE_KEYS_MAX + 1
@@ -213,13 +213,13 @@ def open_slices(
     if count > SLICE_KEYS_MAX or sum(map(len, frames)) > SLICE_OCTETS_MAX:
         return _pin(backend, revisions, request, view or revisions.revision)
     if request.count_only:
-        return count_body(count)
+        return head + count_body(count)
     if 0 < limit <= count:
         if view:
             frames = frames[:limit]
         else:
             count = backend.count(start, end)
-    return render(frames, request, count)
+    return render(frames, request, count, head)
 
 
 def _pin(

@@ -158,12 +158,12 @@ class Store:
         """
         return read_range(self._backend, request, self.revision, self.compact_revision)
 
-    def open_range(self, request: pb.RangeRequest) -> bytes | RangeSlices:
-        """Return the response's body if it is small, else what yields it in slices.
+    def open_range(self, request: pb.RangeRequest, head: bytes = b"") -> bytes | RangeSlices:
+        """Return ``head`` and the body if it is small, else what yields the body in slices.
 
         Raises `FutureRevisionError` or `CompactedError`.
         """
-        return open_slices(self._backend, self, request)
+        return open_slices(self._backend, self, request, head)
 
     def pin(self, start: bytes, end: bytes | None, revision: int, limit: int) -> PinnedRange:
         """Return the keys of ``[start, end)`` at ``revision``, to be read piece by piece."""

@@ -74,7 +74,7 @@ class Quota(Protocol):
 class Compactions(Protocol):
     """Knows when history is really gone."""
 
-    def when_compacted(self, revision: int, done: Callable[[], None]) -> None:
+    def on_compacted(self, revision: int, done: Callable[[], None]) -> None:
         """Call ``done`` once everything below ``revision`` is deleted, durably; maybe at once."""
         ...
 
@@ -144,14 +144,14 @@ class KvService:
             fail(call, error)
             return
         try:
-            body = self._store.open_range(request)
+            answer = self._store.open_range(request, self._node.header(self._store.revision))
         except MvccError as refusal:
             fail(call, refusal)
             return
-        if isinstance(body, bytes):
-            call.reply(self._node.header(self._store.revision) + body)
+        if isinstance(answer, bytes):
+            call.reply(answer)
         else:
-            SlicedReply(self._node, request, call, body).step()
+            SlicedReply(self._node, request, call, answer).step()
 
     def range_stream(self, call: Call) -> None:
         """Open a RangeStream; its one request follows."""
@@ -207,7 +207,7 @@ class KvService:
             self._answer(call, applied)
         else:
             answer = partial(self._answer, call, applied)
-            self._compactions.when_compacted(revision, answer)
+            self._compactions.on_compacted(revision, answer)
 
     def _answer(self, call: Call, applied: Applied) -> None:
         if applied.error is not None:
@@ -262,9 +262,9 @@ class SlicedReply:
         self._parts = []
         self._size = 0
         self._revision = store.revision
-        body = store.open_range(self._request)
-        if isinstance(body, bytes):
-            self._call.reply(self._node.header(self._revision) + body)
+        answer = store.open_range(self._request, self._node.header(self._revision))
+        if isinstance(answer, bytes):
+            self._call.reply(answer)
         else:
-            self._slices = body
+            self._slices = answer
             self._node.clock.callLater(0, self.step)

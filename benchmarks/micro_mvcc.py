@@ -1,0 +1,86 @@
+"""What the MVCC store costs by itself, in microseconds: run it, read the table.
+
+The backend is a dict that does next to nothing, so the figures are those of the store.
+"""
+
+from __future__ import annotations
+
+import timeit
+from collections.abc import Callable
+
+from etcdtw.mvcc.store import Store
+from etcdtw.wire import etcdserverpb as pb
+from tests.support.model_backend import ModelBackend
+
+KEYS_COUNT = 1_000
+VALUE = b"v" * 256
+
+
+class FlatBackend(ModelBackend):
+    """Forgets history and keeps the frames of its 1,000 keys ready-made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ready: list[bytes] = []
+
+    def put(self, main: int, sub: int, key: bytes, record: bytes, is_new: bool) -> None:
+        self.live[key] = record
+
+    def frames(self, start: bytes, end: bytes | None, limit: int = 0) -> list[bytes]:
+        return self.ready[:limit] if limit else self.ready
+
+    def count(self, start: bytes, end: bytes | None) -> int:
+        return len(self.live)
+
+
+def measure(name: str, work: Callable[[], object], count: int) -> None:
+    """Print the best of five rounds."""
+    best = min(timeit.repeat(work, number=count, repeat=5)) / count
+    print(f"{name:44} {best * 1e6:8.2f} us")
+
+
+def build_store() -> tuple[Store, FlatBackend]:
+    """Return a store of 1,000 keys at a revision as a cluster of some age has it."""
+    backend = FlatBackend()
+    store = Store(backend, lambda lease_id: True)
+    store.restore(1_000_000)
+    for i in range(KEYS_COUNT):
+        store.apply_put(pb.PutRequest(key=b"/registry/pods/default/%06d" % i, value=VALUE))
+    backend.ready = ModelBackend.frames(backend, b"\0", None)
+    return store, backend
+
+
+def main() -> None:
+    """Measure the hot paths."""
+    store, backend = build_store()
+    key = b"/registry/pods/default/000500"
+    put = pb.PutRequest(key=key, value=VALUE)
+    record = backend.live[key]
+    measure("put over a live key", lambda: store.apply_put(put), 100_000)
+    measure(
+        "  of it the backend",
+        lambda: (backend.get(key), backend.put(1, 1, key, record, False)),
+        100_000,
+    )
+    store.has_watchers = True
+    measure(
+        "put over a live key, watched", lambda: (store.apply_put(put), store.take_events()), 100_000
+    )
+    store.has_watchers = False
+    measure("range of one key, key only", lambda: store.get_body(key), 100_000)
+    single = pb.RangeRequest(key=key)
+    measure("range of one key, whole request", lambda: store.range(single), 100_000)
+    plain = pb.RangeRequest(key=b"/registry/pods/", range_end=b"/registry/pods0")
+    measure("range of 1,000 keys", lambda: store.open_range(plain), 2_000)
+    keys_only = pb.RangeRequest(key=b"\0", range_end=b"\0", keys_only=True)
+    measure("range of 1,000 keys, keys only", lambda: store.open_range(keys_only), 500)
+    txn = pb.TxnRequest(
+        compare=[pb.Compare(key=key, target=pb.Compare.MOD, result=pb.Compare.GREATER)],
+        success=[pb.RequestOp(request_put=put)],
+        failure=[pb.RequestOp(request_range=pb.RangeRequest(key=key))],
+    )
+    measure("txn of a compare and a put", lambda: store.apply_txn(txn), 50_000)
+
+
+if __name__ == "__main__":
+    main()
