@@ -1,4 +1,4 @@
-"""Ids of members, clusters and requests.  Pure: time is an argument.
+"""Ids of members and clusters.  Pure: time is an argument.
 
 Member and cluster ids are the first eight octets, big-endian, of a SHA-1, so that every
 member computes the same ones from the same flags; sources: etcd's peer contract.
@@ -15,10 +15,6 @@ from etcdtw.cluster.urls import MemberUrl
 ID_MAX: Final = 2**64 - 1
 RESERVED_IDS: Final = frozenset((0, ID_MAX, ID_MAX - 1))
 """No member may have these: 0 means nobody, the last two are raft's local targets."""
-
-_COUNTER_BITS: Final = 8
-_TIME_BITS: Final = 40
-_SUFFIX_BITS: Final = _COUNTER_BITS + _TIME_BITS
 
 
 def member_id(
@@ -55,21 +51,3 @@ def parse_id(text: str) -> int:
     if not 1 <= len(text) <= 16 or not all(c in "0123456789abcdefABCDEF" for c in text):
         raise ValueError(f"{text!r} is not an id in hexadecimal")
     return int(text, 16)
-
-
-class RequestIds:
-    """Hands out request ids that no other member and no earlier run hands out.
-
-    High 16 bits: the low bits of the member id; then 40 bits of milliseconds at the start
-    of the process; then a counter, which may run on into the milliseconds: a member that
-    serves under 256,000 requests a second since its start never meets a later start's.
-    """
-
-    def __init__(self, member: int, started_unix_ms: int) -> None:
-        self._prefix = (member & 0xFFFF) << _SUFFIX_BITS
-        self._suffix = (started_unix_ms & (1 << _TIME_BITS) - 1) << _COUNTER_BITS
-
-    def next(self) -> int:
-        """Return the next id; never 0 twice in 2**48 calls."""
-        self._suffix = self._suffix + 1 & (1 << _SUFFIX_BITS) - 1
-        return self._prefix | self._suffix
