@@ -46,7 +46,7 @@ class RawNode:
         self._told_role = self._state.role
         self._told_term = self._state.term
         self._told_vote = self._state.vote
-        self._told_commit = config.storage.initial_state()[0].commit
+        self._told_commit = self._state.log.commit_index
         self._steps_on_advance: list[Message] = []
 
     # -- what it knows ---------------------------------------------------------------
