@@ -28,11 +28,9 @@ from etcdtw.http2.events import UNCHECKED, Event, Field, HeaderList
 from etcdtw.http2.fields import NO_LENGTH
 from etcdtw.http2.hpack import encode_block
 from etcdtw.http2.limits import FRAME_SIZE_MIN, Limits
-from etcdtw.http2.receiving import DRAIN_PING, Receiving
+from etcdtw.http2.receiving import DRAIN_PING, STREAM_ID_MAX, Receiving
 from etcdtw.http2.settings import encode_limits
 from etcdtw.http2.stream import CLOSED, IDLE, Stream
-
-STREAM_ID_MAX: Final = 2**31 - 1
 
 _unpack_header = frames.HEADER.unpack_from
 _pack_header = frames.HEADER.pack
@@ -172,6 +170,7 @@ class Connection(Receiving):
                     found.append((events.REQUEST, stream_id, headers, data[end + 9 : data_end]))
                     self._recv_window -= data_word >> 8
                     self.stats.streams += 1
+                    self.stats.frames_in += 2
                     pos = data_end
                     continue
             if word >> 8 > size_max:
@@ -300,7 +299,8 @@ class Connection(Receiving):
         """End the connection now: GOAWAY with ``text`` as debug data; all streams are gone."""
         if self.is_closed:
             return
-        self._out.append(frames.encode_goaway(self._last_peer_id, error_code, text))
+        last_id = min(self._last_peer_id, self._served_last_id)
+        self._out.append(frames.encode_goaway(last_id, error_code, text))
         self.is_closed = True
         self._streams.clear()
         self._starved.clear()

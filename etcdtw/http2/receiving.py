@@ -16,6 +16,7 @@ from etcdtw.http2.errors import (
     ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR,
+    NO_ERROR,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
     STREAM_CLOSED,
@@ -42,6 +43,8 @@ from etcdtw.http2.stream import (
 DRAIN_PING: Final = b"etcdtw-d"
 """Opaque octets of the ping whose answer tells that the peer has read our first GOAWAY."""
 
+STREAM_ID_MAX: Final = 2**31 - 1
+
 _END: Final = frames.FLAG_END_STREAM
 
 
@@ -55,6 +58,7 @@ class Receiving(Sending):
         self._peer = PeerSettings()
         self._got_settings = False
         self._last_peer_id = 0  # highest stream the peer opened
+        self._served_last_id = STREAM_ID_MAX  # what our final GOAWAY named
         self._skipped_ids = False  # the peer left out ids: closed ones cannot be told from unused
         self._next_id = 1  # client role: our next stream
         self._goaway_in = False
@@ -253,6 +257,9 @@ class Receiving(Sending):
         stream.state = TRANSITIONS[stream.state][RECV_END]
         if stream.state == CLOSED:
             self._drop_stream(stream_id)
+        elif not self._client and stream.send_window == self._peer_window and not stream.queued:
+            # Nothing sent that the mark could not stand for: `reply` may take its short cut.
+            self._streams[stream_id] = None
 
     # -- data
 
@@ -434,7 +441,8 @@ class Receiving(Sending):
         """Send the GOAWAY that names the last stream we serve."""
         self._drain_waits = False
         self._draining = True
-        self._control(frames.encode_goaway(self._last_peer_id, 0))
+        self._served_last_id = self._last_peer_id
+        self._control(frames.encode_goaway(self._last_peer_id, NO_ERROR))
         if not self._streams:
             self._finish_drain()
 

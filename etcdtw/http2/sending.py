@@ -31,6 +31,9 @@ from etcdtw.http2.stream import (
 QUANTUM: Final = 65_536
 """Octets one starved stream may send before the next one's turn."""
 
+WINDOW_ALL: Final = 2**31
+"""A quantum no window exceeds."""
+
 _pack = frames.HEADER.pack
 
 
@@ -224,7 +227,3 @@ class Sending:
             if not stream.queued:
                 drained.append(stream_id)
         return drained
-
-
-WINDOW_ALL: Final = 2**31
-"""A quantum no window exceeds."""
