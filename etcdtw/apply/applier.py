@@ -1,0 +1,182 @@
+"""The replicated state machine: one committed entry in, its outcome out.
+
+Applying is a pure function of (state, entry): no clock, no randomness, no local configuration
+and no local failure may change what an entry does, or members diverge.  What only this
+member wants to know (a cost, a metric, a deadline) is decided before the proposal or after.
+
+Source: etcd's ``InternalRaftRequest``; the rules are those of the cluster's version line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from etcdtw.apply.alarms import Alarms, encode_alarms
+from etcdtw.apply.errors import CorruptError, NoSpaceError
+from etcdtw.apply.members import Members
+from etcdtw.lease.errors import LeaseExistsError, LeaseNotFoundError, LeaseTtlTooLargeError
+from etcdtw.lease.lessor import Lessor
+from etcdtw.mvcc.applied import Applied
+from etcdtw.mvcc.backend import BUCKET_LEASE, Backend
+from etcdtw.mvcc.cost import txn_cost
+from etcdtw.mvcc.store import Store
+from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire import leasepb
+
+FIELD_PUT: Final = 4
+FIELD_DELETE_RANGE: Final = 5
+FIELD_TXN: Final = 6
+FIELD_COMPACTION: Final = 7
+FIELD_LEASE_GRANT: Final = 8
+FIELD_LEASE_REVOKE: Final = 9
+FIELD_ALARM: Final = 10
+FIELD_LEASE_CHECKPOINT: Final = 11
+FIELD_CLUSTER_VERSION_SET: Final = 1300
+FIELD_MEMBER_ATTR_SET: Final = 1301
+
+NAMES: Final = {
+    FIELD_PUT: "put",
+    FIELD_DELETE_RANGE: "delete_range",
+    FIELD_TXN: "txn",
+    FIELD_COMPACTION: "compaction",
+    FIELD_LEASE_GRANT: "lease_grant",
+    FIELD_LEASE_REVOKE: "lease_revoke",
+    FIELD_ALARM: "alarm",
+    FIELD_LEASE_CHECKPOINT: "lease_checkpoint",
+    FIELD_CLUSTER_VERSION_SET: "cluster_version_set",
+    FIELD_MEMBER_ATTR_SET: "cluster_member_attr_set",
+}
+
+# What an alarm refuses (etcd's semantics of NOSPACE and CORRUPT).
+_REFUSED_WHEN_CORRUPT: Final = frozenset(
+    (
+        FIELD_PUT,
+        FIELD_DELETE_RANGE,
+        FIELD_TXN,
+        FIELD_COMPACTION,
+        FIELD_LEASE_GRANT,
+        FIELD_LEASE_REVOKE,
+    )
+)
+
+
+class UnknownEntryError(Exception):
+    """A committed entry that this version cannot apply: the member must stop, not skip it."""
+
+
+class Applier:
+    """Applies entries to the store, the lessor, the alarms and the membership.  One a member."""
+
+    def __init__(
+        self, backend: Backend, store: Store, lessor: Lessor, members: Members, alarms: Alarms
+    ) -> None:
+        self._backend = backend
+        self._store = store
+        self._lessor = lessor
+        self._members = members
+        self._alarms = alarms
+        self._apply_field: dict[int, Callable[[Any], Applied]] = {
+            FIELD_PUT: store.apply_put,
+            FIELD_DELETE_RANGE: store.apply_delete_range,
+            FIELD_TXN: store.apply_txn,
+            FIELD_COMPACTION: store.apply_compaction,
+            FIELD_LEASE_GRANT: self._lease_grant,
+            FIELD_LEASE_REVOKE: self._lease_revoke,
+            FIELD_ALARM: self._alarm,
+            FIELD_LEASE_CHECKPOINT: self._lease_checkpoint,
+            FIELD_CLUSTER_VERSION_SET: self._cluster_version_set,
+            FIELD_MEMBER_ATTR_SET: self._member_attr_set,
+        }
+
+    def apply_data(self, data: bytes) -> Applied:
+        """Apply the octets of a normal entry; an empty one (a leader's no-op) does nothing."""
+        if not data:
+            return Applied(self._store.revision, b"", None)
+        request = pb.InternalRaftRequest.FromString(data)
+        for field, name in NAMES.items():
+            if request.HasField(name):
+                return self.apply(field, getattr(request, name))
+        raise UnknownEntryError(
+            "a committed entry holds no request that this version knows; "
+            "run a version at least as new as the cluster's newest member"
+        )
+
+    def apply(self, field: int, request: Any) -> Applied:
+        """Apply one request of InternalRaftRequest's ``field``; errors are in the outcome."""
+        if self._alarms.is_any:
+            refusal = self._refusal(field, request)
+            if refusal is not None:
+                return Applied(self._store.revision, b"", refusal)
+        return self._apply_field[field](request)
+
+    def _refusal(self, field: int, request: Any) -> Exception | None:
+        if self._alarms.corrupt and field in _REFUSED_WHEN_CORRUPT:
+            return CorruptError()
+        if self._alarms.no_space and (
+            field in (FIELD_PUT, FIELD_LEASE_GRANT)
+            or (field == FIELD_TXN and txn_cost(request) > 0)
+        ):
+            return NoSpaceError()
+        return None
+
+    def _lease_grant(self, request: pb.LeaseGrantRequest) -> Applied:
+        revision = self._store.revision
+        try:
+            lease = self._lessor.grant(request.ID, request.TTL)
+        except (LeaseExistsError, LeaseNotFoundError, LeaseTtlTooLargeError) as error:
+            return Applied(revision, b"", error)
+        self._backend.bucket_put(
+            BUCKET_LEASE,
+            _lease_key(lease.lease_id),
+            leasepb.Lease(ID=lease.lease_id, TTL=lease.ttl_s).SerializeToString(),
+        )
+        body = pb.LeaseGrantResponse(ID=lease.lease_id, TTL=lease.ttl_s)
+        return Applied(revision, body.SerializeToString(), None)
+
+    def _lease_revoke(self, request: pb.LeaseRevokeRequest) -> Applied:
+        if self._lessor.lookup(request.ID) is None:
+            return Applied(self._store.revision, b"", LeaseNotFoundError(request.ID))
+        # The keys go first, in one revision; then nobody can see a lease without its keys.
+        self._store.delete_attached(self._backend.attached(request.ID))
+        self._lessor.revoke(request.ID)
+        self._backend.bucket_delete(BUCKET_LEASE, _lease_key(request.ID))
+        return Applied(self._store.revision, b"", None)
+
+    def _lease_checkpoint(self, request: pb.LeaseCheckpointRequest) -> Applied:
+        for checkpoint in request.checkpoints:
+            lease = self._lessor.lookup(checkpoint.ID)
+            if lease is None:
+                continue
+            self._lessor.checkpoint(checkpoint.ID, checkpoint.remaining_TTL)
+            row = leasepb.Lease(
+                ID=lease.lease_id, TTL=lease.ttl_s, RemainingTTL=checkpoint.remaining_TTL
+            )
+            self._backend.bucket_put(
+                BUCKET_LEASE, _lease_key(lease.lease_id), row.SerializeToString()
+            )
+        return Applied(self._store.revision, b"", None)
+
+    def _alarm(self, request: pb.AlarmRequest) -> Applied:
+        if request.action == pb.AlarmRequest.ACTIVATE:
+            pairs = self._alarms.activate(request.memberID, request.alarm)
+        elif request.action == pb.AlarmRequest.DEACTIVATE:
+            pairs = self._alarms.deactivate(request.memberID, request.alarm)
+        else:
+            pairs = self._alarms.active(request.alarm)
+        return Applied(self._store.revision, encode_alarms(pairs), None)
+
+    def _cluster_version_set(self, request: Any) -> Applied:
+        self._members.set_cluster_version(request.ver)
+        return Applied(self._store.revision, b"", None)
+
+    def _member_attr_set(self, request: Any) -> Applied:
+        attributes = request.member_attributes
+        self._members.set_attributes(
+            request.member_ID, attributes.name, tuple(attributes.client_urls)
+        )
+        return Applied(self._store.revision, b"", None)
+
+
+def _lease_key(lease_id: int) -> bytes:
+    return lease_id.to_bytes(8, "big", signed=True)

@@ -1,0 +1,346 @@
+"""The Raft reactor service of one member: proposals, reads and ticks around the turn.
+
+Everything that happens outside only enqueues here and asks for a turn; `turn.Turn` does the
+work, once for each reactor iteration.  Runs on the reactor's thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from etcdtw.apply.applier import FIELD_LEASE_CHECKPOINT, FIELD_LEASE_REVOKE
+from etcdtw.apply.errors import (
+    RequestTimeoutError,
+    RequestTooLargeError,
+    StoppedError,
+    TooManyRequestsError,
+)
+from etcdtw.grpc.call import Call
+from etcdtw.lease.expiry import ExpiryScan
+from etcdtw.mvcc.applied import Applied
+from etcdtw.node.reads import ReadDone, Reads
+from etcdtw.node.requests import PREFIX_SIZE, Done, RequestIds, Waiter, tag
+from etcdtw.node.turn import Parts, Turn
+from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.encode import encode_varint
+
+APPLY_GAP_MAX: Final = 5000
+"""Entries committed and not yet applied past which proposals are refused (etcd's number)."""
+PROPOSALS_MAX: Final = 65_536
+"""Proposals waiting for their outcome past which new ones are refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeConfig:
+    """What of the configuration the node itself uses."""
+
+    cluster_id: int
+    member_id: int
+    heartbeat_ms: int = 100
+    election_ticks: int = 10
+    request_bytes_max: int = 1_572_864
+    snapshot_count: int = 10_000
+    catchup_entries: int = 5_000
+
+    @property
+    def request_timeout_ms(self) -> int:
+        """etcd's: five seconds and two elections."""
+        return 5_000 + 2 * self.heartbeat_ms * self.election_ticks
+
+
+class NoCall:
+    """The call of a proposal that the member makes for itself: nobody to answer."""
+
+    is_open = False
+    queued = 0
+    deadline_ms: int | None = None
+
+    def __init__(self) -> None:
+        self.on_message: Callable[[bytes], None] | None = None
+        self.on_half_close: Callable[[], None] | None = None
+        self.on_end: Callable[[], None] | None = None
+        self.on_drain: Callable[[], None] | None = None
+
+    def metadata(self, name: bytes) -> bytes | None:
+        return None
+
+    def reply(self, message: bytes) -> None:
+        pass
+
+    def send(self, message: bytes) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+    def fail(self, code: int, message: str) -> None:
+        pass
+
+
+class Node:
+    """One member's consensus and state.  Services call `propose`, `read` and `header`."""
+
+    log = Logger()
+
+    def __init__(
+        self, clock: IReactorTime, config: NodeConfig, parts: Parts, ids: RequestIds
+    ) -> None:
+        self.clock = clock
+        self.config = config
+        self.cluster_id = config.cluster_id
+        self.member_id = config.member_id
+        self.parts = parts
+        self.store = parts.store
+        self.lessor = parts.lessor
+        self.hub = parts.hub
+        self.members = parts.members
+        self.alarms = parts.alarms
+        self.storage = parts.state
+        self._ids = ids
+        self._raw = parts.raw
+        self._state = parts.state
+        self._reads = Reads(config.request_timeout_ms)
+        self._waiters: dict[bytes, Waiter] = {}
+        self._proposals: list[bytes] = []
+        self._turn = Turn(self, parts, self._waiters, self._reads)
+        self._wakeup: IDelayedCall | None = None
+        self._ticking: IDelayedCall | None = None
+        self._last_tick_ms = 0
+        self._expiry = ExpiryScan(parts.lessor)
+        self._own_call: Call = NoCall()
+        self._header_key = (-1, -1)
+        self._header = b""
+        self.is_stopping = False
+        self._is_starting = False
+        self.proposals_failed_total = 0
+        self.leader_changes_total = 0
+        self.on_lead: Callable[[], None] = _nothing
+
+    # What services and metrics read.
+
+    @property
+    def term(self) -> int:
+        return self._raw.term
+
+    @property
+    def leader_id(self) -> int:
+        return self._raw.lead
+
+    @property
+    def is_leader(self) -> bool:
+        return self._raw.lead == self.member_id
+
+    @property
+    def commit_index(self) -> int:
+        return self._raw.commit_index
+
+    @property
+    def applied_index(self) -> int:
+        return self._turn.applied_index
+
+    @property
+    def proposals_pending(self) -> int:
+        return len(self._waiters)
+
+    @property
+    def reads(self) -> Reads:
+        return self._reads
+
+    @property
+    def now_ms(self) -> int:
+        return int(self.clock.seconds() * 1000)
+
+    def header(self, revision: int) -> bytes:
+        """Return the header field of a response: tag, length and ``ResponseHeader``."""
+        key = (revision, self._raw.term)
+        if key != self._header_key:
+            octets = pb.ResponseHeader(
+                cluster_id=self.cluster_id,
+                member_id=self.member_id,
+                revision=revision,
+                raft_term=self._raw.term,
+            ).SerializeToString()
+            self._header = b"\x0a" + bytes((len(octets),)) + octets
+            self._header_key = key
+        return self._header
+
+    # The doors for services.
+
+    def propose(self, field: int, message: bytes, parsed: Any, call: Call, done: Done) -> None:
+        """Put a request into the log; ``done(call, applied)`` is called with its outcome.
+
+        ``message`` is the encoded request of InternalRaftRequest's ``field``, ``parsed`` the same
+        request as a message.  Refusals come through ``done`` too, in ``applied.error``.
+        """
+        size = len(message)
+        if size + PREFIX_SIZE + 8 > self.config.request_bytes_max:
+            self._refuse(call, done, RequestTooLargeError())
+            return
+        if (
+            self.is_stopping
+            or len(self._waiters) >= PROPOSALS_MAX
+            or self._raw.commit_index - self._turn.applied_index > APPLY_GAP_MAX
+            or self._state.is_full
+        ):
+            self._refuse(call, done, StoppedError() if self.is_stopping else TooManyRequestsError())
+            return
+        prefix = self._ids.next_prefix()
+        length = _SHORT_LENGTHS[size] if size < 128 else encode_varint(size)
+        data = b"".join((prefix, tag(field), length, message))
+        self._waiters[prefix] = Waiter(data, field, parsed, call, done, self._turn.now_ms)
+        self._proposals.append(data)
+        if self._wakeup is None:
+            self.wake()
+
+    def read(self, call: Call, done: ReadDone) -> None:
+        """Call ``done(call, None)`` once a read of local state is linearizable."""
+        if self.is_stopping:
+            done(call, StoppedError())
+            return
+        self._reads.ask(call, done, self._turn.now_ms)
+        if self._wakeup is None:
+            self.wake()
+
+    def wake(self) -> None:
+        """Ask for a turn at the end of this reactor iteration."""
+        if self._wakeup is None and not self.is_stopping:
+            self._wakeup = self.clock.callLater(0, self._run)
+
+    def take_proposals(self) -> list[bytes]:
+        """Return what was proposed since the last turn (the turn's side of `propose`)."""
+        proposals = self._proposals
+        self._proposals = []
+        return proposals
+
+    def drop_proposals(self, proposals: list[bytes], error: Exception) -> None:
+        """Raft refused these: tell their waiters."""
+        self.proposals_failed_total += len(proposals)
+        for data in proposals:
+            waiter = self._waiters.pop(data[:PREFIX_SIZE], None)
+            if waiter is not None:
+                self._refuse(waiter.call, waiter.done, error)
+
+    def _refuse(self, call: Call, done: Done, error: Exception) -> None:
+        done(call, Applied(self.store.revision, b"", error))
+
+    def _run(self) -> None:
+        self._wakeup = None
+        if self.is_stopping:
+            return
+        more = self._turn.run(self.now_ms)
+        if self._is_starting and self._turn.applied_index >= self._raw.commit_index:
+            self._is_starting = False
+            if self._raw.configuration.voters == {self.member_id}:
+                # A lone voter campaigns at once: there is nobody to wait for.
+                self._raw.campaign()
+                more = True
+        if more:
+            self.wake()
+
+    # Time.
+
+    def start(self) -> None:
+        """Begin to tick and apply what the log has committed already."""
+        self._last_tick_ms = self.now_ms
+        self._is_starting = True
+        self._schedule_tick()
+        self.wake()
+
+    def _schedule_tick(self) -> None:
+        self._ticking = self.clock.callLater(self.config.heartbeat_ms / 1000, self._tick)
+
+    def _tick(self) -> None:
+        now_ms = self.now_ms
+        # A stall must not become a burst of ticks, nor no tick at all: at most one less than an
+        # election, so that a stalled leader checks its quorum and a follower still listens first.
+        due = max(1, (now_ms - self._last_tick_ms) // self.config.heartbeat_ms)
+        for _ in range(min(due, self.config.election_ticks - 1)):
+            self._raw.tick()
+        self._last_tick_ms = now_ms
+        self._expire(now_ms)
+        self._scan_leases(now_ms)
+        self._state.tick(now_ms)
+        self._compact_log()
+        self._schedule_tick()
+        self.run_now()
+
+    def run_now(self) -> None:
+        """Run a turn without waiting for the end of the iteration; never from within one."""
+        if self._wakeup is not None:
+            self._wakeup.cancel()
+        self._run()
+
+    def leader_changed(self, leader_id: int) -> None:
+        """Raft knows another leader, or none (0)."""
+        self.leader_changes_total += 1
+        if leader_id != self.member_id:
+            self.lessor.demote()
+        self.log.info("leader is {leader} at term {term}", leader=f"{leader_id:x}", term=self.term)
+
+    def lead(self) -> None:
+        """This member leads and has applied an entry of its own term."""
+        self.lessor.promote(self.config.heartbeat_ms * self.config.election_ticks)
+        self.on_lead()
+
+    def _expire(self, now_ms: int) -> None:
+        before_ms = now_ms - self.config.request_timeout_ms
+        overdue = []
+        for prefix, waiter in self._waiters.items():
+            if waiter.started_ms > before_ms:
+                break  # a dict keeps the order of insertion: the rest is younger
+            overdue.append(prefix)
+        self.proposals_failed_total += len(overdue)
+        for prefix in overdue:
+            waiter = self._waiters.pop(prefix)
+            self._refuse(waiter.call, waiter.done, RequestTimeoutError())
+        self._reads.expire(now_ms)
+
+    def _scan_leases(self, now_ms: int) -> None:
+        expired, checkpoints = self._expiry.due(now_ms)
+        for lease_id in expired:
+            self.propose_own(FIELD_LEASE_REVOKE, pb.LeaseRevokeRequest(ID=lease_id))
+        if checkpoints:
+            rows = [pb.LeaseCheckpoint(ID=i, remaining_TTL=left) for i, left in checkpoints]
+            request = pb.LeaseCheckpointRequest(checkpoints=rows)
+            self.propose_own(FIELD_LEASE_CHECKPOINT, request)
+
+    def propose_own(self, field: int, request: Any) -> None:
+        """Propose something of the member's own; a refusal is tried again when it is due again."""
+        self.propose(field, request.SerializeToString(), request, self._own_call, _ignore)
+
+    def _compact_log(self) -> None:
+        keep_from = self._state.applied_durable - self.config.catchup_entries
+        if keep_from - self.parts.log.first_index() >= self.config.snapshot_count:
+            self.parts.log.compact(keep_from)
+
+    # The end.
+
+    def stop(self) -> None:
+        """Stop ticking and fail what still waits.  The log and the state are closed by others."""
+        self.is_stopping = True
+        for delayed in (self._wakeup, self._ticking):
+            if delayed is not None and delayed.active():
+                delayed.cancel()
+        self._wakeup = self._ticking = None
+        waiters = list(self._waiters.values())
+        self._waiters.clear()
+        for waiter in waiters:
+            self._refuse(waiter.call, waiter.done, StoppedError())
+        self._reads.fail_all(StoppedError())
+        self.parts.flusher.flush()
+
+
+def _nothing() -> None:
+    """Nobody wants to know that this member leads."""
+
+
+def _ignore(call: Call, applied: Applied) -> None:
+    """Nobody waits for this outcome."""
+
+
+_SHORT_LENGTHS: Final = tuple(bytes((size,)) for size in range(128))

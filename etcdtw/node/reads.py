@@ -1,0 +1,120 @@
+"""Linearizable reads on their way: batched, confirmed by a quorum, then applied far enough.
+
+All reads of a turn share one ReadIndex round.  A read may be answered when a majority confirmed
+our leadership after it was asked and everything up to the confirmed index is applied.
+
+Source: Ongaro's thesis, section 6.4; etcd re-asks every 500 ms.  Each round has a context of
+its own, never used again: an old confirmation says nothing about a newer read (etcd #20418).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from etcdtw.apply.errors import RequestTimeoutError
+from etcdtw.grpc.call import Call
+
+RETRY_MS: Final = 500
+ROUNDS_MAX: Final = 64
+"""Unconfirmed rounds kept; with one round a turn at most, and retries merging all of them."""
+
+ReadDone = Callable[[Call, "Exception | None"], None]
+Read = tuple[Call, ReadDone, int]
+"""Who asks, whom to tell, and when it was asked (ms)."""
+
+
+class Reads:
+    """The linearizable reads of one member.  Counts in ``stats`` style plain ints."""
+
+    def __init__(self, timeout_ms: int) -> None:
+        self._timeout_ms = timeout_ms
+        self._asked: list[Read] = []
+        self._rounds: dict[bytes, tuple[int, list[Read]]] = {}
+        self._confirmed: list[tuple[int, list[Read]]] = []
+        self._next_round = 1
+        self.slow_total = 0
+        self.failed_total = 0
+
+    @property
+    def is_idle(self) -> bool:
+        return not (self._asked or self._rounds or self._confirmed)
+
+    def ask(self, call: Call, done: ReadDone, now_ms: int) -> None:
+        """Join the next round."""
+        self._asked.append((call, done, now_ms))
+
+    def next_round(self, now_ms: int) -> bytes | None:
+        """Return the context of a new round if there is anything to confirm.
+
+        Rounds without an answer for `RETRY_MS` are asked again under the new context.
+        """
+        late = [c for c, (asked_ms, _) in self._rounds.items() if now_ms - asked_ms >= RETRY_MS]
+        for context in late:
+            self._asked += self._rounds.pop(context)[1]
+            self.slow_total += 1
+        if not self._asked or len(self._rounds) >= ROUNDS_MAX:
+            return None
+        context = self._next_round.to_bytes(8, "big")
+        self._next_round += 1
+        self._rounds[context] = (now_ms, self._asked)
+        self._asked = []
+        return context
+
+    def confirm(self, context: bytes, index: int) -> None:
+        """The round ``context`` may read at ``index``; an unknown round is too old to matter."""
+        round_ = self._rounds.pop(context, None)
+        if round_ is not None:
+            self._confirmed.append((index, round_[1]))
+
+    def take_ready(self, applied_index: int) -> list[Read]:
+        """Return the reads that may be answered now that ``applied_index`` is applied."""
+        if not self._confirmed:
+            return []
+        ready: list[Read] = []
+        waiting: list[tuple[int, list[Read]]] = []
+        for index, reads in self._confirmed:
+            if index <= applied_index:
+                ready += reads
+            else:
+                waiting.append((index, reads))
+        self._confirmed = waiting
+        return ready
+
+    def expire(self, now_ms: int) -> None:
+        """Fail every read that has waited for the whole request timeout."""
+        before_ms = now_ms - self._timeout_ms
+        overdue: list[Read] = []
+        self._asked = _keep(self._asked, before_ms, overdue)
+        for context, (asked_ms, reads) in list(self._rounds.items()):
+            kept = _keep(reads, before_ms, overdue)
+            if kept:
+                self._rounds[context] = (asked_ms, kept)
+            else:
+                del self._rounds[context]
+        self._confirmed = [
+            (index, kept)
+            for index, reads in self._confirmed
+            if (kept := _keep(reads, before_ms, overdue))
+        ]
+        self.failed_total += len(overdue)
+        for call, done, _ in overdue:
+            done(call, RequestTimeoutError())
+
+    def fail_all(self, error: Exception) -> None:
+        """Fail everything that waits; the member stops."""
+        reads = self._asked
+        for _, waiting in self._rounds.values():
+            reads = reads + waiting
+        for _, waiting in self._confirmed:
+            reads = reads + waiting
+        self._asked, self._rounds, self._confirmed = [], {}, []
+        for call, done, _ in reads:
+            done(call, error)
+
+
+def _keep(reads: list[Read], before_ms: int, overdue: list[Read]) -> list[Read]:
+    if not reads or reads[0][2] > before_ms:
+        return reads  # the oldest comes first; nothing here is overdue
+    overdue += [read for read in reads if read[2] <= before_ms]
+    return [read for read in reads if read[2] > before_ms]

@@ -1,0 +1,228 @@
+"""The turn: everything one member does in one reactor iteration, top to bottom.
+
+    propose   all requests of this iteration become one append
+    send      messages that need no fsync
+    append    one durable transaction; its acks and votes are released when it is done
+    apply     committed entries; resolve their proposals; collect watch events
+    answer    reads whose index is applied; watchers with events
+    flush     each dirty connection writes once
+
+No step calls back into an earlier one, so nothing here is re-entrant; "persist before promise"
+is the order of these lines.  Source of the order: Ongaro's thesis, sections 10.2.1 and 6.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from etcdtw.apply.alarms import Alarms
+from etcdtw.apply.applier import Applier
+from etcdtw.apply.members import Members
+from etcdtw.lease.lessor import Lessor
+from etcdtw.mvcc.backend import Backend
+from etcdtw.mvcc.store import Store
+from etcdtw.mvcc.watch import WatchHub
+from etcdtw.node.reads import Reads
+from etcdtw.node.requests import PREFIX_SIZE, Waiter
+from etcdtw.raft.entry import ENTRY_NORMAL, Entry, HardState
+from etcdtw.raft.errors import ProposalDroppedError
+from etcdtw.raft.message import STORAGE_APPEND, STORAGE_APPLY, Message
+from etcdtw.raft.raw_node import RawNode
+from etcdtw.raft.storage import LogStore
+
+if TYPE_CHECKING:
+    from etcdtw.node.node import Node
+
+READIES_PER_TURN_MAX: Final = 16
+"""Rounds of work in one turn; what is left waits for the next, after the sockets were read."""
+
+
+class StateStore(Backend, Protocol):
+    """The state as the node drives it and maintenance asks about it."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the writer is so far behind that nothing more may be applied."""
+        ...
+
+    @property
+    def applied_durable(self) -> int:
+        """The log index up to which the state is on disk."""
+        ...
+
+    @property
+    def size_allocated(self) -> int: ...
+
+    @property
+    def size_in_use(self) -> int: ...
+
+    def tick(self, now_ms: int) -> None: ...
+
+    def flush(self, done: Callable[[], None]) -> None: ...
+
+    def on_compacted(self, revision: int, done: Callable[[], None]) -> None: ...
+
+    def hash_kv(
+        self, revision: int, compact_revision: int, done: Callable[[int], None]
+    ) -> None: ...
+
+    def hash_all(self, done: Callable[[int], None]) -> None: ...
+
+
+class Flushes(Protocol):
+    """Writes each dirty connection's octets, at the end of the turn that holds it."""
+
+    def hold(self) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+class Parts:
+    """What a node is made of; built and wired by `server.member`."""
+
+    def __init__(
+        self,
+        *,
+        raw: RawNode,
+        log: LogStore,
+        state: StateStore,
+        store: Store,
+        lessor: Lessor,
+        hub: WatchHub,
+        applier: Applier,
+        members: Members,
+        alarms: Alarms,
+        flusher: Flushes,
+    ) -> None:
+        self.raw = raw
+        self.log = log
+        self.state = state
+        self.store = store
+        self.lessor = lessor
+        self.hub = hub
+        self.applier = applier
+        self.members = members
+        self.alarms = alarms
+        self.flusher = flusher
+
+
+class Turn:
+    """The turn of one node.  ``run`` is the only way in, and it is never entered twice."""
+
+    def __init__(
+        self, node: Node, parts: Parts, waiters: dict[bytes, Waiter], reads: Reads
+    ) -> None:
+        self._node = node
+        self._raw = parts.raw
+        self._log = parts.log
+        self._state = parts.state
+        self._store = parts.store
+        self._lessor = parts.lessor
+        self._hub = parts.hub
+        self._applier = parts.applier
+        self._members = parts.members
+        self._flusher = parts.flusher
+        self._waiters = waiters
+        self._reads = reads
+        self._is_running = False
+        self._leader_term = 0
+        self.now_ms = 0
+        self.applied_index = parts.raw.applied_index
+        self.applied_term = 0
+
+    def run(self, now_ms: int) -> bool:
+        """Do what there is to do; return True when another turn is wanted at once."""
+        assert not self._is_running, "a turn within a turn"
+        self._is_running = True
+        self.now_ms = now_ms
+        self._flusher.hold()
+        self._lessor.advance(now_ms)
+        self._propose()
+        for _ in range(READIES_PER_TURN_MAX):
+            self._ask_reads()
+            if not self._raw.has_ready():
+                break
+            self._carry_out()
+        self._answer_reads()
+        more = self._hub.work(now_ms) if self._hub.has_work else False
+        self._flusher.flush()
+        self._is_running = False
+        return more or self._raw.has_ready()
+
+    def _propose(self) -> None:
+        proposals = self._node.take_proposals()
+        if proposals:
+            try:
+                self._raw.propose_batch(proposals)
+            except ProposalDroppedError as error:
+                self._node.drop_proposals(proposals, error)
+
+    def _ask_reads(self) -> None:
+        context = self._reads.next_round(self.now_ms)
+        if context is not None:
+            self._raw.read_index(context)
+
+    def _carry_out(self) -> None:
+        ready = self._raw.ready()
+        if ready.soft_state is not None:
+            self._node.leader_changed(ready.soft_state.lead)
+        for message in ready.messages:
+            if message.to == STORAGE_APPEND:
+                self._append(message)
+            elif message.to == STORAGE_APPLY:
+                self._apply(message.entries)
+                for response in message.responses:
+                    self._raw.step(response)
+        for read_state in ready.read_states:
+            self._reads.confirm(read_state.context, read_state.index)
+
+    def _append(self, message: Message) -> None:
+        hard_state = HardState(message.term, message.vote, message.commit) if message.term else None
+        responses = message.responses
+        self._log.append(hard_state, message.entries, lambda: self._appended(responses))
+
+    def _appended(self, responses: list[Message]) -> None:
+        """The disk has it: release what depended on it, at once if no turn runs."""
+        for response in responses:
+            self._raw.step(response)
+        if not self._is_running:
+            self._node.run_now()
+
+    def _apply(self, entries: list[Entry]) -> None:
+        waiters = self._waiters
+        applier = self._applier
+        store = self._store
+        for entry in entries:
+            if entry.type != ENTRY_NORMAL:
+                self._apply_conf_change(entry)
+                continue
+            data = entry.data
+            waiter = waiters.pop(data[:PREFIX_SIZE], None)
+            if waiter is None:
+                applier.apply_data(data)
+            elif waiter.data == data:
+                applied = applier.apply(waiter.field, waiter.request)
+                waiter.done(waiter.call, applied)
+            else:
+                # An old entry with the id of a new proposal: that one still waits.
+                waiters[data[:PREFIX_SIZE]] = waiter
+                applier.apply_data(data)
+            if store.has_watchers and (events := store.take_events()):
+                self._hub.notify(store.revision, events)
+        last = entries[-1]
+        self.applied_index = last.index
+        self.applied_term = last.term
+        self._state.set_applied(last.index, last.term)
+        if self._leader_term != last.term and self._node.is_leader:
+            # Everything of earlier terms is applied: now the leases are ours to expire.
+            self._leader_term = last.term
+            self._node.lead()
+
+    def _apply_conf_change(self, entry: Entry) -> None:
+        change = self._members.decide(entry)
+        self._members.keep_conf_state(self._raw.apply_conf_change(change))
+
+    def _answer_reads(self) -> None:
+        for call, done, _ in self._reads.take_ready(self.applied_index):
+            done(call, None)

@@ -1,0 +1,130 @@
+"""etcd's Maintenance service for one member: status, hashes, alarms, defragment.
+
+Source: etcd v3 api, Maintenance; error texts are in `rpc.errors`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from etcdtw.apply.alarms import NAMES, encode_alarms
+from etcdtw.apply.applier import FIELD_ALARM
+from etcdtw.grpc.call import Call, MethodTable
+from etcdtw.mvcc.applied import Applied
+from etcdtw.mvcc.errors import CompactedError, FutureRevisionError
+from etcdtw.node.node import Node
+from etcdtw.rpc.decode import decode
+from etcdtw.rpc.errors import fail
+from etcdtw.wire import etcdserverpb as pb
+
+NO_LEADER_TEXT: Final = "etcdserver: no leader"
+
+
+class MaintenanceService:
+    """Answers about this member.  ``etcd_version`` is the contract that Status reports."""
+
+    def __init__(self, node: Node, etcd_version: str, quota_bytes: int) -> None:
+        self._node = node
+        self._etcd_version = etcd_version
+        self._quota_bytes = quota_bytes
+
+    def register(self, methods: MethodTable) -> None:
+        """Add this service's methods."""
+        prefix = "/etcdserverpb.Maintenance/"
+        methods.add_unary(prefix + "Status", self.status)
+        methods.add_unary(prefix + "Alarm", self.alarm)
+        methods.add_unary(prefix + "Hash", self.hash)
+        methods.add_unary(prefix + "HashKV", self.hash_kv)
+        methods.add_unary(prefix + "Defragment", self.defragment)
+
+    def status(self, call: Call, message: bytes) -> bytes:
+        """Return what this member knows of itself; no quorum is asked."""
+        decode(pb.StatusRequest, message)
+        node = self._node
+        errors = [
+            f"memberID:{member_id} alarm:{NAMES[alarm]} "
+            for member_id, alarm in node.alarms.active()
+        ]
+        if node.leader_id == 0:
+            errors.append(NO_LEADER_TEXT)
+        response = pb.StatusResponse(
+            version=self._etcd_version,
+            dbSize=node.storage.size_allocated,
+            dbSizeInUse=node.storage.size_in_use,
+            dbSizeQuota=self._quota_bytes,
+            leader=node.leader_id,
+            raftIndex=node.commit_index,
+            raftTerm=node.term,
+            raftAppliedIndex=node.applied_index,
+            errors=errors,
+            isLearner=False,
+            storageVersion=node.members.storage_version,
+            downgradeInfo=pb.DowngradeInfo(enabled=False),
+        )
+        return node.header(node.store.revision) + response.SerializeToString()
+
+    def alarm(self, call: Call, message: bytes) -> bytes | None:
+        """List alarms after a read of the quorum, or raise and clear them through the log."""
+        request = decode(pb.AlarmRequest, message)
+        if request.action == pb.AlarmRequest.GET:
+            kind = request.alarm
+            self._node.read(call, lambda call, error: self._answer_list(call, error, kind))
+        else:
+            self._node.propose(FIELD_ALARM, message, request, call, self._answer)
+        return None
+
+    def _answer_list(self, call: Call, error: Exception | None, kind: int) -> None:
+        if error is not None:
+            fail(call, error)
+            return
+        node = self._node
+        call.reply(node.header(node.store.revision) + encode_alarms(node.alarms.active(kind)))
+
+    def _answer(self, call: Call, applied: Applied) -> None:
+        if applied.error is not None:
+            fail(call, applied.error)
+        else:
+            call.reply(self._node.header(applied.revision) + applied.body)
+
+    def hash(self, call: Call, message: bytes) -> None:
+        """Hash the whole state; comparable only between members of one version."""
+        decode(pb.HashRequest, message)
+        node = self._node
+
+        def done(value: int) -> None:
+            body = pb.HashResponse(hash=value).SerializeToString()
+            call.reply(node.header(node.store.revision) + body)
+
+        node.storage.hash_all(done)
+
+    def hash_kv(self, call: Call, message: bytes) -> None:
+        """Hash all revisions up to the asked-for one, as etcd does, octet for octet."""
+        asked = decode(pb.HashKVRequest, message).revision
+        node = self._node
+        store = node.store
+        # A revision below zero reads as "older than anything kept" once something was compacted.
+        if asked > store.revision:
+            fail(call, FutureRevisionError(asked, store.revision))
+            return
+        if asked != 0 and asked < store.compact_revision:
+            fail(call, CompactedError(asked, store.compact_revision))
+            return
+        revision = asked or store.revision
+        compact_revision = store.compact_revision
+
+        def done(value: int) -> None:
+            response = pb.HashKVResponse(
+                hash=value, compact_revision=compact_revision, hash_revision=revision
+            )
+            call.reply(node.header(node.store.revision) + response.SerializeToString())
+
+        node.storage.hash_kv(revision, compact_revision, done)
+
+    def defragment(self, call: Call, message: bytes) -> None:
+        """Bring the state to disk and answer.
+
+        etcd rewrites its file here and stalls.  Our store reuses freed pages at once, so there
+        is nothing that a rewrite would give back to writers; nobody is stopped.
+        """
+        decode(pb.DefragmentRequest, message)
+        self._node.storage.flush(lambda: call.reply(b""))

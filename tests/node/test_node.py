@@ -1,0 +1,146 @@
+"""One voter in memory: what it promises, and when."""
+
+from __future__ import annotations
+
+import pytest
+
+from etcdtw.apply.applier import FIELD_LEASE_GRANT
+from etcdtw.apply.errors import (
+    RequestTimeoutError,
+    RequestTooLargeError,
+    StoppedError,
+    TooManyRequestsError,
+)
+from etcdtw.node import node as node_module
+from etcdtw.wire import etcdserverpb as pb
+from tests.support.node_rig import MEMBER_ID, NodeRig, State
+
+
+@pytest.fixture
+def rig() -> NodeRig:
+    return NodeRig().start()
+
+
+def test_a_lone_voter_leads_at_once_and_knows_its_members(rig: NodeRig) -> None:
+    assert rig.node.is_leader
+    assert [member.member_id for member in rig.node.members.all()] == [MEMBER_ID]
+    assert rig.node.applied_index == rig.node.commit_index
+
+
+def test_all_puts_of_an_iteration_share_one_append_and_one_flush(rig: NodeRig) -> None:
+    appends, flushes = rig.log.appends, rig.flusher.flushes
+    for i in range(50):
+        rig.put(b"k%d" % i)
+    rig.run()
+    assert [applied.revision for applied in rig.outcomes] == list(range(2, 52))
+    assert rig.log.appends == appends + 1
+    assert rig.flusher.flushes == flushes + 1
+
+
+def test_issue_14370_nothing_is_answered_before_our_own_log_is_durable(rig: NodeRig) -> None:
+    rig.log.holds = True
+    rig.put(b"k")
+    rig.run(1.0)
+    assert rig.outcomes == []
+    assert rig.state.get(b"k") is None
+    rig.log.release()
+    rig.run()
+    assert [applied.error for applied in rig.outcomes] == [None]
+
+
+def test_a_read_sees_every_put_answered_before_it(rig: NodeRig) -> None:
+    rig.put(b"k")
+    rig.read()
+    rig.run()
+    assert rig.reads == [None]
+    assert rig.state.get(b"k") is not None
+
+
+def test_a_read_waits_for_what_is_committed_and_not_yet_durable_here(rig: NodeRig) -> None:
+    rig.log.holds = True
+    rig.put(b"k")
+    rig.run()
+    rig.read()
+    rig.run()
+    # The put is not committed: the read need not see it, and does not wait for it.
+    assert rig.reads == [None]
+    rig.log.release()
+
+
+def test_a_request_over_the_limit_is_refused_and_one_at_the_limit_is_not(rig: NodeRig) -> None:
+    room = rig.node.config.request_bytes_max - 14 - 8
+    overhead = len(pb.PutRequest(key=b"k", value=b"v" * 100_000).SerializeToString()) - 100_000
+    rig.put(b"k", b"v" * (room - overhead))
+    rig.put(b"k", b"v" * (room - overhead + 1))
+    rig.run()
+    # Refusals come at once, so before the outcome of the log.
+    assert type(rig.outcomes[0].error) is RequestTooLargeError
+    assert rig.outcomes[1].error is None
+
+
+def test_a_state_that_cannot_keep_up_refuses_proposals(rig: NodeRig) -> None:
+    rig.state.is_full = True
+    rig.put(b"k")
+    assert type(rig.outcomes[0].error) is TooManyRequestsError
+
+
+def test_waiting_proposals_are_bounded(rig: NodeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_module, "PROPOSALS_MAX", 3)
+    rig.log.holds = True
+    for _ in range(4):
+        rig.put(b"k")
+    assert [type(applied.error) for applied in rig.outcomes] == [TooManyRequestsError]
+    rig.log.release()
+
+
+def test_a_proposal_without_an_outcome_times_out_after_seven_seconds(rig: NodeRig) -> None:
+    rig.log.holds = True
+    rig.put(b"k")
+    rig.run(6.8)
+    assert rig.outcomes == []
+    rig.run(0.4)
+    assert [type(applied.error) for applied in rig.outcomes] == [RequestTimeoutError]
+    # It may still happen: a time-out is an unknown outcome, not a failure.
+    rig.log.release()
+    rig.run()
+    assert rig.state.get(b"k") is not None
+    assert len(rig.outcomes) == 1
+
+
+def test_a_restart_replays_what_the_state_had_not_yet(rig: NodeRig) -> None:
+    rig.put(b"k")
+    rig.run()
+    rig.node.stop()
+    again = NodeRig(log=rig.log, state=State()).start()
+    assert again.state.get(b"k") == rig.state.get(b"k")
+    assert again.node.store.revision == rig.node.store.revision
+
+
+def test_stopping_fails_what_waits_and_refuses_what_comes(rig: NodeRig) -> None:
+    rig.log.holds = True
+    rig.put(b"k")
+    rig.node.stop()
+    rig.put(b"k")
+    rig.read()
+    assert [type(applied.error) for applied in rig.outcomes] == [StoppedError] * 2
+    assert [type(error) for error in rig.reads] == [StoppedError]
+    assert rig.clock.getDelayedCalls() == []
+
+
+def test_an_expired_lease_is_revoked_through_the_log_with_its_keys(rig: NodeRig) -> None:
+    rig.propose(FIELD_LEASE_GRANT, pb.LeaseGrantRequest(ID=7, TTL=2))
+    rig.propose(4, pb.PutRequest(key=b"k", value=b"v", lease=7))
+    rig.run()
+    assert [applied.error for applied in rig.outcomes] == [None, None]
+    rig.run(1.8)
+    assert rig.state.get(b"k") is not None
+    rig.run(2.0)
+    assert rig.state.get(b"k") is None
+    assert not rig.node.lessor.exists(7)
+    assert rig.node.store.revision == 3
+
+
+def test_a_stalled_reactor_becomes_at_most_one_election_of_ticks(rig: NodeRig) -> None:
+    rig.clock.advance(60.0)
+    rig.run()
+    assert rig.node.is_leader

@@ -1,0 +1,34 @@
+"""Entries of our own: their octets are etcd's, their ids unique."""
+
+from __future__ import annotations
+
+from etcdtw.node.requests import PREFIX_SIZE, RequestIds, tag
+from etcdtw.wire import etcdserverpb as pb
+
+
+def test_an_entry_is_an_internal_raft_request_with_a_header_id() -> None:
+    message = pb.PutRequest(key=b"k", value=b"v").SerializeToString()
+    prefix = RequestIds(0x8E9E05C52164694D, 1_700_000_000_000).next_prefix()
+    data = prefix + tag(4) + bytes((len(message),)) + message
+    request = pb.InternalRaftRequest.FromString(data)
+    assert request.put == pb.PutRequest(key=b"k", value=b"v")
+    assert request.header.ID >> 48 == 0x8000 | 0x694D
+    assert request.SerializeToString() != b""
+
+
+def test_prefixes_have_one_length_and_decode_to_consecutive_ids() -> None:
+    ids = RequestIds(7, 1_700_000_000_123)
+    seen = []
+    for _ in range(40_000):
+        prefix = ids.next_prefix()
+        assert len(prefix) == PREFIX_SIZE
+        seen.append(prefix)
+    assert len(set(seen)) == 40_000
+    for at in (0, 1, 127, 128, 16_383, 16_384, 16_385, 39_999):
+        first = pb.InternalRaftRequest.FromString(seen[0]).header.ID
+        assert first + at == pb.InternalRaftRequest.FromString(seen[at]).header.ID
+
+
+def test_a_field_above_fifteen_has_a_longer_tag() -> None:
+    assert tag(4) == b"\x22"
+    assert pb.InternalRaftRequest.FromString(tag(1300) + b"\x00").HasField("cluster_version_set")

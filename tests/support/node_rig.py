@@ -1,0 +1,159 @@
+"""A whole node in memory: a log whose durability the test decides, a fake clock, real cores."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+from twisted.internet.task import Clock
+
+from etcdtw.apply.alarms import Alarms
+from etcdtw.apply.applier import FIELD_PUT, Applier
+from etcdtw.apply.members import Members
+from etcdtw.cluster.member import Member, encode_member
+from etcdtw.grpc.call import Call
+from etcdtw.lease.lessor import Lessor
+from etcdtw.mvcc.applied import Applied
+from etcdtw.mvcc.store import Store
+from etcdtw.mvcc.watch import WatchHub
+from etcdtw.node.node import NoCall, Node, NodeConfig
+from etcdtw.node.requests import RequestIds
+from etcdtw.node.turn import Parts
+from etcdtw.raft.confchange import bootstrap_log
+from etcdtw.raft.config import Config
+from etcdtw.raft.entry import Entry, HardState
+from etcdtw.raft.memory_storage import MemoryStorage
+from etcdtw.raft.raw_node import RawNode
+from etcdtw.wire import etcdserverpb as pb
+from tests.support.model_backend import ModelBackend
+
+MEMBER_ID = 0x1234
+
+
+class MemoryLog(MemoryStorage):
+    """A `LogStore` in memory.  With ``holds`` set nothing is durable before `release`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.holds = False
+        self.held: list[tuple[HardState | None, list[Entry], Callable[[], None]]] = []
+        self.appends = 0
+
+    def append(  # type: ignore[override]
+        self, hard_state: HardState | None, entries: Sequence[Entry], done: Callable[[], None]
+    ) -> None:
+        self.appends += bool(entries)
+        self.held.append((hard_state, list(entries), done))
+        if not self.holds:
+            self.release()
+
+    def release(self) -> None:
+        """Make everything held durable, in order."""
+        held, self.held = self.held, []
+        for hard_state, entries, done in held:
+            if hard_state is not None:
+                self.set_hard_state(hard_state)
+            if entries:
+                super().append(entries)
+            done()
+
+
+class State(ModelBackend):
+    """The model backend as a node drives it."""
+
+    is_full = False
+    size_allocated = 0
+    size_in_use = 0
+
+    def hash_all(self, done: Callable[[int], None]) -> None:
+        done(0)
+
+
+class NoFlusher:
+    """Counts the turns' flushes."""
+
+    def __init__(self) -> None:
+        self.flushes = 0
+
+    def hold(self) -> None:
+        pass
+
+    def flush(self) -> None:
+        self.flushes += 1
+
+
+class NodeRig:
+    """One started voter.  `run` lets everything due happen."""
+
+    def __init__(self, log: MemoryLog | None = None, state: State | None = None) -> None:
+        self.clock = Clock()
+        self.clock.advance(1_000)
+        self.log = log or new_log()
+        self.state = state or State()
+        self.flusher = NoFlusher()
+        self.outcomes: list[Applied] = []
+        self.reads: list[Exception | None] = []
+        lessor = Lessor(2)
+        store = Store(self.state, lessor.exists)
+        members = Members(self.state, 1)
+        alarms = Alarms(self.state)
+        raw = RawNode(
+            Config(
+                id=MEMBER_ID,
+                election_ticks=10,
+                heartbeat_ticks=1,
+                storage=self.log,
+                random=random.Random(7),
+            )
+        )
+        hub = WatchHub(store, self.state, lambda revision: b"", lambda: 0.5, lambda: None)
+        parts = Parts(
+            raw=raw,
+            log=self.log,
+            state=self.state,
+            store=store,
+            lessor=lessor,
+            hub=hub,
+            applier=Applier(self.state, store, lessor, members, alarms),
+            members=members,
+            alarms=alarms,
+            flusher=self.flusher,
+        )
+        config = NodeConfig(cluster_id=1, member_id=MEMBER_ID)
+        self.node = Node(self.clock, config, parts, RequestIds(MEMBER_ID, 1_000_000))
+        self.call: Call = NoCall()
+
+    def start(self) -> NodeRig:
+        """Start and lead."""
+        self.node.start()
+        self.run()
+        return self
+
+    def run(self, seconds: float = 0.0) -> None:
+        self.clock.pump([0.0] * 4)
+        while seconds > 0:
+            self.clock.advance(min(0.1, seconds))
+            seconds -= 0.1
+
+    def put(self, key: bytes, value: bytes = b"v") -> None:
+        request = pb.PutRequest(key=key, value=value)
+        self.propose(FIELD_PUT, request)
+
+    def propose(self, field: int, request: pb.PutRequest | pb.LeaseGrantRequest) -> None:
+        self.node.propose(field, request.SerializeToString(), request, self.call, self._done)
+
+    def read(self) -> None:
+        self.node.read(self.call, lambda call, error: self.reads.append(error))
+
+    def _done(self, call: Call, applied: Applied) -> None:
+        self.outcomes.append(applied)
+
+
+def new_log() -> MemoryLog:
+    """Return the log of a cluster of one that was never started."""
+    log = MemoryLog()
+    member = Member(member_id=MEMBER_ID, peer_urls=("http://localhost:2380",))
+    hard_state, entries = bootstrap_log([(MEMBER_ID, encode_member(member))])
+    log.set_hard_state(hard_state)
+    MemoryStorage.append(log, entries)
+    return log
