@@ -1,0 +1,230 @@
+"""What may differ between two correct members, all in one place; everything else is a difference.
+
+- Ids and raft fields (cluster_id, member_id, raft_term) name the member, not the answer.
+- Remaining TTLs are read at two moments: within one second.
+- The order of ties under a sort by another target than the key, and of lease and attached-key
+  lists, is not promised: compared as sets.
+- 3.5 against 3.7 (`EXPLAINED`): each entry states its reason.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Final
+
+from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire import mvccpb
+from tests.differential import operations as ops
+
+TTL_TOLERANCE_S: Final = 1
+INVALID_ARGUMENT: Final = 3
+
+SORT_KEYS: Final[dict[int, Any]] = {
+    pb.RangeRequest.KEY: lambda kv: kv.key,
+    pb.RangeRequest.VERSION: lambda kv: kv.version,
+    pb.RangeRequest.CREATE: lambda kv: kv.create_revision,
+    pb.RangeRequest.MOD: lambda kv: kv.mod_revision,
+    pb.RangeRequest.VALUE: lambda kv: kv.value,
+}
+
+
+@dataclass(slots=True)
+class Answer:
+    """What one member said: a status, and the response when the status is OK."""
+
+    code: int
+    text: str
+    response: Any
+
+    def describe(self) -> str:
+        if self.code != 0:
+            return f"status {self.code}: {self.text!r}"
+        text = str(self.response)
+        return text if len(text) <= 6000 else f"{text[:6000]}... ({len(text)} characters)"
+
+
+def strip_identity(response: Any) -> None:
+    """Clear what names the answering member in the header of ``response``."""
+    if not response.HasField("header"):
+        return
+    header = response.header
+    header.ClearField("cluster_id")
+    header.ClearField("member_id")
+    header.ClearField("raft_term")
+
+
+def answers_agree(path: str, request: Any, left: Answer, right: Answer) -> bool:
+    """Say whether two members gave the same answer to ``request``.
+
+    Both answers are changed: their identity is cleared.
+    """
+    if left.code != right.code or left.text != right.text:
+        return explanation(path, request, left, right) is not None
+    if left.response is None or right.response is None:
+        return left.response is right.response
+    strip_identity(left.response)
+    strip_identity(right.response)
+    if left.response == right.response:
+        return True
+    compare = _COMPARISONS.get(path)
+    return compare is not None and bool(compare(request, left.response, right.response))
+
+
+def explanation(path: str, request: Any, left: Answer, right: Answer) -> str | None:
+    """Return why 3.5 and 3.7 answer ``request`` with different statuses; None if nothing does."""
+    for reason, explains in EXPLAINED.items():
+        if explains(path, request, left, right):
+            return reason
+    return None
+
+
+def _bad_sort(path: str, request: Any, left: Answer, right: Answer) -> bool:
+    if path != ops.RANGE or (request.sort_order <= 2 and request.sort_target <= 4):
+        return False
+    refused = (INVALID_ARGUMENT, "etcdserver: invalid sort option")
+    return refused in ((left.code, left.text), (right.code, right.text))
+
+
+def _hash_at_compaction(path: str, request: Any, left: Answer, right: Answer) -> bool:
+    if path != ops.HASH_KV or request.revision <= 0:
+        return False
+    hashed = [answer for answer in (left, right) if answer.code == 0]
+    refused = [answer for answer in (left, right) if answer.text.endswith("has been compacted")]
+    return (
+        len(hashed) == len(refused) == 1 and hashed[0].response.compact_revision == request.revision
+    )
+
+
+EXPLAINED: Final[dict[str, Any]] = {
+    "3.6 refuses unknown sort orders and targets; 3.5 ignored them": _bad_sort,
+    "3.6 hashes at the compacted revision itself; 3.5 called it compacted": _hash_at_compaction,
+}
+
+
+# -- responses ---------------------------------------------------------------------------------
+
+
+def ranges_agree(request: Any, left: Any, right: Any) -> bool:
+    """Compare two RangeResponses; ties under a sort by another target are a set."""
+    if (left.count, left.more, len(left.kvs)) != (right.count, right.more, len(right.kvs)):
+        return False
+    if left.header != right.header:
+        return False
+    if list(left.kvs) == list(right.kvs):
+        return True
+    if request.sort_target == pb.RangeRequest.KEY:
+        return False
+    # keys_only takes the values away after the sort by value: no order is left to check.
+    order = SORT_KEYS[request.sort_target]
+    if [order(kv) for kv in left.kvs] != [order(kv) for kv in right.kvs]:
+        return False
+    left_set = {_octets(kv) for kv in left.kvs}
+    right_set = {_octets(kv) for kv in right.kvs}
+    if left_set == right_set:
+        return True
+    if not left.more or request.sort_order == pb.RangeRequest.NONE:
+        return False
+    # The limit cut through a group of ties: any of them may stand at the end.
+    last = order(left.kvs[-1])
+    cut = {_octets(kv) for kv in (*left.kvs, *right.kvs) if order(kv) == last}
+    return left_set - cut == right_set - cut
+
+
+def _octets(message: Any) -> bytes:
+    octets: bytes = message.SerializeToString(deterministic=True)
+    return octets
+
+
+def txns_agree(request: Any, left: Any, right: Any) -> bool:
+    """Compare two TxnResponses, range by range where octets differ."""
+    if left.header != right.header or left.succeeded != right.succeeded:
+        return False
+    branch = request.success if left.succeeded else request.failure
+    if not len(branch) == len(left.responses) == len(right.responses):
+        return False
+    return all(map(_op_responses_agree, branch, left.responses, right.responses))
+
+
+def _op_responses_agree(request: Any, left: Any, right: Any) -> bool:
+    if left == right:
+        return True
+    kind = left.WhichOneof("response")
+    if kind != right.WhichOneof("response"):
+        return False
+    if kind == "response_range":
+        return ranges_agree(request.request_range, left.response_range, right.response_range)
+    if kind == "response_txn":
+        return txns_agree(request.request_txn, left.response_txn, right.response_txn)
+    return False
+
+
+def time_to_lives_agree(request: Any, left: Any, right: Any) -> bool:
+    """Compare two LeaseTimeToLiveResponses: TTL within a second, keys as a set."""
+    return bool(
+        left.header == right.header
+        and left.ID == right.ID
+        and left.grantedTTL == right.grantedTTL
+        and abs(left.TTL - right.TTL) <= TTL_TOLERANCE_S
+        and Counter(left.keys) == Counter(right.keys)
+    )
+
+
+def lease_lists_agree(request: Any, left: Any, right: Any) -> bool:
+    """Compare two LeaseLeasesResponses as sets."""
+    return left.header == right.header and Counter(lease.ID for lease in left.leases) == Counter(
+        lease.ID for lease in right.leases
+    )
+
+
+def hashes_agree(request: Any, left: Any, right: Any) -> bool:
+    """Compare two HashKVResponses; only 3.6 and later fill hash_revision."""
+    return (left.header, left.hash, left.compact_revision) == (
+        right.header,
+        right.hash,
+        right.compact_revision,
+    )
+
+
+_COMPARISONS: Final[dict[str, Any]] = {
+    ops.RANGE: ranges_agree,
+    ops.TXN: txns_agree,
+    ops.TIME_TO_LIVE: time_to_lives_agree,
+    ops.LEASES: lease_lists_agree,
+    ops.HASH_KV: hashes_agree,
+}
+
+
+# -- watches -----------------------------------------------------------------------------------
+
+
+def created_agree(left: Any, right: Any) -> bool:
+    """Compare the answers to a WatchCreateRequest (with their revision: nothing else runs)."""
+    strip_identity(left)
+    strip_identity(right)
+    return bool(left == right)
+
+
+def canceled_agree(left: Any, right: Any) -> bool:
+    """Compare two responses that end a watcher; the header's revision is not part of them."""
+    return bool(
+        (left.watch_id, left.canceled, left.compact_revision, left.cancel_reason)
+        == (right.watch_id, right.canceled, right.compact_revision, right.cancel_reason)
+    )
+
+
+def is_tombstone_at_edge(revision: int, kind: int, edge_revision: int) -> bool:
+    """Say whether an event is a delete at the compacted revision itself, where its watcher began.
+
+    3.5.16 and later keep such a tombstone through the compaction and send it, 3.5.1 does not.
+    """
+    return revision == edge_revision and kind == mvccpb.Event.DELETE
+
+
+def without_edge(events: list[Any], edge_revision: int) -> list[Any]:
+    """Return ``events`` without those that `is_tombstone_at_edge` describes."""
+    return [
+        event
+        for event in events
+        if not is_tombstone_at_edge(event.kv.mod_revision, event.type, edge_revision)
+    ]
