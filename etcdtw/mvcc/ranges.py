@@ -58,7 +58,7 @@ def read_range(
     compact_revision: int,
     head: bytes = b"",
 ) -> bytes:
-    """Return ``head`` and the body of the response to ``request`` over a view whose revision is ``current``.
+    """Return ``head`` and the body for ``request``, over a view at revision ``current``.
 
     Runs to the end at once, however large the range; see `slices` for the other way.
     Raises `FutureRevisionError` or `CompactedError`.

@@ -6,7 +6,8 @@ and their order, are those of etcd 3.7.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Collection
 from typing import Final
 
 from etcdtw.grpc.call import UNIMPLEMENTED, StatusError
@@ -24,8 +25,8 @@ _SORT_TARGETS: Final = (
     pb.RangeRequest.VALUE,
 )
 
-Interval = tuple[bytes, "bytes | None"]
-"""(start, exclusive end); None: to the end of all keys."""
+Interval = tuple[bytes, bytes]
+"""(start, exclusive end); nothing lies in it when the end is not above the start."""
 
 
 def check_range(request: pb.RangeRequest) -> None:
@@ -113,7 +114,7 @@ def _check_op(op: pb.RequestOp, ops_left: int) -> None:
 # branches of one nested txn exclude each other and may put the same key.
 
 
-def _check_puts(ops: Iterable[pb.RequestOp]) -> tuple[set[bytes], list[Interval]]:
+def _check_puts(ops: Collection[pb.RequestOp]) -> tuple[set[bytes], list[Interval]]:
     """Check one branch.  Returns the keys it may put and the intervals it may delete."""
     puts: set[bytes] = set()
     deletes = [
@@ -126,12 +127,11 @@ def _check_puts(ops: Iterable[pb.RequestOp]) -> tuple[set[bytes], list[Interval]
                 raise status_error("DuplicateKey")
             puts |= nested_puts
             deletes += nested_deletes
-    for op in ops:
-        if op.HasField("request_put"):
-            key = op.request_put.key
-            if key in puts or _any_in((key,), deletes):
-                raise status_error("DuplicateKey")
-            puts.add(key)
+    own_puts = [op.request_put.key for op in ops if op.HasField("request_put")]
+    puts_count = len(puts) + len(own_puts)
+    puts.update(own_puts)
+    if len(puts) != puts_count or _any_in(own_puts, deletes):
+        raise status_error("DuplicateKey")
     return puts, deletes
 
 
@@ -142,18 +142,31 @@ def _check_nested(request: pb.TxnRequest) -> tuple[set[bytes], list[Interval]]:
 
 
 def _interval(request: pb.DeleteRangeRequest) -> Interval:
+    # etcd's quirk, seen on 3.5.1: here "\0" is an end like any other, so that a delete to the
+    # end of all keys overlaps no put.
     key = request.key
-    range_end = request.range_end
-    if not range_end:
-        return key, key + b"\0"
-    return key, None if range_end == b"\0" else range_end
+    return key, request.range_end or key + b"\0"
 
 
-def _any_in(keys: Iterable[bytes], intervals: list[Interval]) -> bool:
-    for start, end in intervals:
-        for key in keys:
-            if start <= key and (end is None or key < end):
-                return True
+def _any_in(keys: Collection[bytes], intervals: list[Interval]) -> bool:
+    """Tell whether one of ``keys`` lies in one of ``intervals``.
+
+    Both may be as many as ``max-txn-ops`` allows, so the intervals are merged and searched.
+    """
+    if not keys or not intervals:
+        return False
+    starts: list[bytes] = []
+    ends: list[bytes] = []
+    for start, end in sorted(intervals):
+        if ends and start <= ends[-1]:
+            ends[-1] = max(ends[-1], end)
+        elif start < end:
+            starts.append(start)
+            ends.append(end)
+    for key in keys:
+        i = bisect_right(starts, key) - 1
+        if i >= 0 and key < ends[i]:
+            return True
     return False
 
 

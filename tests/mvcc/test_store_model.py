@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from etcdtw.mvcc.errors import MvccError
 from etcdtw.mvcc.store import Store
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.mvccpb import KeyValue
@@ -22,7 +23,7 @@ KEYS = [b"a", b"a\0", b"ab", b"b", b"c", b"\xff"]
 ENDS = [b"", b"", b"", b"\0", b"b", b"c", b"a", b"\xff\xff"]
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The model refuses; the argument names the store's error class."""
 
 
@@ -45,9 +46,9 @@ class Model:
 
     def range(self, request: Any, view: View, current: int) -> Any:
         if request.revision > current:
-            raise Refused("FutureRevisionError")
+            raise RefusedError("FutureRevisionError")
         if 0 < request.revision < self.compact_revision:
-            raise Refused("CompactedError")
+            raise RefusedError("CompactedError")
         if 0 < request.revision < current:
             view = self.views[request.revision]
         kvs = [view[k] for k in sorted(view) if in_range(k, request.key, request.range_end)]
@@ -109,15 +110,15 @@ class Model:
                 self.check_put(op.request_put)
             elif op.HasField("request_range") and op.request_range.revision:
                 if op.request_range.revision > self.revision:
-                    raise Refused("FutureRevisionError")
+                    raise RefusedError("FutureRevisionError")
                 if op.request_range.revision < self.compact_revision:
-                    raise Refused("CompactedError")
+                    raise RefusedError("CompactedError")
 
     def check_put(self, put: Any) -> None:
         if put.lease and put.lease not in LEASES:
-            raise Refused("LeaseNotFoundError")
+            raise RefusedError("LeaseNotFoundError")
         if (put.ignore_value or put.ignore_lease) and put.key not in self.views[-1]:
-            raise Refused("KeyNotFoundError")
+            raise RefusedError("KeyNotFoundError")
 
 
 class Attempt:
@@ -293,7 +294,7 @@ class Rig:
             assert self.backend.attached(lease) == keys
 
     def settle(self, applied: Any, expected: Any, attempt: Attempt | None) -> None:
-        if isinstance(expected, Refused):
+        if isinstance(expected, RefusedError):
             assert type(applied.error).__name__ == str(expected)
             assert applied.body == b""
         else:
@@ -309,7 +310,7 @@ class Rig:
         applied = self.store.apply_put(request)
         try:
             self.model.check_put(request)
-        except Refused as refused:
+        except RefusedError as refused:
             self.settle(applied, refused, None)
             return
         self.settle(applied, attempt.put(request), attempt)
@@ -324,7 +325,7 @@ class Rig:
         applied = self.store.apply_txn(request)
         try:
             self.model.check(plan)
-        except Refused as refused:
+        except RefusedError as refused:
             self.settle(applied, refused, None)
             return
         self.settle(applied, attempt.run(plan), attempt)
@@ -350,10 +351,11 @@ class Rig:
     def range(self, request: Any) -> None:
         try:
             expected = self.model.range(request, self.model.views[-1], self.model.revision)
-        except Refused as refused:
-            with pytest.raises(Exception, match="revision") as caught:
+        except RefusedError as refused:
+            name = str(refused)
+            with pytest.raises(MvccError, match="revision") as caught:
                 self.store.range(request)
-            assert type(caught.value).__name__ == str(refused)
+            assert caught.type.__name__ == name  # noqa: PT017
             return
         body = expected.SerializeToString()
         assert self.store.range(request) == body
