@@ -91,6 +91,7 @@ class WatchHub:
         *,
         progress_interval_ms: int = PROGRESS_INTERVAL_MS,
         response_size_max: int = RESPONSE_SIZE_MAX,
+        slice_changes_max: int = SLICE_CHANGES_MAX,
     ) -> None:
         self._source = source
         self._backend = backend
@@ -99,6 +100,7 @@ class WatchHub:
         self._wake = wake
         self._progress_interval_ms = max(progress_interval_ms, PROGRESS_INTERVAL_MS_MIN)
         self._response_size_max = response_size_max
+        self._slice_changes_max = slice_changes_max
         self._now_ms = 0
         self._index: WatcherIndex[Watcher] = WatcherIndex()
         # In turn: whoever was served goes to the end.  None of a paused stream stays here.
@@ -298,8 +300,8 @@ class WatchHub:
         last = self._source.revision
         changes: list[Change] = []
         if first <= last:
-            changes = self._backend.changes(first, last, SLICE_CHANGES_MAX)
-            if len(changes) >= SLICE_CHANGES_MAX:
+            changes = self._backend.changes(first, last, self._slice_changes_max)
+            if len(changes) >= self._slice_changes_max:
                 last = changes[-1].main
         sharing = [w for w in group if first <= w.next_revision <= last + 1]
         gathered, reached = self._gather(sharing, changes, last)

@@ -1,0 +1,407 @@
+"""How events reach watchers: live, from history, to slow readers."""
+
+from __future__ import annotations
+
+import pytest
+
+from etcdtw.mvcc.watch import SLICE_EVENTS_MAX, SLICE_WATCHERS_MAX
+from etcdtw.wire import etcdserverpb as pb
+from tests.support.watch_rig import WatchRig, keys_of
+
+
+@pytest.fixture
+def rig() -> WatchRig:
+    return WatchRig()
+
+
+def test_a_live_event_carries_the_record_and_its_own_revision(rig: WatchRig) -> None:
+    client = rig.client()
+    client.create(b"k")
+    rig.put(b"k", b"one")
+    (response,) = client.take()
+    (event,) = response.events
+    assert (response.watch_id, response.header.revision) == (0, 2)
+    kv = event.kv
+    assert (event.type, kv.key, kv.value, kv.version) == (0, b"k", b"one", 1)
+    assert (kv.create_revision, kv.mod_revision) == (2, 2)
+    assert not event.HasField("prev_kv")
+
+
+def test_a_delete_event_carries_key_and_mod_revision_alone(rig: WatchRig) -> None:
+    client = rig.client()
+    rig.put(b"k")
+    client.create(b"k")
+    client.create(b"k", start_revision=3)
+    rig.delete(b"k")
+    history = rig.client()
+    history.create(b"k", start_revision=3)
+    rig.settle()
+    for response in client.take() + history.take():
+        (event,) = response.events
+        assert event.type == 1
+        assert event.kv == type(event.kv)(key=b"k", mod_revision=3)
+
+
+def test_all_events_of_a_revision_come_in_one_response_in_order(rig: WatchRig) -> None:
+    client = rig.client()
+    client.create(b"", b"\0")
+    client.create(b"b")
+    rig.apply((b"c", b"v"), (b"b", b"v"), (b"a", b"v"))
+    seen = [(r.watch_id, r.header.revision, keys_of([r])) for r in client.take()]
+    assert seen == [(0, 2, [b"c", b"b", b"a"]), (1, 2, [b"b"])]
+
+
+def test_responses_for_one_stream_are_sent_together(rig: WatchRig) -> None:
+    client, other = rig.client(), rig.client()
+    for _ in range(3):
+        client.create(b"k")
+    other.create(b"k")
+    client.batches.clear()
+    other.batches.clear()
+    rig.put(b"k")
+    assert (client.batches, other.batches) == ([3], [1])
+    assert rig.hub.events_total == 4
+
+
+def test_prev_kv_is_the_record_before_except_on_creation(rig: WatchRig) -> None:
+    client = rig.client()
+    client.create(b"k", prev_kv=True)
+    client.create(b"k", prev_kv=True)
+    client.create(b"k", b"l", prev_kv=True, watch_id=0)
+    rig.put(b"k", b"one")
+    rig.apply((b"k", b"two"), (b"other", b"v"))
+    rig.delete(b"k")
+    responses = client.take()
+    previous = [r.events[0].prev_kv for r in responses if r.watch_id == 1]
+    assert [kv.value for kv in previous] == [b"", b"one", b"two"]
+    assert [kv.mod_revision for kv in previous] == [0, 2, 3]
+    assert not responses[0].events[0].HasField("prev_kv")
+
+
+def test_prev_kv_is_absent_where_it_is_compacted(rig: WatchRig) -> None:
+    client = rig.client()
+    for value in (b"one", b"two", b"three"):
+        rig.put(b"k", value)
+    rig.store.compact(3)
+    client.create(b"k", prev_kv=True, start_revision=3)
+    rig.settle()
+    events = [event for r in client.take() for event in r.events]
+    assert [event.HasField("prev_kv") for event in events] == [False, True]
+    assert events[1].prev_kv.value == b"two"
+
+
+def test_catching_up_batches_revisions_under_the_current_header(rig: WatchRig) -> None:
+    client = rig.client()
+    for _ in range(5):
+        rig.put(b"k")
+    client.create(b"k", start_revision=2)
+    rig.settle()
+    (response,) = client.take()
+    assert [e.kv.mod_revision for e in response.events] == [2, 3, 4, 5, 6]
+    assert response.header.revision == 6
+
+
+def test_history_is_read_in_bounded_slices_without_gaps_or_repeats() -> None:
+    rig = WatchRig(slice_changes_max=10)
+    client = rig.client()
+    for i in range(95):
+        rig.put(b"k%d" % i)
+    client.create(b"k", b"l", start_revision=2)
+    assert rig.hub.work(rig.now_ms)
+    assert len(client.responses) == 1
+    assert rig.hub.pending_events == 85
+    rig.put(b"k-late")
+    assert rig.settle() == 9
+    revisions = [e.kv.mod_revision for r in client.take() for e in r.events]
+    assert revisions == list(range(2, 98))
+    assert rig.hub.slow_watchers == 0
+
+
+def test_a_revision_is_never_split_between_slices() -> None:
+    rig = WatchRig(slice_changes_max=3)
+    client = rig.client()
+    for _ in range(4):
+        rig.apply(*[(b"k%d" % i, b"v") for i in range(5)])
+    client.create(b"k", b"l", start_revision=2)
+    rig.settle()
+    assert [len(r.events) for r in client.take()] == [5, 5, 5, 5]
+
+
+def test_a_slice_delivers_a_bounded_number_of_events(rig: WatchRig) -> None:
+    client = rig.client()
+    for _ in range(500):
+        rig.put(b"k")
+    for _ in range(20):
+        client.create(b"k", start_revision=2)
+    client.take()
+    before = rig.hub.events_total
+    assert rig.hub.work(rig.now_ms)
+    assert SLICE_EVENTS_MAX <= rig.hub.events_total - before < SLICE_EVENTS_MAX + 20
+    rig.settle()
+    assert rig.hub.events_total - before == 20 * 500
+
+
+def test_a_slice_lines_up_a_bounded_number_of_octets(rig: WatchRig) -> None:
+    client = rig.client()
+    for _ in range(10):
+        rig.put(b"k", bytes(1_000_000))
+    client.create(b"k", start_revision=2)
+    assert rig.hub.work(rig.now_ms)
+    assert [len(r.events) for r in client.take()] == [5]
+    rig.settle()
+    assert [len(r.events) for r in client.take()] == [5]
+
+
+def test_bug_17529_watchers_at_old_revisions_do_not_starve_the_others() -> None:
+    rig = WatchRig(slice_changes_max=5)
+    old, young = rig.client(), rig.client()
+    for _ in range(200):
+        rig.put(b"k")
+    for _ in range(3):
+        old.create(b"k", start_revision=2)
+    young.create(b"k", start_revision=200)
+    for _ in range(4):
+        rig.hub.work(rig.now_ms)
+    assert [e.kv.mod_revision for r in young.take() for e in r.events] == [200, 201]
+
+
+def test_bug_15402_more_watchers_than_a_slice_takes_all_come_up(rig: WatchRig) -> None:
+    client = rig.client()
+    rig.put(b"k")
+    for _ in range(SLICE_WATCHERS_MAX + 1):
+        client.create(b"k", start_revision=2)
+    client.take()
+    assert rig.hub.work(rig.now_ms)
+    assert len(client.take()) == SLICE_WATCHERS_MAX
+    assert not rig.hub.work(rig.now_ms)
+    assert len(client.take()) == 1
+
+
+def test_bugs_15274_and_17247_nothing_is_delivered_twice_around_catching_up(
+    rig: WatchRig,
+) -> None:
+    client = rig.client()
+    rig.put(b"k")
+    client.create(b"k", start_revision=2)
+    rig.put(b"k")  # while behind: history has it
+    rig.settle()
+    rig.put(b"k")  # live
+    rig.settle()
+    assert [e.kv.mod_revision for r in client.take() for e in r.events] == [2, 3, 4]
+
+
+# Slow readers.
+
+
+def test_a_paused_stream_is_sent_nothing_and_reads_history_later(rig: WatchRig) -> None:
+    client = rig.client()
+    client.create(b"k")
+    client.create(b"idle")
+    client.block()
+    for _ in range(3):
+        rig.put(b"k")
+    rig.settle()
+    assert client.take() == []
+    assert rig.hub.slow_watchers == 1
+    assert rig.hub.pending_events == 3
+    wakes = rig.wakes
+    client.unblock()
+    assert rig.wakes == wakes + 1
+    rig.settle()
+    (response,) = client.take()
+    assert [e.kv.mod_revision for e in response.events] == [2, 3, 4]
+    assert rig.hub.slow_watchers == 0
+
+
+def test_a_stream_that_blocks_gets_no_more_until_it_drains(rig: WatchRig) -> None:
+    client = rig.client()
+    client.create(b"k")
+    client.is_slow = True
+    rig.put(b"k")
+    rig.apply((b"k", b"v"), (b"l", b"v"))
+    client.is_slow = False
+    rig.put(b"k")
+    assert len(client.take()) == 1
+    client.unblock()
+    rig.settle()
+    assert [e.kv.mod_revision for r in client.take() for e in r.events] == [3, 4]
+
+
+def test_an_answer_that_passes_does_not_end_a_pause(rig: WatchRig) -> None:
+    client = rig.client()
+    client.create(b"k")
+    client.block()
+    rig.put(b"k")
+    client.is_slow = False
+    client.create(b"x")
+    rig.put(b"k")
+    assert client.take() == []
+    client.unblock()
+    rig.settle()
+    assert [e.kv.mod_revision for r in client.take() for e in r.events] == [2, 3]
+
+
+def test_a_stream_that_blocks_while_catching_up_goes_on_where_it_was() -> None:
+    rig = WatchRig(slice_changes_max=2)
+    client = rig.client()
+    for _ in range(6):
+        rig.put(b"k")
+    client.create(b"k", start_revision=2)
+    client.is_slow = True
+    assert rig.hub.work(rig.now_ms)
+    assert not rig.hub.work(rig.now_ms)
+    assert len(client.responses) == 1
+    client.unblock()
+    rig.settle()
+    assert [e.kv.mod_revision for r in client.take() for e in r.events] == [2, 3, 4, 5, 6, 7]
+
+
+def test_a_slow_reader_does_not_hold_up_the_others(rig: WatchRig) -> None:
+    slow, fast = rig.client(), rig.client()
+    slow.create(b"k")
+    fast.create(b"k")
+    slow.block()
+    rig.put(b"k")
+    assert (len(slow.take()), len(fast.take())) == (0, 1)
+
+
+def test_a_slow_reader_is_cancelled_when_its_history_is_compacted(rig: WatchRig) -> None:
+    client = rig.client()
+    client.create(b"k")
+    client.block()
+    for _ in range(3):
+        rig.put(b"k")
+    rig.store.compact(3)
+    rig.settle()
+    client.unblock()
+    rig.settle()
+    (canceled,) = client.take()
+    assert (canceled.canceled, canceled.compact_revision) == (True, 3)
+    rig.put(b"k")
+    assert client.take() == []
+
+
+def test_compaction_does_not_disturb_those_who_have_read_it(rig: WatchRig) -> None:
+    client = rig.client()
+    client.create(b"k")
+    rig.put(b"k")
+    rig.store.compact(2)
+    rig.put(b"k")
+    rig.settle()
+    assert [e.kv.mod_revision for r in client.take() for e in r.events] == [2, 3]
+
+
+def test_a_stream_closed_by_its_own_output_leaves_nothing_behind(rig: WatchRig) -> None:
+    client = rig.client()
+    for _ in range(3):
+        rig.put(b"k")
+    rig.store.compact(3)
+    client.create(b"k", start_revision=2)
+    client.create(b"k", start_revision=3)
+    client.on_response = client.stream.close
+    rig.settle()
+    assert len(client.take()) == 1
+    assert rig.hub.watchers == 0
+
+
+def test_a_stream_closed_while_it_is_answered_admits_no_watcher(rig: WatchRig) -> None:
+    client = rig.client()
+    client.on_response = client.stream.close
+    client.create(b"k")
+    assert rig.hub.watchers == 0
+
+
+# The hub and its store.
+
+
+def test_changes_are_collected_only_while_somebody_watches(rig: WatchRig) -> None:
+    client = rig.client()
+    seen = [(rig.hub.has_watchers, rig.store.has_watchers)]
+    client.create(b"k")
+    seen.append((rig.hub.has_watchers, rig.store.has_watchers))
+    client.stream.close()
+    seen.append((rig.hub.has_watchers, rig.store.has_watchers))
+    assert seen == [(False, False), (True, True), (False, False)]
+
+
+def test_events_collected_for_watchers_that_have_gone_reach_nobody(rig: WatchRig) -> None:
+    client = rig.client()
+    rig.store.uncollected = rig.store.apply([(b"k", b"v")])
+    client.create(b"k")
+    assert rig.store.take_events() == []
+
+
+def test_bug_15271_after_a_snapshot_a_watch_goes_on_and_never_back(rig: WatchRig) -> None:
+    client = rig.client()
+    client.create(b"k")
+    client.create(b"k", start_revision=9)
+    rig.put(b"k")
+    client.block()
+    rig.put(b"k")
+    client.unblock()
+    rig.settle()
+    last = rig.store.revision
+    for _ in range(3):
+        rig.store.apply([(b"k", b"v")])  # by way of a snapshot: nobody is notified
+    rig.hub.store_replaced(last)
+    assert rig.hub.slow_watchers == 1
+    rig.settle()
+    rig.put(b"k")
+    revisions = [e.kv.mod_revision for r in client.take() for e in r.events]
+    assert revisions == [2, 3, 4, 5, 6, 7]
+
+
+# Fragments.
+
+
+def test_large_responses_are_split_only_for_those_who_asked() -> None:
+    rig = WatchRig(response_size_max=1000)
+    client = rig.client()
+    client.create(b"k", b"l", fragment=True)
+    client.create(b"k", b"l")
+    operations = [(b"k%d" % i, bytes(300)) for i in range(7)]
+    rig.apply(*operations)
+    responses = client.take()
+    pieces = [r for r in responses if r.watch_id == 0]
+    (whole,) = [r for r in responses if r.watch_id == 1]
+    assert [r.fragment for r in pieces] == [True, True, False]
+    assert all(r.header.revision == 2 and r.ByteSize() < 1000 for r in pieces)
+    assert keys_of(pieces) == keys_of([whole]) == [key for key, _ in operations]
+    assert not whole.fragment
+
+
+def test_a_single_event_is_never_split_however_large() -> None:
+    rig = WatchRig(response_size_max=1000)
+    client = rig.client()
+    client.create(b"k", b"l", fragment=True)
+    rig.put(b"k", bytes(5000))
+    rig.apply((b"k1", bytes(5000)), (b"k2", bytes(5000)))
+    assert [(len(r.events), r.fragment) for r in client.take()] == [
+        (1, False),
+        (1, True),
+        (1, False),
+    ]
+
+
+@pytest.mark.parametrize("spare", [0, 1])
+def test_a_response_is_split_when_it_reaches_the_limit(spare: int) -> None:
+    client = WatchRig().client()
+    client.create(b"k", b"l")
+    plain = WatchRig()
+    measured = plain.client()
+    measured.create(b"k", b"l", watch_id=1)
+    plain.apply((b"k1", bytes(50)), (b"k2", bytes(50)))
+    size = measured.take()[0].ByteSize()
+    rig = WatchRig(response_size_max=size + spare)
+    client = rig.client()
+    client.create(b"k", b"l", watch_id=1, fragment=True)
+    rig.apply((b"k1", bytes(50)), (b"k2", bytes(50)))
+    assert [len(r.events) for r in client.take()] == ([2] if spare else [1, 1])
+
+
+def test_unknown_filters_filter_nothing(rig: WatchRig) -> None:
+    client = rig.client()
+    request = pb.WatchCreateRequest.FromString(b"\x0a\x01k\x28\x05")
+    client.stream.create(request)
+    rig.put(b"k")
+    assert len(client.take()) == 2
