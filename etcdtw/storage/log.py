@@ -120,6 +120,12 @@ class LmdbLog:
         self._hard_state_due = False
         self._forget_due = False
         # The job in flight.
+        self._compact_to = 0
+        # What is stored, or waits to be: always the newest.
+        self._hard_state = HardState()
+        self._commit_changed = False
+        self._snapshot = Snapshot()
+        self._mark = (0, 0, 0)  # index, term and CRC of the last forgotten entry
         self._is_busy = False
         self._is_pumping = False
         self._flight: list[Entry] = []
@@ -427,7 +433,7 @@ class LmdbLog:
                     return found
                 if not cursor.next():
                     raise CorruptionError(f"entry {low + len(found)} of the log is missing")
-                first, value = index_of_key(cursor.key()), cursor.value()
+                first, value = index_of_key(bytes(cursor.key())), bytes(cursor.value())
                 if first != low + len(found):
                     raise CorruptionError(f"entry {low + len(found)} of the log is missing")
 
@@ -440,7 +446,7 @@ class LmdbLog:
             is_placed = cursor.prev() if is_placed else cursor.last()
         if not is_placed or cursor.key()[:1] != BATCH_PREFIX:
             raise CorruptionError(f"entry {index} of the log is missing")
-        return index_of_key(cursor.key()), cursor.value()
+        return index_of_key(bytes(cursor.key())), bytes(cursor.value())
 
     def _load(self) -> None:
         """Read the small records, then walk every batch: contiguous, chained, checked."""
@@ -448,14 +454,12 @@ class LmdbLog:
             self._hard_state = decode_hard_state(txn.get(KEY_HARD_STATE))
             self._snapshot = decode_snapshot(txn.get(KEY_SNAPSHOT))
             self._mark = decode_mark(txn.get(KEY_COMPACTED))
-            self._commit_changed = False
-            self._compact_to = 0
             self._last_index, self._last_term, self._last_crc = self._mark
             cursor = txn.cursor()
             is_first = True
             is_placed = cursor.set_range(batch_key(0))
             while is_placed:
-                first, value = index_of_key(cursor.key()), cursor.value()
+                first, value = index_of_key(bytes(cursor.key())), bytes(cursor.value())
                 entries, crcs = decode_batch(first, value)
                 self._check_link(first, batch_previous(value), crcs, is_first)
                 is_first = False

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from struct import Struct
-from struct import error as StructError
+from struct import error as StructError  # noqa: N812 - the name says nothing alone
 from typing import Final
 
 import google_crc32c
@@ -42,10 +42,12 @@ class CorruptionError(Exception):
 
 
 def batch_key(first_index: int) -> bytes:
+    """Return the LMDB key of the batch that begins at ``first_index``."""
     return BATCH_PREFIX + first_index.to_bytes(8, "big")
 
 
 def index_of_key(key: bytes) -> int:
+    """Return the first index that a batch's key names."""
     return int.from_bytes(key[1:9], "big")
 
 
@@ -120,16 +122,19 @@ def encode_small(body: bytes) -> bytes:
 
 
 def decode_small(value: bytes, what: str) -> bytes:
+    """Return the body of a small record.  Raises `CorruptionError`, naming ``what``."""
     if len(value) < 4 or _CRC.unpack_from(value)[0] != google_crc32c.value(value[4:]):
         raise CorruptionError(f"the {what} fails its checksum")
     return value[4:]
 
 
 def encode_hard_state(state: HardState) -> bytes:
+    """Return the hard state as a small record."""
     return encode_small(_HARD_STATE.pack(state.term, state.vote, state.commit))
 
 
 def decode_hard_state(value: bytes | None) -> HardState:
+    """Return the stored hard state; zeros when there is none."""
     if value is None:
         return HardState()
     return HardState(*_unpack(_HARD_STATE, decode_small(value, "hard state"), "hard state"))
@@ -141,6 +146,7 @@ def encode_mark(index: int, term: int, crc: int) -> bytes:
 
 
 def decode_mark(value: bytes | None) -> tuple[int, int, int]:
+    """Return (index, term, CRC) of a compaction mark; zeros when there is none."""
     if value is None:
         return 0, 0, 0
     body = decode_small(value, "compaction mark")
@@ -163,6 +169,7 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
 
 
 def decode_snapshot(value: bytes | None) -> Snapshot:
+    """Return the stored snapshot mark; index 0 when there is none."""
     if value is None:
         return Snapshot()
     body = decode_small(value, "snapshot mark")
@@ -177,7 +184,9 @@ def decode_snapshot(value: bytes | None) -> Snapshot:
             at += 8 * count
     except StructError as error:
         raise CorruptionError("the snapshot mark is cut short") from error
-    conf_state = ConfState(*groups, auto_leave=body[_MARK.size] != 0)
+    voters, learners, voters_outgoing, learners_next = groups
+    auto_leave = body[_MARK.size] != 0
+    conf_state = ConfState(voters, learners, voters_outgoing, learners_next, auto_leave)
     return Snapshot(index, term, conf_state, body[at:])
 
 

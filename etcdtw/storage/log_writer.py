@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import lmdb
 
@@ -88,7 +88,7 @@ def perform(txn: lmdb.Transaction, job: LogJob) -> bool:
     return job.forget_below != 0 and _forget(txn, job.forget_below)
 
 
-def _truncate(txn: lmdb.Transaction, index: int) -> None:
+def _truncate(txn: Any, index: int) -> None:
     """Drop every entry at or behind ``index``; the batch that spans it is written shorter."""
     cursor = txn.cursor()
     while cursor.set_range(batch_key(index)):
@@ -102,7 +102,7 @@ def _truncate(txn: lmdb.Transaction, index: int) -> None:
         txn.put(batch_key(first), shorter)
 
 
-def _forget(txn: lmdb.Transaction, below: int) -> bool:
+def _forget(txn: Any, below: int) -> bool:
     """Delete batches that end before index ``below``; True when the bound was reached first."""
     cursor = txn.cursor()
     for _ in range(FORGET_BATCHES_MAX):

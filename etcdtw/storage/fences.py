@@ -1,0 +1,79 @@
+"""Counts of live keys, exact at any time: one number about every 512 keys.
+
+A fence at ``starts[i]`` counts the live keys from there to the next fence.  Knows neither
+records nor LMDB.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from typing import Final
+
+FENCE_COUNT_MAX: Final = 1024  # live keys; a fence beyond it is split
+FENCE_KEY_SIZE_MAX: Final = 480  # octets; a fence need not stand exactly at a key
+
+
+class Fences:
+    """The table of fences.  ``starts`` ascends and begins with the empty key.
+
+    ``dirty`` holds the starts whose rows differ from what was last handed to the writer.
+    """
+
+    def __init__(self, rows: list[tuple[bytes, int]]) -> None:
+        self.starts: list[bytes] = [start for start, _ in rows]
+        self.counts: list[int] = [count for _, count in rows]
+        if not self.starts or self.starts[0] != b"":
+            self.starts.insert(0, b"")
+            self.counts.insert(0, 0)
+        self.dirty: set[bytes] = set()
+
+    def change(self, key: bytes, by: int) -> int:
+        """Count a key that came to life or died; return the fence's position."""
+        position = bisect_right(self.starts, key) - 1
+        self.counts[position] += by
+        self.dirty.add(self.starts[position])
+        return position
+
+    def interval(self, position: int) -> tuple[bytes, bytes | None]:
+        """Return ``[start, end)`` of a fence."""
+        is_last = position + 1 == len(self.starts)
+        return self.starts[position], None if is_last else self.starts[position + 1]
+
+    def split(self, position: int, keys: list[bytes]) -> None:
+        """Divide a fence whose live keys are ``keys``."""
+        assert len(keys) == self.counts[position], "a fence lost count"
+        start = self.starts[position]
+        middle = keys[len(keys) // 2][:FENCE_KEY_SIZE_MAX]
+        if middle <= start:
+            return  # long keys with one common prefix: nothing stands between them
+        below = bisect_left(keys, middle)
+        self.starts.insert(position + 1, middle)
+        self.counts[position : position + 1] = [below, len(keys) - below]
+        self.dirty.update((start, middle))
+
+    def total(self) -> int:
+        return sum(self.counts)
+
+    def measure(
+        self, start: bytes, end: bytes | None
+    ) -> tuple[int, list[tuple[bytes, bytes | None]]]:
+        """Return the sum of the fences wholly in ``[start, end)`` and what they leave out.
+
+        The remaining intervals, at most two, lie in one fence each.
+        """
+        starts = self.starts
+        if end is not None and end <= start:
+            return 0, []
+        first = bisect_left(starts, start)  # the first fence that begins in the range
+        last = len(starts) if end is None else bisect_right(starts, end) - 1
+        # Fences first .. last - 1 lie wholly inside; `last` itself begins at or before `end`.
+        if first > last:
+            return 0, [(start, end)]
+        rest: list[tuple[bytes, bytes | None]] = []
+        if first < len(starts) and start < starts[first]:
+            rest.append((start, starts[first]))
+        elif first == len(starts):
+            return 0, [(start, end)]
+        if end is not None and starts[last] < end:
+            rest.append((starts[last], end))
+        return sum(self.counts[first:last]), rest

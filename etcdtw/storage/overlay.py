@@ -1,0 +1,98 @@
+"""One generation of the overlay: what was applied and is not yet durable in `state/`.
+
+Writes are O(1); key order is made when a range asks for it.  Knows no LMDB.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Final
+
+FRESH_MAX: Final = 64  # keys searched one by one before they are sorted into a run
+CHANGE_OVERHEAD: Final = 300  # octets of Python objects a change costs beside key and record
+
+ChangeRow = tuple[int, int, bytes, bytes | None]
+"""main, sub, user key, record; None for a tombstone."""
+
+
+class Missing:
+    """The type of `MISSING`: "this generation does not know the key"."""
+
+
+MISSING: Final = Missing()
+
+
+class Generation:
+    """Changes between two commits of the state, in memory.  Open first, then closed, then gone.
+
+    ``runs`` are sorted lists of keys, disjoint, longest first; ``fresh`` keys are in none yet.
+    """
+
+    __slots__ = (
+        "attached", "buckets", "changes", "compact_revision", "current", "fresh", "indexed",
+        "number", "octets", "runs", "sent", "versions",
+    )  # fmt: skip
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.current: dict[bytes, bytes | None] = {}
+        self.changes: list[ChangeRow] = []
+        self.fresh: list[bytes] = []
+        self.runs: list[list[bytes]] = []
+        self.octets = 0
+        self.buckets: dict[tuple[bytes, bytes], bytes | None] = {}
+        self.attached: dict[int, dict[bytes, bool]] = {}
+        self.versions: dict[bytes, list[int]] = {}
+        self.indexed = 0
+        self.compact_revision = 0
+        self.sent = 0
+        """How many changes the writer already has."""
+
+    def between(self, start: bytes, end: bytes | None, found: dict[bytes, bytes | None]) -> None:
+        """Add to ``found`` every changed key in ``[start, end)`` with its newest record."""
+        current = self.current
+        if len(self.fresh) > FRESH_MAX:
+            self._sort_fresh()
+        for key in self.fresh:
+            if key >= start and (end is None or key < end):
+                found[key] = current[key]
+        for run in self.runs:
+            i = bisect_left(run, start)
+            j = len(run) if end is None else bisect_left(run, end, i)
+            for key in run[i:j]:
+                found[key] = current[key]
+
+    def _sort_fresh(self) -> None:
+        """Make the fresh keys a run; join runs so that there are few, each key moved rarely."""
+        run = sorted(self.fresh)
+        self.fresh = []
+        runs = self.runs
+        while runs and len(runs[-1]) <= 2 * len(run):
+            run += runs.pop()
+            run.sort()  # two sorted halves: a merge
+        runs.append(run)
+
+    def version_at(self, key: bytes, revision: int) -> bytes | Missing | None:
+        """Return the record as of ``revision``; None: deleted then; MISSING: not changed here."""
+        if key not in self.current:
+            return MISSING
+        changes = self.changes
+        versions = self.versions
+        for position in range(self.indexed, len(changes)):
+            versions.setdefault(changes[position][2], []).append(position)
+        self.indexed = len(changes)
+        for position in reversed(versions[key]):
+            if changes[position][0] <= revision:
+                return changes[position][3]
+        return MISSING
+
+    def since(self, main: int) -> int:
+        """Return the position of the first change of main revision ``main`` or later."""
+        return bisect_left(self.changes, main, key=_main_of)
+
+    def is_empty(self) -> bool:
+        return not (self.changes or self.buckets or self.attached)
+
+
+def _main_of(change: ChangeRow) -> int:
+    return change[0]

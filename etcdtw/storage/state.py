@@ -1,0 +1,507 @@
+"""`LmdbState`: the MVCC backend, an overlay of generations over durable rows.
+
+Apply writes into the open generation; a closed one is on its way to the writer; reads see both
+above the durable rows.  Only this class drops a generation, after the writer confirmed it.
+Knows no reactor: time comes in through `tick`, the writer is passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from etcdtw.mvcc.backend import BUCKET_META, BUCKETS, Change
+from etcdtw.storage.fences import FENCE_COUNT_MAX, Fences
+from etcdtw.storage.overlay import CHANGE_OVERHEAD, MISSING, Generation, Missing
+from etcdtw.storage.state_codec import (
+    KEY_SIZE_MAX,
+    META_FINISHED,
+    META_INDEX,
+    META_SCHEDULED,
+    META_TERM,
+    encode_frame,
+    encode_tombstone,
+    encode_u64,
+    parse_revision_key,
+)
+from etcdtw.storage.state_feed import Message, StateWriter
+from etcdtw.storage.state_reader import CHUNK_MAX, StateReader
+from etcdtw.storage.state_tables import Batch
+from etcdtw.storage.state_worker import (
+    CHANGES,
+    COMMIT,
+    COMMITTED,
+    COMPACT,
+    COMPACTED,
+    FAILED,
+    HASH,
+    HASH_ALL,
+    HASH_KV,
+)
+
+GENERATION_MS_MAX: Final = 1000
+GENERATION_OCTETS_MAX: Final = 32 << 20
+OVERLAY_OCTETS_MAX: Final = 128 << 20
+SEND_CHANGES_MAX: Final = 512  # changes in one message; marshalling them takes about 0.1 ms
+SPLIT_EVERY: Final = 128  # a fence that cannot be split is tried again after so many keys
+
+Frame = tuple[bytes, bytes]
+
+
+class BootState:
+    """What an opened store knows about itself."""
+
+    __slots__ = ("applied_index", "applied_term", "fences", "revision")
+
+    def __init__(
+        self, applied_index: int, applied_term: int, revision: int, fences: list[tuple[bytes, int]]
+    ) -> None:
+        self.applied_index = applied_index
+        self.applied_term = applied_term
+        self.revision = revision
+        self.fences = fences
+
+
+class LmdbState:
+    """The state of one member.  Implements `mvcc.backend.Backend`; see there for the calls.
+
+    Invariants: at most two generations, the older one closed and with the writer; every
+    revision in a generation is newer than every durable one, or the same row.
+    """
+
+    def __init__(
+        self,
+        reader: StateReader,
+        writer: StateWriter,
+        boot: BootState,
+        fail_stop: Callable[[str], None],
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._fail_stop = fail_stop
+        self._fences = Fences(boot.fences)
+        self._has_long = reader.has_long
+        self._open = Generation(1)
+        self._closed: Generation | None = None
+        self._opened_ms: int | None = None
+        self.revision = boot.revision
+        """The newest main revision, 1 in an empty store; durable with its generation."""
+        self.applied_index = boot.applied_index
+        self.applied_term = boot.applied_term
+        self.applied_durable = boot.applied_index
+        """The applied index that a crash cannot take back."""
+        self._closed_index = 0
+        self._durable_number = 0
+        self._flushes: list[tuple[int, Callable[[], None]]] = []
+        self._compactions: list[int] = []
+        self._compacted_waiters: list[tuple[int, Callable[[], None]]] = []
+        self._hash_number = 0
+        self._hash_waiters: dict[int, Callable[[int], None]] = {}
+        self._is_stopped = False
+        writer.start(self._receive)
+        self._resume_compaction()
+
+    # The current view.
+
+    def get(self, key: bytes) -> bytes | None:
+        record = self._open.current.get(key, MISSING)
+        if not isinstance(record, Missing):
+            return record
+        if self._closed is not None:
+            record = self._closed.current.get(key, MISSING)
+            if not isinstance(record, Missing):
+                return record
+        return self._reader.get(key)
+
+    def frames(self, start: bytes, end: bytes | None, limit: int = 0) -> list[bytes]:
+        found: list[bytes] = []
+        position: bytes | None = start
+        while position is not None:
+            wanted = limit - len(found) if limit else CHUNK_MAX
+            rows, bound = self._reader.rows(position, end, max(wanted, 1))
+            changed = self._changed(position, end if bound is None else bound)
+            if changed:
+                rows = _merge(rows, changed)
+            found += [frame for _, frame in rows]
+            if limit and len(found) >= limit:
+                del found[limit:]
+                break
+            position = bound
+        return found
+
+    def keys(self, start: bytes, end: bytes | None) -> list[bytes]:
+        found: list[bytes] = []
+        position: bytes | None = start
+        while position is not None:
+            keys, bound = self._reader.keys(position, end, CHUNK_MAX)
+            changed = self._changed(position, end if bound is None else bound)
+            if changed:
+                merged = set(keys)
+                merged.update(changed)
+                merged.difference_update([key for key in changed if changed[key] is None])
+                keys = sorted(merged)
+            found += keys
+            position = bound
+        return found
+
+    def count(self, start: bytes, end: bytes | None) -> int:
+        total, rest = self._fences.measure(start, end)
+        for low, high in rest:
+            total += len(self.keys(low, high))
+        return total
+
+    # The view at an older main revision.
+
+    def get_at(self, key: bytes, revision: int) -> bytes | None:
+        record = self._version_at(key, revision)
+        if not isinstance(record, Missing):
+            return record
+        return self._reader.get_at(key, revision)
+
+    def frames_at(
+        self, start: bytes, end: bytes | None, revision: int, limit: int = 0
+    ) -> list[bytes]:
+        found: list[bytes] = []
+        position: bytes | None = start
+        while position is not None:
+            keys, position = self._known_keys(position, end)
+            for key in keys:
+                record = self.get_at(key, revision)
+                if record is not None:
+                    found.append(encode_frame(record))
+                    if len(found) == limit:
+                        return found
+        return found
+
+    def count_at(self, start: bytes, end: bytes | None, revision: int) -> int:
+        total = 0
+        position: bytes | None = start
+        while position is not None:
+            keys, position = self._known_keys(position, end)
+            for key in keys:
+                record = self._version_at(key, revision)
+                if isinstance(record, Missing):
+                    version = self._reader.version_at(key, revision)
+                    total += version is not None and not version[2]
+                else:
+                    total += record is not None
+        return total
+
+    # Revision order.
+
+    def changes(self, first: int, last: int, limit: int) -> list[Change]:
+        oldest = self._closed if self._closed is not None else self._open
+        fresh_main = oldest.changes[0][0] if oldest.changes else last + 1
+        found: list[Change] = []
+        if first < fresh_main:
+            rows = self._reader.changes(first, min(last, fresh_main - 1), limit)
+            found = [Change(*row) for row in rows]
+        for generation in self._generations():
+            changes = generation.changes
+            for position in range(generation.since(first), len(changes)):
+                main, sub, key, record = changes[position]
+                if main > last or (len(found) >= limit and found[-1].main != main):
+                    return found
+                if record is None:
+                    found.append(Change(main, sub, True, encode_tombstone(key)))
+                else:
+                    found.append(Change(main, sub, False, record))
+        return found
+
+    # Writes; by apply only.
+
+    def put(self, main: int, sub: int, key: bytes, record: bytes, is_new: bool) -> None:
+        generation = self._open
+        current = generation.current
+        if key not in current:
+            generation.fresh.append(key)
+        current[key] = record
+        changes = generation.changes
+        changes.append((main, sub, key, record))
+        generation.octets += len(record) + len(key) + CHANGE_OVERHEAD
+        self.revision = main
+        if is_new:
+            self._count_new(key)
+        if len(changes) - generation.sent >= SEND_CHANGES_MAX:
+            self._send_changes(generation)
+
+    def delete(self, main: int, sub: int, key: bytes) -> None:
+        generation = self._open
+        if key not in generation.current:
+            generation.fresh.append(key)
+        generation.current[key] = None
+        generation.changes.append((main, sub, key, None))
+        generation.octets += 2 * len(key) + CHANGE_OVERHEAD
+        self.revision = main
+        self._fences.change(key, -1)
+        if len(generation.changes) - generation.sent >= SEND_CHANGES_MAX:
+            self._send_changes(generation)
+
+    def attach(self, lease_id: int, key: bytes) -> None:
+        self._set_attached(lease_id, key, True)
+
+    def detach(self, lease_id: int, key: bytes) -> None:
+        self._set_attached(lease_id, key, False)
+
+    def attached(self, lease_id: int) -> list[bytes]:
+        keys = set(self._reader.attached(lease_id))
+        for generation in self._generations():
+            for key, is_attached in generation.attached.get(lease_id, {}).items():
+                if is_attached:
+                    keys.add(key)
+                else:
+                    keys.discard(key)
+        return sorted(keys)
+
+    def bucket_get(self, bucket: bytes, key: bytes) -> bytes | None:
+        if bucket == BUCKET_META and self.applied_index:
+            if key == META_INDEX:
+                return encode_u64(self.applied_index)
+            if key == META_TERM:
+                return encode_u64(self.applied_term)
+        for generation in reversed(self._generations()):
+            if (bucket, key) in generation.buckets:
+                return generation.buckets[bucket, key]
+        return self._reader.bucket_get(bucket, key)
+
+    def bucket_put(self, bucket: bytes, key: bytes, value: bytes) -> None:
+        assert bucket in BUCKETS, "no such bucket"
+        self._open.buckets[bucket, key] = value
+        self._open.octets += len(key) + len(value) + CHANGE_OVERHEAD
+
+    def bucket_delete(self, bucket: bytes, key: bytes) -> None:
+        assert bucket in BUCKETS, "no such bucket"
+        self._open.buckets[bucket, key] = None
+        self._open.octets += len(key) + CHANGE_OVERHEAD
+
+    def bucket_items(self, bucket: bytes) -> list[tuple[bytes, bytes]]:
+        items: dict[bytes, bytes | None] = dict(self._reader.bucket_items(bucket))
+        for generation in self._generations():
+            for (name, key), value in generation.buckets.items():
+                if name == bucket:
+                    items[key] = value
+        if bucket == BUCKET_META and self.applied_index:
+            items[META_INDEX] = encode_u64(self.applied_index)
+            items[META_TERM] = encode_u64(self.applied_term)
+        return sorted((key, value) for key, value in items.items() if value is not None)
+
+    def schedule_compaction(self, revision: int) -> None:
+        self._open.compact_revision = revision
+        self._compactions.append(revision)
+
+    def set_applied(self, index: int, term: int) -> None:
+        self.applied_index = index
+        self.applied_term = term
+
+    # Beside the seam: the node's calls.
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the overlay is at its bound: proposals must be refused until it drains."""
+        octets = self._open.octets
+        if self._closed is not None:
+            octets += self._closed.octets
+        return octets >= OVERLAY_OCTETS_MAX
+
+    def tick(self, now_ms: int) -> None:
+        """Close the open generation when it is due.  To be called about every 100 ms."""
+        if self._is_clean():
+            self._opened_ms = None
+        elif self._opened_ms is None:
+            self._opened_ms = now_ms
+        elif now_ms - self._opened_ms >= GENERATION_MS_MAX:
+            self._close_generation()
+
+    def flush(self, done: Callable[[], None]) -> None:
+        """Call ``done`` once everything applied up to now is durable; at once if it is."""
+        if not self._is_clean():
+            self._flushes.append((self._open.number, done))
+            self._close_generation()
+        elif self._closed is not None:
+            self._flushes.append((self._closed.number, done))
+        else:
+            done()
+
+    def on_compacted(self, revision: int, done: Callable[[], None]) -> None:
+        """Call ``done`` when no scheduled compaction up to ``revision`` is left to do."""
+        if any(scheduled <= revision for scheduled in self._compactions):
+            self._compacted_waiters.append((revision, done))
+            self.flush(_nothing)
+        else:
+            done()
+
+    def hash_kv(self, revision: int, compact_revision: int, done: Callable[[int], None]) -> None:
+        """Call ``done`` with etcd's HashKV as of ``revision``, computed beside the reactor."""
+        number = self._new_hash(done)
+        self.flush(lambda: self._writer.send((HASH_KV, number, revision, compact_revision)))
+
+    def hash_all(self, done: Callable[[int], None]) -> None:
+        """Call ``done`` with etcd's Maintenance.Hash of everything applied up to now."""
+        number = self._new_hash(done)
+        self.flush(lambda: self._writer.send((HASH_ALL, number)))
+
+    @property
+    def size_allocated(self) -> int:
+        """Octets of the file."""
+        return self._reader.size_allocated()
+
+    @property
+    def size_in_use(self) -> int:
+        """Octets of the pages that hold data."""
+        return self._reader.size_in_use()
+
+    def close(self) -> None:
+        """Hand over what is left and end the writer.  What was applied survives if it lives on."""
+        self._is_stopped = True
+        self._flushes.clear()
+        self._writer.close()
+        self._reader.close()
+
+    # Generations.
+
+    def _generations(self) -> list[Generation]:
+        """Return the generations, oldest first."""
+        return [self._open] if self._closed is None else [self._closed, self._open]
+
+    def _is_clean(self) -> bool:
+        return self._open.is_empty() and self.applied_index == max(
+            self._closed_index, self.applied_durable
+        )
+
+    def _changed(self, start: bytes, end: bytes | None) -> dict[bytes, bytes | None]:
+        found: dict[bytes, bytes | None] = {}
+        if self._closed is not None:
+            self._closed.between(start, end, found)
+        self._open.between(start, end, found)
+        return found
+
+    def _version_at(self, key: bytes, revision: int) -> bytes | Missing | None:
+        record = self._open.version_at(key, revision)
+        if isinstance(record, Missing) and self._closed is not None:
+            record = self._closed.version_at(key, revision)
+        return record
+
+    def _known_keys(self, start: bytes, end: bytes | None) -> tuple[list[bytes], bytes | None]:
+        keys, bound = self._reader.known_keys(start, end, CHUNK_MAX)
+        changed = self._changed(start, end if bound is None else bound)
+        return (sorted(changed.keys() | set(keys)) if changed else keys), bound
+
+    def _count_new(self, key: bytes) -> None:
+        fences = self._fences
+        position = fences.change(key, 1)
+        count = fences.counts[position]
+        if count > FENCE_COUNT_MAX and count % SPLIT_EVERY == 1:
+            fences.split(position, self.keys(*fences.interval(position)))
+        if len(key) > KEY_SIZE_MAX:
+            self._has_long = True
+
+    def _set_attached(self, lease_id: int, key: bytes, is_attached: bool) -> None:
+        generation = self._open
+        generation.attached.setdefault(lease_id, {})[key] = is_attached
+        generation.octets += len(key) + CHANGE_OVERHEAD
+
+    def _send_changes(self, generation: Generation) -> None:
+        """Hand the writer what it has not seen; it commits nothing before the generation ends."""
+        changes = generation.changes
+        while generation.sent < len(changes):
+            behind = generation.sent + SEND_CHANGES_MAX
+            self._writer.send((CHANGES, changes[generation.sent : behind]))
+            generation.sent = min(behind, len(changes))
+        if generation.octets >= GENERATION_OCTETS_MAX:
+            self._opened_ms = -GENERATION_MS_MAX  # due at the next tick
+
+    def _close_generation(self) -> None:
+        """Send the open generation's end, unless its predecessor is still on its way."""
+        if self._closed is not None:
+            return
+        generation = self._open
+        self._send_changes(generation)
+        fences = self._fences
+        counts = dict(zip(fences.starts, fences.counts, strict=True))
+        batch = Batch(
+            [(bucket, key, value) for (bucket, key), value in generation.buckets.items()],
+            [
+                (lease_id, key, is_attached)
+                for lease_id, keys in generation.attached.items()
+                for key, is_attached in keys.items()
+            ],
+            [(start, counts[start]) for start in fences.dirty],
+            self._has_long,
+            self.applied_index,
+            self.applied_term,
+            self.revision,
+        )
+        fences.dirty.clear()
+        self._closed = generation
+        self._closed_index = self.applied_index
+        self._open = Generation(generation.number + 1)
+        self._opened_ms = None
+        self._writer.send((COMMIT, generation.number, *batch.as_tuple()))
+
+    # The writer's answers.
+
+    def _receive(self, message: Message) -> None:
+        kind = message[0]
+        if kind == COMMITTED:
+            self._confirm(message[1])
+        elif kind == COMPACTED:
+            self._finish_compaction(message[1])
+        elif kind == HASH:
+            self._hash_waiters.pop(message[1])(message[2])
+        elif kind == FAILED and not self._is_stopped:
+            self._is_stopped = True
+            self._fail_stop(message[1])
+
+    def _confirm(self, number: int) -> None:
+        """A generation is durable: see it there, drop it here, go on."""
+        generation = self._closed
+        assert generation is not None and generation.number == number, "an answer out of order"
+        self._closed = None
+        self._reader.renew()
+        self._durable_number = number
+        self.applied_durable = self._closed_index
+        if generation.compact_revision:
+            self._writer.send((COMPACT, generation.compact_revision))
+        due = [done for wanted, done in self._flushes if wanted <= number]
+        self._flushes = [item for item in self._flushes if item[0] > number]
+        if self._flushes:
+            self._close_generation()
+        for done in due:
+            done()
+
+    def _finish_compaction(self, revision: int) -> None:
+        self._reader.renew()
+        self._compactions = [left for left in self._compactions if left > revision]
+        waiters, self._compacted_waiters = self._compacted_waiters, []
+        for wanted, done in waiters:
+            self.on_compacted(wanted, done)
+
+    def _resume_compaction(self) -> None:
+        """Go on with a compaction that a crash interrupted."""
+        scheduled = self._reader.bucket_get(BUCKET_META, META_SCHEDULED)
+        finished = self._reader.bucket_get(BUCKET_META, META_FINISHED)
+        if scheduled is None or (finished is not None and finished >= scheduled):
+            return
+        revision = parse_revision_key(scheduled)[0]
+        self._compactions.append(revision)
+        self._writer.send((COMPACT, revision))
+
+    def _new_hash(self, done: Callable[[int], None]) -> int:
+        self._hash_number += 1
+        self._hash_waiters[self._hash_number] = done
+        return self._hash_number
+
+
+def _nothing() -> None:
+    """Wait for nothing."""
+
+
+def _merge(rows: list[Frame], changed: dict[bytes, bytes | None]) -> list[Frame]:
+    """Return durable rows with the overlay's changes in them, in key order."""
+    merged = dict(rows)
+    for key, record in changed.items():
+        if record is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = encode_frame(record)
+    return sorted(merged.items())

@@ -1,0 +1,173 @@
+"""The octets of the state: revision keys, stored keys, frames, and what a record tells.
+
+Knows no LMDB; the writer process imports it, so it stays small.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from struct import Struct
+from typing import Final
+
+FORMAT: Final = b"etcdtw-state 1"
+
+TABLE_KEY: Final = b"key"
+TABLE_CURRENT: Final = b"current"
+TABLE_HISTORY: Final = b"history"
+TABLE_ATTACHED: Final = b"attached"
+TABLE_FENCES: Final = b"fences"
+TABLE_PRIVATE: Final = b"etcdtw"
+DERIVED: Final = (TABLE_CURRENT, TABLE_HISTORY, TABLE_ATTACHED, TABLE_FENCES)
+BUCKETS: Final = (
+    b"alarm", b"auth", b"authRoles", b"authUsers", b"cluster", b"lease", b"members",
+    b"members_removed", b"meta",
+)  # fmt: skip
+"""The same names as `mvcc.backend.BUCKETS`, which the writer process does not import."""
+
+ROW_FORMAT: Final = b"format"
+ROW_REVISION: Final = b"revision"
+ROW_HAS_LONG: Final = b"has_long"
+META: Final = b"meta"
+META_INDEX: Final = b"consistent_index"
+META_TERM: Final = b"term"
+META_SCHEDULED: Final = b"scheduledCompactRev"
+META_FINISHED: Final = b"finishedCompactRev"
+
+KEY_SIZE_MAX: Final = 480  # octets of a user key stored as it is; LMDB's own limit is 511
+LONG_HASH_SIZE: Final = 30  # octets: prefix + "\0" + hash fill LMDB's 511 exactly
+ATTACHED_KEY_SIZE_MAX: Final = 472  # behind 8 octets of lease id
+RECORD_INLINE_MAX: Final = 1024  # octets; a larger record is stored once, in `key`
+REFERENCE_SIZE: Final = 17  # "\0" main sub
+DEAD: Final = b"\x01"
+LIVE: Final = b"\x00"
+
+_U64: Final = Struct(">Q")
+_REVISION: Final = Struct(">QcQ")
+_PAIR: Final = Struct(">QQ")
+
+
+class StateCorruptionError(Exception):
+    """Stored octets contradict one another."""
+
+
+def encode_u64(number: int) -> bytes:
+    """Return etcd's encoding of a counter."""
+    return _U64.pack(number)
+
+
+def revision_key(main: int, sub: int, is_tombstone: bool = False) -> bytes:
+    """Return etcd's key in the bucket ``key``: 17 octets, 18 for a tombstone."""
+    return _REVISION.pack(main, b"_", sub) + (b"t" if is_tombstone else b"")
+
+
+def parse_revision_key(stored: bytes) -> tuple[int, int, bool]:
+    """Return (main, sub, is_tombstone)."""
+    main, _, sub = _REVISION.unpack_from(stored)
+    return main, sub, len(stored) == 18
+
+
+def encode_version(main: int, sub: int, flag: bytes) -> bytes:
+    """Return a row of ``history``."""
+    return _PAIR.pack(main, sub) + flag
+
+
+def parse_version(version: bytes) -> tuple[int, int, bool]:
+    """Return (main, sub, is_tombstone)."""
+    main, sub = _PAIR.unpack_from(version)
+    return main, sub, version[16:] == DEAD
+
+
+def encode_reference(main: int, sub: int) -> bytes:
+    """Return what stands in ``current`` for a large record.  No frame begins with 0."""
+    return b"\0" + _PAIR.pack(main, sub)
+
+
+def parse_reference(reference: bytes) -> bytes:
+    """Return the referenced record's key in ``key``."""
+    main, sub = _PAIR.unpack_from(reference, 1)
+    return revision_key(main, sub)
+
+
+def stored_key(key: bytes) -> bytes:
+    """Return the name of ``key`` in ``current`` and ``history``.
+
+    A long key keeps its first 480 octets and adds ``\\0`` and a hash of all of it: it sorts
+    behind every key it should, and before every other; only among long keys with the same
+    first 480 octets does the hash decide, and readers sort those by the key in the record.
+    """
+    if len(key) <= KEY_SIZE_MAX:
+        return key
+    return key[:KEY_SIZE_MAX] + b"\0" + sha256(key).digest()[:LONG_HASH_SIZE]
+
+
+def attached_key(lease_id: int, key: bytes) -> bytes:
+    """Return the name of an attachment; a long key's is hashed, its row holds the key."""
+    if len(key) > ATTACHED_KEY_SIZE_MAX:
+        key = key[:ATTACHED_KEY_SIZE_MAX] + b"\0" + sha256(key).digest()[:LONG_HASH_SIZE]
+    return _U64.pack(lease_id) + key
+
+
+def encode_varint(number: int) -> bytes:
+    """Return ``number`` as a protobuf varint."""
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+_HEADS: Final = tuple(b"\x12" + encode_varint(size) for size in range(1024))
+
+
+def encode_frame(record: bytes) -> bytes:
+    """Return ``record`` as field 2 of a RangeResponse."""
+    size = len(record)
+    return (_HEADS[size] if size < 1024 else b"\x12" + encode_varint(size)) + record
+
+
+def record_of(frame: bytes) -> bytes:
+    """Return the record in a frame."""
+    at = 2
+    while frame[at - 1] & 128:
+        at += 1
+    return frame[at:]
+
+
+def encode_tombstone(key: bytes) -> bytes:
+    """Return the KeyValue that a tombstone stores: the key alone."""
+    return b"\x0a" + encode_varint(len(key)) + key
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        octet = data[at]
+        at += 1
+        number |= (octet & 127) << shift
+        if octet < 128:
+            return number, at
+        shift += 7
+
+
+def key_of(record: bytes) -> bytes:
+    """Return the user key of a record; empty for etcd's bump record, which has none."""
+    if record[:1] != b"\x0a":
+        return b""
+    size, at = _varint(record, 1)
+    return record[at : at + size]
+
+
+def lease_of(record: bytes) -> int:
+    """Return the lease a record is attached to; 0: none."""
+    at = 0
+    while at < len(record):
+        tag, at = _varint(record, at)
+        if tag & 7 == 2:
+            size, at = _varint(record, at)
+            at += size
+        else:
+            number, at = _varint(record, at)
+            if tag == 6 << 3:
+                return number
+    return 0

@@ -1,0 +1,101 @@
+"""Physical compaction: what lies at or before a revision and no view can see is deleted.
+
+Rows go in revision order, so that a tombstone is never deleted before the versions it hides:
+a crash between two steps leaves a store in which every allowed view is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import lmdb
+
+from etcdtw.storage.state_codec import (
+    DEAD,
+    LIVE,
+    META,
+    META_FINISHED,
+    TABLE_HISTORY,
+    TABLE_KEY,
+    encode_version,
+    key_of,
+    parse_revision_key,
+    parse_version,
+    revision_key,
+    stored_key,
+)
+from etcdtw.storage.state_tables import Tables
+
+STEP_ROWS_MAX: Final = 1000  # rows looked at, and so at most deleted, in one transaction
+
+
+def compact(
+    tables: Tables, revision: int, grow: Callable[[], None]
+) -> Iterator[tuple[Any, ...] | None]:
+    """Yield after each bounded step; the last yields ``("compacted", revision)``.
+
+    The rule: a row with main <= ``revision`` goes unless it is its key's newest one there and no
+    tombstone; a tombstone at exactly ``revision`` stays until the next compaction.
+    """
+    position: bytes | None = revision_key(0, 0)
+    while position is not None:
+        try:
+            with tables.env.begin(write=True) as txn:
+                behind = _step(tables, txn, position, revision)
+                if behind is None:
+                    txn.put(META_FINISHED, revision_key(revision, 0), db=tables.handles[META])
+        except lmdb.MapFullError:
+            grow()
+            continue
+        position = behind
+        yield None
+    yield ("compacted", revision)
+
+
+def _step(tables: Tables, txn: Any, position: bytes, revision: int) -> bytes | None:
+    """Treat up to `STEP_ROWS_MAX` rows from ``position``; return where to go on, None at the end."""
+    history = tables.handles[TABLE_HISTORY]
+    cursor = txn.cursor(tables.handles[TABLE_KEY])
+    versions = txn.cursor(history)
+    doomed: list[tuple[bytes, bytes, bytes]] = []
+    behind: bytes | None = None
+    looked = 0
+    if not cursor.set_range(position):
+        return None
+    for stored, record in cursor.iternext():
+        main, sub, is_tombstone = parse_revision_key(stored)
+        if main > revision:
+            break
+        if looked == STEP_ROWS_MAX:
+            behind = stored
+            break
+        looked += 1
+        if is_tombstone and main == revision:
+            continue
+        name = stored_key(key_of(record)) if record else b""
+        if not name:
+            continue  # etcd's bump record belongs to no key
+        newest = newest_version(versions, name, revision)
+        if is_tombstone or newest is None or newest[:2] != (main, sub):
+            doomed.append((stored, name, encode_version(main, sub, DEAD if is_tombstone else LIVE)))
+    for stored, name, version in doomed:
+        txn.delete(stored, db=tables.handles[TABLE_KEY])
+        txn.delete(name, version, db=history)
+    return behind
+
+
+def newest_version(versions: Any, name: bytes, revision: int) -> tuple[int, int, bool] | None:
+    """Return a stored key's newest (main, sub, is_tombstone) up to main ``revision``.
+
+    ``versions`` is a cursor of ``history``.  LMDB's "range" finds the first version at or
+    behind the bound; the one before it is the answer.
+    """
+    if not name:
+        return None  # etcd's bump record belongs to no key
+    if versions.set_range_dup(name, encode_version(revision + 1, 0, LIVE)):
+        if not versions.prev_dup():
+            return None
+    elif not (versions.set_key(name) and versions.last_dup()):
+        return None
+    return parse_version(versions.value())

@@ -1,0 +1,65 @@
+"""The seam to the process that owns the write side of `state/`, and the writer within a process.
+
+A message is a tuple whose first item is one of the constants here; an answer likewise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from etcdtw.storage.state_tables import Tables
+from etcdtw.storage.state_worker import StateWorker
+
+Message = tuple[Any, ...]
+
+
+class StateWriter(Protocol):
+    """Carries messages to the writer, in order, and its answers back to the reactor's thread."""
+
+    def start(self, receive: Callable[[Message], None]) -> None: ...
+
+    def send(self, message: Message) -> None:
+        """Take a message; its content may change as soon as this returns."""
+        ...
+
+    def close(self) -> None:
+        """Let the writer finish what it has and end; no answer arrives afterwards."""
+        ...
+
+
+class InlineStateWriter:
+    """Does the writer's work at once, in the caller's process.  For tests and small tools.
+
+    ``is_held`` keeps messages until `release`, so that a test decides when they are durable.
+    """
+
+    def __init__(self, tables: Tables, map_size: int) -> None:
+        self._worker = StateWorker(tables, map_size, self._answer)
+        self._receive: Callable[[Message], None] | None = None
+        self._held: list[Message] = []
+        self.is_held = False
+
+    def start(self, receive: Callable[[Message], None]) -> None:
+        self._receive = receive
+
+    def send(self, message: Message) -> None:
+        if message[0] == "changes":
+            message = ("changes", list(message[1]))
+        self._held.append(message)
+        if not self.is_held:
+            self.release()
+
+    def release(self) -> None:
+        """Do what was held back, and all background work that follows from it."""
+        while self._held:
+            self._worker.receive(self._held.pop(0))
+            while self._worker.has_work():
+                self._worker.work()
+
+    def close(self) -> None:
+        self._receive = None
+
+    def _answer(self, message: Message) -> None:
+        if self._receive is not None:
+            self._receive(message)

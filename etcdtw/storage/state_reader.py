@@ -1,0 +1,300 @@
+"""The read side of `state/`: durable rows, through one read transaction kept between commits.
+
+Knows no overlay.  The transaction is renewed when the writer confirmed a commit, so it never
+pins pages for longer than one generation lives.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from itertools import islice
+from typing import Any, Final
+
+import lmdb
+
+from etcdtw.storage.directory import DATA_FILE
+from etcdtw.storage.state_codec import (
+    KEY_SIZE_MAX,
+    REFERENCE_SIZE,
+    ROW_HAS_LONG,
+    TABLE_ATTACHED,
+    TABLE_CURRENT,
+    TABLE_HISTORY,
+    TABLE_KEY,
+    TABLE_PRIVATE,
+    encode_frame,
+    encode_u64,
+    key_of,
+    parse_reference,
+    parse_revision_key,
+    parse_version,
+    record_of,
+    revision_key,
+    stored_key,
+)
+from etcdtw.storage.state_compaction import newest_version
+from etcdtw.storage.state_tables import Tables
+
+CHUNK_FIRST: Final = 16  # rows read before the first look at where the range ends
+CHUNK_MAX: Final = 1024
+
+Row = tuple[bytes, bytes]
+
+
+class StateReader:
+    """Durable state as of the last `renew`."""
+
+    def __init__(self, tables: Tables, lock_fd: int = -1) -> None:
+        self._tables = tables
+        self._lock_fd = lock_fd
+        self._env = tables.env
+        self._txn: Any = None
+        self.has_long = False
+        self.renew()
+
+    def renew(self) -> None:
+        """See everything that is durable now."""
+        self.release()
+        try:
+            self._txn = self._env.begin()
+        except lmdb.MapResizedError:
+            self._env.set_mapsize(0)  # the writer grew the map; take its size
+            self._txn = self._env.begin()
+        handles = self._tables.handles
+        self._key_db = handles[TABLE_KEY]
+        self._current_db = handles[TABLE_CURRENT]
+        self._current: Any = self._txn.cursor(self._current_db)
+        self._history: Any = self._txn.cursor(handles[TABLE_HISTORY])
+        self._key: Any = self._txn.cursor(self._key_db)
+        self.has_long = self._txn.get(ROW_HAS_LONG, db=handles[TABLE_PRIVATE]) is not None
+
+    def release(self) -> None:
+        """End the transaction; only `renew` may follow."""
+        if self._txn is not None:
+            self._txn.abort()
+            self._txn = None
+
+    # The current view.
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the record of a live key."""
+        value = self._txn.get(
+            key if len(key) <= KEY_SIZE_MAX else stored_key(key), None, self._current_db
+        )
+        if value is None:
+            return None
+        if value[0] == 0:
+            return self._referenced(value)
+        return record_of(value)
+
+    def rows(self, start: bytes, end: bytes | None, limit: int) -> tuple[list[Row], bytes | None]:
+        """Return up to ``limit`` (user key, frame) in ``[start, end)``, and where to go on.
+
+        The second is None when nothing is left.  With long keys around the list may exceed
+        ``limit`` by those that share a prefix, and may be empty though more follow.
+        """
+        rows, bound = self._cut(start, end, limit)
+        if self.has_long:
+            return self._expand(rows, start, end), bound
+        if REFERENCE_SIZE in map(len, map(_value_of, rows)):
+            rows = [(key, self._framed(value)) for key, value in rows]
+        return rows, bound
+
+    def keys(self, start: bytes, end: bytes | None, limit: int) -> tuple[list[bytes], bytes | None]:
+        """Return up to ``limit`` live user keys in ``[start, end)``, and where to go on."""
+        if self.has_long or len(start) > KEY_SIZE_MAX:
+            rows, bound = self.rows(start, end, limit)
+            return [key for key, _ in rows], bound
+        cursor = self._current
+        if not cursor.set_range(start):
+            return [], None
+        found: list[bytes] = []
+        iterator = cursor.iternext(True, False)
+        chunk = CHUNK_FIRST
+        while len(found) < limit:
+            chunk = min(chunk, limit - len(found))
+            more = list(islice(iterator, chunk))
+            found += more
+            if end is not None and more and more[-1] >= end:
+                del found[bisect_left(found, end) :]
+                return found, None
+            if len(more) < chunk:
+                return found, None
+            chunk = min(chunk * 4, CHUNK_MAX)
+        return found, _behind(found[-1])
+
+    def _cut(self, start: bytes, end: bytes | None, limit: int) -> tuple[list[Row], bytes | None]:
+        """Return stored rows from ``start`` to ``end`` or the limit; whole groups of long keys.
+
+        Rows of long keys sort by their first 480 octets, so a group on either edge of the range
+        is returned whole; `_expand` cuts it.
+        """
+        cursor = self._current
+        if not cursor.set_range(start[:KEY_SIZE_MAX]):
+            return [], None
+        rows: list[Row] = []
+        iterator = cursor.iternext()
+        chunk = CHUNK_FIRST
+        is_plain = not self.has_long or (end is not None and len(end) <= KEY_SIZE_MAX)
+        if len(start) > KEY_SIZE_MAX and cursor.key() < start and not self.has_long:
+            next(iterator)
+        while len(rows) < limit:
+            chunk = min(chunk, limit - len(rows))
+            more = list(islice(iterator, chunk))
+            rows += more
+            if end is not None and more:
+                if is_plain and more[-1][0] >= end:
+                    del rows[bisect_left(rows, (end,)) :]
+                    return rows, None
+                if not is_plain and more[-1][0][:KEY_SIZE_MAX] > end:
+                    return rows, None
+            if len(more) < chunk:
+                return rows, None
+            chunk = min(chunk * 4, CHUNK_MAX)
+        if len(rows[-1][0]) > KEY_SIZE_MAX:
+            prefix = rows[-1][0][:KEY_SIZE_MAX]
+            for row in iterator:
+                if row[0][:KEY_SIZE_MAX] != prefix:
+                    break
+                rows.append(row)
+        return rows, _behind(rows[-1][0])
+
+    def _expand(self, rows: list[Row], start: bytes, end: bytes | None) -> list[Row]:
+        """Name rows by their user keys, in the order of those, within ``[start, end)``."""
+        framed = [(key, self._framed(value)) for key, value in rows]
+        named = [
+            (key if len(key) <= KEY_SIZE_MAX else key_of(record_of(frame)), frame)
+            for key, frame in framed
+        ]
+        named.sort()
+        return [row for row in named if row[0] >= start and (end is None or row[0] < end)]
+
+    def _framed(self, value: bytes) -> bytes:
+        if len(value) == REFERENCE_SIZE and value[0] == 0:
+            return encode_frame(self._referenced(value))
+        return value
+
+    def _referenced(self, reference: bytes) -> bytes:
+        record: bytes = self._txn.get(parse_reference(reference), None, self._key_db)
+        return record
+
+    # Older views.
+
+    def version_at(self, key: bytes, revision: int) -> tuple[int, int, bool] | None:
+        """Return the newest (main, sub, is_tombstone) of ``key`` up to main ``revision``."""
+        return newest_version(self._history, stored_key(key), revision)
+
+    def get_at(self, key: bytes, revision: int) -> bytes | None:
+        """Return the record of ``key`` as of main revision ``revision``."""
+        version = self.version_at(key, revision)
+        if version is None or version[2]:
+            return None
+        return self.record(version[0], version[1])
+
+    def record(self, main: int, sub: int) -> bytes | None:
+        """Return the record put at a revision."""
+        record: bytes | None = self._txn.get(revision_key(main, sub), None, self._key_db)
+        return record
+
+    def known_keys(
+        self, start: bytes, end: bytes | None, limit: int
+    ) -> tuple[list[bytes], bytes | None]:
+        """Return up to ``limit`` user keys with any version, dead ones too, and where to go on."""
+        cursor = self._history
+        if not cursor.set_range(start[:KEY_SIZE_MAX]):
+            return [], None
+        names: list[bytes] = []
+        bound = None
+        for name in cursor.iternext_nodup(True, False):
+            if end is not None and name[:KEY_SIZE_MAX] >= end:
+                break
+            if len(names) >= limit and not _is_same_group(name, names[-1]):
+                bound = _behind(names[-1])
+                break
+            names.append(name)
+        keys = [name if len(name) <= KEY_SIZE_MAX else self._long_name(name) for name in names]
+        keys.sort()
+        return [key for key in keys if key >= start and (end is None or key < end)], bound
+
+    def _long_name(self, name: bytes) -> bytes:
+        """Return the user key behind a hashed name: every version's record holds it."""
+        self._history.set_key(name)
+        main, sub, is_tombstone = parse_version(self._history.value())
+        record = self._txn.get(revision_key(main, sub, is_tombstone), None, self._key_db)
+        return key_of(record)
+
+    # Revision order.
+
+    def changes(self, first: int, last: int, limit: int) -> list[tuple[int, int, bool, bytes]]:
+        """Return (main, sub, is_tombstone, record) of main revisions ``first..last``.
+
+        Stops at the end of the main revision in which ``limit`` is reached.
+        """
+        found: list[tuple[int, int, bool, bytes]] = []
+        cursor = self._key
+        if not cursor.set_range(encode_u64(first)):
+            return found
+        for stored, record in cursor.iternext():
+            main, sub, is_tombstone = parse_revision_key(stored)
+            if main > last or (len(found) >= limit and found[-1][0] != main):
+                break
+            found.append((main, sub, is_tombstone, record))
+        return found
+
+    # The small buckets and the attachments.
+
+    def bucket_get(self, bucket: bytes, key: bytes) -> bytes | None:
+        value: bytes | None = self._txn.get(key, None, self._tables.handles[bucket])
+        return value
+
+    def bucket_items(self, bucket: bytes) -> list[Row]:
+        return list(self._txn.cursor(self._tables.handles[bucket]))
+
+    def attached(self, lease_id: int) -> list[bytes]:
+        """Return the keys attached to a lease, in no order."""
+        cursor = self._txn.cursor(self._tables.handles[TABLE_ATTACHED])
+        prefix = encode_u64(lease_id)
+        found: list[bytes] = []
+        if cursor.set_range(prefix):
+            for name, key in cursor.iternext():
+                if name[:8] != prefix:
+                    break
+                found.append(key or name[8:])
+        return found
+
+    def close(self) -> None:
+        """Let go of the files and of the directory's lock."""
+        self.release()
+        self._env.close()
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def size_allocated(self) -> int:
+        """Return the octets of the file."""
+        return os.stat(os.path.join(self._env.path(), DATA_FILE)).st_size
+
+    def size_in_use(self) -> int:
+        """Return the octets of the pages that the databases use."""
+        total = 0
+        for handle in self._tables.handles.values():
+            stat = self._txn.stat(handle)
+            total += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return int(total * stat["psize"])
+
+
+def _value_of(row: Row) -> bytes:
+    return row[1]
+
+
+def _behind(name: bytes) -> bytes | None:
+    """Return the first user key behind a stored name, and behind all of its group if long."""
+    if len(name) <= KEY_SIZE_MAX:
+        return name + b"\0"
+    prefix = name[:KEY_SIZE_MAX].rstrip(b"\xff")
+    return prefix[:-1] + bytes((prefix[-1] + 1,)) if prefix else None
+
+
+def _is_same_group(name: bytes, other: bytes) -> bool:
+    return len(name) > KEY_SIZE_MAX and name[:KEY_SIZE_MAX] == other[:KEY_SIZE_MAX]

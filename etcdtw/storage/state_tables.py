@@ -1,0 +1,190 @@
+"""The write side of `state/`: named databases, one generation as one transaction.
+
+Runs in the writer process, and within a test's own.  Knows no sockets and no overlay.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import lmdb
+
+from etcdtw.storage.state_codec import (
+    BUCKETS,
+    DEAD,
+    FORMAT,
+    LIVE,
+    META,
+    META_INDEX,
+    META_TERM,
+    RECORD_INLINE_MAX,
+    ROW_FORMAT,
+    ROW_HAS_LONG,
+    ROW_REVISION,
+    TABLE_ATTACHED,
+    TABLE_CURRENT,
+    TABLE_FENCES,
+    TABLE_HISTORY,
+    TABLE_KEY,
+    TABLE_PRIVATE,
+    attached_key,
+    encode_frame,
+    encode_reference,
+    encode_tombstone,
+    encode_u64,
+    encode_version,
+    revision_key,
+    stored_key,
+)
+
+DATABASES_MAX: Final = 32
+MAP_SIZE_MAX: Final = 1 << 42
+
+Change = tuple[int, int, bytes, bytes | None]
+
+
+class Tables:
+    """The databases of one open environment.  ``handles`` maps names to LMDB's handles."""
+
+    def __init__(self, env: lmdb.Environment, is_new: bool = False) -> None:
+        """Open the databases; ``is_new`` creates what is missing, with the format marker."""
+        self.env = env
+        self.handles: dict[bytes, Any] = {}
+        for name in (*BUCKETS, TABLE_KEY, TABLE_CURRENT, TABLE_ATTACHED, TABLE_FENCES):
+            self.handles[name] = env.open_db(name, create=is_new)
+        self.handles[TABLE_HISTORY] = env.open_db(
+            TABLE_HISTORY, create=is_new, dupsort=True, dupfixed=True
+        )
+        self.handles[TABLE_PRIVATE] = env.open_db(TABLE_PRIVATE, create=is_new)
+        if is_new:
+            with env.begin(write=True) as txn:
+                txn.put(ROW_FORMAT, FORMAT, db=self.handles[TABLE_PRIVATE])
+
+
+class Batch:
+    """What a generation's commit carries beside its changes.  Plain values: it is marshalled."""
+
+    __slots__ = ("attached", "buckets", "fences", "has_long", "index", "revision", "term")
+
+    def __init__(
+        self,
+        buckets: list[tuple[bytes, bytes, bytes | None]],
+        attached: list[tuple[int, bytes, bool]],
+        fences: list[tuple[bytes, int]],
+        has_long: bool,
+        index: int,
+        term: int,
+        revision: int,
+    ) -> None:
+        self.buckets = buckets
+        self.attached = attached
+        self.fences = fences
+        self.has_long = has_long
+        self.index = index
+        self.term = term
+        self.revision = revision
+
+    def as_tuple(self) -> tuple[object, ...]:
+        return (
+            self.buckets,
+            self.attached,
+            self.fences,
+            self.has_long,
+            self.index,
+            self.term,
+            self.revision,
+        )
+
+
+class StateCommitter:
+    """Collects the changes of a generation and commits them.  One per writer."""
+
+    def __init__(self, tables: Tables, map_size: int) -> None:
+        self._tables = tables
+        self._map_size = map_size
+        self._changes: list[Change] = []
+
+    def add(self, changes: list[Change]) -> None:
+        """Take the next changes of the generation, in revision order."""
+        self._changes.extend(changes)
+
+    def commit(self, batch: Batch) -> None:
+        """Make the collected changes and ``batch`` durable in one transaction.
+
+        Raises `lmdb.Error` or `OSError`; nothing of the generation is then stored, and the
+        process must end.
+        """
+        while True:
+            try:
+                with self._tables.env.begin(write=True) as txn:
+                    self._write_changes(txn)
+                    self._write_batch(txn, batch)
+                break
+            except lmdb.MapFullError:
+                self.grow()
+        self._changes = []
+
+    def grow(self) -> None:
+        """Double the map; no transaction is open in this process."""
+        self._map_size *= 2
+        if self._map_size > MAP_SIZE_MAX:
+            raise lmdb.MapFullError("the map cannot grow further")
+        self._tables.env.set_mapsize(self._map_size)
+
+    def _write_changes(self, txn: Any) -> None:
+        changes = self._changes
+        if not changes:
+            return
+        handles = self._tables.handles
+        rows = [
+            (revision_key(main, sub), record)
+            if record is not None
+            else (revision_key(main, sub, True), encode_tombstone(key))
+            for main, sub, key, record in changes
+        ]
+        _, added = txn.cursor(handles[TABLE_KEY]).putmulti(rows, append=True)
+        if added != len(rows):
+            raise lmdb.CorruptedError("a revision is stored already, or out of order")
+        history = [
+            (stored_key(key), encode_version(main, sub, DEAD if record is None else LIVE))
+            for main, sub, key, record in changes
+        ]
+        history.sort()
+        txn.cursor(handles[TABLE_HISTORY]).putmulti(history)
+        newest = {stored_key(change[2]): change for change in changes}
+        puts: list[tuple[bytes, bytes]] = []
+        current = handles[TABLE_CURRENT]
+        for name in sorted(newest):
+            main, sub, _, record = newest[name]
+            if record is None:
+                txn.delete(name, db=current)
+            elif len(record) > RECORD_INLINE_MAX:
+                puts.append((name, encode_reference(main, sub)))
+            else:
+                puts.append((name, encode_frame(record)))
+        txn.cursor(current).putmulti(puts)
+
+    def _write_batch(self, txn: Any, batch: Batch) -> None:
+        handles = self._tables.handles
+        for bucket, key, value in batch.buckets:
+            if value is None:
+                txn.delete(key, db=handles[bucket])
+            else:
+                txn.put(key, value, db=handles[bucket])
+        attached = handles[TABLE_ATTACHED]
+        for lease_id, key, is_attached in batch.attached:
+            name = attached_key(lease_id, key)
+            if not is_attached:
+                txn.delete(name, db=attached)
+            else:
+                txn.put(name, b"" if name[8:] == key else key, db=attached)
+        fences = handles[TABLE_FENCES]
+        for start, count in batch.fences:
+            txn.put(b"f" + start, encode_u64(count), db=fences)
+        private = handles[TABLE_PRIVATE]
+        txn.put(ROW_REVISION, encode_u64(batch.revision), db=private)
+        if batch.has_long:
+            txn.put(ROW_HAS_LONG, b"\x01", db=private)
+        if batch.index:
+            txn.put(META_INDEX, encode_u64(batch.index), db=handles[META])
+            txn.put(META_TERM, encode_u64(batch.term), db=handles[META])

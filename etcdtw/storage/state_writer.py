@@ -1,0 +1,117 @@
+"""The writer process of `state/`: ``python -m etcdtw.storage.state_writer PATH MAP_SIZE FD``.
+
+Reads messages from the socket FD and answers on it.  It owns the write side alone, ends when
+the member ends (end of file), and ends with a reason when a commit fails.  Imports little, so
+that it stays small.
+
+    frame := size:u32 payload     (big-endian; the payload is a marshalled tuple)
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+from struct import Struct
+from typing import Any, Final
+
+import lmdb
+
+from etcdtw.storage.directory import DataDirError, open_environment
+from etcdtw.storage.state_codec import StateCorruptionError
+from etcdtw.storage.state_tables import DATABASES_MAX, Tables
+from etcdtw.storage.state_worker import FAILED, READY, StateWorker
+
+SIZE: Final = Struct(">I")
+WORK_PAUSE_S: Final = 0.002  # between two steps of background work: commits go first
+RECEIVE_SIZE: Final = 1 << 20
+EXIT_COMMIT_FAILED: Final = 70
+
+
+def encode_message(message: tuple[Any, ...]) -> bytes:
+    """Return a message as one frame."""
+    payload = marshal.dumps(message)
+    return SIZE.pack(len(payload)) + payload
+
+
+class MessageReader:
+    """Cuts a byte stream into messages."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._have = 0
+        self._need = SIZE.size
+
+    def feed(self, data: bytes) -> list[tuple[Any, ...]]:
+        """Take octets and return every message they complete, in order.
+
+        Parts are joined only when a message is whole, so that large ones cost no more.
+        """
+        self._parts.append(data)
+        self._have += len(data)
+        if self._have < self._need:
+            return []
+        buffer = b"".join(self._parts)
+        messages: list[tuple[Any, ...]] = []
+        at = 0
+        self._need = SIZE.size
+        while len(buffer) - at >= SIZE.size:
+            size = SIZE.unpack_from(buffer, at)[0]
+            if len(buffer) - at - SIZE.size < size:
+                self._need = SIZE.size + size
+                break
+            at += SIZE.size
+            messages.append(marshal.loads(memoryview(buffer)[at : at + size]))  # noqa: S302
+            at += size
+        self._parts = [buffer[at:]]
+        self._have = len(buffer) - at
+        return messages
+
+
+def serve(connection: socket.socket, worker: StateWorker) -> None:
+    """Treat messages until the other side is gone; work in the background in between."""
+    reader = MessageReader()
+    while True:
+        timeout_s = WORK_PAUSE_S if worker.has_work() else None
+        readable, _, _ = select.select([connection], [], [], timeout_s)
+        if readable:
+            data = connection.recv(RECEIVE_SIZE)
+            if not data:
+                return
+            for message in reader.feed(data):
+                worker.receive(message)
+        elif worker.has_work():
+            worker.work()
+
+
+def main(arguments: list[str]) -> int:
+    """Open the environment, say so, serve.  Returns the exit status."""
+    path, map_size, fd = Path(arguments[0]), int(arguments[1]), int(arguments[2])
+    # The terminal's and systemd's signals go to the whole group; the member decides for both.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    connection = socket.socket(fileno=fd)
+    connection.setblocking(True)
+
+    def answer(message: tuple[Any, ...]) -> None:
+        connection.sendall(encode_message(message))
+
+    try:
+        tables = Tables(open_environment(path, map_size, DATABASES_MAX))
+        answer((READY, os.getpid()))
+        serve(connection, StateWorker(tables, map_size, answer))
+        tables.env.close()
+    except (BrokenPipeError, ConnectionResetError):
+        return 0  # the member is gone
+    except (lmdb.Error, OSError, DataDirError, StateCorruptionError) as error:
+        answer((FAILED, f"state commit failed: {error}"))
+        return EXIT_COMMIT_FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    os._exit(main(sys.argv[1:]))
