@@ -17,9 +17,26 @@ class PlainRequest:
     ``on_end`` is called once if the client goes before the answer.
     """
 
-    __slots__ = ("_chunks", "_register", "_size", "fields", "intake", "on_end", "stream_id")
+    __slots__ = (
+        "_chunks",
+        "_open",
+        "_register",
+        "_size",
+        "fields",
+        "intake",
+        "on_end",
+        "stream_id",
+    )
 
-    def __init__(self, register: CallRegister, stream_id: int, intake: Intake) -> None:
+    def __init__(
+        self,
+        register: CallRegister,
+        open_requests: dict[int, PlainRequest],
+        stream_id: int,
+        intake: Intake,
+    ) -> None:
+        self._open = open_requests
+        open_requests[stream_id] = self
         self._register: CallRegister | None = register
         self._chunks: list[bytes] = []
         self._size = 0
@@ -51,6 +68,7 @@ class PlainRequest:
         if register is None:
             return
         self._register = None
+        self._open.pop(self.stream_id, None)
         connection = register.connection
         head = ((b":status", b"%d" % status), *fields)
         connection.send_headers(self.stream_id, head, not body)

@@ -170,7 +170,7 @@ class CallServer:
         if not isinstance(intake, Intake):
             intake = self._resolve(headers)
         if not intake.is_grpc and self._on_plain is not None:
-            self._plain[stream_id] = PlainRequest(self._register, stream_id, intake)
+            PlainRequest(self._register, self._plain, stream_id, intake)
         elif intake.method is None:
             refusal = intake.refusal or not_grpc(intake.value(b"content-type") or b"")
             self._refuse(stream_id, refusal, end_stream)
@@ -219,7 +219,6 @@ class CallServer:
         if request is None:
             return  # an ended call; the octets were counted by the http2 core
         if not request.collect(data):
-            del self._plain[stream_id]
             request.respond(413, (), b"", is_remote_open=not end_stream)
         elif end_stream:
             assert self._on_plain is not None

@@ -92,7 +92,7 @@ class CallRegister:
                 if on_end is not None:
                     on_end()
         following = min((call.expires_ms for call in self.calls.values()), default=NEVER_MS)
-        self.next_deadline_ms = max(following, now_ms + SWEEP_MS)
+        self.next_deadline_ms = min(max(following, now_ms + SWEEP_MS), NEVER_MS)
 
     def cancel_all(self) -> None:
         """End every call without a word to the client: it is gone."""

@@ -31,7 +31,12 @@ from etcdtw.grpc.stats import ServerStats
 from etcdtw.http2.connection import Connection
 from etcdtw.http2.limits import Limits
 from etcdtw.transport.flusher import Flusher
-from etcdtw.transport.grpc_channel import UNREAD_OCTETS_MAX, ChannelTransport, GrpcChannel, KeepAlive
+from etcdtw.transport.grpc_channel import (
+    UNREAD_OCTETS_MAX,
+    ChannelTransport,
+    GrpcChannel,
+    KeepAlive,
+)
 from etcdtw.transport.http1 import BoundedChannel, HttpSite
 from etcdtw.transport.http2_routes import StreamChannel
 from etcdtw.transport.sniffing import HTTP1, HTTP2, UNDECIDED, sniff

@@ -27,7 +27,7 @@ class StreamChannel:
     def __init__(self, site: HttpSite, transport: ITCPTransport, plain: PlainRequest) -> None:
         self.site = site
         self.factory = site
-        self._transport = transport
+        self.transport = transport  # requests look for it
         self._plain = plain
         self._status = 500
         self._fields: list[tuple[bytes, bytes]] = []
@@ -82,13 +82,13 @@ class StreamChannel:
             self._plain.respond(413, (), b"")
 
     def isSecure(self) -> bool:  # noqa: N802
-        return hasattr(self._transport, "getPeerCertificate")
+        return hasattr(self.transport, "getPeerCertificate")
 
     def getPeer(self) -> IAddress:
-        return self._transport.getPeer()
+        return self.transport.getPeer()
 
     def getHost(self) -> IAddress:
-        return self._transport.getHost()
+        return self.transport.getHost()
 
     def registerProducer(self, producer: object, streaming: bool) -> None:
         raise AssertionError("HTTP/2 routes answer whole")

@@ -32,11 +32,11 @@ def sniff(data: bytes) -> int:
     head = data[:_PREFACE_TELLS]
     if PREFACE.startswith(head):
         return HTTP2 if len(head) == _PREFACE_TELLS else UNDECIDED
-    # Servers should forgive empty lines before a request (RFC 9112 section 2.2).
-    line = data.lstrip(b"\r\n")[: _METHOD_SIZE_MAX + 1]
-    method, space, _ = line.partition(b" ")
-    if len(data) - len(line) > 2 or not _TOKEN.issuperset(method) or len(method) > _METHOD_SIZE_MAX:
-        return UNKNOWN
+    # Servers should forgive an empty line before a request (RFC 9112 section 2.2).
+    line = data[2:] if data[:2] == b"\r\n" else data
+    method, space, _ = line[: _METHOD_SIZE_MAX + 1].partition(b" ")
+    if len(method) > _METHOD_SIZE_MAX or not _TOKEN.issuperset(method):
+        return UNDECIDED if data == b"\r" else UNKNOWN
     if not space:
         return UNDECIDED
     return HTTP1 if method else UNKNOWN

@@ -12,6 +12,7 @@ import sys
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
@@ -100,7 +101,7 @@ async def serve(arguments: list[str]) -> None:
         policy = TlsPolicy(
             TlsFiles(cert_file=arguments[1], key_file=arguments[2], trusted_ca_file=ca)
         )
-    clock: IReactorTime = reactor  # type: ignore[assignment]
+    clock: IReactorTime = reactor
     port = ClientPort(
         clock,
         Echo(clock).methods(),
@@ -109,14 +110,18 @@ async def serve(arguments: list[str]) -> None:
         site=build_site(clock),
         is_tls=url.is_tls,
     )
-    await listen_all(reactor, [url], port, policy)  # type: ignore[arg-type]
+    await listen_all(reactor, [url], port, policy)
     print("ready", flush=True)
 
 
+def failed(failure: Failure) -> None:
+    print(failure, file=sys.stderr)
+    installed_reactor.stop()
+
+
 def main() -> None:
-    started = Deferred.fromCoroutine(serve(sys.argv[1:]))
-    started.addErrback(lambda failure: (print(failure, file=sys.stderr), installed_reactor.stop()))  # type: ignore[attr-defined]
-    installed_reactor.run()  # type: ignore[attr-defined]
+    Deferred.fromCoroutine(serve(sys.argv[1:])).addErrback(failed)
+    installed_reactor.run()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,61 @@
+"""Length-prefixed messages: any chunking, every refusal."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, UNIMPLEMENTED, StatusError
+from etcdtw.grpc.message import MessageReader, frame_message
+
+
+@given(st.lists(st.binary(max_size=40)), st.integers(1, 17))
+def test_messages_survive_any_chunking(messages: list[bytes], step: int) -> None:
+    wire = b"".join(map(frame_message, messages))
+    reader = MessageReader(100)
+    found = []
+    for start in range(0, len(wire), step):
+        found += reader.feed(wire[start : start + step])
+    assert found == messages
+    assert reader.is_between_messages
+
+
+def test_a_reader_knows_that_a_message_is_unfinished() -> None:
+    reader = MessageReader(100)
+    assert reader.feed(b"\0\0") == []
+    assert not reader.is_between_messages
+    assert reader.feed(b"\0\0\2a") == []
+    assert not reader.is_between_messages
+    assert reader.feed(b"b") == [b"ab"]
+    assert reader.is_between_messages
+
+
+def test_the_largest_message_passes_and_one_octet_more_is_refused_by_its_prefix() -> None:
+    assert MessageReader(10).feed(frame_message(b"x" * 10)) == [b"x" * 10]
+    with pytest.raises(StatusError) as caught:
+        MessageReader(10).feed(frame_message(b"x" * 11)[:5])
+    assert caught.value.code == RESOURCE_EXHAUSTED
+    assert caught.value.message == "grpc: received message larger than max (11 vs. 10)"
+
+
+@pytest.mark.parametrize(
+    ("flag", "encoding", "code", "text"),
+    [
+        (1, b"", INTERNAL, "grpc: compressed flag set with identity or empty encoding"),
+        (1, b"identity", INTERNAL, "grpc: compressed flag set with identity or empty encoding"),
+        (
+            1,
+            b"gzip",
+            UNIMPLEMENTED,
+            'grpc: Decompressor is not installed for grpc-encoding "gzip"',
+        ),
+        (2, b"", INTERNAL, "grpc: received unexpected payload format 2"),
+    ],
+)
+def test_a_flag_other_than_plain_is_refused_as_grpc_go_does(
+    flag: int, encoding: bytes, code: int, text: str
+) -> None:
+    with pytest.raises(StatusError) as caught:
+        MessageReader(10, encoding).feed(bytes([flag, 0, 0, 0, 1]))
+    assert (caught.value.code, caught.value.message) == (code, text)
