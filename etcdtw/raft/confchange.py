@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from google.protobuf.message import DecodeError
+
 from etcdtw.raft.entry import (
     ENTRY_CONF_CHANGE,
     ENTRY_CONF_CHANGE_V2,
@@ -79,13 +81,23 @@ def encode_conf_change(change: ConfChange) -> bytes:
 
 
 def decode_conf_change(entry: Entry) -> ConfChange:
-    """Return the change in ``entry``, which must be of one of the two conf change types."""
+    """Return the change in ``entry``, which must be of one of the two conf change types.
+
+    Raises `ConfChangeError` when its octets are not a change.
+    """
+    assert entry.type in (ENTRY_CONF_CHANGE, ENTRY_CONF_CHANGE_V2), "not a conf change entry"
+    try:
+        return _decode(entry)
+    except DecodeError as error:
+        raise ConfChangeError(f"malformed conf change at index {entry.index}") from error
+
+
+def _decode(entry: Entry) -> ConfChange:
     if entry.type == ENTRY_CONF_CHANGE:
         v1 = raftpb.ConfChange.FromString(entry.data)
         return ConfChange(
             ((int(v1.type), v1.node_id),), TRANSITION_AUTO, v1.context, ENTRY_CONF_CHANGE, v1.id
         )
-    assert entry.type == ENTRY_CONF_CHANGE_V2, "not a conf change entry"
     v2 = raftpb.ConfChangeV2.FromString(entry.data)
     changes = tuple([(int(single.type), single.node_id) for single in v2.changes])
     return ConfChange(changes, int(v2.transition), v2.context)

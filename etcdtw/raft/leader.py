@@ -8,7 +8,7 @@ from __future__ import annotations
 from etcdtw.raft import replication
 from etcdtw.raft.confchange import LEAVE_JOINT, decode_conf_change
 from etcdtw.raft.entry import ENTRY_NORMAL, Entry
-from etcdtw.raft.errors import ProposalDroppedError
+from etcdtw.raft.errors import ConfChangeError, ProposalDroppedError
 from etcdtw.raft.message import (
     MSG_APP_RESP,
     MSG_BEAT,
@@ -29,6 +29,7 @@ from etcdtw.raft.progress import (
     PROGRESS_SNAPSHOT,
     Progress,
 )
+from etcdtw.raft.read_only import PENDING_READS_MAX
 from etcdtw.raft.state import ROLE_LEADER, RaftState, become_follower, become_leader
 
 
@@ -117,7 +118,10 @@ def _may_change(state: RaftState, entry: Entry) -> bool:
         return True
     if state.pending_conf_index > state.log.applied_index:
         return False  # another change may still be on its way
-    leaves = not decode_conf_change(entry).changes
+    try:
+        leaves = not decode_conf_change(entry).changes
+    except ConfChangeError:
+        return False
     return leaves == state.membership.config.is_joint()
 
 
@@ -150,6 +154,8 @@ def _check_quorum(state: RaftState) -> None:
 def _read_index(state: RaftState, m: Message) -> None:
     # Before its first commit a leader does not know what its predecessors committed;
     # serving then is a stale read, with one voter as well as with many.
+    if len(state.read_only) + len(state.reads_before_commit) >= PENDING_READS_MAX:
+        return
     if state.has_committed_in_term():
         replication.begin_read(state, m.from_id, m.entries[0].data)
     else:

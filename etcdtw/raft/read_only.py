@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
+# Reads waiting at one leader, before and after its first commit together.  A read past it
+# is dropped like any lost message: whoever asked asks again.
+PENDING_READS_MAX: Final = 4096
 CONTEXT_SIZE: Final = 8  # octets of a heartbeat context, little endian
 
 
