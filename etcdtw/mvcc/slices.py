@@ -80,7 +80,7 @@ class PinnedRange:
         self._left = 0
         self._end_if_known()
 
-    def read(self, keys_max: int = SLICE_KEYS_MAX) -> list[bytes]:
+    def read(self, keys_max: int) -> list[bytes]:
         """Return the frames of the next keys: at most ``keys_max``, and about 1 MiB.
 
         An empty list does not mean the end: keys behind the limit may have to be counted.
@@ -159,7 +159,7 @@ class RangeSlices:
         if self._is_finished:
             return None
         pinned = self._pinned
-        frames = [] if pinned.is_done else pinned.read()
+        frames = [] if pinned.is_done else pinned.read(SLICE_KEYS_MAX)
         if self._is_shaped and frames:
             frames = self._shape(frames)
         if not pinned.is_done:

@@ -355,7 +355,7 @@ class Rig:
             name = str(refused)
             with pytest.raises(MvccError, match="revision") as caught:
                 self.store.range(request)
-            assert caught.type.__name__ == name  # noqa: PT017
+            assert caught.type.__name__ == name
             return
         body = expected.SerializeToString()
         assert self.store.range(request) == body

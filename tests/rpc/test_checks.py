@@ -80,7 +80,7 @@ def test_an_empty_key_is_refused_everywhere(check: Callable[..., None], request_
 def test_sort_options_must_be_known(order: int, target: int, text: str | None) -> None:
     request = pb.RangeRequest(key=b"k", sort_order=order, sort_target=target)
     assert refusal(check_range, request) == text
-    assert refusal(check_txn, pb.TxnRequest(success=[nested([])] + [read(b"k")])) is None
+    assert refusal(check_txn, pb.TxnRequest(success=[nested([]), read(b"k")])) is None
     wrapped = pb.TxnRequest(success=[pb.RequestOp(request_range=request)])
     assert refusal(check_txn, wrapped) == text
 
