@@ -1,0 +1,139 @@
+"""A member's parts put together: from open data to a node, from a node to its services.
+
+Builds only; nothing is started here.
+"""
+
+from __future__ import annotations
+
+import random
+
+from twisted.internet.interfaces import IReactorTime
+
+from etcdtw.apply.alarms import Alarms
+from etcdtw.apply.applier import Applier
+from etcdtw.apply.members import Members
+from etcdtw.cluster.version import COMPAT_RELEASES
+from etcdtw.grpc.call import MethodTable
+from etcdtw.lease.lessor import Lessor
+from etcdtw.mvcc.backend import BUCKET_LEASE
+from etcdtw.mvcc.store import Store
+from etcdtw.mvcc.watch import WatchHub
+from etcdtw.node.node import Node, NodeConfig
+from etcdtw.node.requests import RequestIds
+from etcdtw.node.turn import Parts
+from etcdtw.raft.config import Config as RaftConfig
+from etcdtw.raft.raw_node import RawNode
+from etcdtw.rpc.cluster import ClusterService
+from etcdtw.rpc.health import HealthService
+from etcdtw.rpc.kv import KvService
+from etcdtw.rpc.lease import LeaseService
+from etcdtw.rpc.maintenance import MaintenanceService
+from etcdtw.rpc.watch import WatchService
+from etcdtw.server.config import Config
+from etcdtw.server.data import Data
+from etcdtw.transport.flusher import Flusher
+from etcdtw.wire import leasepb
+
+COMMITTED_SIZE_PER_READY_MAX = 1024 * 1024
+"""Octets of entries applied before the turn looks up again."""
+
+
+def build_node(
+    clock: IReactorTime,
+    config: Config,
+    data: Data,
+    flusher: Flusher,
+    randomness: random.Random,
+    unix_ms: int,
+) -> Node:
+    """Return the node on ``data``.  ``unix_ms``: the wall clock, for request ids only."""
+    state = data.state
+    lessor = Lessor(lease_ttl_min_s(config.election_timeout_ms))
+    store = Store(state, lessor.exists)
+    store.restore(state.revision)
+    lessor.restore(_lease_rows(data))
+    members = Members(state, config.max_learners)
+    alarms = Alarms(state)
+    raw = RawNode(
+        RaftConfig(
+            id=data.identity.member_id,
+            election_ticks=config.election_timeout_ticks,
+            heartbeat_ticks=1,
+            storage=data.log,
+            random=randomness,
+            applied=state.applied_index,
+            max_committed_size_per_ready=COMMITTED_SIZE_PER_READY_MAX,
+            pre_vote=config.pre_vote,
+        )
+    )
+    # The hub asks for headers and turns of a node that is built on the hub.
+    node: Node
+    hub = WatchHub(
+        store,
+        state,
+        lambda revision: node.header(revision),
+        randomness.random,
+        lambda: node.wake(),
+        progress_interval_ms=int(config.watch_progress_notify_interval_s * 1000),
+        response_size_max=config.max_request_bytes + 512 * 1024,
+    )
+    parts = Parts(
+        raw=raw,
+        log=data.log,
+        state=state,
+        store=store,
+        lessor=lessor,
+        hub=hub,
+        applier=Applier(state, store, lessor, members, alarms),
+        members=members,
+        alarms=alarms,
+        flusher=flusher,
+    )
+    node_config = NodeConfig(
+        cluster_id=data.identity.cluster_id,
+        member_id=data.identity.member_id,
+        heartbeat_ms=config.heartbeat_interval_ms,
+        election_ticks=config.election_timeout_ticks,
+        request_bytes_max=config.max_request_bytes,
+        snapshot_count=config.snapshot_count,
+        catchup_entries=config.snapshot_catchup_entries,
+    )
+    node = Node(clock, node_config, parts, RequestIds(data.identity.member_id, unix_ms))
+    return node
+
+
+def lease_ttl_min_s(election_timeout_ms: int) -> int:
+    """Return the shortest lease: one and a half election timeouts, in whole seconds up."""
+    return -(-election_timeout_ms * 3 // 2000)
+
+
+def _lease_rows(data: Data) -> list[tuple[int, int, int]]:
+    leases = [leasepb.Lease.FromString(row) for _, row in data.state.bucket_items(BUCKET_LEASE)]
+    return [(lease.ID, lease.TTL, lease.RemainingTTL) for lease in leases]
+
+
+def build_methods(
+    node: Node, config: Config, data: Data, randomness: random.Random
+) -> MethodTable:
+    """Return every RPC that this member answers."""
+    methods = MethodTable()
+    election_timeout_s = config.election_timeout_ms / 1000
+    KvService(
+        node,
+        compactions=data.state,
+        txn_ops_max=config.max_txn_ops,
+        request_bytes_max=config.max_request_bytes,
+    ).register(methods)
+    WatchService(node, election_timeout_s).register(methods)
+    LeaseService(node, data.state, randomness.getrandbits, election_timeout_s).register(methods)
+    ClusterService(node).register(methods)
+    MaintenanceService(
+        node, server_version(config), config.quota_backend_bytes or 0
+    ).register(methods)
+    HealthService().register(methods)
+    return methods
+
+
+def server_version(config: Config) -> str:
+    """Return the etcd release whose contract this member keeps."""
+    return str(COMPAT_RELEASES[config.compat_version])
