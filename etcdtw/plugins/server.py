@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -73,4 +75,16 @@ def makeService(options: Options) -> IService:
     except OSError as error:
         sys.stderr.write(_complaint(FlagError(f"--log-outputs: {error}")))
         raise SystemExit(1) from None
-    return MemberService(reactor, build_member(reactor, config), observer, config.warnings)
+    _use_monotonic_time(reactor)
+    member = build_member(reactor, config, lambda: time.time_ns() // 1_000_000)
+    return MemberService(reactor, member, observer, config.warnings)
+
+
+def _use_monotonic_time(reactor: Any) -> None:
+    """Let timers, deadlines and leases run on a clock that nobody can set.
+
+    Twisted's reactors read the time of day; each asks its own ``seconds``.  Nothing is
+    scheduled yet when twistd makes the service.
+    """
+    assert not reactor.getDelayedCalls()
+    reactor.seconds = time.monotonic

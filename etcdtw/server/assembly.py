@@ -112,9 +112,7 @@ def _lease_rows(data: Data) -> list[tuple[int, int, int]]:
     return [(lease.ID, lease.TTL, lease.RemainingTTL) for lease in leases]
 
 
-def build_methods(
-    node: Node, config: Config, data: Data, randomness: random.Random
-) -> MethodTable:
+def build_methods(node: Node, config: Config, data: Data, randomness: random.Random) -> MethodTable:
     """Return every RPC that this member answers."""
     methods = MethodTable()
     election_timeout_s = config.election_timeout_ms / 1000
@@ -127,9 +125,9 @@ def build_methods(
     WatchService(node, election_timeout_s).register(methods)
     LeaseService(node, data.state, randomness.getrandbits, election_timeout_s).register(methods)
     ClusterService(node).register(methods)
-    MaintenanceService(
-        node, server_version(config), config.quota_backend_bytes or 0
-    ).register(methods)
+    MaintenanceService(node, server_version(config), config.quota_backend_bytes or 0).register(
+        methods
+    )
     HealthService().register(methods)
     return methods
 

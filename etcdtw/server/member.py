@@ -59,8 +59,7 @@ from etcdtw.transport.flusher import Flusher
 from etcdtw.transport.grpc_channel import KeepAlive
 from etcdtw.transport.http1 import HttpSite
 from etcdtw.transport.listener import listen_all, parse_listen_url
-from etcdtw.transport.tls import TlsFactory, TlsFiles, TlsPolicy
-from etcdtw.wire import etcdserverpb as pb
+from etcdtw.transport.tls import TlsFiles, TlsPolicy
 from etcdtw.wire import membershippb
 
 DRAIN_S: Final = 7.0
