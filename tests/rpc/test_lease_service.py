@@ -1,0 +1,137 @@
+"""The Lease service's unary calls over a node that the test drives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from etcdtw.grpc.call import BIDI_STREAM, NOT_FOUND, UNARY, UNAVAILABLE, MethodTable, StatusError
+from etcdtw.lease.errors import LeaseNotFoundError
+from etcdtw.rpc.lease import LeaseService
+from etcdtw.wire import etcdserverpb as pb
+from tests.support.lease_rig import LeaseRig, Outcome
+from tests.support.recorded_call import RecordedCall
+
+
+@pytest.fixture
+def rig() -> LeaseRig:
+    return LeaseRig()
+
+
+def test_all_five_methods_are_registered(rig: LeaseRig) -> None:
+    methods = MethodTable()
+    rig.service.register(methods)
+    names = ["Grant", "KeepAlive", "Leases", "Revoke", "TimeToLive"]
+    assert methods.paths() == ["/etcdserverpb.Lease/Lease" + name for name in names]
+    kinds = [methods.find(path.encode()) for path in methods.paths()]
+    assert [method.kind for method in kinds if method is not None] == [
+        UNARY,
+        BIDI_STREAM,
+        UNARY,
+        UNARY,
+        UNARY,
+    ]
+
+
+# Grant and revoke.
+
+
+def test_a_grant_proposes_the_request_and_answers_what_apply_made_of_it(rig: LeaseRig) -> None:
+    call = RecordedCall()
+    message = pb.LeaseGrantRequest(TTL=60, ID=-7).SerializeToString()
+    rig.service.grant(call, message)
+    body = pb.LeaseGrantResponse(ID=-7, TTL=60).SerializeToString()
+    assert rig.settle(Outcome(9, body, None)) == (8, message)
+    reply = pb.LeaseGrantResponse.FromString(call.replies[0])
+    assert (reply.ID, reply.TTL, reply.error) == (-7, 60, "")
+    assert (reply.header.revision, reply.header.member_id) == (9, 2)
+
+
+def test_a_grant_without_an_id_proposes_a_positive_one(rig: LeaseRig) -> None:
+    for _ in range(100):
+        rig.service.grant(RecordedCall(), pb.LeaseGrantRequest(TTL=60).SerializeToString())
+    requests = [pb.LeaseGrantRequest.FromString(p[1]) for p in rig.proposals]
+    assert all(0 < request.ID < 2**63 and request.TTL == 60 for request in requests)
+    assert len({request.ID for request in requests}) == 100
+    assert [p[2].ID for p in rig.proposals] == [request.ID for request in requests]
+
+
+def test_a_chosen_id_is_not_in_use() -> None:
+    rig = LeaseRig()
+    rig.lessor.grant(11, 60)
+    drawn = [0, 11, 12]
+    rig.service = LeaseService(rig, rig.backend, lambda bits: drawn.pop(0), 1.0)
+    rig.service.grant(RecordedCall(), b"")
+    assert rig.proposals[0][2].ID == 12
+
+
+def test_a_revoke_is_proposed_and_its_error_is_the_calls(rig: LeaseRig) -> None:
+    call, other = RecordedCall(), RecordedCall()
+    message = pb.LeaseRevokeRequest(ID=3).SerializeToString()
+    rig.service.revoke(call, message)
+    rig.service.revoke(other, message)
+    assert rig.settle(Outcome(6, b"", None)) == (9, message)
+    rig.settle(Outcome(6, b"", LeaseNotFoundError(3)))
+    assert pb.LeaseRevokeResponse.FromString(call.replies[0]).header.revision == 6
+    assert other.status == (NOT_FOUND, "etcdserver: requested lease not found")
+
+
+@pytest.mark.parametrize("method", ["grant", "revoke", "time_to_live", "leases"])
+def test_octets_that_are_no_request_are_refused(rig: LeaseRig, method: str) -> None:
+    with pytest.raises(StatusError):
+        getattr(rig.service, method)(RecordedCall(), b"\xff")
+
+
+# Time to live.
+
+
+def time_to_live(rig: LeaseRig, lease_id: int, keys: bool = False) -> Any:
+    call = RecordedCall()
+    request = pb.LeaseTimeToLiveRequest(ID=lease_id, keys=keys)
+    rig.service.time_to_live(call, request.SerializeToString())
+    rig.confirm()
+    return pb.LeaseTimeToLiveResponse.FromString(call.replies[0])
+
+
+def test_time_to_live_tells_whole_seconds_left_and_what_was_granted(rig: LeaseRig) -> None:
+    rig.lessor.grant(3, 60)
+    rig.lessor.advance(10_500)
+    reply = time_to_live(rig, 3)
+    assert (reply.ID, reply.TTL, reply.grantedTTL) == (3, 49, 60)
+    assert reply.header.revision == 5
+    assert not reply.keys
+
+
+def test_time_to_live_lists_the_attached_keys_on_demand(rig: LeaseRig) -> None:
+    rig.lessor.grant(3, 60)
+    for key in (b"b", b"a"):
+        rig.backend.attach(3, key)
+    assert list(time_to_live(rig, 3, keys=True).keys) == [b"a", b"b"]
+
+
+def test_time_to_live_of_an_unknown_lease_is_minus_one_and_no_error(rig: LeaseRig) -> None:
+    reply = time_to_live(rig, 4, keys=True)
+    assert (reply.ID, reply.TTL, reply.grantedTTL) == (4, -1, 0)
+
+
+def test_time_to_live_fails_with_its_read_or_without_the_lead(rig: LeaseRig) -> None:
+    request = pb.LeaseTimeToLiveRequest(ID=3).SerializeToString()
+    calls = [RecordedCall(), RecordedCall()]
+    for call in calls:
+        rig.service.time_to_live(call, request)
+    rig.confirm(StatusError(UNAVAILABLE, "etcdserver: request timed out"))
+    rig.lessor.demote()
+    rig.confirm()
+    assert [call.status for call in calls] == [
+        (UNAVAILABLE, "etcdserver: request timed out"),
+        (UNAVAILABLE, "etcdserver: leader changed"),
+    ]
+
+
+def test_leases_are_listed_by_expiry(rig: LeaseRig) -> None:
+    for lease_id, ttl_s in ((1, 30), (-2, 10), (3, 20)):
+        rig.lessor.grant(lease_id, ttl_s)
+    reply = pb.LeaseLeasesResponse.FromString(rig.service.leases(RecordedCall(), b"") or b"")
+    assert [lease.ID for lease in reply.leases] == [-2, 3, 1]
+    assert reply.header.revision == 5

@@ -1,0 +1,196 @@
+"""The Watch service: decoding, pauses, bounds, and the end of a stream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from etcdtw.grpc.call import BIDI_STREAM, INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE, MethodTable
+from etcdtw.rpc.watch import OUTPUT_BYTES_MAX, REQUESTS_WHILE_PAUSED_MAX, WatchService
+from etcdtw.wire import etcdserverpb as pb
+from tests.support.recorded_call import RecordedCall
+from tests.support.watch_rig import WatchRig
+
+ELECTION_TIMEOUT_S = 1.0
+
+
+class ServiceRig(WatchRig):
+    """A Watch service over the hub of a `WatchRig`; it is the node as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock: Any = Clock()
+        self.leader_id = 2
+        self.service = WatchService(self, ELECTION_TIMEOUT_S)
+
+    def open(self, **metadata: str) -> RecordedCall:
+        call = RecordedCall(**metadata)
+        self.service.opened(call)
+        return call
+
+
+@pytest.fixture
+def rig() -> ServiceRig:
+    return ServiceRig()
+
+
+def create(key: bytes = b"k", **options: Any) -> bytes:
+    request = pb.WatchCreateRequest(key=key, **options)
+    octets: bytes = pb.WatchRequest(create_request=request).SerializeToString()
+    return octets
+
+
+CANCEL = pb.WatchRequest(cancel_request=pb.WatchCancelRequest(watch_id=0)).SerializeToString()
+PROGRESS = pb.WatchRequest(progress_request=pb.WatchProgressRequest()).SerializeToString()
+
+
+def responses(call: RecordedCall) -> list[Any]:
+    return [pb.WatchResponse.FromString(octets) for octets in call.take()]
+
+
+def test_the_method_is_registered_as_a_bidirectional_stream(rig: ServiceRig) -> None:
+    methods = MethodTable()
+    rig.service.register(methods)
+    method = methods.find(b"/etcdserverpb.Watch/Watch")
+    assert method is not None
+    assert method.kind == BIDI_STREAM
+
+
+def test_a_stream_creates_delivers_reports_progress_and_cancels(rig: ServiceRig) -> None:
+    call = rig.open()
+    call.receive(create())
+    rig.put(b"k")
+    call.receive(PROGRESS)
+    call.receive(CANCEL)
+    rig.put(b"k")
+    seen = [(r.created, len(r.events), r.watch_id, r.canceled) for r in responses(call)]
+    assert seen == [
+        (True, 0, 0, False),
+        (False, 1, 0, False),
+        (False, 0, -1, False),
+        (False, 0, 0, True),
+    ]
+
+
+def test_an_empty_request_is_ignored(rig: ServiceRig) -> None:
+    call = rig.open()
+    call.receive(b"")
+    assert call.is_open
+    assert call.take() == []
+
+
+def test_octets_that_are_no_request_end_the_stream_as_internal(rig: ServiceRig) -> None:
+    call = rig.open()
+    call.receive(create())
+    call.receive(b"\xff")
+    assert call.status is not None
+    code, text = call.status
+    assert code == INTERNAL
+    assert text.startswith("grpc: failed to unmarshal the received message: ")
+    assert rig.hub.streams == 0
+
+
+def test_a_half_closed_stream_keeps_delivering(rig: ServiceRig) -> None:
+    call = rig.open()
+    call.receive(create())
+    call.half_close()
+    rig.put(b"k")
+    assert call.is_open
+    assert len(call.take()) == 2
+
+
+def test_bug_18784_a_client_that_goes_away_leaves_nothing_behind(rig: ServiceRig) -> None:
+    call = rig.open(hasleader="true")
+    call.receive(create())
+    call.receive(create(start_revision=1))
+    call.cancel()
+    assert (rig.hub.streams, rig.hub.watchers) == (0, 0)
+    assert rig.clock.getDelayedCalls() == []
+
+
+# Slow clients.
+
+
+def test_a_stream_is_paused_above_the_mark_and_catches_up_when_drained(rig: ServiceRig) -> None:
+    call = rig.open()
+    call.receive(create())
+    call.take()
+    call.is_slow = True
+    value = bytes(100_000)
+    for _ in range(10):
+        rig.put(b"k", value)
+    assert OUTPUT_BYTES_MAX < call.queued < OUTPUT_BYTES_MAX + 110_000
+    sent = [event.kv.mod_revision for r in responses(call) for event in r.events]
+    call.drain()
+    rig.settle()
+    sent += [event.kv.mod_revision for r in responses(call) for event in r.events]
+    assert sent == list(range(2, 12))
+
+
+def test_a_client_that_never_reads_may_ask_a_bounded_number_of_times(rig: ServiceRig) -> None:
+    call = rig.open()
+    call.receive(create())
+    call.is_slow = True
+    rig.put(b"k", bytes(OUTPUT_BYTES_MAX))
+    for _ in range(REQUESTS_WHILE_PAUSED_MAX):
+        call.receive(PROGRESS)
+    assert call.is_open
+    call.receive(PROGRESS)
+    assert call.status is not None
+    assert call.status[0] == RESOURCE_EXHAUSTED
+    assert "read the stream" in call.status[1]
+    assert rig.hub.streams == 0
+
+
+def test_reading_grants_the_requests_anew(rig: ServiceRig) -> None:
+    call = rig.open()
+    call.receive(create())
+    for _ in range(2):
+        call.is_slow = True
+        rig.put(b"k", bytes(OUTPUT_BYTES_MAX))
+        for _ in range(REQUESTS_WHILE_PAUSED_MAX // 2 + 1):
+            call.receive(PROGRESS)
+        call.drain()
+    assert call.is_open
+
+
+# Leaders.
+
+
+def test_a_stream_that_asks_for_a_leader_is_refused_without_one(rig: ServiceRig) -> None:
+    rig.leader_id = 0
+    call = rig.open(hasleader="true")
+    assert call.status == (UNAVAILABLE, "etcdserver: no leader")
+    assert rig.hub.streams == 0
+
+
+def test_without_the_metadata_a_stream_opens_and_stays(rig: ServiceRig) -> None:
+    rig.leader_id = 0
+    calls = [rig.open(), rig.open(hasleader="True")]
+    rig.clock.advance(100)
+    assert all(call.is_open for call in calls)
+
+
+def test_a_stream_ends_after_three_election_timeouts_without_a_leader(rig: ServiceRig) -> None:
+    calls = [rig.open(hasleader="true"), rig.open(hasleader="true")]
+    calls[0].receive(create())
+    rig.clock.advance(1)
+    rig.leader_id = 0
+    rig.clock.pump([1, 1])
+    assert all(call.is_open for call in calls)
+    rig.clock.advance(1)
+    assert [call.status for call in calls] == [(UNAVAILABLE, "etcdserver: no leader")] * 2
+    assert (rig.hub.streams, rig.hub.watchers) == (0, 0)
+    assert rig.clock.getDelayedCalls() == []
+
+
+def test_a_leader_that_returns_in_time_keeps_the_stream(rig: ServiceRig) -> None:
+    call = rig.open(hasleader="true")
+    for _ in range(3):
+        rig.leader_id = 0
+        rig.clock.pump([1, 1])
+        rig.leader_id = 2
+        rig.clock.advance(1)
+    assert call.is_open

@@ -1,0 +1,62 @@
+"""A Lease service over a node whose proposals and reads wait until the test answers them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from twisted.internet.task import Clock
+
+from etcdtw.lease.lessor import Lessor
+from etcdtw.rpc.lease import LeaseService
+from tests.support.model_backend import ModelBackend
+from tests.support.watch_rig import encode_header
+
+
+class Outcome:
+    def __init__(self, revision: int, body: bytes, error: Exception | None) -> None:
+        self.revision = revision
+        self.body = body
+        self.error = error
+
+
+class Revisions:
+    revision = 5
+
+
+class LeaseRig:
+    """A node whose proposals and reads wait until the test answers them."""
+
+    def __init__(self) -> None:
+        self.clock: Any = Clock()
+        self.leader_id = 2
+        self.lessor = Lessor(2)
+        self.lessor.promote(0)
+        self.store = Revisions()
+        self.backend = ModelBackend()
+        self.proposals: list[tuple[int, bytes, Any, Any, Callable[[Any, Any], None]]] = []
+        self.reads: list[tuple[Any, Callable[[Any, Exception | None], None]]] = []
+        self.service = LeaseService(self, self.backend, Random(1).getrandbits, 1.0)
+
+    def header(self, revision: int) -> bytes:
+        return encode_header(revision)
+
+    def propose(
+        self, field: int, message: bytes, parsed: Any, call: Any, done: Callable[[Any, Any], None]
+    ) -> None:
+        self.proposals.append((field, message, parsed, call, done))
+
+    def read(self, call: Any, done: Callable[[Any, Exception | None], None]) -> None:
+        self.reads.append((call, done))
+
+    def settle(self, outcome: Outcome) -> tuple[int, bytes]:
+        """Apply the oldest proposal with this outcome; return its field and octets."""
+        field, message, _, call, done = self.proposals.pop(0)
+        done(call, outcome)
+        return field, message
+
+    def confirm(self, error: Exception | None = None) -> None:
+        """Answer the oldest read."""
+        call, done = self.reads.pop(0)
+        done(call, error)
