@@ -110,8 +110,10 @@ class MemberService(OrderedService):
         children: Sequence[IService],
         observer: ILogObserver,
         warnings: Sequence[str] = (),
+        at_exit: Callable[..., object] = atexit.register,
     ) -> None:
         super().__init__(children, self._fail)
+        self._at_exit = at_exit
         self._reactor = reactor
         self._observer = observer
         self._warnings = tuple(warnings)
@@ -131,16 +133,18 @@ class MemberService(OrderedService):
         self.log.critical(
             "the member cannot run and stops: {reason}", reason=failure.getErrorMessage()
         )
-        leave_with_status(self._reactor, 1)
+        leave_with_status(self._reactor, 1, self._at_exit)
 
 
-def leave_with_status(reactor: IReactorCore, status: int) -> None:
+def leave_with_status(
+    reactor: IReactorCore, status: int, at_exit: Callable[..., object] = atexit.register
+) -> None:
     """Stop the reactor in order; then the process ends with ``status``.
 
     twistd ends with status 0 whatever happened; the last exit hook overrules it, after
     twistd has removed its pid file.
     """
-    atexit.register(_exit, status)
+    at_exit(_exit, status)
     # Also right before the reactor runs: services start before it does.
     reactor.callWhenRunning(_stop, reactor)
 
