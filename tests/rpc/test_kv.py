@@ -18,7 +18,7 @@ from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import ResponseHeaders
 from tests.support.model_backend import ModelBackend
 
-CALLS = {
+CALLS: dict[str, Any] = {
     "Range": pb.RangeResponse,
     "Put": pb.PutResponse,
     "DeleteRange": pb.DeleteRangeResponse,
@@ -387,7 +387,7 @@ def test_a_large_range_comes_in_slices_and_as_of_one_revision(rig: KvRig) -> Non
     everything = pb.RangeRequest(key=b"\0", range_end=b"\0")
     expected = pb.RangeResponse.FromString(rig.node.store.range(everything))
     call = rig.start("Range", everything.SerializeToString())
-    assert call.is_open
+    assert call.replies == []
     rig.put(b"00009", b"newer")
     while call.is_open:
         rig.node.clock.advance(0)
@@ -437,7 +437,7 @@ def test_a_large_range_stops_when_its_caller_is_gone(rig: KvRig) -> None:
     call.is_open = False
     rig.node.clock.advance(0)
     assert rig.node.clock.getDelayedCalls() == []
-    assert call.replies == []
+    assert not call.replies
 
 
 @pytest.mark.usefixtures("small_slices")
