@@ -142,9 +142,9 @@ class Lockstep:
     def _close_checks(self) -> None:
         """Compare all that is left: watchers, everything stored, leases, hashes."""
         self._settle()
-        everything = {"key": b"\0", "range_end": b"\0"}
+        everything = pb.RangeRequest(key=b"\0", range_end=b"\0")
         last = [
-            Operation(ops.RANGE, pb.RangeRequest(**everything), is_read=True),
+            Operation(ops.RANGE, everything, is_read=True),
             Operation(ops.LEASES, pb.LeaseLeasesRequest(), is_read=True),
             Operation(ops.HASH_KV, pb.HashKVRequest(), is_read=True),
         ]

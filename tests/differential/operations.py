@@ -49,7 +49,7 @@ KEYS: Final = (
     *(LONG_PREFIX + b"%d" % i * 30 for i in range(4)),
     *(LONG_PREFIX, LONG_PREFIX[:480], LONG_PREFIX[:479] + b"\0", LONG_PREFIX * 3),
 )
-LEASE_IDS: Final = (*range(1, 21), -1, -77, 2**62, 2**63 - 1, -(2**63))
+LEASE_IDS: Final[tuple[int, ...]] = (*range(1, 21), -1, -77, 2**62, 2**63 - 1, -(2**63))
 TTLS_LONG_S: Final = (3600, 5000, 86400, 9_000_000_000)
 TTLS_SHORT_S: Final = (-5, 0, 1)  # raised to the least TTL; revoked at once, before they expire
 TTL_TOO_LARGE_S: Final = 9_000_000_001
@@ -158,12 +158,13 @@ class OperationSource:
         oldest = max(self.compact_revision, 1)
         if choice < 6:
             return self.random.randint(min(oldest, self.revision), self.revision)
-        return (
+        edges: tuple[int, ...] = (
             self.compact_revision,
             self.compact_revision - 1,
             self.revision + self.random.choice((0, 1, 1000)),
             self.random.choice((-1, -2, -1000, 2**62)),
-        )[choice - 6]
+        )
+        return int(edges[choice - 6])
 
     def _some_revision(self) -> int:
         return self.random.randint(1, self.revision + 2)
@@ -180,7 +181,7 @@ class OperationSource:
 
     def _lease_id(self) -> int:
         if self.leases and self._chance(80):
-            return self.random.choice(sorted(self.leases))
+            return int(self.random.choice(sorted(self.leases)))
         return self.random.choice(LEASE_IDS)
 
     def _range_request(self) -> Any:

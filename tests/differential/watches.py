@@ -209,9 +209,10 @@ class WatchPair:
             event = self._history[i]
             if event[0] < expected.start_revision or event[1] in create.filters:
                 continue
-            if event[2] == key if not range_end else _covers(key, range_end, event[2]):
-                if not normalise.is_tombstone_at_edge(event[0], event[1], expected.edge_revision):
-                    expected.events.append(event)
+            if not _covers(key, range_end, event[2]):
+                continue
+            if not normalise.is_tombstone_at_edge(event[0], event[1], expected.edge_revision):
+                expected.events.append(event)
         expected.seen = len(self._history)
 
     def _is_served(self, side: WatchSide, stream: int, watch_id: int) -> bool:
@@ -255,6 +256,8 @@ class WatchPair:
 
 
 def _covers(key: bytes, range_end: bytes, candidate: bytes) -> bool:
+    if not range_end:
+        return candidate == key
     return candidate >= key and (range_end == b"\0" or candidate < range_end)
 
 
