@@ -66,6 +66,10 @@ class QuietNode:
 
     leader_id = 1
 
+    @property
+    def now_ms(self) -> int:
+        return int(self.clock.seconds() * 1000)
+
     def __init__(self) -> None:
         self.clock: Any = Clock()
         self.lessor = Lessor(2)

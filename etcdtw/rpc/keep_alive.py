@@ -63,6 +63,8 @@ class KeepAliveNode(Protocol):
     def store(self) -> KeepAliveStore: ...
     @property
     def clock(self) -> IReactorTime: ...
+    @property
+    def now_ms(self) -> int: ...
     def header(self, revision: int) -> bytes: ...
     def read(self, call: Call, done: Callable[[Call, Exception | None], None]) -> None: ...
     def propose(
@@ -121,6 +123,8 @@ class KeepAliveStream:
         lessor = self._lessor
         # Taken before the renewal: what the client may conclude from it holds.
         header = node.header(node.store.revision)
+        # The last turn may be a heartbeat ago, and a TTL must not be short by that.
+        lessor.advance(node.now_ms)
         ttl_s = lessor.renew(lease_id) if lessor.is_primary else None
         if ttl_s is not None and ttl_s > 0:
             self._answer(header, lease_id, ttl_s)
@@ -158,6 +162,7 @@ class KeepAliveStream:
     def _try_head(self, lease_id: int) -> None:
         node = self._node
         lessor = self._lessor
+        lessor.advance(node.now_ms)
         if not self._header:
             self._header = node.header(node.store.revision)
         if not lessor.is_primary:

@@ -59,6 +59,8 @@ class LeaseNode(Protocol):
     def leader_id(self) -> int: ...
     @property
     def clock(self) -> IReactorTime: ...
+    @property
+    def now_ms(self) -> int: ...
     def header(self, revision: int) -> bytes: ...
     def read(self, call: Call, done: Callable[[Call, Exception | None], None]) -> None: ...
     def propose(
@@ -118,6 +120,7 @@ class LeaseService:
             elif not self._node.lessor.is_primary:
                 call.fail(UNAVAILABLE, LEADER_CHANGED)
             else:
+                self._node.lessor.advance(self._node.now_ms)
                 call.reply(self._time_to_live(request.ID, request.keys))
 
         self._node.read(call, confirmed)

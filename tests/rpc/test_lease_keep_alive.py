@@ -46,7 +46,7 @@ def rig() -> StreamRig:
 
 
 def test_a_renewal_answers_the_granted_ttl_and_starts_it_anew(rig: StreamRig) -> None:
-    rig.lessor.advance(9000)
+    rig.clock.advance(9)
     rig.ask(1)
     assert rig.answers() == [(1, 10)]
     assert rig.lessor.remaining_ttl_s(1) == 10

@@ -39,6 +39,10 @@ class LeaseRig:
         self.reads: list[tuple[Any, Callable[[Any, Exception | None], None]]] = []
         self.service = LeaseService(self, self.backend, Random(1).getrandbits, 1.0)
 
+    @property
+    def now_ms(self) -> int:
+        return int(self.clock.seconds() * 1000)
+
     def header(self, revision: int) -> bytes:
         return encode_header(revision)
 
