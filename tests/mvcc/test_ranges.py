@@ -139,7 +139,7 @@ def test_keys_only_drops_the_value_and_keeps_the_rest(range_end: bytes) -> None:
     ],
 )
 def test_revision_filters_are_inclusive_and_leave_the_count(
-    rig: RangeRig, fields: dict[str, int], found: list[bytes]
+    rig: RangeRig, fields: dict[str, Any], found: list[bytes]
 ) -> None:
     response = rig.read(**fields)
     assert [kv.key for kv in response.kvs] == found
@@ -178,7 +178,10 @@ def test_a_range_is_sorted_by_its_target(rig: RangeRig, target: int, ascending: 
 
 
 def test_an_explicit_order_sorts_everything_before_the_limit(rig: RangeRig) -> None:
-    fields = {"sort_target": pb.RangeRequest.VALUE, "sort_order": pb.RangeRequest.ASCEND}
+    fields: dict[str, Any] = {
+        "sort_target": pb.RangeRequest.VALUE,
+        "sort_order": pb.RangeRequest.ASCEND,
+    }
     response = rig.read(limit=2, **fields)
     assert [kv.key for kv in response.kvs] == [b"d", b"c"]
     assert (response.more, response.count) == (True, 4)

@@ -15,12 +15,11 @@ from etcdtw.mvcc.errors import MvccError
 from etcdtw.mvcc.store import Store
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.mvccpb import KeyValue
+from tests.mvcc.random_requests import RandomRequests
 from tests.support.model_backend import ModelBackend
 
 View = dict[bytes, KeyValue]
 LEASES = (3, 7)
-KEYS = [b"a", b"a\0", b"ab", b"b", b"c", b"\xff"]
-ENDS = [b"", b"", b"", b"\0", b"b", b"c", b"a", b"\xff\xff"]
 
 
 class RefusedError(Exception):
@@ -182,85 +181,6 @@ class Attempt:
         return response
 
 
-class Requests:
-    """Random requests over few keys, so that they meet."""
-
-    def __init__(self, random: Random) -> None:
-        self.random = random
-
-    def range(self, model: Model) -> Any:
-        random = self.random
-        top = model.revision + 2
-        return pb.RangeRequest(
-            key=random.choice(KEYS),
-            range_end=random.choice(ENDS),
-            limit=random.choice([0, 0, 1, 2, -1]),
-            revision=random.choice([0, 0, random.randint(-1, top)]),
-            sort_order=random.choice([0, 0, 1, 2]),
-            sort_target=random.choice([0, 0, 1, 2, 3, 4]),
-            keys_only=random.random() < 0.2,
-            count_only=random.random() < 0.1,
-            min_mod_revision=random.choice([0, 0, 0, random.randint(1, top)]),
-            max_mod_revision=random.choice([0, 0, 0, random.randint(1, top)]),
-            min_create_revision=random.choice([0, 0, 0, random.randint(1, top)]),
-            max_create_revision=random.choice([0, 0, 0, random.randint(1, top)]),
-        )
-
-    def put(self) -> Any:
-        random = self.random
-        ignores_value = random.random() < 0.15
-        ignores_lease = random.random() < 0.15
-        return pb.PutRequest(
-            key=random.choice(KEYS),
-            value=b"" if ignores_value else random.choice([b"", b"x", b"y" * 200]),
-            lease=0 if ignores_lease else random.choice([0, 0, 0, 3, 7, 9]),
-            prev_kv=random.random() < 0.5,
-            ignore_value=ignores_value,
-            ignore_lease=ignores_lease,
-        )
-
-    def delete(self) -> Any:
-        random = self.random
-        return pb.DeleteRangeRequest(
-            key=random.choice(KEYS), range_end=random.choice(ENDS), prev_kv=random.random() < 0.5
-        )
-
-    def compare(self, model: Model) -> Any:
-        random = self.random
-        compare = pb.Compare(
-            key=random.choice(KEYS),
-            range_end=random.choice(ENDS),
-            result=random.choice([0, 1, 2, 3, 3, 9]),
-            target=random.choice([0, 1, 2, 3, 4, 9]),
-        )
-        name = random.choice(["version", "create_revision", "mod_revision", "lease", "value", ""])
-        if name == "value":
-            compare.value = random.choice([b"", b"x"])
-        elif name:
-            setattr(compare, name, random.randint(0, model.revision))
-        return compare
-
-    def txn(self, model: Model, depth: int = 0) -> Any:
-        txn = pb.TxnRequest(
-            compare=[self.compare(model) for _ in range(self.random.choice([0, 1, 1, 2]))]
-        )
-        for ops in (txn.success, txn.failure):
-            for _ in range(self.random.randint(0, 3)):
-                self.op(ops.add(), model, depth)
-        return txn
-
-    def op(self, op: Any, model: Model, depth: int) -> None:
-        kind = self.random.random()
-        if kind < 0.4:
-            op.request_put.CopyFrom(self.put())
-        elif kind < 0.6:
-            op.request_delete_range.CopyFrom(self.delete())
-        elif kind < 0.8 or depth == 2:
-            op.request_range.CopyFrom(self.range(model))
-        else:
-            op.request_txn.CopyFrom(self.txn(model, depth + 1))
-
-
 class Rig:
     """A store and its model, side by side."""
 
@@ -269,7 +189,7 @@ class Rig:
         self.store = Store(self.backend, LEASES.__contains__)
         self.store.has_watchers = True
         self.model = Model()
-        self.requests = Requests(Random(seed))
+        self.requests = RandomRequests(Random(seed))
 
     def step(self) -> None:
         kind = self.requests.random.random()
@@ -278,9 +198,9 @@ class Rig:
         elif kind < 0.4:
             self.delete(self.requests.delete())
         elif kind < 0.65:
-            self.txn(self.requests.txn(self.model))
+            self.txn(self.requests.txn(self.model.revision))
         elif kind < 0.95:
-            self.range(self.requests.range(self.model))
+            self.range(self.requests.range(self.model.revision))
         elif kind < 0.97:
             self.revoke(self.requests.random.choice(LEASES))
         else:
