@@ -41,8 +41,9 @@ class Connection(Receiving):
     """The public face.  One instance per transport connection, owned by its shell.
 
     The shell calls `begin` once, `receive` for what arrives, and writes `take_output` whenever
-    `has_output`; while its transport is congested it should leave the output here, so that the
-    bound on control answers can work.  When `is_closed`, write what is left and drop.
+    `has_output`.  While its transport is congested it should `pause`, take no output (so that
+    the bound on control answers can work) and read nothing.  When `is_closed`, write what is left
+    and drop.
     """
 
     def __init__(self, *, client: bool = False, limits: Limits = _DEFAULT_LIMITS) -> None:
@@ -76,8 +77,25 @@ class Connection(Receiving):
         self._control_octets = 0
         return octets
 
+    def pause(self) -> None:
+        """The transport is congested: let no data out.  It waits here and shows in `queued`."""
+        if self._held_window < 0:
+            self._held_window = self._send_window
+            self._send_window = 0
+
+    def resume(self) -> list[Event]:
+        """The transport writes again: let out what the windows admit.
+
+        Returns `events.DRAINED` for each stream whose data is all out.
+        """
+        if self._held_window < 0:
+            return []
+        self._send_window = self._held_window
+        self._held_window = -1
+        return [(events.DRAINED, stream_id) for stream_id in self._feed_starved()]
+
     def queued(self, stream_id: int) -> int:
-        """Return the octets of data that wait for the peer's windows; 0 for a stream gone."""
+        """Return the octets of data not yet let out; 0 for a stream that is gone."""
         stream = self._streams.get(stream_id)
         return stream.queued if stream is not None else 0
 
@@ -293,6 +311,7 @@ class Connection(Receiving):
         """Ask the peer for a sign of life: 8 octets that come back in `events.PING_ACK`."""
         assert len(opaque) == 8
         if not self.is_closed:
+            self._pings_out += 1
             self._out.append(frames.encode_ping(opaque))
 
     def close(self, error_code: int = NO_ERROR, text: bytes = b"") -> None:

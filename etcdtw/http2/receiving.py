@@ -73,6 +73,7 @@ class Receiving(Sending):
         self._pings = TokenBucket(limits.pings_burst, limits.pings_per_s)
         self._idle_frames = TokenBucket(limits.idle_frames_burst, limits.idle_frames_per_s)
         self._work_seen = 0  # streams and DATA frames already turned into idle-frame tokens
+        self._pings_out = 0  # of `ping`, not yet answered
         self._ping_strikes = 0
         self._last_ping_ms: int | None = None
 
@@ -192,8 +193,10 @@ class Receiving(Sending):
             len(self._streams) >= limits.max_concurrent_streams
             or self._queued_octets >= limits.queued_octets_refuse
         ):
+            # Honest clients try again, so this counts less than a reset.
             self.stats.refused += 1
-            self._stream_error(stream_id, REFUSED_STREAM)
+            self._charge_idle()
+            self._write_reset(stream_id, REFUSED_STREAM)
             return
         if headers is None:
             self._stream_error(stream_id, ENHANCE_YOUR_CALM)
@@ -347,8 +350,10 @@ class Receiving(Sending):
         if not known and self._is_idle(stream_id):
             raise PeerError(PROTOCOL_ERROR, b"RST_STREAM on an idle stream")
         self.stats.resets_in += 1
-        self._charge_reset()
-        if known:
+        if not known:
+            self._charge_idle()  # it crossed our answer: no work was wasted
+        else:
+            self._charge_reset()
             self._drop_stream(stream_id)
             code: int = frames.U32.unpack(payload)[0]
             self._events.append((events.RESET, stream_id, code))
@@ -405,7 +410,10 @@ class Receiving(Sending):
         if flags & frames.FLAG_ACK:
             if self._drain_waits and payload == DRAIN_PING:
                 self._announce_last_stream()
+            elif not self._pings_out:
+                self._charge_idle()  # nobody asked
             else:
+                self._pings_out -= 1
                 self._events.append((events.PING_ACK, payload))
             return
         self._control(frames.encode_ping(payload, ack=True))
@@ -493,9 +501,13 @@ class Receiving(Sending):
     def _open_connection_window(self, increment: int) -> None:
         if not increment:
             raise PeerError(PROTOCOL_ERROR, b"WINDOW_UPDATE of 0")
-        self._send_window += increment
-        if self._send_window > WINDOW_MAX:
+        window = max(self._send_window, self._held_window) + increment
+        if window > WINDOW_MAX:
             raise PeerError(FLOW_CONTROL_ERROR, b"connection window over its maximum")
+        if self._held_window >= 0:
+            self._held_window = window
+            return
+        self._send_window = window
         for stream_id in self._feed_starved():
             self._events.append((events.DRAINED, stream_id))
 

@@ -49,7 +49,8 @@ class Sending:
         self._control_octets = 0  # answers to control frames in _out
         self._streams: dict[int, Stream | None] = {}
         self._forgotten: dict[int, None] = {}  # streams we reset lately, oldest first
-        self._send_window = WINDOW_DEFAULT
+        self._send_window = WINDOW_DEFAULT  # 0 while paused
+        self._held_window = -1  # the connection's window while paused; -1: not paused
         self._peer_window = WINDOW_DEFAULT  # SETTINGS_INITIAL_WINDOW_SIZE
         self._peer_frame_size = FRAME_SIZE_MIN
         self._queued_octets = 0
@@ -121,6 +122,10 @@ class Sending:
     def _begin_message(self, stream_id: int, block: bytes, end_stream: bool) -> None:
         stream = self._stream(stream_id)
         if stream is None:
+            return
+        if stream.queued:
+            assert end_stream, "HEADERS between queued data"
+            self._enqueue_trailers(stream_id, block)
             return
         assert not stream.end_queued, "HEADERS behind END_STREAM"
         assert stream.state != IDLE or self._client

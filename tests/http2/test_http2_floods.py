@@ -92,8 +92,9 @@ def test_settings_flood() -> None:
         frame(0xEE, 0, b""),
         data(1, b"", 0),
         frame(frames.GOAWAY, 0, b"\0" * 8),
+        encode_ping(OPAQUE, ack=True),
     ],
-    ids=["WINDOW_UPDATE", "PRIORITY", "unknown", "empty DATA", "GOAWAY"],
+    ids=["WINDOW_UPDATE", "PRIORITY", "unknown", "empty DATA", "GOAWAY", "unasked PING ACK"],
 )
 def test_frames_that_carry_nothing_are_counted(piece: bytes) -> None:
     server = new_server(Limits(idle_frames_burst=10, idle_frames_per_work=0))
@@ -176,6 +177,22 @@ def test_streams_over_the_limit_are_refused_and_the_rest_goes_on() -> None:
     server.reply(1, HEAD, b"", TRAILERS)
     assert len(server.receive(headers(7) + data(7, b"x"), 0)) == 1
     assert server.open_streams == 2
+
+
+def test_a_flood_of_streams_over_the_limit_ends_at_the_burst() -> None:
+    server = new_server(Limits(max_concurrent_streams=0, idle_frames_burst=10))
+    assert count_until_calmed(server, lambda i: headers(2 * i + 1) + data(2 * i + 1), 20) == 10
+
+
+def test_resets_that_cross_our_answer_cost_no_reset_token() -> None:
+    server = new_server(Limits(resets_burst=1, resets_per_s=0))
+    for stream_id in range(1, 201, 2):
+        server.receive(headers(stream_id) + data(stream_id, b"x"), 0)
+        server.reply(stream_id, HEAD, b"y", TRAILERS)
+        assert not is_calmed(server.receive(encode_reset(stream_id, errors.CANCEL), 0))
+    server = new_server(Limits(idle_frames_burst=10, idle_frames_per_work=0))
+    server.receive(headers(1) + encode_reset(1, errors.CANCEL), 0)
+    assert count_until_calmed(server, lambda i: encode_reset(1, errors.CANCEL), 20) == 10
 
 
 def advertised(limits: Limits) -> bytes:

@@ -261,6 +261,43 @@ def test_rfc7541_4_2_a_lowered_table_size_is_acknowledged_in_the_next_block() ->
     assert [frame[3] for frame in written(server)] == [b"\x20" + HEAD, b"y", TRAILERS]
 
 
+def test_a_paused_connection_keeps_data_and_sends_it_on_resume() -> None:
+    server = new_server()
+    server.receive(headers(1) + data(1, b"x") + headers(3, flags=WHOLE | END), 0)
+    server.pause()
+    server.pause()
+    server.reply(1, HEAD, b"a" * 10, TRAILERS)
+    server.send_headers(3, HEAD)
+    server.send_data(3, b"b")
+    assert [frame[0] for frame in written(server)] == [frames.HEADERS, frames.HEADERS]
+    assert (server.queued(1), server.queued(3)) == (10, 1)
+    # Credit that comes meanwhile is not lost and opens nothing.
+    assert server.receive(encode_window_update(0, 7) + encode_window_update(3, 7), 0) == []
+    assert not server.has_output
+    assert server.resume() == [(events.DRAINED, 1), (events.DRAINED, 3)]
+    assert server.resume() == []
+    assert [frame[3] for frame in written(server)] == [b"a" * 10, TRAILERS, b"b"]
+    assert server._send_window == DEFAULT + 7 - 11
+
+
+def test_the_window_maximum_holds_while_paused() -> None:
+    server = new_server()
+    server.pause()
+    found = server.receive(encode_window_update(0, 2**31 - DEFAULT), 0)
+    assert found[-1][:2] == (events.CLOSED, errors.FLOW_CONTROL_ERROR)
+
+
+def test_headers_that_end_a_stream_wait_behind_its_data() -> None:
+    server = new_server()
+    server.receive(encode_settings(((4, 1),)) + headers(1, flags=WHOLE | END), 0)
+    server.send_headers(1, HEAD)
+    server.send_data(1, b"ab")
+    server.send_headers(1, TRAILERS, end_stream=True)
+    server.take_output()
+    server.receive(encode_window_update(1, 1), 0)
+    assert [frame[3] for frame in written(server)] == [b"b", TRAILERS]
+
+
 def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
     bucket = TokenBucket(3, 2)
     assert [bucket.take(1_000) for _ in range(4)] == [True, True, True, False]
