@@ -119,6 +119,7 @@ class Node:
         self._is_starting = False
         self.proposals_failed_total = 0
         self.leader_changes_total = 0
+        self._known_leader_id = 0
         self.on_lead: Callable[[], None] = _nothing
 
     # What services and metrics read.
@@ -277,9 +278,15 @@ class Node:
 
     def leader_changed(self, leader_id: int) -> None:
         """Raft knows another leader, or none (0)."""
-        self.leader_changes_total += 1
         if leader_id != self.member_id:
             self.lessor.demote()
+        if leader_id == self._known_leader_id:
+            return
+        self._known_leader_id = leader_id
+        if leader_id == 0:
+            self.log.info("no leader is known at term {term}", term=self.term)
+            return
+        self.leader_changes_total += 1
         self.log.info("leader is {leader} at term {term}", leader=f"{leader_id:x}", term=self.term)
 
     def lead(self) -> None:

@@ -132,7 +132,8 @@ def _check_together(raft_log: LmdbLog, state: LmdbState) -> None:
     advice = "the two directories are not of one member, or one was restored alone; restore both"
     if applied > raft_log.last_index():
         raise DataDirError(
-            f"the state holds entry {applied}, but the log ends at {raft_log.last_index()}: {advice}"
+            f"the state holds entry {applied}, but the log ends at "
+            f"{raft_log.last_index()}: {advice}"
         )
     try:
         term = raft_log.term(applied)

@@ -10,9 +10,11 @@ They stop the other way round: clients are let go first, the data is closed last
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -41,10 +43,12 @@ from etcdtw.grpc.call import MethodTable
 from etcdtw.grpc.stats import ServerStats
 from etcdtw.http2.limits import Limits
 from etcdtw.node.node import NoCall, Node
-from etcdtw.rpc.errors import status_error
+from etcdtw.rpc.errors import status_of
 from etcdtw.server.assembly import build_methods, build_node, server_version
 from etcdtw.server.config import ClientTls, Config
 from etcdtw.server.data import Data, open_data
+from etcdtw.server.metric_sources import member_sources
+from etcdtw.server.metrics import Scrape
 from etcdtw.server.readiness import (
     CLIENT_SOCKET,
     METRICS_SOCKET,
@@ -65,6 +69,9 @@ from etcdtw.wire import membershippb
 DRAIN_S: Final = 7.0
 """How long a stop waits for calls under way."""
 LEAD_POLL_S: Final = 0.01
+COLLECTOR_THRESHOLDS: Final = (50_000, 20, 50)
+"""Requests in flight are many short-lived objects without cycles; with Python's own thresholds
+looking for cycles among them takes a seventh of the reactor's time (measured)."""
 GRPC_OVERHEAD: Final = 512 * 1024
 """What a gRPC message may be larger than a request (etcd's number)."""
 
@@ -141,7 +148,7 @@ class Member:
             if error is None:
                 done.callback(None)
             else:
-                done.errback(status_error(error))
+                done.errback(ReadFailedError(status_of(error)[1]))
 
         self.node.read(NoCall(), answer)
         return done
@@ -161,6 +168,10 @@ class Member:
     @property
     def product_version(self) -> str:
         return __version__
+
+
+class ReadFailedError(Exception):
+    """A health read failed; its text is what a client would see."""
 
 
 class Storage(Service):
@@ -263,10 +274,21 @@ class Listeners(Service):
         member = self._member
         config = member.config
         access = Access(config.cors_origins, config.host_whitelist)
+        quota_bytes = config.quota_backend_bytes or 0
+        scrape = Scrape(
+            member_sources(
+                member.node,
+                member.server_version,
+                quota_bytes,
+                member.call_stats,
+                member.health_counts,
+            ),
+            member.call_stats,
+        )
         site = HttpSite(
             cast(
                 IResource,
-                client_site(member, member.health_counts, member, self._render_metrics, access),
+                client_site(member, member.health_counts, member, scrape.render, access),
             ),
             member.clock,
         )
@@ -274,13 +296,10 @@ class Listeners(Service):
         split = bool(config.listen_client_http_urls)
         await self._open(config.listen_client_urls, None if split else site, True, policy)
         await self._open(config.listen_client_http_urls, site, False, policy)
-        pages = metrics_site(member, member.health_counts, self._render_metrics)
+        pages = metrics_site(member, member.health_counts, scrape.render)
         metrics = HttpSite(cast(IResource, pages), member.clock)
         await self._open(config.listen_metrics_urls, metrics, False, policy)
         await self._adopt(site, metrics)
-
-    def _render_metrics(self) -> bytes:
-        return b""
 
     def _factory(self, site: HttpSite | None, serves_calls: bool, is_tls: bool) -> ClientPort:
         member = self._member
@@ -331,7 +350,7 @@ class Listeners(Service):
     def stopService(self) -> Deferred[Any]:
         """Stop listening, let calls under way end, drop the rest after `DRAIN_S`."""
         super().stopService()
-        closing = [maybeDeferred(port.stopListening) for port in self._ports]
+        closing: list[Deferred[Any]] = [maybeDeferred(port.stopListening) for port in self._ports]
         closing += [factory.drain(DRAIN_S) for factory in self._factories]
         self._ports, self._factories = [], []
         return DeferredList(closing)
@@ -348,6 +367,10 @@ class Readiness(Service):
 
     def startService(self) -> None:
         super().startService()
+        # What lives now lives as long as the process: the collector need not visit it again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*COLLECTOR_THRESHOLDS)
         self.log.info("ready to serve client requests")
         notify(os.environ)
 
@@ -369,8 +392,6 @@ def tls_policy(tls: ClientTls) -> TlsPolicy | None:
 
 
 def _with_ciphers(files: TlsFiles, ciphers: str) -> TlsFiles:
-    from dataclasses import replace
-
     return replace(files, ciphers=ciphers) if ciphers else files
 
 
