@@ -23,6 +23,13 @@ IDLE_S: Final = 60.0
 class BoundedRequest(Request):
     """A request whose body stays in memory and below `BODY_SIZE_MAX`."""
 
+    is_refused = False
+
+    def setHeader(self, name: bytes, value: bytes) -> None:  # noqa: N802
+        # etcd does not say what it is made with.
+        if name != b"Server":
+            super().setHeader(name, value)
+
     def gotLength(self, length: int | None) -> None:  # noqa: N802
         self.content = BytesIO()
         if length is not None and length > BODY_SIZE_MAX:
@@ -32,14 +39,16 @@ class BoundedRequest(Request):
         assert self.content is not None
         if self.content.tell() + len(data) > BODY_SIZE_MAX:
             self._refuse()
-        elif not self.channel_is_closing:
+        elif not self.is_refused:
             super().handleContentChunk(data)
 
-    channel_is_closing = False
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:  # noqa: N802
+        if not self.is_refused:
+            super().requestReceived(command, path, version)
 
     def _refuse(self) -> None:
-        if not self.channel_is_closing:
-            self.channel_is_closing = True
+        if not self.is_refused:
+            self.is_refused = True
             self.channel.write(
                 b"HTTP/1.1 413 Request Entity Too Large\r\n"
                 b"Connection: close\r\nContent-Length: 0\r\n\r\n"

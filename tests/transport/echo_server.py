@@ -119,8 +119,12 @@ def failed(failure: Failure) -> None:
     installed_reactor.stop()
 
 
-def main() -> None:
+def begin() -> None:
     Deferred.fromCoroutine(serve(sys.argv[1:])).addErrback(failed)
+
+
+def main() -> None:
+    installed_reactor.callWhenRunning(begin)
     installed_reactor.run()
 
 

@@ -15,8 +15,9 @@ from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from etcdtw.transport.tls import TlsError, TlsFactory, TlsFiles, TlsPolicy
@@ -244,7 +245,8 @@ def test_bad_new_files_keep_the_old_ones_and_are_tried_once(rig: Rig) -> None:
     policy = TlsPolicy(rig.files)
     complaints: list[object] = []
 
-    def observe(event: dict[str, object]) -> None:
+    @implementer(ILogObserver)
+    def observe(event: LogEvent) -> None:
         complaints.append(event.get("why"))
 
     globalLogPublisher.addObserver(observe)
