@@ -18,7 +18,7 @@ from etcdtw.mvcc.errors import (
     KeyNotFoundError,
     LeaseNotFoundError,
 )
-from etcdtw.mvcc.ranges import read_range
+from etcdtw.mvcc.ranges import open_end, read_range
 from etcdtw.mvcc.writer import Writer
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import encode_varint
@@ -34,6 +34,7 @@ class Transactor:
         self._writer = writer
         self._lease_exists = lease_exists
         self._compact_revision = -1
+        self._deleted: list[tuple[bytes, bytes | None]] = []
 
     def run(self, request: pb.TxnRequest, compact_revision: int) -> bytes:
         """Run a txn and return the body of its response; the caller finishes the revision.
@@ -42,6 +43,7 @@ class Transactor:
         """
         self._compact_revision = compact_revision
         path = choose_path(self._backend, request)
+        self._deleted = []
         self._check(request, path, 0)
         body, _ = self._execute(request, path, 0)
         return body
@@ -55,22 +57,27 @@ class Transactor:
         for op in ops:
             kind = op.WhichOneof("request")
             if kind == "request_put":
-                self.check_put(op.request_put)
+                self._check_put(op.request_put)
             elif kind == "request_range":
                 self._check_range(op.request_range.revision)
+            elif kind == "request_delete_range":
+                self._deleted.append(_interval(op.request_delete_range))
             elif kind == "request_txn":
                 position = self._check(op.request_txn, path, position)
         return position
 
-    def check_put(self, request: pb.PutRequest) -> None:
-        """Raise `LeaseNotFoundError` or `KeyNotFoundError` if the put cannot be done."""
+    def _check_put(self, request: pb.PutRequest) -> None:
         lease = request.lease
         if lease and not self._lease_exists(lease):
             raise LeaseNotFoundError(lease)
-        if (request.ignore_value or request.ignore_lease) and self._backend.get(
-            request.key
-        ) is None:
-            raise KeyNotFoundError
+        if request.ignore_value or request.ignore_lease:
+            key = request.key
+            # An earlier delete to the end of all keys passes the overlap check, etcd's too; but
+            # what is to be kept is gone then.  Real members die of such an entry.
+            if self._backend.get(key) is None or any(
+                start <= key and (end is None or key < end) for start, end in self._deleted
+            ):
+                raise KeyNotFoundError
 
     def _check_range(self, revision: int) -> None:
         # Unlike a plain range, a negative revision is not "current" here.
@@ -132,3 +139,9 @@ class Transactor:
         revision = encode_varint(self._writer.view_revision)
         header = b"\x0a%b\x18%b" % (encode_varint(len(revision) + 1), revision)
         return b"%b%b%b%b" % (tag, encode_varint(len(header) + len(body)), header, body)
+
+
+def _interval(request: pb.DeleteRangeRequest) -> tuple[bytes, bytes | None]:
+    if not request.range_end:
+        return request.key, request.key + b"\0"
+    return request.key, open_end(request.range_end)

@@ -101,22 +101,26 @@ class Model:
             plan.append(self.plan(op.request_txn) if op.HasField("request_txn") else op)
         return succeeded, plan
 
-    def check(self, plan: Any) -> None:
+    def check(self, plan: Any, live: set[bytes]) -> None:
+        """Raise for the first bad operation; ``live`` loses what the plan deletes."""
         for op in plan[1]:
             if isinstance(op, tuple):
-                self.check(op)
+                self.check(op, live)
             elif op.HasField("request_put"):
-                self.check_put(op.request_put)
+                self.check_put(op.request_put, live)
+            elif op.HasField("request_delete_range"):
+                request = op.request_delete_range
+                live -= {k for k in live if in_range(k, request.key, request.range_end)}
             elif op.HasField("request_range") and op.request_range.revision:
                 if op.request_range.revision > self.revision:
                     raise RefusedError("FutureRevisionError")
                 if op.request_range.revision < self.compact_revision:
                     raise RefusedError("CompactedError")
 
-    def check_put(self, put: Any) -> None:
+    def check_put(self, put: Any, live: set[bytes]) -> None:
         if put.lease and put.lease not in LEASES:
             raise RefusedError("LeaseNotFoundError")
-        if (put.ignore_value or put.ignore_lease) and put.key not in self.views[-1]:
+        if (put.ignore_value or put.ignore_lease) and put.key not in live:
             raise RefusedError("KeyNotFoundError")
 
 
@@ -229,7 +233,7 @@ class Rig:
         attempt = Attempt(self.model)
         applied = self.store.apply_put(request)
         try:
-            self.model.check_put(request)
+            self.model.check_put(request, set(self.model.views[-1]))
         except RefusedError as refused:
             self.settle(applied, refused, None)
             return
@@ -244,7 +248,7 @@ class Rig:
         plan = self.model.plan(request)
         applied = self.store.apply_txn(request)
         try:
-            self.model.check(plan)
+            self.model.check(plan, set(self.model.views[-1]))
         except RefusedError as refused:
             self.settle(applied, refused, None)
             return

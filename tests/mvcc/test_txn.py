@@ -232,6 +232,16 @@ def test_what_is_to_be_kept_must_exist_before_the_txn(rig: TxnRig) -> None:
     assert isinstance(rig.error(*ops), KeyNotFoundError)
 
 
+@pytest.mark.parametrize("range_end", [b"", b"b", b"\0"])
+def test_what_is_to_be_kept_must_not_be_deleted_before(rig: TxnRig, range_end: bytes) -> None:
+    # To the end of all keys, etcd 3.5.1 accepts this and then panics in every member.
+    keeping = put(b"a", b"", ignore_value=True)
+    gone = rig.error(nested(success=[delete(b"a", range_end)]), nested(success=[keeping]))
+    assert isinstance(gone, KeyNotFoundError)
+    assert isinstance(rig.error(delete(b"a", range_end), keeping), KeyNotFoundError)
+    assert rig.run(success=[delete(b"b"), keeping, delete(b"a", range_end)]).succeeded
+
+
 def test_the_branch_not_taken_is_not_checked(rig: TxnRig) -> None:
     assert rig.run(failure=[put(b"x", lease=9), read(b"a", revision=99)]).succeeded
 
