@@ -289,6 +289,14 @@ def test_a_repeated_block_is_the_same_object_until_the_table_changes() -> None:
     assert decoder.decode(b"\x82\x86") is not second
 
 
+def test_a_size_update_that_changes_nothing_keeps_the_cache() -> None:
+    decoder = new_decoder()
+    first = decoder.decode(b"\x82")
+    same = encode_integer(4_096, 5, 0x20) + b"\x82"
+    assert decoder.decode(same) is decoder.decode(same)
+    assert decoder.decode(b"\x82") is first
+
+
 def test_the_cache_is_bounded() -> None:
     decoder = new_decoder()
     blocks = [b"\x00\x01a\x01%c" % letter for letter in b"abcdefgh"]
