@@ -146,7 +146,7 @@ class Run:
         """Stop the trouble: the members must agree and make progress again."""
         network = self.network
         network.cut = set()
-        for _ in range(16):
+        for _ in range(400):
             network.tick()
             for member in network.members.values():
                 self.checker.check(member)
