@@ -257,7 +257,25 @@ class Connection(Receiving):
 
     def send_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None:
         """Send body octets as the windows admit; the rest waits, in order (see `queued`)."""
-        self._enqueue(stream_id, data, end_stream)
+        stream = self._streams.get(stream_id)
+        size = len(data)
+        if (
+            stream is None
+            or end_stream
+            or stream.end_queued
+            or stream.queued
+            or not 0 < size <= self._peer_frame_size
+            or size > self._send_window
+            or size > stream.send_window
+        ):
+            self._enqueue(stream_id, data, end_stream)
+            return
+        assert stream.state != IDLE, "DATA before HEADERS"
+        stream.send_window -= size
+        self._send_window -= size
+        self._out += (_pack_header(size << 8, 0, stream_id), data)
+        self._sent_since_ping = True
+        self.stats.data_frames_out += 1
 
     def send_trailers(self, stream_id: int, headers: Sequence[Field] | bytes) -> None:
         """End the stream with a header block, behind all queued data."""
