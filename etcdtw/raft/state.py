@@ -15,7 +15,7 @@ from etcdtw.raft.confchange import restored
 from etcdtw.raft.config import Config
 from etcdtw.raft.entry import HardState
 from etcdtw.raft.errors import InvariantError
-from etcdtw.raft.log import NO_LIMIT, RaftLog
+from etcdtw.raft.log import RaftLog
 from etcdtw.raft.membership import Membership
 from etcdtw.raft.message import (
     AFTER_APPEND_TYPES,
@@ -121,12 +121,10 @@ class RaftState:
         The first proposal passes whatever its size, and an empty one always does: the entry
         that ends a term or a joint configuration must never be refused.
         """
-        size_max = self.config.max_uncommitted_size
-        if size_max >= NO_LIMIT:
-            return True
-        if size > 0 and self.uncommitted_size > 0 and self.uncommitted_size + size > size_max:
+        total = self.uncommitted_size + size
+        if size > 0 and self.uncommitted_size > 0 and total > self.config.max_uncommitted_size:
             return False
-        self.uncommitted_size += size
+        self.uncommitted_size = total
         return True
 
     def shrink_uncommitted(self, size: int) -> None:
