@@ -17,6 +17,7 @@ from etcdtw.mvcc.errors import (
     FutureRevisionError,
     KeyNotFoundError,
     LeaseNotFoundError,
+    MvccError,
 )
 from etcdtw.mvcc.ranges import open_end, read_range
 from etcdtw.mvcc.writer import Writer
@@ -35,6 +36,9 @@ class Transactor:
         self._lease_exists = lease_exists
         self._compact_revision = -1
         self._deleted: list[tuple[bytes, bytes | None]] = []
+        self._header_revision = -1
+        self._header = b""
+        self._range_error: MvccError | None = None
 
     def run(self, request: pb.TxnRequest, compact_revision: int) -> bytes:
         """Run a txn and return the body of its response; the caller finishes the revision.
@@ -44,7 +48,10 @@ class Transactor:
         self._compact_revision = compact_revision
         path = choose_path(self._backend, request)
         self._deleted = []
+        self._range_error = None
         self._check(request, path, 0)
+        if self._range_error is not None:
+            raise self._range_error
         body, _ = self._execute(request, path, 0)
         return body
 
@@ -67,9 +74,7 @@ class Transactor:
         return position
 
     def _check_put(self, request: pb.PutRequest) -> None:
-        lease = request.lease
-        if lease and not self._lease_exists(lease):
-            raise LeaseNotFoundError(lease)
+        # The key before the lease, the other way round than a plain put: etcd's order.
         if request.ignore_value or request.ignore_lease:
             key = request.key
             # An earlier delete to the end of all keys passes the overlap check, etcd's too; but
@@ -78,15 +83,19 @@ class Transactor:
                 start <= key and (end is None or key < end) for start, end in self._deleted
             ):
                 raise KeyNotFoundError
+        lease = request.lease
+        if lease and not self._lease_exists(lease):
+            raise LeaseNotFoundError(lease)
 
     def _check_range(self, revision: int) -> None:
+        """Note the first bad range: etcd looks at all puts before it looks at any range."""
         # Unlike a plain range, a negative revision is not "current" here.
-        if revision == 0:
+        if revision == 0 or self._range_error is not None:
             return
         if revision > self._writer.revision:
-            raise FutureRevisionError(revision, self._writer.revision)
-        if revision < self._compact_revision:
-            raise CompactedError(revision, self._compact_revision)
+            self._range_error = FutureRevisionError(revision, self._writer.revision)
+        elif revision < self._compact_revision:
+            self._range_error = CompactedError(revision, self._compact_revision)
 
     # Execution.
 
@@ -136,8 +145,12 @@ class Transactor:
 
     def _with_header(self, tag: bytes, body: bytes) -> bytes:
         """Return a ResponseOp whose response's header holds the revision alone."""
-        revision = encode_varint(self._writer.view_revision)
-        header = b"\x0a%b\x18%b" % (encode_varint(len(revision) + 1), revision)
+        revision = self._writer.view_revision
+        if revision != self._header_revision:
+            octets = encode_varint(revision)
+            self._header = b"\x0a%b\x18%b" % (encode_varint(len(octets) + 1), octets)
+            self._header_revision = revision
+        header = self._header
         return b"%b%b%b%b" % (tag, encode_varint(len(header) + len(body)), header, body)
 
 

@@ -76,27 +76,33 @@ def check_txn(request: pb.TxnRequest, ops_max: int = TXN_OPS_MAX) -> None:
     A nested txn may have as many operations as its parent leaves of ``ops_max``, so the depth is
     bounded as well.
     """
-    _check_ops(request, ops_max)
-    for ops in (request.success, request.failure):
-        # One operation cannot be in its own way; most branches have no more.
-        if len(ops) > 1 or (ops and ops[0].HasField("request_txn")):
-            _check_puts(ops)
+    if _check_ops(request, ops_max):
+        _check_puts(request.success)
+        _check_puts(request.failure)
 
 
-def _check_ops(request: pb.TxnRequest, ops_max: int) -> None:
-    ops_count = max(len(request.compare), len(request.success), len(request.failure))
+def _check_ops(request: pb.TxnRequest, ops_max: int) -> bool:
+    """Check each operation; returns whether any two could be in each other's way."""
+    compares = request.compare
+    success = request.success
+    failure = request.failure
+    ops_count = max(len(compares), len(success), len(failure))
     if ops_count > ops_max:
         raise status_error("TooManyOps")
-    for compare in request.compare:
+    for compare in compares:
         if not compare.key:
             raise status_error("EmptyKey")
-    for op in request.success:
-        _check_op(op, ops_max - ops_count)
-    for op in request.failure:
-        _check_op(op, ops_max - ops_count)
+    is_nested = False
+    for op in success:
+        is_nested |= _check_op(op, ops_max - ops_count)
+    for op in failure:
+        is_nested |= _check_op(op, ops_max - ops_count)
+    # One plain operation in a branch is the common case.
+    return is_nested or len(success) > 1 or len(failure) > 1
 
 
-def _check_op(op: pb.RequestOp, ops_left: int) -> None:
+def _check_op(op: pb.RequestOp, ops_left: int) -> bool:
+    """Check one operation; returns whether it is a nested txn."""
     kind = op.WhichOneof("request")
     if kind == "request_put":
         check_put(op.request_put)
@@ -106,8 +112,10 @@ def _check_op(op: pb.RequestOp, ops_left: int) -> None:
         check_delete_range(op.request_delete_range)
     elif kind == "request_txn":
         _check_ops(op.request_txn, ops_left)
+        return True
     else:
         raise status_error("KeyNotFound")
+    return False
 
 
 # Overlaps.  No key may be put twice on one way through the txn, nor put and deleted; only the two

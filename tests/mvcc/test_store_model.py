@@ -101,25 +101,38 @@ class Model:
             plan.append(self.plan(op.request_txn) if op.HasField("request_txn") else op)
         return succeeded, plan
 
-    def check(self, plan: Any, live: set[bytes]) -> None:
-        """Raise for the first bad operation; ``live`` loses what the plan deletes."""
+    def check(self, plan: Any) -> None:
+        """Raise for the first bad put, then for the first bad range."""
+        self.check_puts(plan, set(self.views[-1]))
+        self.check_ranges(plan)
+
+    def check_puts(self, plan: Any, live: set[bytes]) -> None:
+        """``live`` loses what the plan deletes."""
         for op in plan[1]:
             if isinstance(op, tuple):
-                self.check(op, live)
+                self.check_puts(op, live)
             elif op.HasField("request_put"):
-                self.check_put(op.request_put, live)
+                self.check_kept(op.request_put, live)
+                self.check_lease(op.request_put)
             elif op.HasField("request_delete_range"):
                 request = op.request_delete_range
                 live -= {k for k in live if in_range(k, request.key, request.range_end)}
+
+    def check_ranges(self, plan: Any) -> None:
+        for op in plan[1]:
+            if isinstance(op, tuple):
+                self.check_ranges(op)
             elif op.HasField("request_range") and op.request_range.revision:
                 if op.request_range.revision > self.revision:
                     raise RefusedError("FutureRevisionError")
                 if op.request_range.revision < self.compact_revision:
                     raise RefusedError("CompactedError")
 
-    def check_put(self, put: Any, live: set[bytes]) -> None:
+    def check_lease(self, put: Any) -> None:
         if put.lease and put.lease not in LEASES:
             raise RefusedError("LeaseNotFoundError")
+
+    def check_kept(self, put: Any, live: set[bytes]) -> None:
         if (put.ignore_value or put.ignore_lease) and put.key not in live:
             raise RefusedError("KeyNotFoundError")
 
@@ -233,7 +246,8 @@ class Rig:
         attempt = Attempt(self.model)
         applied = self.store.apply_put(request)
         try:
-            self.model.check_put(request, set(self.model.views[-1]))
+            self.model.check_lease(request)
+            self.model.check_kept(request, set(self.model.views[-1]))
         except RefusedError as refused:
             self.settle(applied, refused, None)
             return
@@ -248,7 +262,7 @@ class Rig:
         plan = self.model.plan(request)
         applied = self.store.apply_txn(request)
         try:
-            self.model.check(plan, set(self.model.views[-1]))
+            self.model.check(plan)
         except RefusedError as refused:
             self.settle(applied, refused, None)
             return

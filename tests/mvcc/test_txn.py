@@ -232,6 +232,16 @@ def test_what_is_to_be_kept_must_exist_before_the_txn(rig: TxnRig) -> None:
     assert isinstance(rig.error(*ops), KeyNotFoundError)
 
 
+def test_of_several_reasons_puts_come_before_ranges_and_keys_before_leases(rig: TxnRig) -> None:
+    bad_range = read(b"a", revision=99)
+    assert isinstance(rig.error(bad_range, put(b"x", lease=9)), LeaseNotFoundError)
+    both = put(b"x", b"", lease=9, ignore_value=True)
+    assert isinstance(rig.error(bad_range, both), KeyNotFoundError)
+    two_ranges = [read(b"a", revision=-2), bad_range]
+    assert isinstance(rig.error(*two_ranges), CompactedError)
+    assert isinstance(rig.error(*two_ranges[::-1]), FutureRevisionError)
+
+
 @pytest.mark.parametrize("range_end", [b"", b"b", b"\0"])
 def test_what_is_to_be_kept_must_not_be_deleted_before(rig: TxnRig, range_end: bytes) -> None:
     # To the end of all keys, etcd 3.5.1 accepts this and then panics in every member.
