@@ -46,6 +46,8 @@ DRAIN_PING: Final = b"etcdtw-d"
 STREAM_ID_MAX: Final = 2**31 - 1
 
 _END: Final = frames.FLAG_END_STREAM
+_SELF_DEPENDENT: Final = 0x100
+"""Beyond the octet of flags: HEADERS whose priority names their own stream."""
 
 
 class Receiving(Sending):
@@ -116,9 +118,11 @@ class Receiving(Sending):
         if flags & frames.FLAG_PRIORITY:
             if len(payload) < 5:
                 raise PeerError(FRAME_SIZE_ERROR, b"HEADERS too short for priority")
+            if _depends_on(payload) == stream_id:
+                flags |= _SELF_DEPENDENT
             payload = payload[5:]
         if flags & frames.FLAG_END_HEADERS:
-            self._on_block(stream_id, payload, bool(flags & _END))
+            self._on_block(stream_id, payload, flags)
             return
         self._block_id = stream_id
         self._block_flags = flags
@@ -139,13 +143,16 @@ class Receiving(Sending):
             self._block_id = 0
             block = bytes(self._block)
             self._block = bytearray()
-            self._on_block(stream_id, block, bool(self._block_flags & _END))
+            self._on_block(stream_id, block, self._block_flags)
 
-    def _on_block(self, stream_id: int, block: bytes, end_stream: bool) -> None:
+    def _on_block(self, stream_id: int, block: bytes, flags: int) -> None:
         if len(block) > self._limits.header_block_size_max:
             raise PeerError(ENHANCE_YOUR_CALM, b"header block too long")
         # Decoded whatever becomes of the stream: the table is the connection's.
         headers = self._decode(block)
+        if flags & _SELF_DEPENDENT:
+            headers = HeaderList((), clean=False)
+        end_stream = bool(flags & _END)
         stream = self._stream(stream_id)
         if stream is None:
             if not self._client and stream_id > self._last_peer_id:
@@ -334,14 +341,23 @@ class Receiving(Sending):
     # -- control
 
     def _on_priority(self, flags: int, stream_id: int, payload: bytes) -> None:
-        """Checked and ignored: RFC 9113 5.3.2 deprecates it."""
+        """Checked and ignored: RFC 9113 5.3.2 deprecates it.
+
+        A stream that depends on itself is a breach of RFC 7540 5.3.1, which h2spec still tests.
+        """
         if not stream_id:
             raise PeerError(PROTOCOL_ERROR, b"PRIORITY on stream 0")
         self._charge_idle()
         if len(payload) != 5:
-            if stream_id not in self._streams:
-                raise PeerError(FRAME_SIZE_ERROR, b"PRIORITY of a wrong size")
-            self._stream_error(stream_id, FRAME_SIZE_ERROR)
+            code = FRAME_SIZE_ERROR
+        elif _depends_on(payload) == stream_id:
+            code = PROTOCOL_ERROR
+        else:
+            return
+        if stream_id not in self._streams:
+            # A stream that is not open cannot be reset.
+            raise PeerError(code, b"bad PRIORITY")
+        self._stream_error(stream_id, code)
 
     def _on_reset(self, flags: int, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:
@@ -523,6 +539,12 @@ class Receiving(Sending):
             self._charge_idle()  # unknown types are ignored (5.5)
         if self._control_octets > self._limits.control_octets_max:
             raise PeerError(ENHANCE_YOUR_CALM, b"control frames outrun the reader")
+
+
+def _depends_on(priority: bytes) -> int:
+    """Return the stream that a priority field of five octets or more names."""
+    named: int = frames.U32.unpack_from(priority)[0]
+    return named & frames.STREAM_ID_MASK
 
 
 def _unpad(payload: bytes) -> bytes:

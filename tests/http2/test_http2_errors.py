@@ -107,6 +107,10 @@ CONNECTION_ERRORS: dict[str, tuple[bytes, int]] = {
         frame(frames.PRIORITY, 1, b"\0" * 4),
         errors.FRAME_SIZE_ERROR,
     ),
+    "RFC 7540 5.3.1 idle stream depends on itself": (
+        frame(frames.PRIORITY, 1, b"\0\0\0\1\0"),
+        errors.PROTOCOL_ERROR,
+    ),
     "6.4 RST_STREAM on stream 0": (frames.encode_reset(0, 8), errors.PROTOCOL_ERROR),
     "6.4 RST_STREAM size": (
         headers(1) + frame(frames.RST_STREAM, 1, b"\0\0\0"),
@@ -192,6 +196,14 @@ STREAM_ERRORS: dict[str, tuple[bytes, int]] = {
     "6.3 PRIORITY too short": (
         headers(1) + frame(frames.PRIORITY, 1, b"\0" * 4),
         errors.FRAME_SIZE_ERROR,
+    ),
+    "RFC 7540 5.3.1 open stream depends on itself": (
+        headers(1) + frame(frames.PRIORITY, 1, b"\x80\0\0\1\0"),
+        errors.PROTOCOL_ERROR,
+    ),
+    "RFC 7540 5.3.1 HEADERS depend on themselves": (
+        headers(1, b"\0\0\0\1\0" + BLOCK, WHOLE | frames.FLAG_PRIORITY),
+        errors.PROTOCOL_ERROR,
     ),
     "6.9 WINDOW_UPDATE of 0": (
         headers(1) + frames.encode_window_update(1, 0),
