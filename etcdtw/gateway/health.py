@@ -48,9 +48,9 @@ class HealthCounts:
     def __init__(self) -> None:
         self.successes = 0
         self.failures = 0
-        self.last: dict[tuple[str, str], int] = {}
+        self.last: dict[tuple[str, ...], int] = {}
         """(type, name) -> 1 if the last such check passed, else 0"""
-        self.checks: dict[tuple[str, str, str], int] = {}
+        self.checks: dict[tuple[str, ...], int] = {}
         """(type, name, "success" or "error") -> how many"""
 
     def count(self, kind: str, name: str, passed: bool) -> None:

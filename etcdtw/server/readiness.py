@@ -6,19 +6,20 @@ is beyond etcd, which ignores LISTEN_FDS.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Mapping
 from typing import Final
 
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint
 from twisted.internet.interfaces import IReactorSocket, IStreamServerEndpoint
-from twisted.python.systemd import ListenFDs
 
 NOTIFY_VARIABLE: Final = "NOTIFY_SOCKET"
 READY: Final = b"READY=1"
 CLIENT_SOCKET: Final = "client"
 METRICS_SOCKET: Final = "metrics"
 KNOWN_SOCKETS: Final = (CLIENT_SOCKET, METRICS_SOCKET)
+_FIRST_DESCRIPTOR: Final = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
 
 
 class SocketNameError(Exception):
@@ -44,26 +45,31 @@ def inherited_sockets(environment: Mapping[str, str]) -> dict[str, int]:
     """Return the file descriptors that systemd passed on, by socket name.
 
     Empty without socket activation.  Raises `SocketNameError` for a name that is not one of
-    `KNOWN_SOCKETS` (FileDescriptorName= in the socket unit).
+    `KNOWN_SOCKETS` or comes twice.  (Twisted's ListenFDs drops such sockets without a word.)
     """
-    passed = ListenFDs.fromEnvironment(environment)
-    found = dict(passed.inheritedNamedDescriptors())
-    if not found and passed.inheritedDescriptors():
-        raise SocketNameError(
-            "systemd passed sockets without names: set FileDescriptorName= in the socket unit "
-            f"to one of {', '.join(KNOWN_SOCKETS)}"
-        )
-    for name in found:
-        if name not in KNOWN_SOCKETS:
+    if environment.get("LISTEN_PID") != str(os.getpid()):
+        return {}
+    count = int(environment.get("LISTEN_FDS", "0"))
+    names = environment.get("LISTEN_FDNAMES", "").split(":")
+    found: dict[str, int] = {}
+    for i in range(count):
+        name = names[i] if i < len(names) else ""
+        if name not in KNOWN_SOCKETS or name in found:
+            known = ", ".join(KNOWN_SOCKETS)
             raise SocketNameError(
-                f"systemd passed a socket called {name!r}: set FileDescriptorName= in the socket "
-                f"unit to one of {', '.join(KNOWN_SOCKETS)}"
+                f"systemd passed {'a second' if name in found else 'a'} socket called {name!r}: "
+                "give each socket unit one ListenStream= and as FileDescriptorName= "
+                f"one of {known}"
             )
+        found[name] = _FIRST_DESCRIPTOR + i
     return found
 
 
 def adopted_endpoint(reactor: IReactorSocket, descriptor: int) -> IStreamServerEndpoint:
-    """Return an endpoint that listens on an inherited socket."""
+    """Return an endpoint that listens on an inherited socket.
+
+    It takes the descriptor over and closes it once it listens on a copy.
+    """
     with socket.socket(fileno=socket.dup(descriptor)) as probe:
         family = probe.family
     return AdoptedStreamServerEndpoint(reactor, descriptor, family)

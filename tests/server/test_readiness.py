@@ -7,8 +7,14 @@ import socket
 from pathlib import Path
 
 import pytest
+from twisted.internet.protocol import Factory
 
-from etcdtw.server.readiness import SocketNameError, inherited_sockets, notify
+from etcdtw.server.readiness import (
+    SocketNameError,
+    adopted_endpoint,
+    inherited_sockets,
+    notify,
+)
 
 
 def test_ready_is_sent_to_the_socket_that_waits(tmp_path: Path) -> None:
@@ -57,3 +63,33 @@ def test_without_activation_there_are_none() -> None:
 def test_socket_of_an_unknown_name_is_refused() -> None:
     with pytest.raises(SocketNameError, match=r"'web'.*client, metrics"):
         inherited_sockets(passed("web", 1))
+
+
+def test_sockets_without_names_are_refused() -> None:
+    environment = passed("", 2)
+    del environment["LISTEN_FDNAMES"]
+    with pytest.raises(SocketNameError, match="FileDescriptorName="):
+        inherited_sockets(environment)
+
+
+def test_two_sockets_of_one_name_are_refused() -> None:
+    with pytest.raises(SocketNameError, match="a second socket called 'client'"):
+        inherited_sockets(passed("client:client", 2))
+
+
+class AdoptingReactor:
+    """Notes what it is asked to listen on."""
+
+    def __init__(self) -> None:
+        self.adopted: list[tuple[int, int, Factory]] = []
+
+    def adoptStreamPort(self, descriptor: int, family: int, factory: Factory) -> None:
+        self.adopted.append((descriptor, family, factory))
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+def test_inherited_socket_is_listened_on_with_its_own_family(family: socket.AddressFamily) -> None:
+    reactor, factory = AdoptingReactor(), Factory()
+    descriptor = socket.socket(family, socket.SOCK_STREAM).detach()
+    adopted_endpoint(reactor, descriptor).listen(factory)  # type: ignore[arg-type]
+    assert reactor.adopted == [(descriptor, family, factory)]
