@@ -95,6 +95,7 @@ def measure(batch_size: int, committed_size_max: int) -> float:
 
 
 def main() -> None:
+    """Measure every batch size, with and without size limits, and print."""
     for name, size_max in (("no limits", 2**64 - 1), ("size limits", 64 * 1024 * 1024)):
         for batch_size in BATCH_SIZES:
             seconds = measure(batch_size, size_max)

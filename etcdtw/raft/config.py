@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from etcdtw.raft.entry import ConfState
 from etcdtw.raft.log import NO_LIMIT
 from etcdtw.raft.message import NO_MEMBER, STORAGE_APPEND, STORAGE_APPLY
 from etcdtw.raft.storage import Storage
@@ -25,7 +26,8 @@ class Random(Protocol):
 class Config:
     """``election_ticks`` should be about ten times ``heartbeat_ticks``.
 
-    ``applied`` is the last index that the state machine holds already.  Sizes are octets of
+    ``applied`` is the last index that the state machine holds already, ``conf_state`` the
+    configuration there; None takes storage's, which a state machine may be ahead of.  Sizes are octets of
     entries; `NO_LIMIT` switches a bound off.  ``max_committed_size_per_ready`` bounds what
     is handed out to apply and not yet reported back.
     """
@@ -36,6 +38,7 @@ class Config:
     storage: Storage
     random: Random
     applied: int = 0
+    conf_state: ConfState | None = None
     max_size_per_message: int = 1024 * 1024
     max_inflight_messages: int = 512
     max_inflight_size: int = 0  # 0: not bounded

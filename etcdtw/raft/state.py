@@ -13,7 +13,6 @@ from typing import Final
 
 from etcdtw.raft.confchange import restored
 from etcdtw.raft.config import Config
-from etcdtw.raft.entry import HardState
 from etcdtw.raft.errors import InvariantError
 from etcdtw.raft.log import RaftLog
 from etcdtw.raft.membership import Membership
@@ -68,6 +67,8 @@ class RaftState:
 
     def _restart(self, config: Config) -> None:
         hard_state, conf_state = config.storage.initial_state()
+        if config.conf_state is not None:
+            conf_state = config.conf_state
         log = self.log
         self.membership.switch_to(restored(conf_state), log.last_index())
         # A commit index alone is never flushed, so the state machine may be ahead of it.
@@ -83,9 +84,6 @@ class RaftState:
         if config.applied > log.applied_index:
             log.applied_to(config.applied, 0)
         become_follower(self, self.term, NO_MEMBER)
-
-    def hard_state(self) -> HardState:
-        return HardState(self.term, self.vote, self.log.commit_index)
 
     def is_promotable(self) -> bool:
         """Return whether this member may campaign: a voter, and its log not a snapshot to be."""

@@ -24,12 +24,6 @@ class NetworkStorage(MemoryStorage):
     def __init__(self) -> None:
         super().__init__()
         self.take_snapshot: Callable[[], Snapshot] | None = None
-        self.restart_conf_state: ConfState | None = None
-
-    def initial_state(self) -> tuple[HardState, ConfState]:
-        hard_state, conf_state = super().initial_state()
-        # The configuration belongs to the state machine and restarts with it.
-        return hard_state, self.restart_conf_state or conf_state
 
     def snapshot(self) -> Snapshot:
         return self.take_snapshot() if self.take_snapshot is not None else super().snapshot()
@@ -44,6 +38,7 @@ class NetworkMember:
         self.options = options
         self.random = Random(seed)
         self.applied: list[Applied] = []
+        # The configuration belongs to the state machine and restarts with it.
         self.conf_states: dict[int, ConfState] = {0: storage.initial_state()[1]}
         self.appends: list[Message] = []
         self.applies: list[Message] = []
@@ -61,6 +56,7 @@ class NetworkMember:
                 storage=self.storage,
                 random=self.random,
                 applied=applied,
+                conf_state=self.conf_state() if self.applied else None,
                 max_size_per_message=options.get("max_size_per_message", NO_LIMIT),
                 max_inflight_messages=options.get("max_inflight_messages", 16),
                 max_uncommitted_size=options.get("max_uncommitted_size", NO_LIMIT),
@@ -143,7 +139,6 @@ class NetworkMember:
         while lose_applied and self.applied and self.applied[-1][0] > floor:
             self.applied.pop()
             lose_applied -= 1
-        self.storage.restart_conf_state = self.conf_state()
         self.node = self._build(self.applied_index)
 
 
