@@ -88,7 +88,7 @@ class OperationSource:
         self.compact_revision = -1
         self.leases: set[int] = set()
         self.watch_streams = watch_streams
-        self.watchers: list[tuple[int, int]] = []  # (stream, watch id) of living watchers
+        self.watchers: list[tuple[int, int]] = []  # (stream, watch id) that can be cancelled
         self._forced: list[Operation] = []
         self._table: list[tuple[int, Any]] = [
             (300, self._put),

@@ -40,7 +40,8 @@ class Watcher:
 class WatchSide:
     """The watch streams of one member."""
 
-    def __init__(self, endpoint: str, streams: int) -> None:
+    def __init__(self, name: str, endpoint: str, streams: int) -> None:
+        self.name = name
         self.client = WireClient(endpoint)
         self.streams = [self.client.open(WATCH) for _ in range(streams)]
         self.watchers: list[dict[int, Watcher]] = [{} for _ in range(streams)]
@@ -52,7 +53,9 @@ class WatchSide:
             wait_s = 0.0
         for i, stream in enumerate(self.streams):
             if stream.is_ended:
-                raise WatchDifferenceError(f"the stream ended: {stream.code} {stream.text}")
+                raise WatchDifferenceError(
+                    f"{self.name}: the stream ended: {stream.code} {stream.text}"
+                )
             for message in stream.take_messages():
                 self._take(i, pb.WatchResponse.FromString(message))
 
@@ -67,12 +70,12 @@ class WatchSide:
         elif response.events:
             self.watchers[stream][response.watch_id].events.extend(response.events)
 
-    def reply(self, stream: int) -> Any:
-        """Wait for the answer to a create or progress request on ``stream``."""
+    def reply(self, stream: int, request: Any) -> Any:
+        """Wait for the answer to ``request`` (create or progress) on ``stream``."""
         deadline = time.monotonic() + SETTLE_TIMEOUT_S
         while not self.replies[stream]:
             if time.monotonic() > deadline:
-                raise WatchDifferenceError(f"{self.client.endpoint} does not answer")
+                raise WatchDifferenceError(f"{self.name} does not answer {request}")
             self.collect()
         return self.replies[stream].pop(0)
 
@@ -94,8 +97,10 @@ class WatchPair:
     """The same watchers on two members."""
 
     def __init__(self, left: str, right: str, streams: int) -> None:
-        self.sides = (WatchSide(left, streams), WatchSide(right, streams))
+        self.sides = (WatchSide("left", left, streams), WatchSide("right", right, streams))
         self.expected: list[dict[int, Expected]] = [{} for _ in range(streams)]
+        # Ended by a compaction, but until they are cancelled their ids are taken.
+        self._lingering: list[set[int]] = [set() for _ in range(streams)]
         self._history: list[tuple[int, int, bytes]] = []  # (revision, type, key)
         self._revisions: list[int] = []  # of `_history`, for searching
         self._observer = WireClient(left)
@@ -109,8 +114,12 @@ class WatchPair:
             side.client.close()
 
     def active(self) -> list[tuple[int, int]]:
-        """Return (stream, watch id) of every living watcher."""
-        return [(i, watch_id) for i, table in enumerate(self.expected) for watch_id in table]
+        """Return (stream, watch id) of every watcher that can be cancelled."""
+        return [
+            (i, watch_id)
+            for i, table in enumerate(self.expected)
+            for watch_id in (*table, *sorted(self._lingering[i]))
+        ]
 
     def run(self, operation: Any, revision: int, compact_revision: int) -> None:
         """Do one watch operation on both members; raises `WatchDifferenceError`."""
@@ -122,7 +131,7 @@ class WatchPair:
             self._cancel(request, stream)
         elif self._answers_progress(stream, revision):
             self._send(request, stream)
-            left, right = (side.reply(stream) for side in self.sides)
+            left, right = (side.reply(stream, request) for side in self.sides)
             if not normalise.created_agree(left, right) or left.header.revision != revision:
                 raise WatchDifferenceError(f"progress:\nleft {left}\nright {right}")
 
@@ -131,14 +140,17 @@ class WatchPair:
             side.client.send(side.streams[stream], _octets(request))
 
     def _answers_progress(self, stream: int, revision: int) -> bool:
-        # 3.5.1 answers with no watcher, 3.7 does not; with one from the future neither promises.
+        # 3.5.1 always answers.  3.7 does not with no watcher, with one from the future, or with
+        # one that a compaction has ended: it counts as not synced until it is cancelled.
         table = self.expected[stream].values()
-        return bool(table) and all(watcher.start_revision <= revision for watcher in table)
+        if not table or self._lingering[stream]:
+            return False
+        return all(watcher.start_revision <= revision for watcher in table)
 
     def _create(self, request: Any, stream: int, revision: int, compact_revision: int) -> None:
         create = request.create_request
         self._send(request, stream)
-        left, right = (side.reply(stream) for side in self.sides)
+        left, right = (side.reply(stream, request) for side in self.sides)
         if not normalise.created_agree(left, right):
             raise WatchDifferenceError(f"{request}\nleft {left}\nright {right}")
         if left.canceled:
@@ -157,7 +169,9 @@ class WatchPair:
         watch_id = request.cancel_request.watch_id
         self._send(request, stream)
         if self.expected[stream].pop(watch_id, None) is None:
-            return
+            if watch_id not in self._lingering[stream]:
+                return
+            self._lingering[stream].discard(watch_id)
         deadline = time.monotonic() + SETTLE_TIMEOUT_S
         while not all(side.watchers[stream][watch_id].ends for side in self.sides):
             if time.monotonic() > deadline:
@@ -245,6 +259,7 @@ class WatchPair:
         right.events.clear()
         if left.ends or right.ends:
             self._compare_ended(stream, watch_id)
+            self._lingering[stream].add(watch_id)
             del self.expected[stream][watch_id]
 
     def _compare_ended(self, stream: int, watch_id: int) -> None:
