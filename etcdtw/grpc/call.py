@@ -7,7 +7,7 @@ the reply's octets at once, or None and answers later through the call.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 UNARY: Final = 0
 SERVER_STREAM: Final = 1
@@ -85,6 +85,15 @@ class Call(Protocol):
 
     def fail(self, code: int, message: str) -> None:
         """End the call with an error status."""
+        ...
+
+
+@runtime_checkable
+class SendsMany(Protocol):
+    """What a streaming call may offer besides: several messages for the price of one."""
+
+    def send_all(self, messages: list[bytes]) -> None:
+        """As `Call.send` for each of one or more messages, in order."""
         ...
 
 

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from google.protobuf.message import DecodeError
 from twisted.internet.interfaces import IReactorTime
 
-from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, Call, MethodTable
+from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, Call, MethodTable, SendsMany
 from etcdtw.mvcc.watch import WatchHub
 from etcdtw.rpc.leader_loss import LeaderLoss
 from etcdtw.wire.etcdserverpb import WatchRequest
@@ -62,6 +62,8 @@ class _WatchCall:
 
     def __init__(self, call: Call, node: WatchNode, leader_loss: LeaderLoss) -> None:
         self._call = call
+        # Of a fan-out, the watchers of one stream share a call into the layers below.
+        self._send_all = call.send_all if isinstance(call, SendsMany) else self._send_each
         self._leader_loss = leader_loss
         self._requests_while_paused = 0
         if not leader_loss.admit(call, self._close):
@@ -93,10 +95,12 @@ class _WatchCall:
         # An empty union is ignored, as etcd does.
 
     def _send(self, responses: list[bytes]) -> bool:
-        call = self._call
+        self._send_all(responses)
+        return self._call.queued > OUTPUT_BYTES_MAX
+
+    def _send_each(self, responses: list[bytes]) -> None:
         for response in responses:
-            call.send(response)
-        return call.queued > OUTPUT_BYTES_MAX
+            self._call.send(response)
 
     def _drained(self) -> None:
         self._requests_while_paused = 0

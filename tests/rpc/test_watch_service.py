@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from etcdtw.grpc.call import BIDI_STREAM, INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE, MethodTable
 from etcdtw.rpc.watch import OUTPUT_BYTES_MAX, REQUESTS_WHILE_PAUSED_MAX, WatchService
 from etcdtw.wire import etcdserverpb as pb
-from tests.support.recorded_call import RecordedCall
+from tests.support.recorded_call import BatchingCall, RecordedCall
 from tests.support.watch_rig import WatchRig
 
 ELECTION_TIMEOUT_S = 1.0
@@ -72,6 +72,16 @@ def test_a_stream_creates_delivers_reports_progress_and_cancels(rig: ServiceRig)
         (False, 0, -1, False),
         (False, 0, 0, True),
     ]
+
+
+def test_responses_for_one_stream_go_down_together_where_the_call_can(rig: ServiceRig) -> None:
+    call = BatchingCall()
+    rig.service.opened(call)
+    for _ in range(3):
+        call.receive(create())
+    rig.put(b"k")
+    assert call.batches == [1, 1, 1, 3]
+    assert len(call.take()) == 6
 
 
 def test_an_empty_request_is_ignored(rig: ServiceRig) -> None:

@@ -79,3 +79,16 @@ class RecordedCall:
         """Return and forget what was sent."""
         sent, self.sent = self.sent, []
         return sent
+
+
+class BatchingCall(RecordedCall):
+    """A `RecordedCall` that takes several messages at a time."""
+
+    def __init__(self, **metadata: str) -> None:
+        super().__init__(**metadata)
+        self.batches: list[int] = []
+
+    def send_all(self, messages: list[bytes]) -> None:
+        self.batches.append(len(messages))
+        for message in messages:
+            self.send(message)
