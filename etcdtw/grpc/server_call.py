@@ -18,7 +18,7 @@ from etcdtw.grpc.call import (
     StatusError,
 )
 from etcdtw.grpc.intake import CONTENT_TYPE, NEVER_MS, Fields, Intake
-from etcdtw.grpc.message import PREFIX, MessageReader
+from etcdtw.grpc.message import PREFIX, PREFIX_SIZE, MessageReader
 from etcdtw.grpc.stats import MethodStats
 from etcdtw.grpc.status import status_fields
 from etcdtw.http2.connection import Connection
@@ -289,19 +289,29 @@ class StreamCall(ServerCall):
         self.finish()
 
     def send(self, message: bytes) -> None:
+        size = len(message)
+        self._send(PREFIX.pack(0, size) + message, 1, size)
+
+    def send_all(self, messages: list[bytes]) -> None:
+        """Send several messages, in order, in as few frames as they fit."""
+        framed = b"".join([PREFIX.pack(0, len(message)) + message for message in messages])
+        self._send(framed, len(messages), len(framed) - PREFIX_SIZE * len(messages))
+
+    def _send(self, framed: bytes, count: int, octets: int) -> None:
         register = self._register
         if register is None:
             return
         connection = register.connection
+        stream_id = self.stream_id
         if not self.head_sent:
             self.head_sent = True
-            connection.send_headers(self.stream_id, HEAD_BLOCK)
-        size = len(message)
-        self._stats.sent += 1
-        self._stats.sent_octets += size
-        connection.send_data(self.stream_id, PREFIX.pack(0, size) + message)
-        self._was_queued = self.queued > 0
-        register.mark()
+            connection.send_headers(stream_id, HEAD_BLOCK)
+        self._stats.sent += count
+        self._stats.sent_octets += octets
+        connection.send_data(stream_id, framed)
+        self._was_queued = register.backlog > 0 or connection.queued(stream_id) > 0
+        if not register.is_marked:
+            register.mark()
 
     def finish(self) -> None:
         register = self._end(OK)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Final
 
-from twisted.internet.interfaces import ITCPTransport, ITransport
+from twisted.internet.interfaces import ISystemHandle, ITCPTransport, ITransport
 
 KEEP_ALIVE_S: Final = 30  # Go's net.KeepAliveConfig for etcd's listeners
 
@@ -16,17 +16,25 @@ def tune_socket(transport: ITransport | None) -> None:
         return
     transport.setTcpNoDelay(True)
     transport.setTcpKeepAlive(True)
-    handle = _socket_of(transport)
+    handle = _socket_below(transport)
     if handle is not None:
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_S)
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEP_ALIVE_S)
 
 
-def _socket_of(transport: object) -> socket.socket | None:
-    """Return the TCP socket under ``transport``, below TLS too; None in memory."""
+def plain_socket(transport: object) -> socket.socket | None:
+    """Return the socket that ``transport`` writes to as it is; None over TLS or in memory."""
+    if not ISystemHandle.providedBy(transport):
+        return None
+    handle = transport.getHandle()
+    return handle if isinstance(handle, socket.socket) else None
+
+
+def _socket_below(transport: object) -> socket.socket | None:
+    """Return the socket under ``transport``, below TLS too; None in memory."""
     while transport is not None:
-        handle = getattr(transport, "socket", None)
-        if isinstance(handle, socket.socket):
+        handle = plain_socket(transport)
+        if handle is not None:
             return handle
         transport = getattr(transport, "transport", None)
     return None

@@ -7,7 +7,7 @@ import pytest
 from etcdtw.grpc.intake import NEVER_MS, Refusal, not_grpc
 from etcdtw.grpc.message import frame_message
 from etcdtw.grpc.plain import PLAIN_BODY_SIZE_MAX, PlainRequest
-from etcdtw.grpc.server_call import MANY_REQUESTS, NO_REQUEST, SWEEP_MS, TRUNCATED
+from etcdtw.grpc.server_call import MANY_REQUESTS, NO_REQUEST, SWEEP_MS, TRUNCATED, StreamCall
 from etcdtw.http2 import events
 from tests.grpc.grpc_rig import ServerRig, request_fields
 
@@ -281,6 +281,18 @@ def test_a_server_stream_gets_its_one_request_and_sends_many(rig: ServerRig) -> 
     assert rig.counts("Server").sent == 3
 
 
+def test_several_messages_may_be_sent_at_once(rig: ServerRig) -> None:
+    stream_id = rig.begin("Bidi")
+    rig.pump()
+    call = rig.calls[0]
+    assert isinstance(call, StreamCall)
+    call.send_all([b"a", b"", b"ccc"])
+    rig.pump()
+    wire = frame_message(b"a") + frame_message(b"") + frame_message(b"ccc")
+    assert rig.answers[stream_id].body == wire
+    assert (rig.counts("Bidi").sent, rig.counts("Bidi").sent_octets) == (3, 4)
+
+
 def test_a_bidi_stream_goes_both_ways_until_both_end(rig: ServerRig) -> None:
     stream_id = rig.begin("Bidi")
     rig.data(stream_id, frame_message(b"a") + frame_message(b"b")[:3])
@@ -419,7 +431,8 @@ def test_a_drained_server_asks_clients_to_go(rig: ServerRig) -> None:
     rig.server.drain()
     rig.pump()
     assert any(event[0] == events.GOAWAY for event in rig.client_events)
-    assert not rig.server.is_closed
+    was_closed = rig.server.is_closed
+    assert not was_closed
     rig.calls[0].reply(b"done")
     rig.pump()
     assert rig.server.is_closed

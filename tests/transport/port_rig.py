@@ -39,7 +39,7 @@ class SocketLike(StringTransport):
 
     def read(self) -> bytes:
         """The client reads all there is."""
-        data = self.value()
+        data: bytes = self.value()
         self.clear()
         if self.producer is not None:
             self.producer.resumeProducing()

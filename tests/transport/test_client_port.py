@@ -7,6 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -139,6 +142,57 @@ def test_an_http_2_body_reaches_the_routes(rig: PortRig) -> None:
     assert b"".join(event[2] for event in events[1:]) == b"some body"
 
 
+class Slow(Resource):
+    """Answers when told to; ``gone`` counts clients that did not wait."""
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[Request] = []
+        self.gone = 0
+
+    def render_GET(self, request: Request) -> int:
+        self.requests.append(request)
+        request.notifyFinish().addErrback(self._lost)
+        return NOT_DONE_YET
+
+    def _lost(self, failure: Failure) -> None:
+        self.gone += 1
+
+
+def test_an_http_2_route_may_answer_later_and_hears_of_lost_clients(rig: PortRig) -> None:
+    slow = Slow()
+    assert rig.port.site is not None
+    rig.port.site.resource.putChild(b"slow", slow)
+    peer = rig.connect()
+    peer.begin()
+    fields = ((b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/slow"))
+    for _ in range(3):
+        peer.http2.send_headers(peer.http2.open_stream(), (*fields, (b"host", b"b")), True)
+    peer.send()
+    first, second, third = slow.requests
+    assert first.getRequestHostname() == b"b"
+    assert not first.isSecure()
+    assert first.getClientAddress() == PEER
+    first.write(b"a")
+    first.channel.writeSequence([b"b", b"c"])
+    first.finish()
+    rig.clock.advance(0)
+    events = peer.http2.receive(peer.transport.read(), 0)
+    assert [event[2] for event in events[1:]] == [b"abc"]
+    second.channel.loseConnection()
+    second.channel.loseConnection()
+    rig.clock.advance(0)
+    events = peer.http2.receive(peer.transport.read(), 0)
+    assert dict(events[0][2].fields)[b":status"] == b"413"
+    with pytest.raises(AssertionError):
+        third.channel.registerProducer(None, True)
+    third.channel.unregisterProducer()
+    peer.lose()
+    assert slow.gone == 1
+
+
 @pytest.mark.parametrize("octets", [b"\x16\x03\x01\x02\0\x01\0", b"\0\1\2\3", b"hello world, 17"])
 def test_tls_and_garbage_on_a_plain_port_are_closed(rig: PortRig, octets: bytes) -> None:
     peer = rig.connect()
@@ -168,7 +222,8 @@ def test_a_silent_client_is_dropped(rig: PortRig) -> None:
     silent, started = rig.connect(), rig.connect()
     started.protocol.dataReceived(b"PR")
     rig.clock.advance(9.9)
-    assert not silent.is_dropped
+    was_dropped = silent.is_dropped
+    assert not was_dropped
     rig.clock.advance(0.2)
     assert silent.is_dropped
     assert started.is_dropped
@@ -364,7 +419,8 @@ def test_draining_lets_calls_end_and_refuses_new_connections(rig: PortRig) -> No
     idle.exchange()
     assert busy.grpc.is_going_away
     assert idle.transport.disconnecting
-    assert not busy.transport.disconnecting
+    was_closing = busy.transport.disconnecting
+    assert not was_closing
     rig.held[0].reply(b"done")
     busy.exchange()
     assert busy.results == [(b"done", 0, "")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -16,6 +17,7 @@ from typing import Any
 import grpc
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
@@ -29,6 +31,7 @@ from etcdtw.transport.listener import (
     parse_listen_url,
     remove_stale_socket,
 )
+from etcdtw.transport.tls import TlsFactory, TlsFiles, TlsPolicy
 from tests.grpc.grpc_rig import request_fields
 from tests.support.certs import Authority
 
@@ -105,6 +108,64 @@ def test_tls_without_a_policy_is_refused() -> None:
     url = parse_listen_url("https://127.0.0.1:1")
     with pytest.raises(ListenError, match="--cert-file"):
         result_of(listen(MemoryReactorClock(), url, Factory(), None))
+
+
+class BusyReactor(MemoryReactorClock):
+    """Lets nobody listen on the named port."""
+
+    def __init__(self, port: int, number: int) -> None:
+        super().__init__()
+        self._port = port
+        self._number = number
+        self.stopped = 0
+
+    def listenTCP(
+        self, port: int, factory: Factory, backlog: int = 50, interface: str = ""
+    ) -> IListeningPort:
+        if port == self._port:
+            error = OSError(self._number, "strange")
+            raise CannotListenError(interface, port, error)
+        listening: IListeningPort = super().listenTCP(port, factory, backlog, interface)
+        return listening
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (errno.EADDRINUSE, "the address is in use"),
+        (errno.EACCES, "permission denied"),
+        (errno.EADDRNOTAVAIL, "this machine does not have that address"),
+        (errno.ENOBUFS, "strange"),
+    ],
+)
+def test_a_bind_failure_is_said_precisely_and_frees_the_rest(number: int, text: str) -> None:
+    reactor = BusyReactor(2, number)
+    urls = [parse_listen_url(f"http://127.0.0.1:{port}") for port in (1, 2, 3)]
+    with pytest.raises(ListenError, match=text) as caught:
+        result_of(listen_all(reactor, urls, Factory(), None))
+    assert "http://127.0.0.1:2" in str(caught.value)
+    assert [server[0] for server in reactor.tcpServers] == [1]
+
+
+def test_tls_urls_wrap_the_factory(tmp_path: Path) -> None:
+    issued = Authority(tmp_path).issue("server")
+    policy = TlsPolicy(TlsFiles(cert_file=issued.cert_file, key_file=issued.key_file))
+    reactor = MemoryReactorClock()
+    factory = Factory()
+    url = parse_listen_url("https://127.0.0.1:1")
+    result_of(listen(reactor, url, factory, policy))
+    wrapper = reactor.tcpServers[0][1]
+    assert isinstance(wrapper, TlsFactory)
+    assert wrapper.wrappedFactory is factory
+
+
+def test_a_socket_that_cannot_be_probed_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as strange:
+        strange.bind(str(path))
+        with pytest.raises(ListenError, match="cannot listen on unix"):
+            remove_stale_socket(parse_listen_url(f"unix://{path}"))
+    assert path.exists()
 
 
 def test_a_stale_socket_is_removed_and_a_live_one_is_not(tmp_path: Path) -> None:
@@ -285,7 +346,8 @@ def test_strange_clients_are_closed_and_others_served(servers: Servers) -> None:
     assert raw(PORT_PLAIN, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc") == b""
     assert raw(PORT_PLAIN, b"\0garbage") == b""
     assert raw(PORT_PLAIN, b"GET /health HTTP/1.0\r\n\r\n").endswith(b'"reason":""}')
-    assert raw(PORT_PLAIN, b"PRI * HTTP/2.0\r\n\r\nSM", half_close=True) == b""
+    raw(PORT_PLAIN, b"PRI * HTTP/2.0\r\n\r\nSM", half_close=True)
+    raw(PORT_PLAIN, b"", half_close=True)
     raw(PORT_TLS, b"GET /health HTTP/1.1\r\n\r\n")
     with servers.channel("tls") as channel:
         assert unary(channel, "Unary")(b"still here") == b"still here"
