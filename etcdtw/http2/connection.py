@@ -6,8 +6,8 @@ gone do nothing, because the peer may reset it at any time.
 
 The short cut: a request whose HEADERS and one closing DATA frame stand together in the buffer,
 as small unary calls do, is taken in one step and costs no stream object; `reply` answers it in
-one step when the windows admit.  Everything else walks through `receiving` and `sending`.
-Source: RFC 9113.
+one step when the windows admit.  Everything else walks through `receiving`, `control` and
+`sending`, on which this class stands.  Source: RFC 9113.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from etcdtw.http2 import events, frames
+from etcdtw.http2.control import DRAIN_PING
 from etcdtw.http2.errors import (
     FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR,
@@ -27,8 +28,8 @@ from etcdtw.http2.errors import (
 from etcdtw.http2.events import UNCHECKED, Event, Field, HeaderList
 from etcdtw.http2.fields import NO_LENGTH
 from etcdtw.http2.hpack import encode_block
-from etcdtw.http2.limits import FRAME_SIZE_MIN, Limits
-from etcdtw.http2.receiving import DRAIN_PING, STREAM_ID_MAX, Receiving
+from etcdtw.http2.limits import FRAME_SIZE_MIN, STREAM_ID_MAX, Limits
+from etcdtw.http2.receiving import Receiving
 from etcdtw.http2.settings import encode_limits
 from etcdtw.http2.stream import CLOSED, IDLE, Stream
 
@@ -237,7 +238,7 @@ class Connection(Receiving):
         or the ids are used up.
         """
         assert self._client, "a server opens no streams"
-        if self.is_closed or self._draining or self._goaway_in:
+        if self.is_closed or self._draining:
             raise StreamLimitError("the connection takes no new streams")
         if len(self._streams) >= self._peer.max_concurrent_streams:
             raise StreamLimitError("the peer's concurrent streams are in use")

@@ -14,6 +14,7 @@ FRAME_SIZE_MIN: Final = 16_384
 FRAME_SIZE_MAX: Final = 2**24 - 1
 WINDOW_DEFAULT: Final = 65_535
 STREAMS_MAX: Final = 2**32 - 1
+STREAM_ID_MAX: Final = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The sending half of a connection: output, windows of the peer, queued data.
 
 Knows what the peer allows (its SETTINGS and WINDOW_UPDATEs) and keeps back what it does not.
-`receiving` puts the reading half on top, `connection` the public face.
+`control` and `receiving` put the reading half on top, `connection` the public face.
 
 Queued data waits in its stream.  A stream that is stopped by the connection's window stands in
 line (`_starved`) and gets its turn, a quantum at a time, when that window opens; one that is

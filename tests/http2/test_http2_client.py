@@ -8,11 +8,11 @@ import pytest
 
 from etcdtw.http2 import errors, events, frames
 from etcdtw.http2.connection import Connection
+from etcdtw.http2.control import DRAIN_PING
 from etcdtw.http2.errors import StreamLimitError
 from etcdtw.http2.frames import encode_ping, encode_reset, encode_settings, encode_window_update
 from etcdtw.http2.hpack import encode_block
-from etcdtw.http2.limits import Limits
-from etcdtw.http2.receiving import DRAIN_PING, STREAM_ID_MAX
+from etcdtw.http2.limits import STREAM_ID_MAX, Limits
 from tests.http2.frame_rig import (
     BLOCK,
     END,
