@@ -351,6 +351,36 @@ def test_bug_15271_after_a_snapshot_a_watch_goes_on_and_never_back(rig: WatchRig
     assert revisions == [2, 3, 4, 5, 6, 7]
 
 
+def test_a_snapshot_without_news_leaves_every_watcher_where_it_was(rig: WatchRig) -> None:
+    client = rig.client()
+    client.create(b"k")
+    rig.put(b"k")
+    rig.hub.store_replaced(rig.store.revision)
+    rig.settle()
+    rig.put(b"k")
+    assert rig.hub.slow_watchers == 0
+    assert [e.kv.mod_revision for r in client.take() for e in r.events] == [2, 3]
+
+
+def test_watchers_of_equal_ids_and_wants_share_one_response(rig: WatchRig) -> None:
+    clients = [rig.client() for _ in range(3)]
+    rig.put(b"k", b"one")
+    for client in clients:
+        client.create(b"k", prev_kv=True)
+        client.create(b"k")
+    sent: list[bytes] = []
+
+    def take(responses: list[bytes]) -> bool:
+        sent.extend(responses)
+        return False
+
+    for client in clients:
+        client.stream._send = take
+    rig.put(b"k", b"two")
+    assert len(sent) == 6
+    assert len({id(octets) for octets in sent}) == 2
+
+
 # Fragments.
 
 

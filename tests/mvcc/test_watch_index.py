@@ -49,6 +49,13 @@ def test_the_index_finds_what_a_look_at_each_watcher_finds(
     assert not index.exact
 
 
+def test_a_key_between_two_ranges_is_in_neither() -> None:
+    index: WatcherIndex[Interest] = WatcherIndex()
+    index.add(Interest(b"a", b"c", False))
+    index.add(Interest(b"d", b"z", False))
+    assert index.matching(b"c") == []
+
+
 def test_many_disjoint_ranges_are_not_looked_at_one_by_one() -> None:
     index: WatcherIndex[Interest] = WatcherIndex()
     for i in range(20_000):

@@ -447,7 +447,7 @@ def test_progress_intervals_have_a_floor_and_streams_their_own_ticks() -> None:
     assert not rig.hub.has_work
 
 
-def test_bug_20067_progress_revisions_never_go_back(rig: WatchRig) -> None:
+def test_progress_revisions_never_go_back(rig: WatchRig) -> None:
     client = rig.client()
     client.create(b"k")
     seen = []
