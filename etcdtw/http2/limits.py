@@ -60,7 +60,7 @@ class Limits:
     """Frames that carry nothing: WINDOW_UPDATE, PRIORITY, empty DATA, unknown types."""
     idle_frames_per_s: int = 1_000
     idle_frames_per_work: int = 8
-    """Tokens regained for each stream opened and each DATA frame that carried octets."""
+    """Tokens regained for each stream opened and each DATA frame of some size."""
 
     keepalive_enforced: bool = True
     """Server role: close with debug data `too_many_pings`, as grpc-go does."""

@@ -31,6 +31,8 @@ from etcdtw.http2.stream import (
 QUANTUM: Final = 65_536
 """Octets one starved stream may send before the next one's turn."""
 
+WORK_OCTETS_MIN: Final = 1_024
+"""A piece of data below this size is no work that earns a peer tokens: it cut it by its window."""
 WINDOW_ALL: Final = 2**31
 """A quantum no window exceeds."""
 
@@ -190,7 +192,8 @@ class Sending:
             self._send_window -= size
             last = stream.end_queued and stream.trailers is None and not chunks
             self._out += (_pack(size << 8, 1 if last else 0, stream_id), chunk)
-            self.stats.data_frames_out += 1
+            if size >= WORK_OCTETS_MIN or not chunks:
+                self.stats.data_frames_out += 1
         if sent:
             self._sent_since_ping = True
             self._queued_octets -= sent

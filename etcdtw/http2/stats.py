@@ -24,7 +24,7 @@ class Stats:
         self.octets_in = 0
         self.streams = 0  # opened, by either side
         self.refused = 0  # streams answered with REFUSED_STREAM
-        self.data_frames_out = 0  # with octets in them
+        self.data_frames_out = 0  # whole chunks, and pieces of at least `WORK_OCTETS_MIN`
         self.resets_in = 0
         self.resets_out = 0
         self.pings_in = 0

@@ -112,6 +112,22 @@ def test_work_earns_window_updates() -> None:
         server.reply(stream_id, HEAD, b"y", TRAILERS)
 
 
+def test_a_window_opened_octet_by_octet_earns_nothing() -> None:
+    server = new_server(Limits(idle_frames_burst=10))
+    server.receive(encode_settings(((4, 0),)) + headers(1) + data(1, b"x"), 0)
+    server.reply(1, HEAD, b"y" * 1_000, TRAILERS)
+    server.take_output()
+    assert count_until_calmed(server, lambda i: encode_window_update(1, 1), 30) == 10
+
+
+@pytest.mark.parametrize(("size", "passed"), [(1_024, 30), (1_023, 10)])
+def test_pieces_of_some_size_earn_the_updates_that_let_them_go(size: int, passed: int) -> None:
+    server = new_server(Limits(idle_frames_burst=10, idle_frames_per_work=1))
+    server.receive(encode_settings(((4, 0),)) + headers(1) + data(1, b"x"), 0)
+    server.reply(1, HEAD, b"y" * 60_000, TRAILERS)
+    assert count_until_calmed(server, lambda i: encode_window_update(1, size), 30) == passed
+
+
 def test_a_ping_flood_without_keepalive_policy_ends_at_the_burst() -> None:
     server = new_server(Limits(keepalive_enforced=False, pings_burst=10))
     assert count_until_calmed(server, lambda i: encode_ping(OPAQUE), 20) == 10
