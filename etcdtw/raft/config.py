@@ -27,9 +27,10 @@ class Config:
     """``election_ticks`` should be about ten times ``heartbeat_ticks``.
 
     ``applied`` is the last index that the state machine holds already, ``conf_state`` the
-    configuration there; None takes storage's, which a state machine may be ahead of.  Sizes are octets of
-    entries; `NO_LIMIT` switches a bound off.  ``max_committed_size_per_ready`` bounds what
-    is handed out to apply and not yet reported back.
+    configuration there; None takes storage's, which a state machine may be ahead of.
+    Sizes are octets of entries; `NO_LIMIT` switches a bound off.
+    ``max_committed_size_per_ready`` bounds what is handed out to apply and not yet
+    reported back.
     """
 
     id: int

@@ -415,3 +415,104 @@ def test_removing_one_of_two_commits_what_the_other_has() -> None:
 def test_advance_belongs_to_synchronous_storage_only() -> None:
     with pytest.raises(AssertionError, match="answer through messages"):
         Network(1).node(1).advance()
+
+
+def follow(network: Network, term: int, *entries: Entry) -> Message:
+    """Let member 2 take ``entries`` from the leader of ``term``; return what it asks to write."""
+    member = network.members[2]
+    first = entries[0].index
+    member.node.step(
+        Message(
+            MSG_APP,
+            from_id=1 if term % 2 else 3,
+            to=2,
+            term=term,
+            index=first - 1,
+            log_term=1,
+            entries=list(entries),
+        )
+    )
+    network.collect(2)
+    return member.appends[-1]
+
+
+def test_etcd_raft_aba_a_write_asked_for_in_an_older_term_acknowledges_nothing() -> None:
+    network = Network(3)
+    unstable = network.node(2)._state.log.unstable
+    follow(network, 3, Entry(2, 2))
+    follow(network, 4, Entry(4, 2))
+    follow(network, 5, Entry(2, 2))  # the first entry again: its leader had kept it
+    network.write(2)
+    assert unstable.stable_index == 1  # the second write will yet overwrite what is on disk
+    network.write(2)
+    assert unstable.stable_index == 1
+    network.write(2)
+    assert unstable.stable_index == 2
+    assert network.members[2].storage.term(2) == 2
+
+
+def test_every_later_write_acknowledges_the_whole_log_so_far() -> None:
+    network = Network(3)
+    node = network.node(2)
+    follow(network, 3, Entry(3, 2))
+    node.step(Message(MSG_HEARTBEAT, from_id=3, to=2, term=4))
+    network.collect(2)  # the new term alone has to be written, no entry
+    network.write(2)
+    assert node._state.log.unstable.stable_index == 1
+    network.write(2)
+    assert node._state.log.unstable.stable_index == 2
+
+
+def test_a_new_leader_takes_no_conf_change_before_its_tail_is_applied() -> None:
+    network = Network(1, spares=2)
+    network.elect(1)
+    node = network.node(1)
+    node.propose(b"a")
+    network.collect(1)
+    network.write(1)
+    network.members[1].crash()
+    node = network.node(1)
+    node.campaign()
+    while not node.is_leader:
+        network.collect(1)
+        network.write(1)
+    node.propose_conf_change(ConfChange(((ADD_NODE, 2),)))
+    network.settle()
+    assert node.configuration.voters == {1}
+    node.propose_conf_change(ConfChange(((ADD_NODE, 2),)))
+    network.settle()
+    assert node.configuration.voters == {1, 2}
+
+
+def test_a_follower_stays_in_snapshot_while_the_log_cannot_take_it_on() -> None:
+    network = led_network()
+    network.cut = {3}
+    for i in range(10):
+        network.node(1).propose(b"%d" % i)
+        network.settle()
+    member = network.members[1]
+    member.compact()
+    progress = member.node.progress()[3]
+    progress.become_snapshot(member.applied_index)
+    term = member.node.term
+    too_early = member.storage.first_index() - 2
+    member.node.step(Message(MSG_APP_RESP, from_id=3, to=1, term=term, index=too_early))
+    assert progress.state == PROGRESS_SNAPSHOT
+    member.node.step(Message(MSG_APP_RESP, from_id=3, to=1, term=term, index=too_early + 1))
+    assert progress.state == PROGRESS_REPLICATE
+
+
+def test_no_snapshot_is_made_for_a_member_that_is_not_there() -> None:
+    network = led_network()
+    network.cut = {3}
+    network.node(1).propose(b"a")
+    network.settle()
+    network.tick(12, 1)
+    network.members[1].compact()
+    progress = network.node(1).progress()[3]
+    assert not progress.recent_active
+    network.node(1).report_unreachable(3)
+    network.node(1).propose(b"b")
+    assert progress.state == PROGRESS_PROBE
+    network.collect(1)
+    assert not any(m.type == MSG_SNAP for m in network.wire)
