@@ -129,11 +129,16 @@ def is_shaped(request: pb.RangeRequest) -> bool:
 
 
 def shape(frames: list[bytes], request: pb.RangeRequest) -> list[bytes]:
-    """Filter, sort and cut ``frames`` as ``request`` asks; the limit is not applied."""
+    """Filter and sort ``frames`` as ``request`` asks.
+
+    The limit is left to `finish_body`: there is one frame too many if it cuts.
+    """
     kvs = list(pb.RangeResponse.FromString(b"".join(frames)).kvs)
     kvs = [kv for kv in kvs if passes(kv, request)] if has_filters(request) else kvs
     if is_sorted(request):
         sort_kvs(kvs, request)
+    if 0 < request.limit < len(kvs):
+        del kvs[request.limit + 1 :]
     return encode_kvs(kvs, request.keys_only)
 
 

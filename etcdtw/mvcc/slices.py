@@ -12,11 +12,11 @@ from typing import Final, Protocol
 from etcdtw.mvcc.backend import Backend
 from etcdtw.mvcc.errors import CompactedError
 from etcdtw.mvcc.ranges import (
+    NONE,
     count_body,
     encode_kvs,
     fetch_frames,
     fetch_limit,
-    finish_body,
     has_filters,
     is_shaped,
     is_sorted,
@@ -144,10 +144,11 @@ class RangeSlices:
         self._is_sorted = is_sorted(request)
         self._is_shaped = is_shaped(request)
         self._has_filters = has_filters(request)
-        self._limit = request.limit if self._has_filters else 0
+        self._limit = max(request.limit, 0)
         self._sortable: list[KeyValue] = []
+        self._is_ordered = False
         self._emitted = 0
-        self._is_cut = False  # the filters let through more than the limit
+        self._is_cut = False  # what passed the filters was more than the limit
         self._is_finished = False
         self.revision = pinned.revision
 
@@ -164,12 +165,19 @@ class RangeSlices:
             frames = self._shape(frames)
         if not pinned.is_done:
             return b"".join(frames)
-        self._is_finished = True
         if self._is_sorted:
-            return self._sorted_body()
-        more = self._is_cut if self._has_filters else pinned.more
+            frames = self._next_sorted()
+            if self._sortable:
+                return b"".join(frames)
+        self._is_finished = True
+        more = self._is_cut if self._has_filters or self._is_sorted else pinned.more
         flag = b"\x18\x01" if more and not self._request.count_only else b""
         return b"".join((*frames, flag, count_body(pinned.count)))
+
+    @property
+    def kept(self) -> int:
+        """How many keys are kept back to be sorted."""
+        return len(self._sortable)
 
     def _shape(self, frames: list[bytes]) -> list[bytes]:
         """Filter a slice, and keep it back for sorting or return what goes out of it."""
@@ -177,19 +185,35 @@ class RangeSlices:
         if self._has_filters:
             kvs = [kv for kv in kvs if passes(kv, self._request)]
         if self._is_sorted:
-            self._sortable += kvs
+            self._keep_sortable(kvs)
             return []
-        if self._limit > 0 and self._emitted + len(kvs) > self._limit:
+        if self._has_filters and 0 < self._limit < self._emitted + len(kvs):
             kvs = kvs[: self._limit - self._emitted]
             self._is_cut = True
             self._pinned.skip()
         self._emitted += len(kvs)
         return encode_kvs(kvs, self._request.keys_only)
 
-    def _sorted_body(self) -> bytes:
+    def _keep_sortable(self, kvs: list[KeyValue]) -> None:
+        self._sortable += kvs
+        # With a limit only the first few so far can be among the first few in the end.
+        if 0 < self._limit < len(self._sortable) and self._request.sort_order != NONE:
+            self._order()
+
+    def _order(self) -> None:
         sort_kvs(self._sortable, self._request)
-        frames = encode_kvs(self._sortable, self._request.keys_only)
-        return finish_body(frames, self._request.limit, self._pinned.count)
+        if 0 < self._limit < len(self._sortable):
+            self._is_cut = True
+            del self._sortable[self._limit :]
+
+    def _next_sorted(self) -> list[bytes]:
+        """Return the frames of the next slice of what was sorted, taking it away."""
+        if not self._is_ordered:
+            self._order()
+            self._is_ordered = True
+        kvs = self._sortable[:SLICE_KEYS_MAX]
+        del self._sortable[:SLICE_KEYS_MAX]
+        return encode_kvs(kvs, self._request.keys_only)
 
 
 def open_slices(

@@ -26,7 +26,9 @@ class RangeRig:
 
     def read(self, key: bytes = b"\0", range_end: bytes = b"\0", **fields: Any) -> pb.RangeResponse:
         request = pb.RangeRequest(key=key, range_end=range_end, **fields)
-        return pb.RangeResponse.FromString(self.store.range(request))
+        body = self.store.range(request)
+        assert self.store.open_range(request) == body
+        return pb.RangeResponse.FromString(body)
 
     def keys(self, key: bytes = b"\0", range_end: bytes = b"\0", **fields: Any) -> list[bytes]:
         return [kv.key for kv in self.read(key, range_end, **fields).kvs]

@@ -66,6 +66,30 @@ def test_slices_join_to_what_is_read_at_once(rig: SlicesRig, seed: int) -> None:
         assert rig.drain(request) == rig.store.range(request), request
 
 
+@pytest.mark.parametrize("order", [pb.RangeRequest.ASCEND, pb.RangeRequest.DESCEND])
+def test_a_sorted_range_keeps_no_more_than_its_limit_while_it_is_read(
+    rig: SlicesRig, order: int
+) -> None:
+    fields = {"sort_target": pb.RangeRequest.MOD, "sort_order": order, "limit": 2}
+    request = pb.RangeRequest(key=b"\0", range_end=b"\0", **fields)  # type: ignore[arg-type]
+    slices = rig.store.open_range(request)
+    assert isinstance(slices, RangeSlices)
+    while slices.step() is not None:
+        assert slices.kept <= 2
+    assert rig.drain(request) == rig.store.range(request)
+
+
+def test_a_sorted_range_goes_out_in_slices_too(rig: SlicesRig) -> None:
+    request = pb.RangeRequest(key=b"\0", range_end=b"\0", sort_order=pb.RangeRequest.DESCEND)
+    slices = rig.store.open_range(request)
+    assert isinstance(slices, RangeSlices)
+    counts = []
+    while (part := slices.step()) is not None:
+        counts.append(len(pb.RangeResponse.FromString(part).kvs))
+    assert max(counts) == 3
+    assert sum(counts) == KEYS_COUNT - 1
+
+
 def test_an_answer_over_a_mebibyte_is_sliced_and_each_slice_is_smaller() -> None:
     rig = SlicesRig()
     value = b"v" * (SLICE_OCTETS_MAX // 4)
