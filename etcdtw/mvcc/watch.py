@@ -34,8 +34,9 @@ SLICE_WATCHERS_MAX: Final = 128
 """Unsynced watchers that share what was read."""
 SLICE_EVENTS_MAX: Final = 4000
 """Deliveries in one slice: about 4 ms of work; passed by at most one revision's."""
-SLICE_BYTES_MAX: Final = 4 * 1024 * 1024
-"""Octets of events lined up in one slice; passed by at most one revision's."""
+SLICE_BYTES_MAX: Final = 1024 * 1024
+"""Octets of events lined up in one slice; passed by at most one revision's.  A response of
+history so stays below the 4 MiB that many gRPC clients accept, if each revision does."""
 
 RESPONSE_SIZE_MAX: Final = 1572864 + 512 * 1024
 """Fragments stay below this: etcd's default request limit plus 512 KiB."""
