@@ -17,8 +17,7 @@ from etcdtw.apply.errors import NoSpaceError
 from etcdtw.grpc.call import Call, MethodTable
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.cost import put_cost, txn_cost
-from etcdtw.mvcc.errors import CompactedError, MvccError
-from etcdtw.mvcc.slices import RangeSlices
+from etcdtw.mvcc.errors import MvccError
 from etcdtw.mvcc.store import Store
 from etcdtw.rpc.checks import (
     TXN_OPS_MAX,
@@ -30,14 +29,13 @@ from etcdtw.rpc.checks import (
     is_serializable,
 )
 from etcdtw.rpc.decode import decode
-from etcdtw.rpc.errors import fail, status_error
+from etcdtw.rpc.errors import fail
 from etcdtw.rpc.range_stream import RangeStream
+from etcdtw.rpc.sliced_reply import Rendering, SlicedReply
 from etcdtw.wire import etcdserverpb as pb
 
 PREFIX: Final = "/etcdserverpb.KV/"
 REQUEST_BYTES_MAX: Final = 1_572_864
-REPLY_BYTES_MAX: Final = (1 << 31) - 1
-"""What a gRPC message of etcd's can hold at most."""
 
 _SERIALIZABLE: Final = b"\x38\x01"
 
@@ -101,6 +99,7 @@ class KvService:
         self._compactions = compactions
         self._txn_ops_max = txn_ops_max
         self._request_bytes_max = request_bytes_max
+        self._rendering = Rendering()
 
     def register(self, methods: MethodTable) -> None:
         """Add this service's methods."""
@@ -151,7 +150,7 @@ class KvService:
         if isinstance(answer, bytes):
             call.reply(answer)
         else:
-            SlicedReply(self._node, request, call, answer).step()
+            SlicedReply(self._node, self._rendering, request, call, answer).step()
 
     def range_stream(self, call: Call) -> None:
         """Open a RangeStream; its one request follows."""
@@ -214,57 +213,3 @@ class KvService:
             fail(call, applied.error)
         else:
             call.reply(self._node.header(applied.revision) + applied.body)
-
-
-class SlicedReply:
-    """One unary answer too large for one go: a slice for each turn of the reactor.
-
-    A range of "now" whose revision is compacted meanwhile starts again at a newer one; a range
-    of a given revision fails.  The header holds the revision at the last start.
-    """
-
-    def __init__(
-        self, node: KvNode, request: pb.RangeRequest, call: Call, slices: RangeSlices
-    ) -> None:
-        self._node = node
-        self._request = request
-        self._call = call
-        self._slices = slices
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._revision = node.store.revision
-
-    def step(self) -> None:
-        """Render one slice and come back for the next."""
-        if not self._call.is_open:
-            return
-        try:
-            part = self._slices.step()
-        except CompactedError as error:
-            if self._request.revision > 0:
-                fail(self._call, error)
-            else:
-                self._start_again()
-            return
-        if part is None:
-            header = self._node.header(self._revision)
-            self._call.reply(header + b"".join(self._parts))
-            return
-        self._parts.append(part)
-        self._size += len(part)
-        if self._size > REPLY_BYTES_MAX:
-            fail(self._call, status_error("RequestTooLarge"))
-            return
-        self._node.clock.callLater(0, self.step)
-
-    def _start_again(self) -> None:
-        store = self._node.store
-        self._parts = []
-        self._size = 0
-        self._revision = store.revision
-        answer = store.open_range(self._request, self._node.header(self._revision))
-        if isinstance(answer, bytes):
-            self._call.reply(answer)
-        else:
-            self._slices = answer
-            self._node.clock.callLater(0, self.step)

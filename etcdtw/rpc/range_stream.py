@@ -73,12 +73,13 @@ class RangeStream:
     def _start(self, call: Call, error: Exception | None) -> None:
         request = self._request
         assert request is not None, "started before the request"
+        if error is not None:
+            fail(call, error)
+            return
+        store = self._store
         try:
-            if error is not None:
-                raise error
-            store = self._store
             view = view_of(request.revision, store.revision, store.compact_revision)
-        except Exception as refusal:
+        except MvccError as refusal:
             fail(call, refusal)
             return
         revision = view or store.revision

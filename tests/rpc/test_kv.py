@@ -14,6 +14,7 @@ from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, MethodTable, StatusEr
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.store import Store
 from etcdtw.rpc.kv import KvService
+from etcdtw.rpc.sliced_reply import WAIT_S
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import ResponseHeaders
 from tests.support.model_backend import ModelBackend
@@ -448,10 +449,39 @@ def test_a_reply_has_a_largest_size(
     fill(rig, 10)
     everything = pb.RangeRequest(key=b"\0", range_end=b"\0")
     size = len(rig.node.store.range(everything))
-    monkeypatch.setattr("etcdtw.rpc.kv.REPLY_BYTES_MAX", size + spare)
+    monkeypatch.setattr("etcdtw.rpc.sliced_reply.REPLY_BYTES_MAX", size + spare)
     call = rig.start("Range", everything.SerializeToString())
     while call.is_open:
         rig.node.clock.advance(0)
     assert bool(call.replies) is is_sent
     if not is_sent:
         assert call.status == (3, "etcdserver: request is too large")
+
+
+@pytest.mark.usefixtures("small_slices")
+def test_only_the_oldest_goes_on_while_too_much_is_being_rendered(
+    rig: KvRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("etcdtw.rpc.sliced_reply.RENDERED_BYTES_MAX", 0)
+    fill(rig, 10)
+    everything = pb.RangeRequest(key=b"\0", range_end=b"\0").SerializeToString()
+    first, second, third = (rig.start("Range", everything) for _ in range(3))
+    while first.is_open:
+        assert second.replies == third.replies == []
+        rig.node.clock.advance(0)
+    second.is_open = False  # its caller goes away while it is held back
+    for _ in range(10):
+        rig.node.clock.advance(WAIT_S)
+    assert not second.replies
+    assert third.replies == first.replies
+    assert rig.node.clock.getDelayedCalls() == []
+
+
+@pytest.mark.usefixtures("small_slices")
+def test_answers_are_rendered_side_by_side_while_there_is_room(rig: KvRig) -> None:
+    fill(rig, 10)
+    everything = pb.RangeRequest(key=b"\0", range_end=b"\0").SerializeToString()
+    calls = [rig.start("Range", everything) for _ in range(3)]
+    for _ in range(5):
+        rig.node.clock.advance(0)
+    assert [len(call.replies) for call in calls] == [1, 1, 1]

@@ -1,0 +1,125 @@
+"""Unary answers too large for one go: a slice for each turn of the reactor.
+
+Source: etcd v3 api, KV.Range; a gRPC message of etcd's holds at most 2 GiB.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from twisted.internet.interfaces import IReactorTime
+
+from etcdtw.grpc.call import Call
+from etcdtw.mvcc.errors import CompactedError
+from etcdtw.mvcc.slices import RangeSlices
+from etcdtw.mvcc.store import Store
+from etcdtw.rpc.errors import fail, status_error
+from etcdtw.wire import etcdserverpb as pb
+
+REPLY_BYTES_MAX: Final = (1 << 31) - 1
+RENDERED_BYTES_MAX: Final = 256 << 20  # of all unfinished answers; then only the oldest goes on
+WAIT_S: Final = 0.01  # until a held-back answer looks again
+
+
+class SlicingNode(Protocol):
+    """What an answer needs of the member."""
+
+    @property
+    def clock(self) -> IReactorTime: ...
+
+    @property
+    def store(self) -> Store: ...
+
+    def header(self, revision: int) -> bytes: ...
+
+
+class Rendering:
+    """All answers being rendered, oldest first, and their octets.  One per member."""
+
+    def __init__(self) -> None:
+        self.replies: list[SlicedReply] = []
+        self.size = 0
+
+    def may_go_on(self, reply: SlicedReply) -> bool:
+        """The oldest always may, so that it ends; the others while there is room."""
+        return self.size <= RENDERED_BYTES_MAX or self.replies[0] is reply
+
+
+class SlicedReply:
+    """One answer.
+
+    A range of "now" whose revision is compacted meanwhile starts again at a newer one; a range
+    of a given revision fails.  The header holds the revision at the last start.
+    """
+
+    def __init__(
+        self,
+        node: SlicingNode,
+        rendering: Rendering,
+        request: pb.RangeRequest,
+        call: Call,
+        slices: RangeSlices,
+    ) -> None:
+        self._node = node
+        self._rendering = rendering
+        self._request = request
+        self._call = call
+        self._slices = slices
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._revision = node.store.revision
+        rendering.replies.append(self)
+
+    def step(self) -> None:
+        """Render one slice and come back for the next."""
+        if not self._call.is_open:
+            self._release()
+        elif not self._rendering.may_go_on(self):
+            self._node.clock.callLater(WAIT_S, self.step)
+        else:
+            self._render()
+
+    def _render(self) -> None:
+        try:
+            part = self._slices.step()
+        except CompactedError as error:
+            if self._request.revision > 0:
+                self._release()
+                fail(self._call, error)
+            else:
+                self._start_again()
+            return
+        if part is None:
+            reply = b"".join((self._node.header(self._revision), *self._parts))
+            self._release()
+            self._call.reply(reply)
+            return
+        self._parts.append(part)
+        self._size += len(part)
+        self._rendering.size += len(part)
+        if self._size > REPLY_BYTES_MAX:
+            self._release()
+            fail(self._call, status_error("RequestTooLarge"))
+            return
+        self._node.clock.callLater(0, self.step)
+
+    def _start_again(self) -> None:
+        self._drop_parts()
+        store = self._node.store
+        self._revision = store.revision
+        answer = store.open_range(self._request, self._node.header(self._revision))
+        if isinstance(answer, bytes):
+            self._release()
+            self._call.reply(answer)
+        else:
+            self._slices = answer
+            self._node.clock.callLater(0, self.step)
+
+    def _drop_parts(self) -> None:
+        self._rendering.size -= self._size
+        self._parts = []
+        self._size = 0
+
+    def _release(self) -> None:
+        self._drop_parts()
+        self._rendering.replies.remove(self)
