@@ -104,7 +104,12 @@ def attached_key(lease_id: int, key: bytes) -> bytes:
     """Return the name of an attachment; a long key's is hashed, its row holds the key."""
     if len(key) > ATTACHED_KEY_SIZE_MAX:
         key = key[:ATTACHED_KEY_SIZE_MAX] + b"\0" + sha256(key).digest()[:LONG_HASH_SIZE]
-    return _U64.pack(lease_id) + key
+    return lease_prefix(lease_id) + key
+
+
+def lease_prefix(lease_id: int) -> bytes:
+    """Return what the names of a lease's attachments begin with; ids may be negative."""
+    return _U64.pack(lease_id & 0xFFFFFFFFFFFFFFFF)
 
 
 def encode_varint(number: int) -> bytes:

@@ -54,7 +54,7 @@ def compact(
 
 
 def _step(tables: Tables, txn: Any, position: bytes, revision: int) -> bytes | None:
-    """Treat up to `STEP_ROWS_MAX` rows from ``position``; return where to go on, None at the end."""
+    """Treat up to `STEP_ROWS_MAX` rows from ``position``; return where to go on, or None."""
     history = tables.handles[TABLE_HISTORY]
     cursor = txn.cursor(tables.handles[TABLE_KEY])
     versions = txn.cursor(history)

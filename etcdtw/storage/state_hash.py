@@ -79,9 +79,7 @@ def hash_all(tables: Tables, number: int) -> Iterator[tuple[Any, ...] | None]:
     with tables.env.begin() as txn:
         for bucket in sorted((*BUCKETS, TABLE_KEY)):
             crc = extend(crc, bucket)
-            looked = 0
-            for name, value in txn.cursor(tables.handles[bucket]):
-                looked += 1
+            for looked, (name, value) in enumerate(txn.cursor(tables.handles[bucket]), 1):
                 if looked % STEP_ROWS_MAX == 0:
                     yield None
                 if (bucket, name) not in HASH_IGNORED:

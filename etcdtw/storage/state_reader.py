@@ -26,6 +26,7 @@ from etcdtw.storage.state_codec import (
     encode_frame,
     encode_u64,
     key_of,
+    lease_prefix,
     parse_reference,
     parse_revision_key,
     parse_version,
@@ -122,7 +123,7 @@ class StateReader:
             if len(more) < chunk:
                 return found, None
             chunk = min(chunk * 4, CHUNK_MAX)
-        return found, _behind(found[-1])
+        return found, _behind(found[-1], end)
 
     def _cut(self, start: bytes, end: bytes | None, limit: int) -> tuple[list[Row], bytes | None]:
         """Return stored rows from ``start`` to ``end`` or the limit; whole groups of long keys.
@@ -137,8 +138,9 @@ class StateReader:
         iterator = cursor.iternext()
         chunk = CHUNK_FIRST
         is_plain = not self.has_long or (end is not None and len(end) <= KEY_SIZE_MAX)
-        if len(start) > KEY_SIZE_MAX and cursor.key() < start and not self.has_long:
-            next(iterator)
+        if len(start) > KEY_SIZE_MAX and len(cursor.key()) <= KEY_SIZE_MAX:
+            if cursor.key() < start:
+                next(iterator)  # the prefix of ``start`` is a key itself
         while len(rows) < limit:
             chunk = min(chunk, limit - len(rows))
             more = list(islice(iterator, chunk))
@@ -158,7 +160,7 @@ class StateReader:
                 if row[0][:KEY_SIZE_MAX] != prefix:
                     break
                 rows.append(row)
-        return rows, _behind(rows[-1][0])
+        return rows, _behind(rows[-1][0], end)
 
     def _expand(self, rows: list[Row], start: bytes, end: bytes | None) -> list[Row]:
         """Name rows by their user keys, in the order of those, within ``[start, end)``."""
@@ -209,8 +211,10 @@ class StateReader:
         for name in cursor.iternext_nodup(True, False):
             if end is not None and name[:KEY_SIZE_MAX] >= end:
                 break
+            if len(name) < len(start) and start.startswith(name):
+                continue  # the prefix of a long ``start`` is a key itself
             if len(names) >= limit and not _is_same_group(name, names[-1]):
-                bound = _behind(names[-1])
+                bound = _behind(names[-1], end)
                 break
             names.append(name)
         keys = [name if len(name) <= KEY_SIZE_MAX else self._long_name(name) for name in names]
@@ -254,7 +258,7 @@ class StateReader:
     def attached(self, lease_id: int) -> list[bytes]:
         """Return the keys attached to a lease, in no order."""
         cursor = self._txn.cursor(self._tables.handles[TABLE_ATTACHED])
-        prefix = encode_u64(lease_id)
+        prefix = lease_prefix(lease_id)
         found: list[bytes] = []
         if cursor.set_range(prefix):
             for name, key in cursor.iternext():
@@ -288,12 +292,19 @@ def _value_of(row: Row) -> bytes:
     return row[1]
 
 
-def _behind(name: bytes) -> bytes | None:
-    """Return the first user key behind a stored name, and behind all of its group if long."""
+def _behind(name: bytes, end: bytes | None) -> bytes | None:
+    """Return the first user key behind a stored name, and behind all of its group if long.
+
+    None when that is ``end`` or later: the range is exhausted.
+    """
     if len(name) <= KEY_SIZE_MAX:
-        return name + b"\0"
-    prefix = name[:KEY_SIZE_MAX].rstrip(b"\xff")
-    return prefix[:-1] + bytes((prefix[-1] + 1,)) if prefix else None
+        bound = name + b"\0"
+    else:
+        prefix = name[:KEY_SIZE_MAX].rstrip(b"\xff")
+        if not prefix:
+            return None
+        bound = prefix[:-1] + bytes((prefix[-1] + 1,))
+    return bound if end is None or bound < end else None
 
 
 def _is_same_group(name: bytes, other: bytes) -> bool:

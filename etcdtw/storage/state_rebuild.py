@@ -1,0 +1,172 @@
+"""Checks the derived tables against ``key``, and makes them anew from it.
+
+``python -m etcdtw.storage.state_rebuild PATH`` does it to a member that is stopped.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from etcdtw.storage.directory import DataDirError, lock_directory, open_environment
+from etcdtw.storage.state_codec import (
+    DEAD,
+    DERIVED,
+    KEY_SIZE_MAX,
+    LIVE,
+    RECORD_INLINE_MAX,
+    ROW_HAS_LONG,
+    TABLE_ATTACHED,
+    TABLE_CURRENT,
+    TABLE_FENCES,
+    TABLE_HISTORY,
+    TABLE_KEY,
+    TABLE_PRIVATE,
+    attached_key,
+    encode_frame,
+    encode_reference,
+    encode_u64,
+    encode_version,
+    key_of,
+    lease_of,
+    parse_revision_key,
+    stored_key,
+)
+from etcdtw.storage.state_tables import DATABASES_MAX, Tables
+
+FENCE_COUNT: Final = 512  # live keys to a fence in a rebuilt table
+COMPLAINTS_MAX: Final = 20
+MAP_SIZE: Final = 64 << 30
+
+Rows = Iterator[tuple[bytes, bytes]]
+
+
+class _Newest:
+    """A live key's newest record while ``key`` is walked."""
+
+    __slots__ = ("key", "main", "record", "sub")
+
+    def __init__(self, main: int, sub: int, key: bytes, record: bytes) -> None:
+        self.main = main
+        self.sub = sub
+        self.key = key
+        self.record = record
+
+
+def _walk(tables: Tables, txn: Any) -> tuple[dict[bytes, _Newest], list[tuple[bytes, bytes]]]:
+    """Return the live keys by stored name, and every row that ``history`` should have."""
+    live: dict[bytes, _Newest] = {}
+    history: list[tuple[bytes, bytes]] = []
+    for stored, record in txn.cursor(tables.handles[TABLE_KEY]):
+        main, sub, is_tombstone = parse_revision_key(stored)
+        key = key_of(record)
+        if not key:
+            continue  # etcd's bump record
+        name = stored_key(key)
+        history.append((name, encode_version(main, sub, DEAD if is_tombstone else LIVE)))
+        if is_tombstone:
+            live.pop(name, None)
+        else:
+            live[name] = _Newest(main, sub, key, record)
+    history.sort()
+    return live, history
+
+
+def _current_row(newest: _Newest) -> bytes:
+    if len(newest.record) > RECORD_INLINE_MAX:
+        return encode_reference(newest.main, newest.sub)
+    return encode_frame(newest.record)
+
+
+def _attached_rows(live: dict[bytes, _Newest]) -> list[tuple[bytes, bytes]]:
+    rows: list[tuple[bytes, bytes]] = []
+    for newest in live.values():
+        lease_id = lease_of(newest.record)
+        if lease_id:
+            name = attached_key(lease_id, newest.key)
+            rows.append((name, b"" if name[8:] == newest.key else newest.key))
+    return sorted(rows)
+
+
+def _fence_rows(live: dict[bytes, _Newest]) -> list[tuple[bytes, bytes]]:
+    """Return fences at every so many live keys; long keys share the fence of their prefix."""
+    rows: list[tuple[bytes, int]] = [(b"", 0)]
+    for key in sorted([newest.key for newest in live.values()]):
+        start, count = rows[-1]
+        if count >= FENCE_COUNT and key[:KEY_SIZE_MAX] > start:
+            rows.append((key[:KEY_SIZE_MAX], 1))
+        else:
+            rows[-1] = (start, count + 1)
+    return [(b"f" + start, encode_u64(count)) for start, count in rows]
+
+
+def rebuild(tables: Tables) -> None:
+    """Empty the derived tables and fill them from ``key``, in one transaction."""
+    handles = tables.handles
+    with tables.env.begin(write=True) as txn:
+        live, history = _walk(tables, txn)
+        for table in DERIVED:
+            txn.drop(handles[table], delete=False)
+        txn.cursor(handles[TABLE_HISTORY]).putmulti(history)
+        current = [(name, _current_row(live[name])) for name in sorted(live)]
+        txn.cursor(handles[TABLE_CURRENT]).putmulti(current, append=True)
+        txn.cursor(handles[TABLE_ATTACHED]).putmulti(_attached_rows(live))
+        txn.cursor(handles[TABLE_FENCES]).putmulti(_fence_rows(live), append=True)
+        if any(len(name) > KEY_SIZE_MAX for name, _ in history):
+            txn.put(ROW_HAS_LONG, b"\x01", db=handles[TABLE_PRIVATE])
+
+
+def verify(tables: Tables) -> list[str]:
+    """Return what is wrong with the derived tables, one sentence each; empty: nothing."""
+    handles = tables.handles
+    with tables.env.begin() as txn:
+        live, history = _walk(tables, txn)
+        current = [(name, _current_row(live[name])) for name in sorted(live)]
+        complaints = _compare("current", current, iter(txn.cursor(handles[TABLE_CURRENT])))
+        complaints += _compare("history", history, iter(txn.cursor(handles[TABLE_HISTORY])))
+        attached = _attached_rows(live)
+        complaints += _compare("attached", attached, iter(txn.cursor(handles[TABLE_ATTACHED])))
+        fences = list(txn.cursor(handles[TABLE_FENCES]))
+    keys = sorted([newest.key for newest in live.values()])
+    for i, (name, count) in enumerate(fences):
+        start = name[1:]
+        end = fences[i + 1][0][1:] if i + 1 < len(fences) else None
+        found = sum(1 for key in keys if start <= key and (end is None or key < end))
+        if found != int.from_bytes(count, "big"):
+            complaints.append(f"fences: {found} keys at {start!r} where {count.hex()} are counted")
+    return complaints[:COMPLAINTS_MAX]
+
+
+def _compare(table: str, wanted: list[tuple[bytes, bytes]], found: Rows) -> list[str]:
+    complaints: list[str] = []
+    left = dict.fromkeys(wanted)
+    for row in found:
+        if row in left:
+            del left[row]
+        elif len(complaints) < COMPLAINTS_MAX:
+            complaints.append(f"{table}: a row at {row[0]!r} that `key` does not bear out")
+    complaints += [f"{table}: the row at {row[0]!r} is missing" for row in list(left)[:5]]
+    return complaints
+
+
+def main(arguments: list[str]) -> int:
+    """Verify, rebuild, verify.  Returns 0 when the tables are right afterwards."""
+    path = Path(arguments[0])
+    try:
+        lock_directory(path)
+        tables = Tables(open_environment(path, MAP_SIZE, DATABASES_MAX))
+    except DataDirError as error:
+        print(error, file=sys.stderr)
+        return 1
+    before = verify(tables)
+    rebuild(tables)
+    after = verify(tables)
+    tables.env.close()
+    print(f"{len(before)} complaints before, {len(after)} after", *before, *after, sep="\n")
+    return 1 if after else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
