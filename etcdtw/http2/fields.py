@@ -66,8 +66,9 @@ def _check(fields: tuple[Field, ...], allowed: int) -> tuple[int, int]:
     seen = 0
     length = NO_LENGTH
     ordinary = False
+    rule_of = _RULES.get
     for name, value in fields:
-        rule = _RULES.get(name, 0)
+        rule = rule_of(name, 0)
         if not rule:
             ordinary = True
         elif rule <= _PSEUDO_MAX:

@@ -204,8 +204,10 @@ class Decoder:
             self.cache.clear()
         if self._malformed:
             self._tainted = True
-        self._entry_size_max = max(self._entry_size_max, size)
-        self._evict(self._table_size_max - size)
+        if size > self._entry_size_max:
+            self._entry_size_max = size
+        if self._table_size + size > self._table_size_max:
+            self._evict(self._table_size_max - size)
         # An entry larger than the whole table empties it and is not kept (RFC 7541 4.4).
         if size <= self._table_size_max:
             self._entries.insert(FIRST_DYNAMIC, field)
