@@ -13,7 +13,11 @@ from typing import Any, Final
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from etcdtw.apply.applier import FIELD_LEASE_CHECKPOINT, FIELD_LEASE_REVOKE
+from etcdtw.apply.applier import (
+    FIELD_COMPACTION,
+    FIELD_LEASE_CHECKPOINT,
+    FIELD_LEASE_REVOKE,
+)
 from etcdtw.apply.errors import (
     RequestTimeoutError,
     RequestTooLargeError,
@@ -23,6 +27,7 @@ from etcdtw.apply.errors import (
 from etcdtw.grpc.call import Call
 from etcdtw.lease.expiry import ExpiryScan
 from etcdtw.mvcc.applied import Applied
+from etcdtw.node.auto_compaction import AutoCompaction
 from etcdtw.node.reads import ReadDone, Reads
 from etcdtw.node.requests import PREFIX_SIZE, Done, RequestIds, Waiter, tag
 from etcdtw.node.turn import Parts, Turn
@@ -121,6 +126,7 @@ class Node:
         self.leader_changes_total = 0
         self._known_leader_id = 0
         self.on_lead: Callable[[], None] = _nothing
+        self.auto_compaction: AutoCompaction | None = None
 
     # What services and metrics read.
 
@@ -233,7 +239,13 @@ class Node:
         self._wakeup = None
         if self.is_stopping:
             return
-        more = self._turn.run(self.now_ms)
+        try:
+            more = self._turn.run(self.now_ms)
+        except Exception:
+            # A broken invariant: what this member would say from here on may be wrong.
+            self.log.failure("a turn failed")
+            self.parts.fail_stop("a turn failed; report this with the lines above")
+            return
         if self._is_starting and self._turn.applied_index >= self._raw.commit_index:
             self._is_starting = False
             if self._raw.configuration.voters == {self.member_id}:
@@ -265,6 +277,7 @@ class Node:
         self._last_tick_ms = now_ms
         self._expire(now_ms)
         self._scan_leases(now_ms)
+        self._compact_history(now_ms)
         self._state.tick(now_ms)
         self._compact_log()
         self._schedule_tick()
@@ -319,6 +332,13 @@ class Node:
     def propose_own(self, field: int, request: Any) -> None:
         """Propose something of the member's own; a refusal is tried again when it is due again."""
         self.propose(field, request.SerializeToString(), request, self._own_call, _ignore)
+
+    def _compact_history(self, now_ms: int) -> None:
+        if self.auto_compaction is not None and self.is_leader:
+            revision = self.auto_compaction.due(now_ms, self.store.revision)
+            if revision is not None:
+                self.log.info("compacting the history up to {revision}", revision=revision)
+                self.propose_own(FIELD_COMPACTION, pb.CompactionRequest(revision=revision))
 
     def _compact_log(self) -> None:
         keep_from = self._state.applied_durable - self.config.catchup_entries

@@ -94,7 +94,9 @@ class Parts:
         members: Members,
         alarms: Alarms,
         flusher: Flushes,
+        fail_stop: Callable[[str], None],
     ) -> None:
+        """``fail_stop``: ends the process; it is called with a reason and does not return."""
         self.raw = raw
         self.log = log
         self.state = state
@@ -105,6 +107,7 @@ class Parts:
         self.members = members
         self.alarms = alarms
         self.flusher = flusher
+        self.fail_stop = fail_stop
 
 
 class Turn:
@@ -126,6 +129,7 @@ class Turn:
         self._waiters = waiters
         self._reads = reads
         self._is_running = False
+        self._released: list[Message] = []
         self._leader_term = 0
         self.now_ms = 0
         self.applied_index = parts.raw.applied_index
@@ -140,6 +144,7 @@ class Turn:
         self._lessor.advance(now_ms)
         self._propose()
         for _ in range(READIES_PER_TURN_MAX):
+            self._release()
             self._ask_reads()
             if not self._raw.has_ready():
                 break
@@ -148,7 +153,7 @@ class Turn:
         more = self._hub.work(now_ms) if self._hub.has_work else False
         self._flusher.flush()
         self._is_running = False
-        return more or self._raw.has_ready()
+        return more or bool(self._released) or self._raw.has_ready()
 
     def _propose(self) -> None:
         proposals = self._node.take_proposals()
@@ -183,11 +188,16 @@ class Turn:
         self._log.append(hard_state, message.entries, lambda: self._appended(responses))
 
     def _appended(self, responses: list[Message]) -> None:
-        """The disk has it: release what depended on it, at once if no turn runs."""
-        for response in responses:
-            self._raw.step(response)
+        """The disk has it: what depended on it is released in this turn, or in one right now."""
+        self._released += responses
         if not self._is_running:
             self._node.run_now()
+
+    def _release(self) -> None:
+        if self._released:
+            released, self._released = self._released, []
+            for response in released:
+                self._raw.step(response)
 
     def _apply(self, entries: list[Entry]) -> None:
         waiters = self._waiters

@@ -102,11 +102,11 @@ class MaintenanceService:
         asked = decode(pb.HashKVRequest, message).revision
         node = self._node
         store = node.store
-        # A revision below zero reads as "older than anything kept" once something was compacted.
         if asked > store.revision:
             fail(call, FutureRevisionError(asked, store.revision))
             return
-        if asked != 0 and asked < store.compact_revision:
+        # A negative one is older than everything, compacted or not: etcd hashes nothing then.
+        if 0 < asked < store.compact_revision:
             fail(call, CompactedError(asked, store.compact_revision))
             return
         revision = asked or store.revision

@@ -18,7 +18,9 @@ from etcdtw.lease.lessor import Lessor
 from etcdtw.mvcc.backend import BUCKET_LEASE
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.watch import WatchHub
+from etcdtw.node.auto_compaction import AutoCompaction, PeriodicCompaction, RevisionCompaction
 from etcdtw.node.node import Node, NodeConfig
+from etcdtw.node.quota import SpaceQuota
 from etcdtw.node.requests import RequestIds
 from etcdtw.node.turn import Parts
 from etcdtw.raft.config import Config as RaftConfig
@@ -29,8 +31,8 @@ from etcdtw.rpc.kv import KvService
 from etcdtw.rpc.lease import LeaseService
 from etcdtw.rpc.maintenance import MaintenanceService
 from etcdtw.rpc.watch import WatchService
-from etcdtw.server.config import Config
-from etcdtw.server.data import Data
+from etcdtw.server.config import PERIODIC_MODE, REVISION_MODE, Config
+from etcdtw.server.data import Data, stop_at_once
 from etcdtw.transport.flusher import Flusher
 from etcdtw.wire import leasepb
 
@@ -88,6 +90,7 @@ def build_node(
         members=members,
         alarms=alarms,
         flusher=flusher,
+        fail_stop=stop_at_once,
     )
     node_config = NodeConfig(
         cluster_id=data.identity.cluster_id,
@@ -99,7 +102,17 @@ def build_node(
         catchup_entries=config.snapshot_catchup_entries,
     )
     node = Node(clock, node_config, parts, RequestIds(data.identity.member_id, unix_ms))
+    node.auto_compaction = auto_compaction(config)
     return node
+
+
+def auto_compaction(config: Config) -> AutoCompaction | None:
+    """Return what the flags ask for, None for nothing."""
+    if config.auto_compaction_mode == REVISION_MODE and config.auto_compaction_revisions:
+        return RevisionCompaction(config.auto_compaction_revisions)
+    if config.auto_compaction_mode == PERIODIC_MODE and config.auto_compaction_period_s:
+        return PeriodicCompaction(int(config.auto_compaction_period_s * 1000))
+    return None
 
 
 def lease_ttl_min_s(election_timeout_ms: int) -> int:
@@ -118,6 +131,7 @@ def build_methods(node: Node, config: Config, data: Data, randomness: random.Ran
     election_timeout_s = config.election_timeout_ms / 1000
     KvService(
         node,
+        quota=SpaceQuota(node, config.quota_backend_bytes),
         compactions=data.state,
         txn_ops_max=config.max_txn_ops,
         request_bytes_max=config.max_request_bytes,

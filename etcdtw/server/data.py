@@ -37,7 +37,7 @@ from etcdtw.storage.state_open import open_state
 MEMBER: Final = "member"
 LOG: Final = "wal"
 STATE: Final = "state"
-EXIT_FAILED_COMMIT: Final = 74  # sysexits' EX_IOERR
+EXIT_FAIL_STOP: Final = 74  # sysexits' EX_IOERR
 
 log = Logger()
 
@@ -57,17 +57,17 @@ class Data:
 
 
 def stop_at_once(reason: str) -> None:
-    """End the process: after a failed commit nothing it says may be believed.
+    """End the process: after a failed commit or a broken invariant it may not be believed.
 
     LMDB goes on silently after a failed fsync, and the kernel may have dropped the pages; only
     a restart, which reads what is really on the disk, knows what survived.
     """
     log.critical(
-        "a commit failed, the member stops at once: {reason}; "
-        "check the disk, then start it again: it continues from what is on the disk",
+        "the member stops at once: {reason}; check the disk and its free space, then start "
+        "the member again: it continues from what is on the disk",
         reason=reason,
     )
-    os._exit(EXIT_FAILED_COMMIT)
+    os._exit(EXIT_FAIL_STOP)
 
 
 def open_data(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import cast
+
 import pytest
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from etcdtw.apply.applier import FIELD_LEASE_GRANT
 from etcdtw.apply.errors import (
@@ -144,3 +148,29 @@ def test_a_stalled_reactor_becomes_at_most_one_election_of_ticks(rig: NodeRig) -
     rig.clock.advance(60.0)
     rig.run()
     assert rig.node.is_leader
+
+
+def test_a_broken_invariant_in_a_turn_stops_the_member(
+    rig: NodeRig, flush_errors: Callable[[], int]
+) -> None:
+    rig.put(b"k")
+    rig.node.storage.put = None  # type: ignore[assignment,method-assign]
+    rig.run()
+    assert rig.outcomes == []
+    assert len(rig.stops) == 1
+    assert flush_errors() == 1
+
+
+@pytest.fixture
+def flush_errors() -> Iterator[Callable[[], int]]:
+    """Return how many failures were logged."""
+    seen: list[LogEvent] = []
+
+    def observe(event: LogEvent) -> None:
+        if "log_failure" in event:
+            seen.append(event)
+
+    observer = cast(ILogObserver, observe)
+    globalLogPublisher.addObserver(observer)
+    yield lambda: len(seen)
+    globalLogPublisher.removeObserver(observer)

@@ -93,6 +93,7 @@ class NodeRig:
         self.flusher = NoFlusher()
         self.outcomes: list[Applied] = []
         self.reads: list[Exception | None] = []
+        self.stops: list[str] = []
         lessor = Lessor(2)
         store = Store(self.state, lessor.exists)
         members = Members(self.state, 1)
@@ -118,6 +119,7 @@ class NodeRig:
             members=members,
             alarms=alarms,
             flusher=self.flusher,
+            fail_stop=self.stops.append,
         )
         config = NodeConfig(cluster_id=1, member_id=MEMBER_ID)
         self.node = Node(self.clock, config, parts, RequestIds(MEMBER_ID, 1_000_000))
