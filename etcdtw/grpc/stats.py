@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from etcdtw.grpc.call import BIDI_STREAM, SERVER_STREAM, UNARY, Method
+from etcdtw.grpc.call import BIDI_STREAM, SERVER_STREAM, UNARY, Method, MethodTable
 
 CODES_COUNT: Final = 17
 
@@ -57,6 +57,13 @@ class ServerStats:
         if stats is None:
             stats = self._methods[method.path] = MethodStats(method.path, method.kind)
         return stats
+
+    def prepare(self, methods: MethodTable) -> None:
+        """Let every method of the table count from zero, used or not."""
+        for path in methods.paths():
+            method = methods.find(path.encode())
+            assert method is not None
+            self.of(method)
 
     def methods(self) -> list[MethodStats]:
         """Return all counters, in the order of first use."""

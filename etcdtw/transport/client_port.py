@@ -1,6 +1,7 @@
 """The listener that clients connect to: gRPC and HTTP/1.x on one socket, plain or over TLS.
 
-One `ClientPort` per listening socket; it owns its connections and their timers.  Knows no
+One `ClientPort` serves any number of listening sockets; it owns the connections and their
+timers.  Knows no
 services: methods and routes are given.
 """
 
@@ -69,7 +70,6 @@ class PortStats:
         self.handshakes_failed = 0
         self.garbage = 0
         self.silent = 0
-        self.received_octets = 0
 
 
 @implementer(IHandshakeListener)
@@ -169,7 +169,7 @@ class ClientConnection(Protocol):
 
 
 class ClientPort(Factory):
-    """Builds and keeps the connections of one client listener.
+    """Builds and keeps the connections of client listeners: all over TLS, or none.
 
     ``site`` None: no HTTP routes here (etcd: --listen-client-http-urls).  ``methods`` are
     shared by all ports, as are ``stats`` and ``flusher``.

@@ -16,8 +16,10 @@ from etcdtw.grpc.server import CallServer
 from etcdtw.transport.flusher import Flusher
 from etcdtw.transport.sockets import plain_socket
 
-UNREAD_OCTETS_MAX: Final = 16 * 1024 * 1024
-"""Output held for a client that does not read; one octet more and it is dropped."""
+UNREAD_OCTETS_MAX: Final = 32 * 1024 * 1024
+"""Output held for a client that does not read; one octet more and it is dropped.
+
+Twice what the windows of gRPC's own clients ever grant (16 MiB): a slow one is not cut off."""
 CLOSE_LINGER_S: Final = 5.0
 """How long a closing connection may take to write its last octets."""
 

@@ -476,6 +476,12 @@ def test_counters_list_each_method_used(rig: ServerRig) -> None:
     assert found == [("/test.Svc/Unary", 2), ("/test.Svc/Wait", 1)]
 
 
+def test_prepared_counters_start_at_zero(rig: ServerRig) -> None:
+    rig.stats.prepare(rig.methods)
+    found = {stats.path: stats.started for stats in rig.stats.methods()}
+    assert found == dict.fromkeys(rig.methods.paths(), 0)
+
+
 class PlainRig(ServerRig):
     """A server whose other requests are kept."""
 
