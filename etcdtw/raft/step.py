@@ -145,7 +145,6 @@ def _leader_reconfigured(state: RaftState) -> None:
         return
     if replication.maybe_commit(state):
         # Fewer voters may need fewer acknowledgements.
-        replication.begin_waiting_reads(state)
         replication.broadcast_append(state)
     else:
         for member_id in membership.progress:

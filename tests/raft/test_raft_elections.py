@@ -25,6 +25,7 @@ from etcdtw.raft.message import (
     MSG_PRE_VOTE,
     MSG_PRE_VOTE_RESP,
     MSG_PROP,
+    MSG_SNAP,
     MSG_TIMEOUT_NOW,
     MSG_VOTE,
     MSG_VOTE_RESP,
@@ -453,3 +454,20 @@ def test_decode_of_an_applied_change_is_what_was_proposed() -> None:
     network.collect(1)
     (entry,) = network.members[1].appends[0].entries
     assert decode_conf_change(entry) == change
+
+
+def test_a_refused_pre_vote_tells_of_a_later_term() -> None:
+    network = Network(3)
+    node = network.node(1)
+    node.campaign()
+    node.step(Message(MSG_PRE_VOTE_RESP, from_id=2, to=1, term=8, reject=True))
+    assert (node.role, node.term) == (ROLE_FOLLOWER, 8)
+
+
+def test_nobody_campaigns_while_its_snapshot_is_not_installed() -> None:
+    network = Network(3)
+    node = network.node(1)
+    snapshot = Snapshot(50, 1, ConfState(voters=(1, 2, 3)))
+    node.step(Message(MSG_SNAP, from_id=2, to=1, term=1, snapshot=snapshot))
+    node.campaign()
+    assert node.role == ROLE_FOLLOWER

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from etcdtw.raft import leader as leader_module
+from etcdtw.raft.confchange import REMOVE_NODE, ConfChange
 from etcdtw.raft.config import READ_ONLY_LEASE_BASED
 from etcdtw.raft.message import MSG_HEARTBEAT, MSG_HEARTBEAT_RESP, Message
 from etcdtw.raft.read_only import ReadOnly
@@ -183,3 +184,25 @@ def test_lease_based_reads_ask_nobody_and_keep_the_leader_known() -> None:
     assert contexts(network, 1) == [b"at once"]
     network.node(2).forget_leader()
     assert network.node(2).lead == 1
+
+
+def test_a_late_answer_to_an_older_heartbeat_takes_no_confirmation_back() -> None:
+    reads = ReadOnly()
+    reads.add(1, 0, b"a", 5)
+    first = reads.heartbeat_context()
+    reads.add(1, 0, b"b", 5)
+    reads.acknowledge(2, reads.heartbeat_context())
+    reads.acknowledge(2, first)
+    assert reads.acks[2] == 2
+
+
+def test_a_read_is_confirmed_when_the_missing_voter_is_removed() -> None:
+    network = led_network(2)
+    node = network.node(1)
+    node.read_index(b"one")
+    network.collect(1)
+    network.wire.clear()
+    assert contexts(network, 1) == []
+    node.apply_conf_change(ConfChange(((REMOVE_NODE, 2),)))
+    network.members[1].collect()
+    assert contexts(network, 1) == [b"one"]

@@ -498,6 +498,7 @@ def test_a_follower_stays_in_snapshot_while_the_log_cannot_take_it_on() -> None:
     too_early = member.storage.first_index() - 2
     member.node.step(Message(MSG_APP_RESP, from_id=3, to=1, term=term, index=too_early))
     assert progress.state == PROGRESS_SNAPSHOT
+    assert not member.node.has_ready()
     member.node.step(Message(MSG_APP_RESP, from_id=3, to=1, term=term, index=too_early + 1))
     assert progress.state == PROGRESS_REPLICATE
 
