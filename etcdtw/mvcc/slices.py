@@ -31,6 +31,7 @@ from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.mvccpb import KeyValue
 
 SLICE_KEYS_MAX: Final = 5_000  # about 2 ms of a cursor and a join
+SLICE_PAST_KEYS_MAX: Final = 1_000  # an old revision is looked up key by key: about 5 us each
 SLICE_OCTETS_MAX: Final = 1 << 20
 
 
@@ -83,6 +84,8 @@ class PinnedRange:
     def read(self, keys_max: int) -> list[bytes]:
         """Return the frames of the next keys: at most ``keys_max``, and about 1 MiB.
 
+        Of an old revision they are at most `SLICE_PAST_KEYS_MAX`.
+
         An empty list does not mean the end: keys behind the limit may have to be counted.
         Raises `CompactedError` when the revision can no longer be read.
         """
@@ -94,6 +97,8 @@ class PinnedRange:
         if self._left > 0:
             wanted = min(wanted, self._left)
         view = 0 if self.revision == self._revisions.revision else self.revision
+        if view:
+            wanted = min(wanted, SLICE_PAST_KEYS_MAX)
         frames = fetch_frames(self._backend, self._start, self._end, view, wanted)
         is_last = len(frames) < wanted
         if not is_counting:
@@ -231,10 +236,11 @@ def open_slices(
         return read_range(backend, request, revisions.revision, revisions.compact_revision, head)
     limit = fetch_limit(request)
     # The current view knows its counts; an old one has to be walked for them.
-    wanted = limit if 0 < limit <= SLICE_KEYS_MAX and not view else SLICE_KEYS_MAX + 1
+    keys_max = SLICE_PAST_KEYS_MAX if view else SLICE_KEYS_MAX
+    wanted = limit if 0 < limit <= keys_max and not view else keys_max + 1
     frames = fetch_frames(backend, start, end, view, wanted)
     count = len(frames)
-    if count > SLICE_KEYS_MAX or sum(map(len, frames)) > SLICE_OCTETS_MAX:
+    if count > keys_max or sum(map(len, frames)) > SLICE_OCTETS_MAX:
         return _pin(backend, revisions, request, view or revisions.revision)
     if request.count_only:
         return head + count_body(count)

@@ -44,6 +44,7 @@ class SlicesRig:
 @pytest.fixture
 def rig(monkeypatch: pytest.MonkeyPatch) -> SlicesRig:
     monkeypatch.setattr("etcdtw.mvcc.slices.SLICE_KEYS_MAX", 3)
+    monkeypatch.setattr("etcdtw.mvcc.slices.SLICE_PAST_KEYS_MAX", 2)
     return SlicesRig()
 
 
@@ -153,6 +154,12 @@ def test_a_pinned_range_does_not_see_later_changes(rig: SlicesRig) -> None:
         seen += pinned.read(3)
     assert seen == before
     assert pinned.count == KEYS_COUNT - 1
+
+
+def test_the_past_is_read_in_smaller_slices(rig: SlicesRig) -> None:
+    past = rig.store.pin(b"\0", None, 10, 0)
+    assert len(past.read(3)) == 2
+    assert len(rig.store.pin(b"\0", None, rig.store.revision, 0).read(3)) == 3
 
 
 def test_a_pinned_range_cannot_outlive_a_compaction(rig: SlicesRig) -> None:

@@ -380,6 +380,7 @@ def fill(rig: KvRig, count: int) -> None:
 @pytest.fixture
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("etcdtw.mvcc.slices.SLICE_KEYS_MAX", 3)
+    monkeypatch.setattr("etcdtw.mvcc.slices.SLICE_PAST_KEYS_MAX", 3)
 
 
 @pytest.mark.usefixtures("small_slices")
