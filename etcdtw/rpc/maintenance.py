@@ -109,7 +109,8 @@ class MaintenanceService:
         if 0 < asked < store.compact_revision:
             fail(call, CompactedError(asked, store.compact_revision))
             return
-        revision = asked or store.revision
+        # No revision is below zero: what a negative one hashes is what zero would.
+        revision = max(asked, 0) if asked else store.revision
         compact_revision = store.compact_revision
 
         def done(value: int) -> None:
