@@ -52,6 +52,7 @@ class ProcessStateWriter:
              str(theirs.fileno())],
             pass_fds=fds,
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
         )  # fmt: skip
         theirs.close()
         self.pid = self._child.pid

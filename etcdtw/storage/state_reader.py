@@ -138,9 +138,8 @@ class StateReader:
         iterator = cursor.iternext()
         chunk = CHUNK_FIRST
         is_plain = not self.has_long or (end is not None and len(end) <= KEY_SIZE_MAX)
-        if len(start) > KEY_SIZE_MAX and len(cursor.key()) <= KEY_SIZE_MAX:
-            if cursor.key() < start:
-                next(iterator)  # the prefix of ``start`` is a key itself
+        if len(start) > KEY_SIZE_MAX and cursor.key() == start[:KEY_SIZE_MAX]:
+            next(iterator)  # the prefix of ``start`` is a key itself
         while len(rows) < limit:
             chunk = min(chunk, limit - len(rows))
             more = list(islice(iterator, chunk))

@@ -87,8 +87,7 @@ class StateRig:
         """One transaction of one to four changes to different keys."""
         self.main += 1
         keys = self.random.sample(self.keys, self.random.randint(1, 4))
-        sub = 0
-        for key in keys:
+        for sub, key in enumerate(keys):
             is_live = key in self.model.live
             if is_live and self.random.random() < 0.3:
                 for backend in self.backends():
@@ -102,7 +101,6 @@ class StateRig:
                 for backend in self.backends():
                     backend.put(self.main, sub, key, record, not is_live)
                 self.set_lease(key, lease)
-            sub += 1
         self.index += 1
         self.both(lambda b: b.set_applied(self.index, 1 + self.index // 10))
 

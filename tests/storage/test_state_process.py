@@ -1,0 +1,151 @@
+"""The writer process under a real reactor: commits, failures, and who outlives whom."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from etcdtw.storage.directory import DataDirError
+from etcdtw.storage.state_open import open_state
+from etcdtw.storage.state_writer import MessageReader, encode_message
+
+pytestmark = pytest.mark.integration
+
+PRELUDE = """
+import os, sys
+from pathlib import Path
+from twisted.internet import reactor
+from etcdtw.storage.state_open import open_state
+from etcdtw.storage.state_process import ProcessStateWriter
+
+def stop(reason):
+    print("stopped:", reason, flush=True)
+    os._exit(9)
+
+path = Path(sys.argv[1])
+made = []
+def make(path, map_size, lock_fd):
+    made.append(ProcessStateWriter(reactor, path, map_size, lock_fd))
+    return made[0]
+state = open_state(path, stop, make, map_size=int(sys.argv[2]))
+def put(main, size=100):
+    key = b"k%06d" % main
+    state.put(main, 0, key, b"\\x0a\\x07" + key + bytes(size), True)
+"""
+
+
+def run(tmp_path: Path, body: str, map_size: int = 1 << 26) -> subprocess.CompletedProcess[str]:
+    script = PRELUDE + textwrap.dedent(body)
+    arguments = [sys.executable, "-c", script, str(tmp_path / "state"), str(map_size)]
+    # Files, not pipes: a writer process that outlives its member holds these open.
+    out, err = tmp_path / "out", tmp_path / "err"
+    with out.open("w") as out_file, err.open("w") as err_file:
+        done = subprocess.run(
+            arguments, stdout=out_file, stderr=err_file, timeout=60, check=False, text=True
+        )
+    done.stdout, done.stderr = out.read_text(), err.read_text()
+    return done
+
+
+def test_what_is_flushed_is_there_after_a_restart(tmp_path: Path) -> None:
+    done = run(
+        tmp_path,
+        """
+        for main in range(2, 3002): put(main)
+        state.set_applied(77, 3)
+        def flushed():
+            print("durable", state.applied_durable, len(state.frames(b"", None)))
+            state.close()
+            reactor.stop()
+        state.flush(flushed)
+        reactor.run()
+        """,
+    )
+    assert done.stdout.split() == ["durable", "77", "3000"], done.stderr
+    state = open_state(tmp_path / "state", pytest.fail, map_size=1 << 26)
+    assert (state.applied_durable, state.applied_term, state.revision) == (77, 3, 3001)
+    assert state.count(b"", None) == 3000
+    state.close()
+
+
+def test_the_map_grows_in_the_writer_and_the_reader_follows(tmp_path: Path) -> None:
+    done = run(
+        tmp_path,
+        """
+        def fill(start):
+            if start > 4000:
+                print(len(state.frames(b"", None)), state.count(b"k000100", b"k000200"))
+                state.close()
+                return reactor.stop()
+            for main in range(start, start + 500): put(main, 2000)
+            state.flush(lambda: fill(start + 500))
+        fill(2)
+        reactor.run()
+        """,
+        map_size=1 << 20,
+    )
+    assert done.stdout.split() == ["4000", "100"], done.stderr
+
+
+def test_the_death_of_the_writer_stops_the_member(tmp_path: Path) -> None:
+    done = run(
+        tmp_path,
+        """
+        put(2)
+        os.kill(made[0].pid, 9)
+        state.flush(lambda: print("lied"))
+        reactor.run()
+        """,
+    )
+    assert done.returncode == 9
+    assert "stopped: the state writer process is gone" in done.stdout
+    assert "lied" not in done.stdout
+
+
+def test_the_writer_dies_with_the_member_and_keeps_the_lock_until_then(tmp_path: Path) -> None:
+    done = run(tmp_path, "put(2); print(made[0].pid, flush=True); os.kill(os.getpid(), 9)")
+    assert done.returncode == -signal.SIGKILL
+    pid = int(done.stdout)
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline and is_running(pid):
+        time.sleep(0.01)
+    assert not is_running(pid)
+    state = open_state(tmp_path / "state", pytest.fail, map_size=1 << 26)
+    assert state.count(b"", None) == 0
+    state.close()
+
+
+def test_a_stopped_writer_keeps_a_successor_out(tmp_path: Path) -> None:
+    done = run(
+        tmp_path,
+        "os.kill(made[0].pid, 19); print(made[0].pid, flush=True); os.kill(os.getpid(), 9)",
+    )
+    pid = int(done.stdout)
+    with pytest.raises(DataDirError, match="in use by another process"):
+        open_state(tmp_path / "state", pytest.fail, map_size=1 << 26, wait_s=0.2)
+    os.kill(pid, signal.SIGCONT)
+    open_state(tmp_path / "state", pytest.fail, map_size=1 << 26, wait_s=5.0).close()
+
+
+def is_running(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return status != "Z"
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 5, 7, 10_000])
+def test_messages_survive_any_chunking(size: int) -> None:
+    messages = [("changes", [(1, 2, b"k", None)]), ("commit", 5, bytes(70_000)), ("x",)]
+    wire = b"".join(encode_message(message) for message in messages)
+    reader = MessageReader()
+    found = [m for at in range(0, len(wire), size) for m in reader.feed(wire[at : at + size])]
+    assert found == messages
