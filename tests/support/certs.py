@@ -88,14 +88,14 @@ class Authority:
             .build()
         )
 
-    def write_crl(self, path: Path, *, der: bool = False) -> str:
+    def write_crl(self, path: Path, *, der: bool = False, ends: timedelta = DAY) -> str:
         """Write the list of all that is revoked and return its path."""
         now = datetime.now(UTC)
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self._name)
-            .last_update(now - DAY)
-            .next_update(now + DAY)
+            .last_update(now - 3 * DAY)
+            .next_update(now + ends)
         )
         for revoked in self._revoked:
             builder = builder.add_revoked_certificate(revoked)

@@ -184,6 +184,36 @@ def test_a_revoked_certificate_is_refused_and_others_pass(rig: Rig, der: bool) -
         shake(policy, bad)
 
 
+def test_an_outdated_list_still_counts_and_costs_nobody_else(rig: Rig) -> None:
+    good, bad = rig.authority.issue("good"), rig.authority.issue("bad")
+    rig.authority.revoke(bad)
+    crl = rig.authority.write_crl(rig.folder / "crl", ends=-DAY)
+    policy = TlsPolicy(replace(rig.with_trust(), crl_file=crl))
+    shake(policy, good)
+    with pytest.raises(SSL.Error):
+        shake(policy, bad)
+
+
+def test_lists_of_several_authorities_stand_in_one_file(rig: Rig) -> None:
+    (rig.folder / "other").mkdir()
+    other = Authority(rig.folder / "other", "other")
+    bundle = rig.folder / "bundle"
+    bundle.write_bytes(rig.authority.issued.cert_pem + other.issued.cert_pem)
+    files = replace(rig.files, trusted_ca_file=str(bundle))
+    good, bad = other.issue("good"), other.issue("bad")
+    other.revoke(bad)
+    first = Path(rig.authority.write_crl(rig.folder / "crl"))
+    only_first = TlsPolicy(replace(files, crl_file=str(first)))
+    shake(only_first, bad)  # its issuer has no list here
+    second = Path(other.write_crl(rig.folder / "crl2"))
+    both = rig.folder / "both"
+    both.write_bytes(first.read_bytes() + second.read_bytes())
+    policy = TlsPolicy(replace(files, crl_file=str(both)))
+    shake(policy, good)
+    with pytest.raises(SSL.Error):
+        shake(policy, bad)
+
+
 def test_a_revocation_list_is_read_again_when_it_changes(rig: Rig) -> None:
     client = rig.authority.issue("client")
     crl = rig.authority.write_crl(rig.folder / "crl")
