@@ -22,6 +22,10 @@ from etcdtw.http2.errors import NO_ERROR
 _REQUEST: Final = events.REQUEST
 
 
+def _no_output() -> None:
+    """Nobody is left to write."""
+
+
 class CallServer:
     """Serves ``methods`` on one connection.
 
@@ -129,6 +133,14 @@ class CallServer:
         for request in plain:
             request.cancelled()
         self._register.cancel_all()
+
+    def release(self) -> None:
+        """Let go of the owner, after `connection_lost`: nothing more is said to it.
+
+        Connections come and go too often to leave their cycles to the collector.
+        """
+        self._register.on_output = _no_output
+        self._on_plain = None
 
     def drain(self) -> None:
         """Ask the client to take new calls elsewhere; calls under way go on."""

@@ -72,6 +72,10 @@ class PortStats:
         self.silent = 0
 
 
+def _ignore(data: bytes) -> None:
+    """The connection is closing."""
+
+
 @implementer(IHandshakeListener)
 class ClientConnection(Protocol):
     """One accepted connection: waits for its first octets, then is what they say."""
@@ -105,13 +109,14 @@ class ClientConnection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._stop_waiting()
-        self._receive = self._ignore
+        self._receive = _ignore
         if not self._is_shaken:
             self._port.stats.handshakes_failed += 1
         if self.channel is not None:
             self.channel.lost()
         if self._http is not None:
             self._http.connectionLost(reason)
+            self._http = None
         self._port.forget(self)
 
     def drain(self) -> None:
@@ -142,9 +147,6 @@ class ClientConnection(Protocol):
         self._port.stats.silent += 1
         self.tcp.abortConnection()
 
-    def _ignore(self, data: bytes) -> None:
-        """The connection is closing."""
-
     def _sniff(self, data: bytes) -> None:
         self._first += data
         kind = sniff(self._first)
@@ -161,7 +163,7 @@ class ClientConnection(Protocol):
         else:
             # TLS on a plain port, no protocol at all, or HTTP/1.x where there is none.
             self._port.stats.garbage += 1
-            self._receive = self._ignore
+            self._receive = _ignore
             self.tcp.loseConnection()
             self._wait(self._port.bounds.first_octets_s)
             return

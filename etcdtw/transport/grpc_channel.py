@@ -159,6 +159,7 @@ class GrpcChannel:
             self._lingering = None
         self._held.clear()
         self.server.connection_lost()
+        self.server.release()
 
     def pauseProducing(self) -> None:
         self._is_paused = True

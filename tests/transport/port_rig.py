@@ -122,4 +122,5 @@ class Peer:
 
     def lose(self) -> None:
         """The client hangs up."""
+        self.transport.producer = None
         self.protocol.connectionLost(Failure(ConnectionDone()))

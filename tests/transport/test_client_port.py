@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -262,6 +265,23 @@ def test_nothing_is_left_when_all_have_gone(rig: PortRig) -> None:
         peer.lose()
     assert rig.port.connection_count == 0
     assert rig.clock.getDelayedCalls() == []
+
+
+def test_a_lost_connection_leaves_nothing_to_the_garbage_collector(rig: PortRig) -> None:
+    peer = rig.connect()
+    peer.begin()
+    peer.call("Hold")
+    peer.exchange()
+    channel, protocol = weakref.ref(peer.protocol.channel), weakref.ref(peer.protocol)
+    gc.disable()
+    try:
+        peer.lose()
+        rig.held.clear()
+        del peer.protocol  # the client keeps itself alive
+        assert protocol() is None
+        assert channel() is None
+    finally:
+        gc.enable()
 
 
 def test_an_overdue_call_ends_within_two_sweeps(rig: PortRig) -> None:
