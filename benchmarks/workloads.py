@@ -58,6 +58,7 @@ def _values() -> list[bytes]:
 
 @cache
 def put_messages() -> list[bytes]:
+    """Return the rendered puts of random keys."""
     values = _values()
     return [
         _framed(pb.PutRequest(key=name, value=values[i % 1000]))
@@ -66,10 +67,12 @@ def put_messages() -> list[bytes]:
 
 
 def put() -> Work:
+    """Puts of random keys."""
     return Work(f"{KV}Put", put_messages())
 
 
 def put_with_timeouts() -> Work:
+    """The same puts, each with a grpc-timeout of its own."""
     return Work(f"{KV}Put", put_messages(), has_timeouts=True)
 
 
@@ -99,10 +102,12 @@ def _range_messages(serializable: bool) -> list[bytes]:
 
 
 def linearizable_range() -> Work:
+    """Ranges of one random key, agreed on by a quorum."""
     return Work(f"{KV}Range", _range_messages(False))
 
 
 def serializable_range() -> Work:
+    """Ranges of one random key, read locally."""
     return Work(f"{KV}Range", _range_messages(True))
 
 
@@ -120,6 +125,7 @@ def first_page() -> Work:
 
 
 def count_only() -> Work:
+    """The count of the 100,000 keys, without any of them."""
     end = SPREAD_PREFIX[:-1] + b"0"
     request = pb.RangeRequest(key=SPREAD_PREFIX, range_end=end, count_only=True)
     return Work(f"{KV}Range", [_framed(request)])

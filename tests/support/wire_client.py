@@ -269,13 +269,12 @@ class WireClient:
                 stream.text = unquote(value)
 
     def _decode(self, block: bytes) -> list[tuple[str, str]]:
-        """Return the fields of ``block``; pure references to the table are decoded once."""
+        """Return the fields of ``block``; those that leave the table as it is are decoded once."""
         fields = self._block_cache.get(block)
         if fields is None:
             decoded: list[Any] = list(self._decoder.decode(block))
             fields = [(str(field[0]), str(field[1])) for field in decoded]
-            # A block with a literal may have changed the table that the cached ones refer to.
-            if not all(octet >= 0x80 for octet in block) or len(block) > 16:
+            if wire.changes_table(block):  # which the cached ones may refer to
                 self._block_cache.clear()
             elif len(self._block_cache) < CACHED_BLOCKS_MAX:
                 self._block_cache[block] = fields

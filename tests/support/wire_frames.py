@@ -86,6 +86,42 @@ def header_block(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join(literal(name, value) for name, value in fields)
 
 
+def _skip_integer(block: bytes, position: int, prefix_bits: int) -> tuple[int, int]:
+    limit = (1 << prefix_bits) - 1
+    value = block[position] & limit
+    position += 1
+    if value == limit:
+        shift = 0
+        while True:
+            octet = block[position]
+            position += 1
+            value += (octet & 127) << shift
+            shift += 7
+            if octet < 128:
+                break
+    return value, position
+
+
+def changes_table(block: bytes) -> bool:
+    """Say whether a (valid) header block changes the table of its receiver.
+
+    One that does not means the same whenever it comes, as long as no other one changes the table.
+    """
+    position = 0
+    while position < len(block):
+        octet = block[position]
+        if octet & 0x80:
+            _, position = _skip_integer(block, position, 7)
+            continue
+        if octet & 0x60:  # a literal to be indexed, or a new size
+            return True
+        index, position = _skip_integer(block, position, 4)
+        for _ in range(1 if index else 2):
+            length, position = _skip_integer(block, position, 7)
+            position += length
+    return False
+
+
 def grpc_fields(path: str, authority: str, scheme: str = "http") -> list[tuple[bytes, bytes]]:
     """Return the request fields that grpc-go sends, in its order."""
     return [
