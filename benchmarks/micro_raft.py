@@ -80,14 +80,14 @@ def new_leader(committed_size_max: int) -> RawNode:
 
 def measure(batch_size: int, committed_size_max: int) -> float:
     """Return seconds per turn with ``batch_size`` proposals in it."""
-    datas = [b"x" * 64] * batch_size
+    payloads = [b"x" * 64] * batch_size
     turns = ENTRIES_PER_RUN // max(batch_size, 10)
     best = float("inf")
     for _ in range(RUNS):
         node = new_leader(committed_size_max)
         begin = perf_counter()
         for _ in range(turns):
-            node.propose_batch(datas)
+            node.propose_batch(payloads)
             turn(node)
         best = min(best, (perf_counter() - begin) / turns)
         assert node.applied_index == 3 + turns * batch_size

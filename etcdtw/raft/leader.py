@@ -106,10 +106,10 @@ def propose(state: RaftState, entries: list[Entry]) -> None:
     replication.broadcast_append(state)
 
 
-def propose_data(state: RaftState, datas: list[bytes]) -> None:
-    """Append and replicate one normal entry for each of ``datas``."""
+def propose_data(state: RaftState, payloads: list[bytes]) -> None:
+    """Append and replicate one normal entry for each of ``payloads``."""
     _require_leading(state)
-    replication.append_data(state, datas)
+    replication.append_data(state, payloads)
     replication.broadcast_append(state)
 
 

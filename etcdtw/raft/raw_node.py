@@ -137,16 +137,16 @@ class RawNode:
         """Propose one normal entry.  Raises `ProposalDroppedError`."""
         self.propose_batch([data])
 
-    def propose_batch(self, datas: list[bytes]) -> None:
-        """Propose a normal entry for each of ``datas``, all or none, in order.
+    def propose_batch(self, payloads: list[bytes]) -> None:
+        """Propose a normal entry for each of ``payloads``, all or none, in order.
 
         Raises `ProposalDroppedError`; then nothing was appended.
         """
         state = self._state
         if state.role == ROLE_LEADER:
-            leader.propose_data(state, datas)
+            leader.propose_data(state, payloads)
             return
-        entries = [Entry(0, 0, ENTRY_NORMAL, data) for data in datas]
+        entries = [Entry(0, 0, ENTRY_NORMAL, data) for data in payloads]
         raft_step.step(state, Message(MSG_PROP, from_id=state.id, entries=entries))
 
     def propose_conf_change(self, change: ConfChange) -> None:

@@ -45,11 +45,11 @@ def append_entries(state: RaftState, entries: list[Entry]) -> None:
     state.send(Message(MSG_APP_RESP, to=state.id, index=index))
 
 
-def append_data(state: RaftState, datas: list[bytes]) -> None:
-    """Append one normal entry for each of ``datas``; as `append_entries`, but built once."""
+def append_data(state: RaftState, payloads: list[bytes]) -> None:
+    """Append one normal entry for each of ``payloads``; as `append_entries`, but built once."""
     index = state.log.last_index()
     term = state.term
-    entries = [Entry(term, i, ENTRY_NORMAL, data) for i, data in enumerate(datas, index + 1)]
+    entries = [Entry(term, i, ENTRY_NORMAL, data) for i, data in enumerate(payloads, index + 1)]
     if state.config.max_uncommitted_size < NO_LIMIT and not state.grow_uncommitted(
         payload_size(entries)
     ):

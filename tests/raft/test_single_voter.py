@@ -121,15 +121,15 @@ def test_etcd_14370_nothing_commits_before_its_own_append_is_durable(rig: LoneRi
 
 def test_a_batch_keeps_its_order_and_is_one_append(rig: LoneRig) -> None:
     rig.elect()
-    datas = [b"%d" % i for i in range(50)]
-    rig.node.propose_batch(datas)
+    payloads = [b"%d" % i for i in range(50)]
+    rig.node.propose_batch(payloads)
     rig.collect()
     assert len(rig.appends) == 1
-    assert [entry.data for entry in rig.appends[0].entries] == datas
+    assert [entry.data for entry in rig.appends[0].entries] == payloads
     rig.settle()
     rig.write()
     rig.settle()
-    assert rig.applied_data() == datas
+    assert rig.applied_data() == payloads
 
 
 def test_appends_may_be_written_behind_one_another(rig: LoneRig) -> None:
