@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from etcdtw.apply.alarms import Alarms
 from etcdtw.apply.applier import Applier
-from etcdtw.apply.members import Members
+from etcdtw.apply.members import Members, stored_conf_state
 from etcdtw.cluster.version import COMPAT_RELEASES
 from etcdtw.grpc.call import MethodTable
 from etcdtw.lease.lessor import Lessor
@@ -64,6 +64,8 @@ def build_node(
             storage=data.log,
             random=randomness,
             applied=state.applied_index,
+            # The log may be compacted past the entries that made the configuration.
+            conf_state=stored_conf_state(state),
             max_committed_size_per_ready=COMMITTED_SIZE_PER_READY_MAX,
             pre_vote=config.pre_vote,
         )

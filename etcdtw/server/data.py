@@ -13,10 +13,8 @@ from typing import Final
 import lmdb
 from twisted.logger import Logger
 
-from etcdtw.apply.members import stored_conf_state
 from etcdtw.cluster.member import encode_member
 from etcdtw.raft.confchange import bootstrap_log
-from etcdtw.raft.entry import Snapshot
 from etcdtw.raft.storage import CompactedError, UnavailableError
 from etcdtw.server.bootstrap import (
     BootstrapError,
@@ -147,7 +145,3 @@ def _check_together(raft_log: LmdbLog, state: LmdbState) -> None:
             f"entry {applied} is of term {state.applied_term} in the state and of term {term} "
             f"in the log: {advice}"
         )
-    conf_state = stored_conf_state(state)
-    if conf_state is not None and conf_state != raft_log.snapshot().conf_state:
-        # The log may be compacted past the entries that made this configuration.
-        raft_log.put_snapshot(Snapshot(applied, term, conf_state), lambda: None)

@@ -119,6 +119,7 @@ class Member:
             self.clock, self.config, self.data, self.flusher, self.random, self.unix_ms()
         )
         self._methods = build_methods(self._node, self.config, self.data, self.random)
+        self.call_stats.prepare(self._methods)
 
     # What the gateway asks.
 
