@@ -136,6 +136,16 @@ def test_member_says_when_it_is_ready_and_stops_on_sigterm(member: subprocess.Po
 
 
 @pytest.mark.integration
+def test_member_shows_etcds_metrics(member: subprocess.Popen[str]) -> None:
+    await_message(member, "ready to serve client requests")
+    with urllib.request.urlopen(f"http://127.0.0.1:{METRICS_PORT}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    assert "etcd_server_has_leader 1.0" in lines
+    assert "etcd_server_is_leader 1.0" in lines
+    assert "# TYPE etcd_server_health_success counter" in lines
+
+
+@pytest.mark.integration
 def test_member_that_cannot_open_its_data_ends_with_status_1(tmp_path: Path) -> None:
     data_dir = tmp_path / "open"
     data_dir.mkdir()
