@@ -27,6 +27,7 @@ from etcdtw.mvcc.watch_stream import (
     Watcher,
     WatchStream,
 )
+from etcdtw.wire.mvccpb import KeyValue
 
 SLICE_CHANGES_MAX: Final = 1000
 """Changes read from history at a time; a revision is never split.  etcd: 1000 revisions."""
@@ -242,7 +243,7 @@ class WatchHub:
             id_octets = watcher.id_octets
             if watcher.wants_previous:
                 if not previous_tail:
-                    previous = self._previous(key, main)
+                    previous = self._previous(key, is_delete, record, main)
                     previous_tail = encode_event(is_delete, record, previous)
                 response = previous_responses.get(id_octets)
                 if response is None:
@@ -392,13 +393,19 @@ class WatchHub:
                 shared.plain = encode_event(is_delete, record, None)
             return shared.plain
         if shared.with_previous is None:
-            previous = self._previous(key, shared.main)
+            previous = self._previous(key, is_delete, record, shared.main)
             shared.with_previous = encode_event(is_delete, record, previous)
         return shared.with_previous
 
-    def _previous(self, key: bytes, main: int) -> bytes | None:
-        """Return the record before revision ``main``; None: there was none or it is gone."""
+    def _previous(self, key: bytes, is_delete: bool, record: bytes, main: int) -> bytes | None:
+        """Return the record before revision ``main``; None: there was none or it is gone.
+
+        A put that creates its key has none, also when the key was deleted earlier in the same
+        revision.
+        """
         if main - 1 < self._source.compact_revision:
+            return None
+        if not is_delete and KeyValue.FromString(record).version == 1:
             return None
         return self._backend.get_at(key, main - 1)
 

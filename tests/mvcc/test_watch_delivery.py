@@ -78,6 +78,17 @@ def test_prev_kv_is_the_record_before_except_on_creation(rig: WatchRig) -> None:
     assert not responses[0].events[0].HasField("prev_kv")
 
 
+def test_prev_kv_is_absent_when_one_revision_deletes_and_creates_the_key(rig: WatchRig) -> None:
+    client = rig.client()
+    client.create(b"k", prev_kv=True)
+    client.create(b"k", b"l", prev_kv=True)
+    rig.put(b"k", b"one")
+    rig.apply((b"k", None), (b"k", b"two"))
+    events = [event for r in client.take() if r.watch_id == 1 for event in r.events]
+    assert [event.type for event in events] == [0, 1, 0]
+    assert [event.HasField("prev_kv") for event in events] == [False, True, False]
+
+
 def test_prev_kv_is_absent_where_it_is_compacted(rig: WatchRig) -> None:
     client = rig.client()
     for value in (b"one", b"two", b"three"):
