@@ -94,7 +94,10 @@ class Lockstep:
 
     def _settle(self) -> None:
         self._settled_at = self.outcome.operations
-        self._watches.settle(self.source.revision)
+        try:
+            self._watches.settle(self.source.revision)
+        except WatchDifferenceError as error:
+            self._differ("events", str(error), "")
         self.source.watchers = self._watches.active()
 
     def _unary(self, operations: list[Operation]) -> None:

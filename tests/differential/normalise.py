@@ -123,9 +123,10 @@ def ranges_agree(request: Any, left: Any, right: Any) -> bool:
     right_set = {_octets(kv) for kv in right.kvs}
     if left_set == right_set:
         return True
-    if not left.more or request.sort_order == pb.RangeRequest.NONE:
+    if not left.more:
         return False
-    # The limit cut through a group of ties: any of them may stand at the end.
+    # The limit cut through a group of ties: any of them may stand at the end.  Also without an
+    # order: one key more than the limit is fetched, sorted by the target, and then cut.
     last = order(left.kvs[-1])
     cut = {_octets(kv) for kv in (*left.kvs, *right.kvs) if order(kv) == last}
     return left_set - cut == right_set - cut

@@ -188,6 +188,7 @@ class WatchPair:
         deadline = time.monotonic() + SETTLE_TIMEOUT_S
         self._observe(revision, deadline)
         self._wait_for_catch_up()
+        differences = []
         for stream, table in enumerate(self.expected):
             for watch_id, expected in list(table.items()):
                 while not all(self._is_served(side, stream, watch_id) for side in self.sides):
@@ -195,7 +196,20 @@ class WatchPair:
                         self._compare(stream, watch_id, expected)
                         raise WatchDifferenceError(f"watcher {watch_id} lacks events on both sides")
                     self._collect()
-                self._compare(stream, watch_id, expected)
+                try:
+                    self._compare(stream, watch_id, expected)
+                except WatchDifferenceError as error:
+                    differences.append(str(error))
+                    self._forget(stream, watch_id, expected)
+        if differences:
+            raise WatchDifferenceError("\n".join(differences))
+
+    def _forget(self, stream: int, watch_id: int, expected: Expected) -> None:
+        """Drop what has come in, so that one difference is told once."""
+        expected.events.clear()
+        for side in self.sides:
+            side.watchers[stream][watch_id].events.clear()
+            side.watchers[stream][watch_id].ends.clear()
 
     def _wait_for_catch_up(self) -> None:
         watchers = [expected for table in self.expected for expected in table.values()]
