@@ -17,6 +17,7 @@ import lmdb
 LOCK_FILE: Final = "owner.lock"
 DATA_FILE: Final = "data.mdb"
 LOCK_RETRY_S: Final = 0.05
+META_SIZE: Final = 8192  # octets of LMDB's two meta pages
 
 # Filesystems on which neither file locks nor shared mappings can be trusted.
 REMOTE_FILESYSTEMS: Final = frozenset(
@@ -119,7 +120,7 @@ def open_environment(
     unreadable.  No flag that weakens durability exists here on purpose.
     """
     file = path / DATA_FILE
-    is_new = not file.exists()
+    is_new = not _is_begun(file)
     if not is_new:
         _check_file(file)
     try:
@@ -144,18 +145,33 @@ def open_environment(
     return env
 
 
+def _is_begun(file: Path) -> bool:
+    """Whether the file holds anything; one that a crash left empty is removed."""
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(META_SIZE + 1)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise DataDirError(f"cannot read {file}: {error.strerror}") from error
+    if len(head) <= META_SIZE and not any(head):
+        file.unlink()
+        return False
+    return True
+
+
 def _check_file(file: Path) -> None:
     """Look at the two meta pages before LMDB maps the file: it may crash on a foreign one."""
     try:
         with file.open("rb") as stream:
-            head = stream.read(8192)
+            head = stream.read(META_SIZE)
             size = os.fstat(stream.fileno()).st_size
     except OSError as error:
         raise DataDirError(f"cannot read {file}: {error.strerror}") from error
     # LMDB 0.9 file format: page header of 16 octets, then magic and data version.
     magic = [int.from_bytes(head[at : at + 4], "little") for at in (16, 4096 + 16)]
     version = [int.from_bytes(head[at : at + 4], "little") for at in (20, 4096 + 20)]
-    if size < 8192 or magic != [0xBEEFC0DE, 0xBEEFC0DE]:
+    if size < META_SIZE or magic != [0xBEEFC0DE, 0xBEEFC0DE]:
         raise DataDirError(
             f"{file} is not an LMDB file, or its head is damaged; restore this member from a "
             "snapshot or remove its data directory and let it join again"

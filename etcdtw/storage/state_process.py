@@ -141,8 +141,15 @@ class ProcessStateWriter:
         self._reactor.removeWriter(self)
 
     def connectionLost(self, reason: Failure) -> None:
-        """Called by the reactor when it drops the descriptor."""
-        self._lost(f"the state writer process is gone: {reason.getErrorMessage()}")
+        """Called by the reactor when it drops the descriptor, at its own end too."""
+        try:
+            is_gone = self._socket.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            is_gone = False  # the reactor ends; `close` will follow
+        except OSError:
+            is_gone = True
+        if is_gone:
+            self._lost(f"the state writer process is gone: {reason.getErrorMessage()}")
 
     def _write(self, frame: bytes | memoryview) -> int:
         try:

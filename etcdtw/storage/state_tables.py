@@ -50,15 +50,23 @@ class Tables:
         """Open the databases; ``is_new`` creates what is missing, with the format marker."""
         self.env = env
         self.handles: dict[bytes, Any] = {}
-        for name in (*BUCKETS, TABLE_KEY, TABLE_CURRENT, TABLE_ATTACHED, TABLE_FENCES):
-            self.handles[name] = env.open_db(name, create=is_new)
-        self.handles[TABLE_HISTORY] = env.open_db(
-            TABLE_HISTORY, create=is_new, dupsort=True, dupfixed=True
-        )
-        self.handles[TABLE_PRIVATE] = env.open_db(TABLE_PRIVATE, create=is_new)
         if is_new:
+            # One transaction: a crash leaves an empty environment or a complete one.
             with env.begin(write=True) as txn:
+                self._open(txn)
                 txn.put(ROW_FORMAT, FORMAT, db=self.handles[TABLE_PRIVATE])
+        else:
+            self._open(None)
+
+    def _open(self, txn: lmdb.Transaction | None) -> None:
+        open_db = self.env.open_db
+        is_new = txn is not None
+        for name in (*BUCKETS, TABLE_KEY, TABLE_CURRENT, TABLE_ATTACHED, TABLE_FENCES):
+            self.handles[name] = open_db(name, txn=txn, create=is_new)
+        self.handles[TABLE_HISTORY] = open_db(
+            TABLE_HISTORY, txn=txn, create=is_new, dupsort=True, dupfixed=True
+        )
+        self.handles[TABLE_PRIVATE] = open_db(TABLE_PRIVATE, txn=txn, create=is_new)
 
 
 class Batch:

@@ -75,6 +75,25 @@ def test_what_is_flushed_is_there_after_a_restart(tmp_path: Path) -> None:
     state.close()
 
 
+def test_a_reactor_that_ends_first_is_no_failure(tmp_path: Path) -> None:
+    done = run(
+        tmp_path,
+        """
+        put(2)
+        state.set_applied(1, 1)
+        state.flush(lambda: None)
+        reactor.callLater(0, reactor.stop)
+        reactor.run()
+        state.close()
+        print("closed")
+        """,
+    )
+    assert done.stdout == "closed\n", done.stderr
+    state = open_state(tmp_path / "state", pytest.fail, map_size=1 << 26)
+    assert state.applied_durable == 1
+    state.close()
+
+
 def test_the_map_grows_in_the_writer_and_the_reader_follows(tmp_path: Path) -> None:
     done = run(
         tmp_path,
