@@ -32,7 +32,7 @@ from etcdtw.node.reads import ReadDone, Reads
 from etcdtw.node.requests import PREFIX_SIZE, Done, RequestIds, Waiter, tag
 from etcdtw.node.turn import Parts, Turn
 from etcdtw.wire import etcdserverpb as pb
-from etcdtw.wire.encode import encode_varint
+from etcdtw.wire.encode import ResponseHeaders, encode_varint
 
 APPLY_GAP_MAX: Final = 5000
 """Entries committed and not yet applied past which proposals are refused (etcd's number)."""
@@ -118,8 +118,7 @@ class Node:
         self._last_tick_ms = 0
         self._expiry = ExpiryScan(parts.lessor)
         self._own_call: Call = NoCall()
-        self._header_key = (-1, -1)
-        self._header = b""
+        self._headers = ResponseHeaders(config.cluster_id, config.member_id, parts.raw.term)
         self.is_stopping = False
         self._is_starting = False
         self.proposals_failed_total = 0
@@ -127,6 +126,8 @@ class Node:
         self._known_leader_id = 0
         self.on_lead: Callable[[], None] = _nothing
         self.auto_compaction: AutoCompaction | None = None
+        self.on_tick: list[Callable[[int], None]] = []
+        """Called at each tick with the time in ms."""
 
     # What services and metrics read.
 
@@ -164,17 +165,11 @@ class Node:
 
     def header(self, revision: int) -> bytes:
         """Return the header field of a response: tag, length and ``ResponseHeader``."""
-        key = (revision, self._raw.term)
-        if key != self._header_key:
-            octets = pb.ResponseHeader(
-                cluster_id=self.cluster_id,
-                member_id=self.member_id,
-                revision=revision,
-                raft_term=self._raw.term,
-            ).SerializeToString()
-            self._header = b"\x0a" + bytes((len(octets),)) + octets
-            self._header_key = key
-        return self._header
+        return self._headers.encode(revision)
+
+    def term_changed(self) -> None:
+        """Raft has another term; headers name it from now on."""
+        self._headers.set_term(self._raw.term)
 
     # The doors for services.
 
@@ -280,6 +275,8 @@ class Node:
         self._compact_history(now_ms)
         self._state.tick(now_ms)
         self._compact_log()
+        for look in self.on_tick:
+            look(now_ms)
         self._schedule_tick()
         self.run_now()
 

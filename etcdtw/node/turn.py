@@ -131,6 +131,7 @@ class Turn:
         self._is_running = False
         self._released: list[Message] = []
         self._leader_term = 0
+        self._term = parts.raw.term
         self.now_ms = 0
         self.applied_index = parts.raw.applied_index
         self.applied_term = 0
@@ -170,6 +171,9 @@ class Turn:
 
     def _carry_out(self) -> None:
         ready = self._raw.ready()
+        if ready.hard_state is not None and ready.hard_state.term != self._term:
+            self._term = ready.hard_state.term
+            self._node.term_changed()
         if ready.soft_state is not None:
             self._node.leader_changed(ready.soft_state.lead)
         for message in ready.messages:

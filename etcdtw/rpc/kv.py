@@ -66,6 +66,11 @@ class KvNode(Protocol):
 class Quota(Protocol):
     """Decides whether the state may grow.  A refusal raises the NOSPACE alarm elsewhere."""
 
+    @property
+    def is_tight(self) -> bool:
+        """Whether `admit` needs to be asked: space is short."""
+        ...
+
     def admit(self, cost: int) -> bool: ...
 
 
@@ -161,7 +166,8 @@ class KvService:
     def put(self, call: Call, message: bytes) -> None:
         """Propose a put."""
         request = decode(pb.PutRequest, message)
-        if self._quota is not None and not self._quota.admit(put_cost(request)):
+        quota = self._quota
+        if quota is not None and quota.is_tight and not quota.admit(put_cost(request)):
             fail(call, NoSpaceError())
             return
         check_put(request)
@@ -176,9 +182,10 @@ class KvService:
     def txn(self, call: Call, message: bytes) -> None:
         """Propose a txn, or read one that holds nothing but ranges."""
         request = decode(pb.TxnRequest, message)
-        if self._quota is not None:
+        quota = self._quota
+        if quota is not None and quota.is_tight:
             cost = txn_cost(request)
-            if cost and not self._quota.admit(cost):
+            if cost and not quota.admit(cost):
                 fail(call, NoSpaceError())
                 return
         check_txn(request, self._txn_ops_max)

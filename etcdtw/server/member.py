@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +70,8 @@ from etcdtw.wire import membershippb
 DRAIN_S: Final = 7.0
 """How long a stop waits for calls under way."""
 LEAD_POLL_S: Final = 0.01
+SWITCH_INTERVAL_S: Final = 0.0005
+"""How long the log's thread waits for a busy reactor at the most, before and after a commit."""
 COLLECTOR_THRESHOLDS: Final = (50_000, 20, 50)
 """Requests in flight are many short-lived objects without cycles; with Python's own thresholds
 looking for cycles among them takes a seventh of the reactor's time (measured)."""
@@ -372,6 +375,7 @@ class Readiness(Service):
         gc.collect()
         gc.freeze()
         gc.set_threshold(*COLLECTOR_THRESHOLDS)
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self.log.info("ready to serve client requests")
         notify(os.environ)
 

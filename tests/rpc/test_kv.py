@@ -108,6 +108,8 @@ class FakeNode:
 class FakeQuota:
     """Admits costs up to ``left``."""
 
+    is_tight = True
+
     def __init__(self, left: int) -> None:
         self.left = left
 
