@@ -464,10 +464,10 @@ class LmdbState:
             self._writer.send((COMPACT, generation.compact_revision))
         due = [done for wanted, done in self._flushes if wanted <= number]
         self._flushes = [item for item in self._flushes if item[0] > number]
-        if self._flushes:
-            self._close_generation()
         for done in due:
             done()
+        if self._flushes:
+            self._close_generation()
 
     def _finish_compaction(self, revision: int) -> None:
         self._reader.renew()

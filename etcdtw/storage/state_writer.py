@@ -28,6 +28,7 @@ from etcdtw.storage.state_worker import FAILED, READY, StateWorker
 
 SIZE: Final = Struct(">I")
 WORK_PAUSE_S: Final = 0.002  # between two steps of background work: commits go first
+MESSAGES_PER_STEP: Final = 8  # so that a steady stream does not starve it either
 RECEIVE_SIZE: Final = 1 << 20
 EXIT_COMMIT_FAILED: Final = 70
 
@@ -75,6 +76,7 @@ class MessageReader:
 def serve(connection: socket.socket, worker: StateWorker) -> None:
     """Treat messages until the other side is gone; work in the background in between."""
     reader = MessageReader()
+    received = 0
     while True:
         timeout_s = WORK_PAUSE_S if worker.has_work() else None
         readable, _, _ = select.select([connection], [], [], timeout_s)
@@ -84,6 +86,9 @@ def serve(connection: socket.socket, worker: StateWorker) -> None:
                 return
             for message in reader.feed(data):
                 worker.receive(message)
+                received += 1
+                if received % MESSAGES_PER_STEP == 0 and worker.has_work():
+                    worker.work()
         elif worker.has_work():
             worker.work()
 

@@ -14,7 +14,7 @@ import pytest
 from etcdtw.raft.entry import ConfState, Entry, HardState, Snapshot
 from etcdtw.raft.storage import CompactedError, LogStore, UnavailableError
 from etcdtw.storage.log import LmdbLog, open_log
-from etcdtw.storage.log_codec import CorruptionError
+from etcdtw.storage.log_codec import CorruptionError, decode_batch, encode_batch
 from etcdtw.storage.log_writer import LogJob, ThreadLogWriter, perform
 
 NO_LIMIT = 1 << 40
@@ -396,8 +396,6 @@ def test_a_full_map_grows_and_the_whole_transaction_is_redone(tmp_path: Path, co
 
 
 def test_a_flipped_bit_anywhere_in_a_batch_is_detected(rig: LogRig) -> None:
-    from etcdtw.storage.log_codec import decode_batch, encode_batch
-
     value, _ = encode_batch(77, run(5, 7))
     for bit in range(len(value) * 8):
         damaged = bytearray(value)

@@ -1,0 +1,277 @@
+"""Directories that must not be used, and what is said about them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from etcdtw.raft.entry import Entry
+from etcdtw.storage import log_codec
+from etcdtw.storage.directory import (
+    DataDirError,
+    filesystem_of,
+    lock_directory,
+    prepare_directory,
+    refuse_remote,
+)
+from etcdtw.storage.log import LmdbLog, open_log
+from etcdtw.storage.log_writer import LogJob, ThreadLogWriter, perform
+from etcdtw.storage.state_open import open_state
+
+MAP_SIZE = 1 << 24
+
+
+class DirectWriter:
+    def __init__(self, env: lmdb.Environment) -> None:
+        self.env = env
+
+    def write(self, job: LogJob, done: object) -> None:
+        with self.env.begin(write=True) as txn:
+            more = perform(txn, job)
+        assert callable(done)
+        done(more)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def open_whole_log(path: Path) -> LmdbLog:
+    env, lock_fd = open_log(path, MAP_SIZE)
+    try:
+        return LmdbLog(env, DirectWriter(env), lock_fd=lock_fd)
+    except DataDirError:
+        env.close()
+        os.close(lock_fd)
+        raise
+
+
+@pytest.fixture
+def wal(tmp_path: Path) -> Path:
+    """A log of thirty entries in ten batches, closed."""
+    log = open_whole_log(tmp_path / "wal")
+    log.put_identity(b"me")
+    for first in range(1, 31, 3):
+        entries = [Entry(1, index, 0, bytes(200)) for index in range(first, first + 3)]
+        log.append(None, entries, lambda: None)
+    log.close()
+    return tmp_path / "wal"
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A state of two hundred keys, closed."""
+    made = open_state(tmp_path / "state", pytest.fail, map_size=MAP_SIZE)
+    for main in range(2, 202):
+        key = b"key%03d" % main
+        made.put(main, 0, key, b"\x0a\x06" + key + bytes(100), True)
+    made.flush(lambda: None)
+    made.close()
+    return tmp_path / "state"
+
+
+def test_a_flipped_bit_in_any_batch_is_refused_at_the_start(wal: Path) -> None:
+    content = bytearray((wal / "data.mdb").read_bytes())
+    refusals: list[str] = []
+    at = content.find(bytes(150))
+    while at >= 0:
+        damaged = bytearray(content)
+        damaged[at + 75] ^= 4
+        (wal / "data.mdb").write_bytes(damaged)
+        try:
+            open_whole_log(wal).close()
+        except DataDirError as error:
+            refusals.append(str(error))
+        at = content.find(bytes(150), at + 150)
+    assert len(refusals) >= 20, "most of these octets are live"
+    assert all("checksum" in text and "join again" in text for text in refusals)
+
+
+@pytest.mark.parametrize(
+    ("key", "size"),
+    [(log_codec.KEY_IDENTITY, 6), (log_codec.batch_key(4), 100), (log_codec.batch_key(28), 8)],
+)
+def test_a_changed_or_missing_record_is_refused(wal: Path, key: bytes, size: int) -> None:
+    env, lock_fd = open_log(wal, MAP_SIZE)
+    with env.begin(write=True) as txn:
+        value = bytes(txn.get(key) or b"")
+        txn.put(key, value[: size - 1] + bytes((value[size - 1] ^ 1,)) + value[size:])
+    env.close()
+    os.close(lock_fd)
+    with pytest.raises(DataDirError):
+        open_whole_log(wal).identity()
+
+
+def test_a_missing_batch_is_refused(wal: Path) -> None:
+    env, lock_fd = open_log(wal, MAP_SIZE)
+    with env.begin(write=True) as txn:
+        txn.delete(log_codec.batch_key(13))
+    env.close()
+    os.close(lock_fd)
+    with pytest.raises(DataDirError, match="does not continue"):
+        open_whole_log(wal)
+
+
+@pytest.mark.parametrize("name", ["wal", "state"])
+def test_a_truncated_file_is_refused(name: str, wal: Path, state: Path) -> None:
+    file = wal.parent / name / "data.mdb"
+    os.truncate(file, file.stat().st_size - 4096)
+    with pytest.raises(DataDirError, match="truncated"):
+        reopen(file.parent)
+
+
+@pytest.mark.parametrize("name", ["wal", "state"])
+@pytest.mark.parametrize("content", [b"hello", b"SQLite format 3\0" * 1000, bytes(8191) + b"x"])
+def test_a_foreign_file_is_refused(name: str, content: bytes, wal: Path, state: Path) -> None:
+    file = wal.parent / name / "data.mdb"
+    file.write_bytes(content)
+    with pytest.raises(DataDirError, match="not an LMDB file"):
+        reopen(file.parent)
+
+
+def test_a_file_that_a_crash_left_empty_is_begun_anew(tmp_path: Path) -> None:
+    for size in (0, 4096, 8192):
+        prepare_directory(tmp_path / "wal")
+        (tmp_path / "wal" / "data.mdb").write_bytes(bytes(size))
+        reopen(tmp_path / "wal")
+        (tmp_path / "wal" / "data.mdb").unlink()
+        (tmp_path / "wal" / "lock.mdb").unlink()
+
+
+@pytest.mark.parametrize("name", ["wal", "state"])
+def test_another_lmdb_version_is_refused(name: str, wal: Path, state: Path) -> None:
+    file = wal.parent / name / "data.mdb"
+    content = bytearray(file.read_bytes())
+    content[20] = content[4096 + 20] = 2
+    file.write_bytes(content)
+    with pytest.raises(DataDirError, match="data version 2"):
+        reopen(file.parent)
+
+
+def test_another_format_version_is_refused(wal: Path, state: Path) -> None:
+    rewrite(wal, None, log_codec.KEY_FORMAT, b"etcdtw-wal 2")
+    with pytest.raises(DataDirError, match="has format 2, this program reads format 1"):
+        reopen(wal)
+    rewrite(state, b"etcdtw", b"format", b"etcdtw-state 7")
+    with pytest.raises(DataDirError, match="has format 7, this program reads format 1"):
+        reopen(state)
+
+
+def rewrite(path: Path, table: bytes | None, key: bytes, value: bytes) -> None:
+    env = lmdb.open(str(path), map_size=MAP_SIZE, max_dbs=32)
+    handle = env.open_db(table)
+    with env.begin(write=True) as txn:
+        txn.put(key, value, db=handle)
+    env.close()
+
+
+def test_the_log_and_the_state_are_not_mistaken_for_one_another(wal: Path, state: Path) -> None:
+    (wal / "data.mdb").rename(wal.parent / "kept")
+    (state / "data.mdb").rename(wal / "data.mdb")
+    (wal.parent / "kept").rename(state / "data.mdb")
+    with pytest.raises(DataDirError, match="not etcdtw-wal"):
+        open_log(wal, MAP_SIZE)
+    with pytest.raises(DataDirError, match="not etcdtw-state"):
+        open_state(state, pytest.fail, map_size=MAP_SIZE)
+
+
+def test_a_lost_count_in_the_state_is_refused(state: Path) -> None:
+    env = lmdb.open(str(state), map_size=MAP_SIZE, max_dbs=32)
+    handle = env.open_db(b"current")
+    with env.begin(write=True) as txn:
+        txn.delete(b"key100", db=handle)
+    env.close()
+    with pytest.raises(DataDirError, match="rebuild the derived tables"):
+        open_state(state, pytest.fail, map_size=MAP_SIZE)
+    command = [sys.executable, "-m", "etcdtw.storage.state_rebuild", str(state)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert "0 after" in done.stdout
+    open_state(state, pytest.fail, map_size=MAP_SIZE).close()
+
+
+@pytest.mark.parametrize("name", ["wal", "state"])
+def test_a_second_owner_is_refused_and_told_where(name: str, wal: Path, state: Path) -> None:
+    path = wal.parent / name
+    held = lock_directory(path)
+    with pytest.raises(DataDirError, match=rf"{name} is in use by another process"):
+        reopen(path)
+    os.close(held)
+    reopen(path)
+
+
+def reopen(path: Path) -> None:
+    if path.name == "wal":
+        env, lock_fd = open_log(path, MAP_SIZE, wait_s=0.0)
+        env.close()
+        os.close(lock_fd)
+    else:
+        open_state(path, pytest.fail, map_size=MAP_SIZE, wait_s=0.0).close()
+
+
+def test_a_directory_open_to_others_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "wal").mkdir(mode=0o755)
+    (tmp_path / "wal").chmod(0o755)
+    with pytest.raises(DataDirError, match="chmod 0700"):
+        open_log(tmp_path / "wal", MAP_SIZE)
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DataDirError, match=r"cannot create .*file/wal"):
+        open_log(tmp_path / "file" / "wal", MAP_SIZE)
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs"])
+def test_a_remote_filesystem_is_refused(tmp_path: Path, kind: str) -> None:
+    device = os.stat(tmp_path).st_dev
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_text(
+        f"36 35 {os.major(device)}:{os.minor(device)} / {tmp_path} rw shared:1 - {kind} there rw\n"
+    )
+    with pytest.raises(DataDirError, match=f"remote filesystem \\({kind}\\)"):
+        refuse_remote(tmp_path, str(mountinfo))
+
+
+def test_a_local_filesystem_is_known(tmp_path: Path) -> None:
+    assert filesystem_of(tmp_path, str(tmp_path / "none")) == ""
+    refuse_remote(tmp_path)
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A filesystem of two megabytes."""
+    if os.geteuid() != 0:
+        pytest.skip("NOT ROOT: FULL DISKS ARE NOT TESTED")
+    with tempfile.TemporaryDirectory() as folder:
+        mount = ["mount", "-t", "tmpfs", "-o", "size=2m,mode=0700", "tmpfs", folder]
+        if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+            pytest.skip("NO MOUNT: FULL DISKS ARE NOT TESTED")
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.integration
+def test_a_full_disk_stops_the_log_and_loses_nothing(small_disk: Path) -> None:
+    failures: list[str] = []
+    told: list[int] = []
+    env, lock_fd = open_log(small_disk / "wal", MAP_SIZE)
+    writer = ThreadLogWriter(env, MAP_SIZE, lambda: 0.0, lambda call: None, failures.append)
+    log = LmdbLog(env, writer, lock_fd=lock_fd)
+    for index in range(1, 1000):
+        log.append(None, [Entry(1, index, 0, bytes(20_000))], lambda: told.append(len(told) + 1))
+    assert len(failures) == 1
+    assert "log commit failed" in failures[0]
+    log.close()
+    again = open_whole_log(small_disk / "wal")
+    assert again.last_index() == told[-1] == len(told)
+    assert all(len(entry.data) == 20_000 for entry in again.entries(1, told[-1] + 1, 1 << 40))
+    again.close()
