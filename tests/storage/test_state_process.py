@@ -168,3 +168,12 @@ def test_messages_survive_any_chunking(size: int) -> None:
     reader = MessageReader()
     found = [m for at in range(0, len(wire), size) for m in reader.feed(wire[at : at + size])]
     assert found == messages
+
+
+def test_the_writer_process_imports_little() -> None:
+    program = (
+        "import sys, etcdtw.storage.state_writer; "
+        "print([m for m in ('twisted', 'google', 'asyncio', 'etcdtw.mvcc') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.strip() == b"[]"
