@@ -18,7 +18,6 @@ from etcdtw.storage.log_codec import (
     KEY_COMPACTED,
     KEY_HARD_STATE,
     KEY_SNAPSHOT,
-    CorruptionError,
     batch_count,
     batch_key,
     batch_previous,
@@ -190,7 +189,8 @@ class ThreadLogWriter:
             else:
                 hand_over(lambda: self._grow(job, done, reason))
             return
-        except (lmdb.Error, OSError, CorruptionError) as error:
+        except Exception as error:
+            # Whatever it is: a writer that gave up silently would hang every proposal.
             self._fail(f"log commit failed: {error}")
             return
         self._note(self._seconds() - started >= INLINE_COMMIT_S_MAX)

@@ -355,7 +355,9 @@ def test_slow_commits_move_to_the_thread_until_they_are_forgotten(tmp_path: Path
     rig.log.close()
 
 
-@pytest.mark.parametrize("error", [OSError(errno.EIO, "I/O error"), lmdb.DiskError("full")])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "I/O error"), lmdb.DiskError("full"), MemoryError()]
+)
 @pytest.mark.parametrize("count", [1, 64])
 def test_a_failed_commit_stops_once_and_nothing_is_told_afterwards(
     tmp_path: Path, error: Exception, count: int
