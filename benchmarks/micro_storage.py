@@ -288,6 +288,12 @@ def bench_feed(folder: Path) -> None:
         Feed(state, keys, 25_000, 6.0).run()
         say("  file", state.size_allocated / 2**20, "MiB")
         say("  resident memory of the writer", resident_mib(state._writer.pid), "MiB")  # type: ignore[attr-defined]
+        time.sleep(4)
+        say(
+            "  the same after four idle seconds",
+            resident_mib(state._writer.pid),  # type: ignore[attr-defined]
+            "MiB",
+        )
         state.close()
 
 

@@ -109,12 +109,19 @@ class StateCommitter:
 
     def __init__(self, tables: Tables, map_size: int) -> None:
         self._tables = tables
-        self._map_size = map_size
+        self.map_size = map_size
         self._changes: list[Change] = []
+        self.changes_since_reopen = 0
+
+    def reopen(self, tables: Tables) -> None:
+        """Go on with the same environment opened anew; what was collected stays."""
+        self._tables = tables
+        self.changes_since_reopen = 0
 
     def add(self, changes: list[Change]) -> None:
         """Take the next changes of the generation, in revision order."""
         self._changes.extend(changes)
+        self.changes_since_reopen += len(changes)
 
     def commit(self, batch: Batch) -> None:
         """Make the collected changes and ``batch`` durable in one transaction.
@@ -134,10 +141,10 @@ class StateCommitter:
 
     def grow(self) -> None:
         """Double the map; no transaction is open in this process."""
-        self._map_size *= 2
-        if self._map_size > MAP_SIZE_MAX:
+        self.map_size *= 2
+        if self.map_size > MAP_SIZE_MAX:
             raise lmdb.MapFullError("the map cannot grow further")
-        self._tables.env.set_mapsize(self._map_size)
+        self._tables.env.set_mapsize(self.map_size)
 
     def _write_changes(self, txn: Any) -> None:
         changes = self._changes

@@ -23,6 +23,7 @@ COMPACTED: Final = "compacted"
 HASH_KV: Final = "hash_kv"
 HASH_ALL: Final = "hash_all"
 HASH: Final = "hash"
+SWOLLEN_CHANGES_MIN: Final = 5000
 READY: Final = "ready"
 FAILED: Final = "failed"
 
@@ -58,6 +59,19 @@ class StateWorker:
     def has_work(self) -> bool:
         """Whether a background job waits for `work`."""
         return bool(self._jobs)
+
+    def is_swollen(self) -> bool:
+        """Whether LMDB may hold much memory of past commits that `reopen` would free.
+
+        It keeps the buffers of all pages that one transaction touched for the next one.
+        """
+        return not self._jobs and self._committer.changes_since_reopen >= SWOLLEN_CHANGES_MIN
+
+    def reopen(self, open_tables: Callable[[int], Tables]) -> None:
+        """Open the environment anew with ``open_tables(map_size)``; nothing else may use it."""
+        self._tables.env.close()
+        self._tables = open_tables(self._committer.map_size)
+        self._committer.reopen(self._tables)
 
     def work(self) -> None:
         """Do one bounded step of the oldest background job."""

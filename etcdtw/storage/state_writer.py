@@ -9,12 +9,14 @@ that it stays small.
 
 from __future__ import annotations
 
+import ctypes
 import marshal
 import os
 import select
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from struct import Struct
 from typing import Any, Final
@@ -29,6 +31,7 @@ from etcdtw.storage.state_worker import FAILED, READY, StateWorker
 SIZE: Final = Struct(">I")
 WORK_PAUSE_S: Final = 0.002  # between two steps of background work: commits go first
 MESSAGES_PER_STEP: Final = 8  # so that a steady stream does not starve it either
+IDLE_S: Final = 3.0
 RECEIVE_SIZE: Final = 1 << 20
 EXIT_COMMIT_FAILED: Final = 70
 
@@ -73,12 +76,18 @@ class MessageReader:
         return messages
 
 
-def serve(connection: socket.socket, worker: StateWorker) -> None:
-    """Treat messages until the other side is gone; work in the background in between."""
+def serve(
+    connection: socket.socket, worker: StateWorker, open_tables: Callable[[int], Tables]
+) -> None:
+    """Treat messages until the other side is gone; work in the background in between.
+
+    When nothing happened for a while, the memory of past commits is given back.
+    """
     reader = MessageReader()
     received = 0
     while True:
-        timeout_s = WORK_PAUSE_S if worker.has_work() else None
+        is_swollen = worker.is_swollen()
+        timeout_s = WORK_PAUSE_S if worker.has_work() else IDLE_S if is_swollen else None
         readable, _, _ = select.select([connection], [], [], timeout_s)
         if readable:
             data = connection.recv(RECEIVE_SIZE)
@@ -91,6 +100,16 @@ def serve(connection: socket.socket, worker: StateWorker) -> None:
                     worker.work()
         elif worker.has_work():
             worker.work()
+        elif is_swollen:
+            worker.reopen(open_tables)
+            trim_memory()
+
+
+def trim_memory() -> None:
+    """Give freed memory back to the system, where the C library knows how."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def main(arguments: list[str]) -> int:
@@ -105,11 +124,13 @@ def main(arguments: list[str]) -> int:
     def answer(message: tuple[Any, ...]) -> None:
         connection.sendall(encode_message(message))
 
+    def open_tables(size: int) -> Tables:
+        return Tables(open_environment(path, size, DATABASES_MAX))
+
     try:
-        tables = Tables(open_environment(path, map_size, DATABASES_MAX))
+        worker = StateWorker(open_tables(map_size), map_size, answer)
         answer((READY, os.getpid()))
-        serve(connection, StateWorker(tables, map_size, answer))
-        tables.env.close()
+        serve(connection, worker, open_tables)
     except (BrokenPipeError, ConnectionResetError):
         return 0  # the member is gone
     except (lmdb.Error, OSError, DataDirError, StateCorruptionError) as error:

@@ -113,6 +113,29 @@ def test_the_map_grows_in_the_writer_and_the_reader_follows(tmp_path: Path) -> N
     assert done.stdout.split() == ["4000", "100"], done.stderr
 
 
+def test_an_idle_writer_gives_memory_back_and_goes_on(tmp_path: Path) -> None:
+    done = run(
+        tmp_path,
+        """
+        def first():
+            reactor.callLater(3.6, second)
+        def second():
+            for main in range(8002, 8502): put(main)
+            state.set_applied(2, 1)
+            state.flush(third)
+        def third():
+            print(state.applied_durable, len(state.frames(b"", None)))
+            state.close()
+            reactor.stop()
+        for main in range(2, 8002): put(main)
+        state.set_applied(1, 1)
+        state.flush(first)
+        reactor.run()
+        """,
+    )
+    assert done.stdout.split() == ["2", "8500"], done.stderr
+
+
 def test_the_death_of_the_writer_stops_the_member(tmp_path: Path) -> None:
     done = run(
         tmp_path,
