@@ -30,12 +30,15 @@ from etcdtw.mvcc.applied import Applied
 from etcdtw.node.auto_compaction import AutoCompaction
 from etcdtw.node.reads import ReadDone, Reads
 from etcdtw.node.requests import PREFIX_SIZE, Done, RequestIds, Waiter, tag
+from etcdtw.node.slowness import Slowness
 from etcdtw.node.turn import Parts, Turn
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import ResponseHeaders, encode_varint
 
 APPLY_GAP_MAX: Final = 5000
 """Entries committed and not yet applied past which proposals are refused (etcd's number)."""
+LATE_HEARTBEATS: Final = 2
+"""Heartbeats due at one tick from which on the leader is late (etcd warns at twice too)."""
 PROPOSALS_MAX: Final = 65_536
 """Proposals waiting for their outcome past which new ones are refused."""
 
@@ -51,6 +54,8 @@ class NodeConfig:
     request_bytes_max: int = 1_572_864
     snapshot_count: int = 10_000
     catchup_entries: int = 5_000
+    warning_apply_s: float = 0.1
+    warning_request_s: float = 0.3
 
     @property
     def request_timeout_ms(self) -> int:
@@ -112,6 +117,7 @@ class Node:
         self._reads = Reads(config.request_timeout_ms)
         self._waiters: dict[bytes, Waiter] = {}
         self._proposals: list[bytes] = []
+        self.slowness = Slowness(config.warning_apply_s, config.warning_request_s)
         self._turn = Turn(self, parts, self._waiters, self._reads)
         self._wakeup: IDelayedCall | None = None
         self._ticking: IDelayedCall | None = None
@@ -123,6 +129,9 @@ class Node:
         self._is_starting = False
         self.proposals_failed_total = 0
         self.leader_changes_total = 0
+        self.leases_expired_total = 0
+        self.late_heartbeats_total = 0
+        """Ticks at which a leader was more than one heartbeat late."""
         self._known_leader_id = 0
         self.on_lead: Callable[[], None] = _nothing
         self.auto_compaction: AutoCompaction | None = None
@@ -194,24 +203,26 @@ class Node:
         prefix = self._ids.next_prefix()
         length = _SHORT_LENGTHS[size] if size < 128 else encode_varint(size)
         data = b"".join((prefix, tag(field), length, message))
-        self._waiters[prefix] = Waiter(data, field, parsed, call, done, self._turn.now_ms)
-        self._proposals.append(data)
         if self._wakeup is None:
             self.wake()
+        self._waiters[prefix] = Waiter(data, field, parsed, call, done, self._turn.now_ms)
+        self._proposals.append(data)
 
     def read(self, call: Call, done: ReadDone) -> None:
         """Call ``done(call, None)`` once a read of local state is linearizable."""
         if self.is_stopping:
             done(call, StoppedError())
             return
-        self._reads.ask(call, done, self._turn.now_ms)
         if self._wakeup is None:
             self.wake()
+        self._reads.ask(call, done, self._turn.now_ms)
 
     def wake(self) -> None:
         """Ask for a turn at the end of this reactor iteration."""
         if self._wakeup is None and not self.is_stopping:
             self._wakeup = self.clock.callLater(0, self._run)
+            # What is asked until then began now, not when the last turn ran.
+            self._turn.now_ms = self.now_ms
 
     def take_proposals(self) -> list[bytes]:
         """Return what was proposed since the last turn (the turn's side of `propose`)."""
@@ -267,6 +278,7 @@ class Node:
         # A stall must not become a burst of ticks, nor no tick at all: at most one less than an
         # election, so that a stalled leader checks its quorum and a follower still listens first.
         due = max(1, (now_ms - self._last_tick_ms) // self.config.heartbeat_ms)
+        self.late_heartbeats_total += due > LATE_HEARTBEATS and self.is_leader
         for _ in range(min(due, self.config.election_ticks - 1)):
             self._raw.tick()
         self._last_tick_ms = now_ms
@@ -319,6 +331,7 @@ class Node:
 
     def _scan_leases(self, now_ms: int) -> None:
         expired, checkpoints = self._expiry.due(now_ms)
+        self.leases_expired_total += len(expired)
         for lease_id in expired:
             self.propose_own(FIELD_LEASE_REVOKE, pb.LeaseRevokeRequest(ID=lease_id))
         if checkpoints:

@@ -25,6 +25,7 @@ from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.watch import WatchHub
 from etcdtw.node.reads import Reads
 from etcdtw.node.requests import PREFIX_SIZE, Waiter
+from etcdtw.node.slowness import APPLY_SLICE_ENTRIES
 from etcdtw.raft.entry import ENTRY_NORMAL, Entry, HardState
 from etcdtw.raft.errors import ProposalDroppedError
 from etcdtw.raft.message import STORAGE_APPEND, STORAGE_APPLY, Message
@@ -128,6 +129,8 @@ class Turn:
         self._flusher = parts.flusher
         self._waiters = waiters
         self._reads = reads
+        self._seconds = node.clock.seconds
+        self._slowness = node.slowness
         self._is_running = False
         self._released: list[Message] = []
         self._leader_term = 0
@@ -154,6 +157,8 @@ class Turn:
         more = self._hub.work(now_ms) if self._hub.has_work else False
         self._flusher.flush()
         self._is_running = False
+        if self._slowness.has_news:
+            self._slowness.report()
         return more or bool(self._released) or self._raw.has_ready()
 
     def _propose(self) -> None:
@@ -204,6 +209,29 @@ class Turn:
                 self._raw.step(response)
 
     def _apply(self, entries: list[Entry]) -> None:
+        seconds = self._seconds
+        slowness = self._slowness
+        started_s = seconds()
+        for first in range(0, len(entries), APPLY_SLICE_ENTRIES):
+            some = entries[first : first + APPLY_SLICE_ENTRIES]
+            oldest = self._waiters.get(some[0].data[:PREFIX_SIZE])
+            self._apply_some(some)
+            ended_s = seconds()
+            if ended_s - started_s > slowness.apply_s:
+                slowness.applied(ended_s - started_s, some, oldest)
+            if oldest is not None and ended_s - oldest.started_ms / 1000 > slowness.request_s:
+                slowness.answered(ended_s - oldest.started_ms / 1000, oldest)
+            started_s = ended_s
+        last = entries[-1]
+        self.applied_index = last.index
+        self.applied_term = last.term
+        self._state.set_applied(last.index, last.term)
+        if self._leader_term != last.term and self._node.is_leader:
+            # Everything of earlier terms is applied: now the leases are ours to expire.
+            self._leader_term = last.term
+            self._node.lead()
+
+    def _apply_some(self, entries: list[Entry]) -> None:
         waiters = self._waiters
         applier = self._applier
         store = self._store
@@ -224,19 +252,16 @@ class Turn:
                 applier.apply_data(data)
             if store.has_watchers and (events := store.take_events()):
                 self._hub.notify(store.revision, events)
-        last = entries[-1]
-        self.applied_index = last.index
-        self.applied_term = last.term
-        self._state.set_applied(last.index, last.term)
-        if self._leader_term != last.term and self._node.is_leader:
-            # Everything of earlier terms is applied: now the leases are ours to expire.
-            self._leader_term = last.term
-            self._node.lead()
 
     def _apply_conf_change(self, entry: Entry) -> None:
         change = self._members.decide(entry)
         self._members.keep_conf_state(self._raw.apply_conf_change(change))
 
     def _answer_reads(self) -> None:
-        for call, done, _ in self._reads.take_ready(self.applied_index):
-            done(call, None)
+        ready = self._reads.take_ready(self.applied_index)
+        if ready:
+            for call, done, _ in ready:
+                done(call, None)
+            took_s = self._seconds() - ready[0][2] / 1000
+            if took_s > self._slowness.request_s:
+                self._slowness.answered(took_s, None)

@@ -14,7 +14,7 @@ from etcdtw.apply.applier import Applier
 from etcdtw.apply.members import Members, stored_conf_state
 from etcdtw.cluster.version import COMPAT_RELEASES
 from etcdtw.grpc.call import MethodTable
-from etcdtw.lease.lessor import Lessor
+from etcdtw.lease.lessor import CHECKPOINT_INTERVAL_MS, NEVER_MS, Lessor
 from etcdtw.mvcc.backend import BUCKET_LEASE
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.watch import WatchHub
@@ -31,8 +31,10 @@ from etcdtw.rpc.kv import KvService
 from etcdtw.rpc.lease import LeaseService
 from etcdtw.rpc.maintenance import MaintenanceService
 from etcdtw.rpc.watch import WatchService
+from etcdtw.server.bootstrap import Identity
 from etcdtw.server.config import PERIODIC_MODE, REVISION_MODE, Config
 from etcdtw.server.data import Data, stop_at_once
+from etcdtw.server.feature_gates import FeatureGates
 from etcdtw.transport.flusher import Flusher
 from etcdtw.wire import leasepb
 
@@ -50,7 +52,10 @@ def build_node(
 ) -> Node:
     """Return the node on ``data``.  ``unix_ms``: the wall clock, for request ids only."""
     state = data.state
-    lessor = Lessor(lease_ttl_min_s(config.election_timeout_ms))
+    lessor = Lessor(
+        lease_ttl_min_s(config.election_timeout_ms),
+        checkpoint_interval_ms=checkpoint_interval_ms(config.feature_gates),
+    )
     store = Store(state, lessor.exists)
     store.restore(state.revision)
     lessor.restore(_lease_rows(data))
@@ -94,18 +99,29 @@ def build_node(
         flusher=flusher,
         fail_stop=stop_at_once,
     )
-    node_config = NodeConfig(
-        cluster_id=data.identity.cluster_id,
-        member_id=data.identity.member_id,
+    node = Node(
+        clock,
+        node_config(config, data.identity),
+        parts,
+        RequestIds(data.identity.member_id, unix_ms),
+    )
+    node.auto_compaction = auto_compaction(config)
+    return node
+
+
+def node_config(config: Config, identity: Identity) -> NodeConfig:
+    """Return what of the configuration the node itself uses."""
+    return NodeConfig(
+        cluster_id=identity.cluster_id,
+        member_id=identity.member_id,
         heartbeat_ms=config.heartbeat_interval_ms,
         election_ticks=config.election_timeout_ticks,
         request_bytes_max=config.max_request_bytes,
         snapshot_count=config.snapshot_count,
         catchup_entries=config.snapshot_catchup_entries,
+        warning_apply_s=config.warning_apply_duration_s,
+        warning_request_s=config.warning_unary_request_duration_s,
     )
-    node = Node(clock, node_config, parts, RequestIds(data.identity.member_id, unix_ms))
-    node.auto_compaction = auto_compaction(config)
-    return node
 
 
 def auto_compaction(config: Config) -> AutoCompaction | None:
@@ -120,6 +136,11 @@ def auto_compaction(config: Config) -> AutoCompaction | None:
 def lease_ttl_min_s(election_timeout_ms: int) -> int:
     """Return the shortest lease: one and a half election timeouts, in whole seconds up."""
     return -(-election_timeout_ms * 3 // 2000)
+
+
+def checkpoint_interval_ms(gates: FeatureGates) -> int:
+    """Return how often what is left of a lease is replicated; without the gate never."""
+    return CHECKPOINT_INTERVAL_MS if gates["LeaseCheckpoint"] else NEVER_MS
 
 
 def _lease_rows(data: Data) -> list[tuple[int, int, int]]:

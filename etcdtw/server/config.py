@@ -80,7 +80,6 @@ class Config:
     snapshot_catchup_entries: int
     heartbeat_interval_ms: int
     election_timeout_ms: int
-    initial_election_tick_advance: bool
     listen_peer_urls: tuple[MemberUrl, ...]
     listen_client_urls: tuple[MemberUrl, ...]
     listen_client_http_urls: tuple[MemberUrl, ...]
@@ -103,7 +102,6 @@ class Config:
     grpc_keepalive_interval_s: float
     grpc_keepalive_timeout_s: float
     socket_reuse_port: bool
-    socket_reuse_address: bool
     auto_compaction_mode: str
     auto_compaction_revisions: int
     """Mode revision: how many revisions to keep; 0: off."""
@@ -119,8 +117,6 @@ class Config:
     logging: Logging
     cors_origins: frozenset[str]
     host_whitelist: frozenset[str]
-    enable_grpc_gateway: bool
-    extensive_metrics: bool
     warnings: tuple[str, ...]
     """To be logged at the start: unknown variables, flags without effect, risky sizes."""
 
@@ -217,7 +213,6 @@ def _config(settings: Settings, warnings: tuple[str, ...]) -> Config:
         snapshot_catchup_entries=read.number("snapshot-catchup-entries"),
         heartbeat_interval_ms=read.number("heartbeat-interval"),
         election_timeout_ms=read.number("election-timeout"),
-        initial_election_tick_advance=read.flag("initial-election-tick-advance"),
         listen_peer_urls=read.urls("listen-peer-urls"),
         listen_client_urls=read.urls("listen-client-urls"),
         listen_client_http_urls=read.urls("listen-client-http-urls"),
@@ -239,7 +234,6 @@ def _config(settings: Settings, warnings: tuple[str, ...]) -> Config:
         grpc_keepalive_interval_s=read.seconds("grpc-keepalive-interval"),
         grpc_keepalive_timeout_s=read.seconds("grpc-keepalive-timeout"),
         socket_reuse_port=read.flag("socket-reuse-port"),
-        socket_reuse_address=read.flag("socket-reuse-address"),
         auto_compaction_mode=mode,
         auto_compaction_revisions=revisions,
         auto_compaction_period_s=period_s,
@@ -255,8 +249,6 @@ def _config(settings: Settings, warnings: tuple[str, ...]) -> Config:
         logging=_logging(read),
         cors_origins=_word_set(read.text("cors")),
         host_whitelist=_word_set(read.text("host-whitelist")),
-        enable_grpc_gateway=read.flag("enable-grpc-gateway"),
-        extensive_metrics=read.text("metrics") == "extensive",
         warnings=warnings,
     )
 

@@ -164,6 +164,13 @@ def _check_tls(settings: Settings) -> None:
             raise FlagError(
                 f"--listen-peer-urls {url}: TLS between members is not supported yet; use http"
             )
+    if settings["client-cert-allowed-hostname"] and not (
+        settings["client-cert-auth"] or settings["trusted-ca-file"]
+    ):
+        raise FlagError(
+            "--client-cert-allowed-hostname needs clients that show certificates: set "
+            "--trusted-ca-file or --client-cert-auth"
+        )
     suites = cast("tuple[str, ...]", settings["cipher-suites"])
     oldest, newest = settings.text("tls-min-version"), settings.text("tls-max-version")
     if oldest == "TLS1.3" and newest == "TLS1.2":

@@ -24,8 +24,10 @@ GATES: Final = {
     "CompactHashCheck": Gate(ALPHA, False, False),
     "FastLeaseKeepAlive": Gate(BETA, True, True),
     "InitialCorruptCheck": Gate(ALPHA, False, False),
-    "LeaseCheckpoint": Gate(ALPHA, False, False),
-    "LeaseCheckpointPersist": Gate(ALPHA, False, False),
+    # On by default, unlike etcd's: see docs/departures.md.
+    "LeaseCheckpoint": Gate(ALPHA, True, True),
+    # A checkpoint is replicated state here, so it always persists.
+    "LeaseCheckpointPersist": Gate(ALPHA, True, True),
     "PriorityRequest": Gate(ALPHA, False, False),
     "SetMemberLocalAddr": Gate(ALPHA, False, False),
     "StopGRPCServiceOnDefrag": Gate(ALPHA, False, False),
@@ -64,6 +66,13 @@ def parse_feature_gates(text: str) -> dict[str, bool]:
         if bulk in named:
             state.update({name: named[bulk] for name, gate in GATES.items() if gate.stage == stage})
     state.update({name: value for name, value in named.items() if name in GATES})
+    if state["LeaseCheckpoint"] and not state["LeaseCheckpointPersist"]:
+        raise ValueTextError(
+            "feature gate LeaseCheckpointPersist=false is not supported: checkpoints always "
+            "persist; shut LeaseCheckpoint to have none"
+        )
+    if named.get("LeaseCheckpointPersist") and not state["LeaseCheckpoint"]:
+        raise ValueTextError("LeaseCheckpointPersist needs LeaseCheckpoint")
     for name, is_open in state.items():
         if is_open and not GATES[name].exists:
             raise ValueTextError(

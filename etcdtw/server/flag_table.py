@@ -78,8 +78,8 @@ _MEMBER: Final[tuple[_Row, ...]] = (
         "initial-election-tick-advance",
         BOOL,
         "true",
-        SUPPORTED,
-        "Hold the first election after a start early.",
+        NO_EFFECT,
+        "Hold the first election after a start early; a lone member does not wait for one.",
     ),
     (
         "listen-peer-urls",
@@ -157,8 +157,14 @@ _MEMBER: Final[tuple[_Row, ...]] = (
         SUPPORTED,
         "How long the server waits for the answer to its ping; 0: no limit.",
     ),
-    ("socket-reuse-port", BOOL, "false", SUPPORTED, "Set SO_REUSEPORT on listeners."),
-    ("socket-reuse-address", BOOL, "false", SUPPORTED, "Set SO_REUSEADDR on listeners."),
+    ("socket-reuse-port", BOOL, "false", SUPPORTED, "Let other processes share the TCP ports."),
+    (
+        "socket-reuse-address",
+        BOOL,
+        "false",
+        NO_EFFECT,
+        "Set SO_REUSEADDR on listeners; it is always set.",
+    ),
     ("raft-read-timeout", DURATION, "5s", NOT_YET, "Longest silence on a peer connection."),
     ("raft-write-timeout", DURATION, "5s", NOT_YET, "Longest write on a peer connection."),
     (
@@ -297,7 +303,7 @@ _AUTH: Final[tuple[_Row, ...]] = (
 
 _MONITORING: Final[tuple[_Row, ...]] = (
     ("enable-pprof", BOOL, "false", NOT_YET, "Serve profiles under /debug/pprof/."),
-    ("metrics", CHOICE, "basic", SUPPORTED, "basic, or extensive: with a histogram per RPC."),
+    ("metrics", CHOICE, "basic", NOT_YET, "basic, or extensive: with a histogram per RPC."),
     (
         "listen-metrics-urls",
         URLS,
@@ -345,7 +351,13 @@ _MONITORING: Final[tuple[_Row, ...]] = (
 )
 
 _BEHAVIOUR: Final[tuple[_Row, ...]] = (
-    ("enable-grpc-gateway", BOOL, "true", SUPPORTED, "Serve the JSON gateway under /v3/."),
+    (
+        "enable-grpc-gateway",
+        BOOL,
+        "true",
+        SUPPORTED,
+        "Serve the JSON gateway under /v3/; there is none yet, true or false.",
+    ),
     ("corrupt-check-time", DURATION, "0s", NOT_YET, "Period of comparing members' data."),
     ("compact-hash-check-time", DURATION, "1m0s", NOT_YET, "Period of comparing at compactions."),
     ("compaction-batch-limit", INT, "0", SUPPORTED, "Keys deleted at once; 0: 1000."),

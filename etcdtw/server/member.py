@@ -56,6 +56,7 @@ from etcdtw.server.readiness import (
     adopted_endpoint,
     inherited_sockets,
     notify,
+    started_environment,
 )
 from etcdtw.server.tls_names import openssl_ciphers
 from etcdtw.storage.state_process import ProcessStateWriter
@@ -335,17 +336,20 @@ class Listeners(Service):
         serves_calls: bool,
         policy: TlsPolicy | None,
     ) -> None:
+        config = self._member.config
         for url in urls:
             listen_url = parse_listen_url(str(url))
             factory = self._factory(site, serves_calls, listen_url.is_tls)
             reactor = cast(IReactorCore, self._member.reactor)
-            self._ports += await listen_all(reactor, [listen_url], factory, policy)
+            self._ports += await listen_all(
+                reactor, [listen_url], factory, policy, shares_port=config.socket_reuse_port
+            )
             self.log.info("listening on {url}", url=str(url))
 
     async def _adopt(self, site: HttpSite, metrics: HttpSite) -> None:
         """Take over the sockets of systemd's socket units, beside the URLs."""
         reactor = cast(IReactorSocket, self._member.reactor)
-        for name, descriptor in inherited_sockets(os.environ).items():
+        for name, descriptor in inherited_sockets(started_environment()).items():
             served = {CLIENT_SOCKET: site, METRICS_SOCKET: metrics}[name]
             factory = self._factory(served, name == CLIENT_SOCKET, False)
             self._ports.append(await adopted_endpoint(reactor, descriptor).listen(factory))
@@ -390,6 +394,7 @@ def tls_policy(tls: ClientTls) -> TlsPolicy | None:
         trusted_ca_file=tls.trusted_ca_file or None,
         crl_file=tls.crl_file or None,
         client_cert_auth=tls.client_cert_auth,
+        allowed_hostnames=tls.allowed_hostnames,
         version_min=tls.version_min or "TLS1.2",
         version_max=tls.version_max or None,
     )

@@ -19,6 +19,7 @@ READY: Final = b"READY=1"
 CLIENT_SOCKET: Final = "client"
 METRICS_SOCKET: Final = "metrics"
 KNOWN_SOCKETS: Final = (CLIENT_SOCKET, METRICS_SOCKET)
+STARTED_ENVIRONMENT: Final = "/proc/self/environ"
 _FIRST_DESCRIPTOR: Final = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
 
 
@@ -39,6 +40,20 @@ def notify(environment: Mapping[str, str], message: bytes = READY) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
         sender.sendto(message, address)
     return True
+
+
+def started_environment() -> Mapping[str, str]:
+    """Return the environment that this process was started with.
+
+    Importing Twisted's endpoints takes ``LISTEN_PID`` and ``LISTEN_FDS`` out of `os.environ`,
+    for string descriptions that nobody here uses; the kernel still has them.
+    """
+    try:
+        with open(STARTED_ENVIRONMENT, "rb") as file:
+            rows = os.fsdecode(file.read()).split("\0")
+    except OSError:
+        return os.environ  # no such system file: nobody passes sockets either
+    return dict(row.split("=", 1) for row in rows if "=" in row)
 
 
 def inherited_sockets(environment: Mapping[str, str]) -> dict[str, int]:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import (
+    AdoptedStreamServerEndpoint,
     TCP4ServerEndpoint,
     TCP6ServerEndpoint,
     UNIXServerEndpoint,
@@ -24,6 +25,7 @@ from twisted.internet.interfaces import (
     IListeningPort,
     IProtocolFactory,
     IReactorCore,
+    IReactorSocket,
     IReactorTime,
     IStreamServerEndpoint,
 )
@@ -83,12 +85,36 @@ def build_endpoint(reactor: IReactorCore, url: ListenUrl) -> IStreamServerEndpoi
     return TCP4ServerEndpoint(reactor, url.port, backlog=BACKLOG, interface=url.host)
 
 
+def build_shared_endpoint(reactor: IReactorCore, url: ListenUrl) -> IStreamServerEndpoint:
+    """Return an endpoint of a TCP ``url`` whose port other processes may listen on too.
+
+    The kernel spreads new connections over all of them.  Twisted sets no SO_REUSEPORT, so the
+    socket is made here.  Raises OSError when it cannot be bound.
+    """
+    family = socket.AF_INET6 if ":" in url.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as shared:
+        shared.setblocking(False)
+        shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        shared.bind((url.host, url.port))
+        shared.listen(BACKLOG)
+        # The endpoint takes its descriptor over; this one is closed on the way out.
+        descriptor = socket.dup(shared.fileno())
+    return AdoptedStreamServerEndpoint(cast(IReactorSocket, reactor), descriptor, family)
+
+
 async def listen(
-    reactor: IReactorCore, url: ListenUrl, factory: IProtocolFactory, policy: TlsPolicy | None
+    reactor: IReactorCore,
+    url: ListenUrl,
+    factory: IProtocolFactory,
+    policy: TlsPolicy | None,
+    *,
+    shares_port: bool = False,
 ) -> IListeningPort:
     """Listen on ``url``.  Raises `ListenError`; nothing listens then.
 
     ``policy`` is needed by ``https`` and ``unixs`` and ignored by the others, as in etcd.
+    ``shares_port``: other processes may listen on the same TCP port.
     """
     if url.is_tls:
         if policy is None:
@@ -98,9 +124,12 @@ async def listen(
         factory = TlsFactory(policy, factory, cast(IReactorTime, reactor))
     if url.path is not None:
         remove_stale_socket(url)
+    build = build_shared_endpoint if shares_port and url.path is None else build_endpoint
     try:
-        return await build_endpoint(reactor, url).listen(factory)
+        return await build(reactor, url).listen(factory)
     except CannotListenError as error:
+        raise ListenError(f"cannot listen on {url.text}: {_reason(error.socketError)}") from error
+    except OSError as error:
         raise ListenError(f"cannot listen on {url.text}: {_reason(error)}") from error
 
 
@@ -109,12 +138,14 @@ async def listen_all(
     urls: list[ListenUrl],
     factory: IProtocolFactory,
     policy: TlsPolicy | None,
+    *,
+    shares_port: bool = False,
 ) -> list[IListeningPort]:
     """Listen on every URL or on none.  Raises `ListenError`."""
     ports: list[IListeningPort] = []
     try:
         for url in urls:
-            ports.append(await listen(reactor, url, factory, policy))
+            ports.append(await listen(reactor, url, factory, policy, shares_port=shares_port))
     except ListenError:
         for port in ports:
             await maybeDeferred(port.stopListening)
@@ -147,8 +178,7 @@ def remove_stale_socket(url: ListenUrl) -> None:
     raise ListenError(f"cannot listen on {url.text}: another process listens there; stop it")
 
 
-def _reason(error: CannotListenError) -> str:
-    cause = error.socketError
+def _reason(cause: object) -> str:
     number = getattr(cause, "errno", None)
     if number == errno.EADDRINUSE:
         return "the address is in use; stop the other process or choose another port"

@@ -8,10 +8,21 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
+from service_identity import (
+    CertificateError,
+    VerificationError,
+)
+from service_identity.cryptography import extract_patterns
+from service_identity.hazmat import (
+    DNS_ID,
+    IPAddress_ID,
+    verify_service_identity,
+)
 from twisted.internet.interfaces import (
     IAddress,
     IOpenSSLServerConnectionCreator,
@@ -63,6 +74,8 @@ class TlsFiles:
     trusted_ca_file: str | None = None
     crl_file: str | None = None
     client_cert_auth: bool = False
+    allowed_hostnames: tuple[str, ...] = ()
+    """A client's certificate must be valid for one of these; empty: for anything."""
     version_min: str = "TLS1.2"
     version_max: str | None = None
     ciphers: str = CIPHERS
@@ -234,7 +247,9 @@ def _mismatch(files: TlsFiles) -> TlsError:
 
 
 def _load_trust(context: SSL.Context, files: TlsFiles) -> None:
-    context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _verify)
+    context.set_verify(
+        SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _Verification(files.allowed_hostnames)
+    )
     if files.trusted_ca_file is None:
         context.set_default_verify_paths()
     else:
@@ -271,11 +286,51 @@ def _load_revocations(context: SSL.Context, path: str) -> None:
     store.set_flags(crypto.X509StoreFlags.CRL_CHECK)
 
 
-def _verify(
-    connection: SSL.Connection, certificate: crypto.X509, number: int, depth: int, is_ok: int
-) -> bool:
-    """Decide on one finding of OpenSSL's check of a client's certificate."""
-    return bool(is_ok) or number in _FORGIVEN
+class _Verification:
+    """Decides on each finding of OpenSSL's check of a client's certificate."""
+
+    def __init__(self, allowed_hostnames: tuple[str, ...]) -> None:
+        self._allowed = tuple(_identity(name) for name in allowed_hostnames)
+
+    def __call__(
+        self,
+        connection: SSL.Connection,
+        certificate: crypto.X509,
+        number: int,
+        depth: int,
+        is_ok: int,
+    ) -> bool:
+        if not (is_ok or number in _FORGIVEN):
+            return False
+        # Depth 0 is the client's own certificate; those above it are authorities.
+        return depth > 0 or not self._allowed or self._is_allowed(certificate.to_cryptography())
+
+    def _is_allowed(self, certificate: x509.Certificate) -> bool:
+        try:
+            patterns = extract_patterns(certificate)
+        except CertificateError:
+            return False
+        for identity in self._allowed:
+            try:
+                verify_service_identity(patterns, [identity], [])
+            except VerificationError:
+                continue
+            return True
+        return False
+
+
+def _identity(name: str) -> DNS_ID | IPAddress_ID:
+    """Return what a subject alternative name is matched with.  Raises `TlsError`."""
+    try:
+        ip_address(name)
+    except ValueError:
+        pass
+    else:
+        return IPAddress_ID(name)
+    try:
+        return DNS_ID(name)
+    except ValueError as error:
+        raise TlsError(f"{name!r} is no host name that a certificate can carry") from error
 
 
 def _read(path: str, what: str) -> bytes:

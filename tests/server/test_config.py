@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from etcdtw import __version__
+from etcdtw.lease.lessor import CHECKPOINT_INTERVAL_MS, Lessor
+from etcdtw.server.assembly import checkpoint_interval_ms
 from etcdtw.server.config import Config, TextRequestedError, configure
 from etcdtw.server.flag_table import FLAGS
 from etcdtw.server.flags import LEGACY, NO_EFFECT, NOT_YET, FlagError, parse_value
@@ -242,7 +244,7 @@ def other_value(name: str) -> str:
     """Return a value that is not the default of the flag."""
     by_kind = {"bool": "true", "duration": "77s", "int": "77", "uint": "77", "uint32": "77"}
     spec = FLAGS[name]
-    value = by_kind.get(spec.kind, "x")
+    value = spec.choices[-1] if spec.choices else by_kind.get(spec.kind, "x")
     return "false" if spec.kind == "bool" and spec.default == "true" else value
 
 
@@ -355,7 +357,12 @@ CONTENT = {
     "log-outputs": ["stdout", "/var/log/etcdtw.log"],
     "cipher-suites": ["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"],
     "feature-gates": "FastLeaseKeepAlive=false,AllBeta=true",
-    "client-transport-security": {"cert-file": "c", "key-file": "k", "allowed-hostname": ["h"]},
+    "client-transport-security": {
+        "cert-file": "c",
+        "key-file": "k",
+        "allowed-hostname": ["h"],
+        "client-cert-auth": True,
+    },
     "socket-options": {"reuse-port": True},
     "peer-transport-security": None,
     "max-txn-ops": None,
@@ -485,7 +492,9 @@ def test_progress_is_notified_at_most_ten_times_a_second() -> None:
         ("AllAlpha", "missing bool value for AllAlpha"),
         ("AllBeta=x", 'invalid value of AllBeta=x, err: strconv.ParseBool: parsing "x": '
                       "invalid syntax"),
-        ("LeaseCheckpoint=true", "feature gate LeaseCheckpoint=true is not supported yet"),
+        ("PriorityRequest=true", "feature gate PriorityRequest=true is not supported yet"),
+        ("LeaseCheckpointPersist=false", "LeaseCheckpointPersist=false is not supported"),
+        ("LeaseCheckpoint=false,LeaseCheckpointPersist=true", "needs LeaseCheckpoint"),
         ("AllAlpha=true", "feature gate CompactHashCheck=true is not supported yet"),
     ],
 )  # fmt: skip
@@ -493,6 +502,40 @@ def test_wrong_gates_are_refused(text: str, message: str) -> None:
     status, found = refusal(f"--feature-gates={text}")
     assert status == 2
     assert message in found
+
+
+@pytest.mark.parametrize(
+    ("text", "is_open"),
+    [
+        ("", True),
+        ("LeaseCheckpoint=true", True),
+        ("LeaseCheckpoint=false", False),
+        ("AllAlpha=false", False),
+    ],
+)
+def test_lease_checkpoints_are_on_until_their_gate_is_shut(text: str, is_open: bool) -> None:
+    gates = configured(f"--feature-gates={text}").feature_gates
+    assert gates["LeaseCheckpoint"] is is_open
+    assert (checkpoint_interval_ms(gates) == CHECKPOINT_INTERVAL_MS) is is_open
+
+
+def test_shut_gate_replicates_no_checkpoint() -> None:
+    gates = configured("--feature-gates=LeaseCheckpoint=false").feature_gates
+    for interval_ms, count in (
+        (checkpoint_interval_ms(gates), 0),
+        (checkpoint_interval_ms(configured().feature_gates), 1),
+    ):
+        lessor = Lessor(2, checkpoint_interval_ms=interval_ms)
+        lessor.promote(0)
+        lessor.grant(1, 1000)
+        lessor.advance(400_000)
+        assert len(lessor.due_checkpoints(10)) == count
+
+
+def test_allowed_hostnames_need_clients_with_certificates() -> None:
+    status, message = refusal("--client-cert-allowed-hostname=a.test")
+    assert (status, "--trusted-ca-file or --client-cert-auth" in message) == (1, True)
+    assert configured("--client-cert-allowed-hostname=a,b", "--client-cert-auth").client_tls
 
 
 def test_bulk_gate_gives_way_to_a_named_one() -> None:

@@ -394,6 +394,41 @@ def test_h2load_finds_no_failed_request(servers: Servers, tmp_path: Path) -> Non
 
 
 @pytest.mark.integration
+def shared_listener(port: int) -> int:
+    """Listen with a shared port on a real descriptor; return the descriptor adopted."""
+    adopted: list[int] = []
+
+    class Adopting(MemoryReactorClock):
+        def adoptStreamPort(self, descriptor: int, family: int, factory: Factory) -> object:
+            adopted.append(os.dup(descriptor))
+            return super().listenTCP(port, factory)
+
+    url = parse_listen_url(f"http://127.0.0.1:{port}")
+    result_of(listen(Adopting(), url, Factory(), None, shares_port=True))
+    return adopted[0]
+
+
+def test_a_shared_port_can_be_listened_on_twice_and_others_cannot() -> None:
+    first, second = shared_listener(PORT_USED), shared_listener(PORT_USED)
+    try:
+        with socket.socket() as alone, pytest.raises(OSError, match="in use"):
+            alone.bind(("127.0.0.1", PORT_USED))
+        url = parse_listen_url(f"http://127.0.0.2:{PORT_USED}")
+        assert result_of(listen(MemoryReactorClock(), url, Factory(), None)) is not None
+    finally:
+        os.close(first)
+        os.close(second)
+
+
+def test_a_shared_port_that_somebody_holds_alone_is_refused() -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", PORT_USED))
+        holder.listen()
+        url = parse_listen_url(f"http://127.0.0.1:{PORT_USED}")
+        with pytest.raises(ListenError, match="the address is in use"):
+            result_of(listen(MemoryReactorClock(), url, Factory(), None, shares_port=True))
+
+
 def test_an_address_in_use_is_said_precisely() -> None:
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

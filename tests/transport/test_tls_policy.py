@@ -342,3 +342,38 @@ class Refusing(Factory):
 def test_a_full_port_refuses_before_any_handshake(rig: Rig) -> None:
     factory: TLSMemoryBIOFactory = TlsFactory(TlsPolicy(rig.files), Refusing(), Clock())
     assert factory.buildProtocol(None) is None
+
+
+@pytest.mark.parametrize(
+    ("allowed", "is_welcome"),
+    [
+        (("node.test",), True),
+        (("other.test", "node.test"), True),
+        (("127.0.0.1",), True),
+        (("other.test",), False),
+        (("10.0.0.1",), False),
+        (("node",), False),
+    ],
+)
+def test_client_must_carry_one_of_the_allowed_names(
+    rig: Rig, allowed: tuple[str, ...], is_welcome: bool
+) -> None:
+    policy = TlsPolicy(replace(rig.with_trust(), allowed_hostnames=allowed))
+    client = rig.authority.issue("client", host="node.test")
+    if is_welcome:
+        shake(policy, client, version_max=SSL.TLS1_2_VERSION)
+    else:
+        with pytest.raises(SSL.Error):
+            shake(policy, client, version_max=SSL.TLS1_2_VERSION)
+
+
+def test_allowed_name_does_not_excuse_a_strange_authority(rig: Rig, tmp_path: Path) -> None:
+    policy = TlsPolicy(replace(rig.with_trust(), allowed_hostnames=("node.test",)))
+    strange = Authority(tmp_path, "strange").issue("client2", host="node.test")
+    with pytest.raises(SSL.Error):
+        shake(policy, strange, version_max=SSL.TLS1_2_VERSION)
+
+
+def test_name_that_no_certificate_can_carry_is_refused_at_the_start(rig: Rig) -> None:
+    with pytest.raises(TlsError, match="no host name"):
+        TlsPolicy(replace(rig.with_trust(), allowed_hostnames=("",)))

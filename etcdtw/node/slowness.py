@@ -1,0 +1,80 @@
+"""What took too long: noted while a turn runs, logged once at its end, without values.
+
+Looked at once for each slice of entries and for each turn's reads, never for each request: the
+first request of a slice is its oldest, so if that one was quick all were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from twisted.logger import Logger
+
+from etcdtw.apply.applier import NAMES
+from etcdtw.node.requests import Waiter
+from etcdtw.raft.entry import Entry
+
+APPLY_SLICE_ENTRIES: Final = 64
+"""Entries between two looks at the clock: some 0.6 ms of small puts."""
+READ: Final = "linearizable read"
+
+
+class Slowness:
+    """The slow applies and requests of one member.
+
+    ``apply_s``, ``request_s``: what is longer is slow (--warning-apply-duration and
+    --warning-unary-request-duration).
+    """
+
+    log = Logger()
+
+    def __init__(self, apply_s: float, request_s: float) -> None:
+        self.apply_s = apply_s
+        self.request_s = request_s
+        self.slow_applies_total = 0
+        self.has_news = False
+        self._apply: tuple[float, Sequence[Entry], str] | None = None
+        self._request: tuple[float, str, int] | None = None
+
+    def applied(self, took_s: float, entries: Sequence[Entry], oldest: Waiter | None) -> None:
+        """A slice of entries took longer than ``apply_s``."""
+        self.slow_applies_total += 1
+        self.has_news = True
+        if self._apply is None or took_s > self._apply[0]:
+            what = "" if oldest is None else NAMES[oldest.field]
+            self._apply = (took_s, entries, what)
+
+    def answered(self, took_s: float, oldest: Waiter | None) -> None:
+        """A request was answered after more than ``request_s``; None: a read."""
+        self.has_news = True
+        if self._request is None or took_s > self._request[0]:
+            what, size = (READ, 0) if oldest is None else (NAMES[oldest.field], len(oldest.data))
+            self._request = (took_s, what, size)
+
+    def report(self) -> None:
+        """Log the slowest of each kind since the last report."""
+        self.has_news = False
+        if self._apply is not None:
+            took_s, entries, what = self._apply
+            self.log.warn(
+                "apply request took too long: {took_ms} ms for {count} entries from index {index} "
+                "on, {octets} octets, first request: {request}; expected {expected_ms} ms",
+                took_ms=round(took_s * 1000),
+                count=len(entries),
+                index=entries[0].index,
+                octets=sum(len(entry.data) for entry in entries),
+                request=what or "another member's",
+                expected_ms=round(self.apply_s * 1000),
+            )
+        if self._request is not None:
+            took_s, what, size = self._request
+            self.log.warn(
+                "request took too long: {took_ms} ms for a {request} of {octets} octets, the "
+                "oldest of those answered together; expected {expected_ms} ms",
+                took_ms=round(took_s * 1000),
+                request=what,
+                octets=size,
+                expected_ms=round(self.request_s * 1000),
+            )
+        self._apply = self._request = None

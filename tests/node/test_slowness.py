@@ -1,0 +1,106 @@
+"""Slow applies and requests: noted once for many, logged once a turn, without values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from zope.interface import implementer
+
+from etcdtw.apply.applier import FIELD_PUT
+from etcdtw.grpc.call import Call
+from etcdtw.mvcc.applied import Applied
+from etcdtw.node.slowness import APPLY_SLICE_ENTRIES
+from etcdtw.wire import etcdserverpb as pb
+from tests.support.node_rig import NodeRig
+
+
+@pytest.fixture
+def rig() -> NodeRig:
+    return NodeRig().start()
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    found: list[str] = []
+
+    @implementer(ILogObserver)
+    def observer(event: LogEvent) -> None:
+        text = formatEvent(event)
+        if "too long" in text:
+            found.append(text)
+
+    globalLogPublisher.addObserver(observer)
+    yield found
+    globalLogPublisher.removeObserver(observer)
+
+
+def put_that_takes(rig: NodeRig, seconds: float, value: bytes = b"secret") -> None:
+    """Propose a put whose apply lets the clock run on; the reactor is held meanwhile."""
+    request = pb.PutRequest(key=b"k", value=value)
+
+    def done(call: Call, applied: Applied) -> None:
+        rig.clock.rightNow += seconds
+
+    rig.node.propose(FIELD_PUT, request.SerializeToString(), request, rig.call, done)
+
+
+def test_slow_apply_is_counted_and_logged_without_its_value(rig: NodeRig, lines: list[str]) -> None:
+    put_that_takes(rig, 0.25)
+    rig.run()
+    assert rig.node.slowness.slow_applies_total == 1
+    assert [line for line in lines if line.startswith("apply request took too long: 250 ms for 1 ")]
+    assert "first request: put" in lines[0]
+    assert "secret" not in "".join(lines)
+
+
+def test_apply_at_the_bound_is_not_slow(rig: NodeRig, lines: list[str]) -> None:
+    put_that_takes(rig, 0.0625)
+    rig.run()
+    assert (rig.node.slowness.slow_applies_total, lines) == (0, [])
+
+
+def test_many_slow_applies_of_a_turn_make_one_line(rig: NodeRig, lines: list[str]) -> None:
+    for _ in range(3 * APPLY_SLICE_ENTRIES):
+        put_that_takes(rig, 0.001)
+    put_that_takes(rig, 0.2)
+    for _ in range(2 * APPLY_SLICE_ENTRIES - 1):
+        put_that_takes(rig, 0.002)
+    rig.run()
+    assert rig.node.slowness.slow_applies_total == 2
+    assert len([line for line in lines if line.startswith("apply request")]) == 1
+
+
+def test_put_that_waits_for_the_disk_is_a_slow_request_and_no_slow_apply(
+    rig: NodeRig, lines: list[str]
+) -> None:
+    rig.log.holds = True
+    rig.put(b"k")
+    rig.run(0.5)
+    rig.log.release()
+    rig.run()
+    assert rig.node.slowness.slow_applies_total == 0
+    (line,) = lines
+    assert line.startswith("request took too long: ")
+    assert "for a put of" in line
+
+
+def test_request_begins_when_it_is_asked_and_not_when_the_last_turn_ran(
+    rig: NodeRig, lines: list[str]
+) -> None:
+    rig.clock.rightNow += 5.0  # nothing ran for long
+    rig.put(b"k")
+    rig.read()
+    rig.run()
+    assert lines == []
+
+
+def test_slow_read_is_logged(rig: NodeRig, lines: list[str]) -> None:
+    def done(call: Call, error: Any) -> None:
+        rig.clock.rightNow += 0.4
+
+    rig.node.read(rig.call, done)
+    rig.run()
+    assert [line for line in lines if "400 ms for a linearizable read" in line]
