@@ -43,6 +43,7 @@ def complaints(path: Path) -> list[str]:
 
 
 def main() -> int:
+    """Print every complaint; the status says whether there was one."""
     found = [
         complaint
         for folder in FOLDERS

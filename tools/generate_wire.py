@@ -30,6 +30,7 @@ RESERVED = {"from", "None", "class", "import"}
 
 
 def module_of(package: str) -> str:
+    """Return the module that holds a protobuf package."""
     return MODULES.get(package, package)
 
 
@@ -47,6 +48,7 @@ def compile_protos() -> descriptor_pb2.FileDescriptorSet:
 
 
 def python_type(field: FieldDescriptorProto, package: str) -> str:
+    """Return the annotation of a field's values."""
     if field.type == FieldDescriptorProto.TYPE_MESSAGE:
         other_package, name = field.type_name.lstrip(".").rsplit(".", 1)
         if other_package == package:
@@ -56,7 +58,8 @@ def python_type(field: FieldDescriptorProto, package: str) -> str:
 
 
 def stub_class(message: DescriptorProto, package: str) -> list[str]:
-    lines = [f"class {message.name}(Message):"]
+    """Return the stub of one message class."""
+    lines = [f"class {message.name}(BaseMessage):"]
     for enum in message.enum_type:
         lines += [f"    {v.name}: Final = {v.number}" for v in enum.value if v.name not in RESERVED]
     arguments = []
@@ -110,7 +113,7 @@ def render(files: list[descriptor_pb2.FileDescriptorProto]) -> dict[str, str]:
         "RepeatedMessages",
         "from google.protobuf.internal.containers import RepeatedScalarFieldContainer as "
         "RepeatedScalars",
-        "from google.protobuf.message import Message",
+        "from google.protobuf.message import Message as BaseMessage",
         "",
     ]
     others: set[str] = set()
@@ -134,6 +137,7 @@ def render(files: list[descriptor_pb2.FileDescriptorProto]) -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> int:
+    """Write, or with --check only compare."""
     descriptors = compile_protos()
     packages: dict[str, list[descriptor_pb2.FileDescriptorProto]] = {}
     for file in descriptors.file:

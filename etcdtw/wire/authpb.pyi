@@ -4,16 +4,16 @@ from typing import Any, Final
 
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer as RepeatedMessages
 from google.protobuf.internal.containers import RepeatedScalarFieldContainer as RepeatedScalars
-from google.protobuf.message import Message
+from google.protobuf.message import Message as BaseMessage
 
 
-class UserAddOptions(Message):
+class UserAddOptions(BaseMessage):
     no_password: bool
     def __init__(self, *, no_password: bool = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> UserAddOptions: ...
 
-class User(Message):
+class User(BaseMessage):
     name: bytes
     password: bytes
     @property
@@ -24,7 +24,7 @@ class User(Message):
     @staticmethod
     def FromString(data: bytes) -> User: ...
 
-class Permission(Message):
+class Permission(BaseMessage):
     READ: Final = 0
     WRITE: Final = 1
     READWRITE: Final = 2
@@ -35,7 +35,7 @@ class Permission(Message):
     @staticmethod
     def FromString(data: bytes) -> Permission: ...
 
-class Role(Message):
+class Role(BaseMessage):
     name: bytes
     @property
     def keyPermission(self) -> RepeatedMessages[Permission]: ...

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer as RepeatedMessages
 from google.protobuf.internal.containers import RepeatedScalarFieldContainer as RepeatedScalars
-from google.protobuf.message import Message
+from google.protobuf.message import Message as BaseMessage
 
 from etcdtw.wire import authpb
 from etcdtw.wire import membershippb
@@ -14,7 +14,7 @@ NOSPACE: Final = 1
 CORRUPT: Final = 2
 
 
-class ResponseHeader(Message):
+class ResponseHeader(BaseMessage):
     cluster_id: int
     member_id: int
     revision: int
@@ -23,7 +23,7 @@ class ResponseHeader(Message):
     @staticmethod
     def FromString(data: bytes) -> ResponseHeader: ...
 
-class RangeRequest(Message):
+class RangeRequest(BaseMessage):
     NONE: Final = 0
     ASCEND: Final = 1
     DESCEND: Final = 2
@@ -49,7 +49,7 @@ class RangeRequest(Message):
     @staticmethod
     def FromString(data: bytes) -> RangeRequest: ...
 
-class RangeResponse(Message):
+class RangeResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     @property
@@ -60,7 +60,7 @@ class RangeResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> RangeResponse: ...
 
-class PutRequest(Message):
+class PutRequest(BaseMessage):
     key: bytes
     value: bytes
     lease: int
@@ -71,7 +71,7 @@ class PutRequest(Message):
     @staticmethod
     def FromString(data: bytes) -> PutRequest: ...
 
-class PutResponse(Message):
+class PutResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     @property
@@ -80,7 +80,7 @@ class PutResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> PutResponse: ...
 
-class DeleteRangeRequest(Message):
+class DeleteRangeRequest(BaseMessage):
     key: bytes
     range_end: bytes
     prev_kv: bool
@@ -88,7 +88,7 @@ class DeleteRangeRequest(Message):
     @staticmethod
     def FromString(data: bytes) -> DeleteRangeRequest: ...
 
-class DeleteRangeResponse(Message):
+class DeleteRangeResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     deleted: int
@@ -98,7 +98,7 @@ class DeleteRangeResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> DeleteRangeResponse: ...
 
-class RequestOp(Message):
+class RequestOp(BaseMessage):
     @property
     def request_range(self) -> RangeRequest: ...
     @property
@@ -111,7 +111,7 @@ class RequestOp(Message):
     @staticmethod
     def FromString(data: bytes) -> RequestOp: ...
 
-class ResponseOp(Message):
+class ResponseOp(BaseMessage):
     @property
     def response_range(self) -> RangeResponse: ...
     @property
@@ -124,7 +124,7 @@ class ResponseOp(Message):
     @staticmethod
     def FromString(data: bytes) -> ResponseOp: ...
 
-class Compare(Message):
+class Compare(BaseMessage):
     EQUAL: Final = 0
     GREATER: Final = 1
     LESS: Final = 2
@@ -147,7 +147,7 @@ class Compare(Message):
     @staticmethod
     def FromString(data: bytes) -> Compare: ...
 
-class TxnRequest(Message):
+class TxnRequest(BaseMessage):
     @property
     def compare(self) -> RepeatedMessages[Compare]: ...
     @property
@@ -158,7 +158,7 @@ class TxnRequest(Message):
     @staticmethod
     def FromString(data: bytes) -> TxnRequest: ...
 
-class TxnResponse(Message):
+class TxnResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     succeeded: bool
@@ -168,32 +168,32 @@ class TxnResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> TxnResponse: ...
 
-class CompactionRequest(Message):
+class CompactionRequest(BaseMessage):
     revision: int
     physical: bool
     def __init__(self, *, revision: int = ..., physical: bool = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> CompactionRequest: ...
 
-class CompactionResponse(Message):
+class CompactionResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     def __init__(self, *, header: ResponseHeader | None = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> CompactionResponse: ...
 
-class HashRequest(Message):
+class HashRequest(BaseMessage):
     def __init__(self) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> HashRequest: ...
 
-class HashKVRequest(Message):
+class HashKVRequest(BaseMessage):
     revision: int
     def __init__(self, *, revision: int = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> HashKVRequest: ...
 
-class HashKVResponse(Message):
+class HashKVResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     hash: int
@@ -203,7 +203,7 @@ class HashKVResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> HashKVResponse: ...
 
-class HashResponse(Message):
+class HashResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     hash: int
@@ -211,12 +211,12 @@ class HashResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> HashResponse: ...
 
-class SnapshotRequest(Message):
+class SnapshotRequest(BaseMessage):
     def __init__(self) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> SnapshotRequest: ...
 
-class SnapshotResponse(Message):
+class SnapshotResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     remaining_bytes: int
@@ -226,7 +226,7 @@ class SnapshotResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> SnapshotResponse: ...
 
-class WatchRequest(Message):
+class WatchRequest(BaseMessage):
     @property
     def create_request(self) -> WatchCreateRequest: ...
     @property
@@ -237,7 +237,7 @@ class WatchRequest(Message):
     @staticmethod
     def FromString(data: bytes) -> WatchRequest: ...
 
-class WatchCreateRequest(Message):
+class WatchCreateRequest(BaseMessage):
     NOPUT: Final = 0
     NODELETE: Final = 1
     key: bytes
@@ -253,18 +253,18 @@ class WatchCreateRequest(Message):
     @staticmethod
     def FromString(data: bytes) -> WatchCreateRequest: ...
 
-class WatchCancelRequest(Message):
+class WatchCancelRequest(BaseMessage):
     watch_id: int
     def __init__(self, *, watch_id: int = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> WatchCancelRequest: ...
 
-class WatchProgressRequest(Message):
+class WatchProgressRequest(BaseMessage):
     def __init__(self) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> WatchProgressRequest: ...
 
-class WatchResponse(Message):
+class WatchResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     watch_id: int
@@ -279,14 +279,14 @@ class WatchResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> WatchResponse: ...
 
-class LeaseGrantRequest(Message):
+class LeaseGrantRequest(BaseMessage):
     TTL: int
     ID: int
     def __init__(self, *, TTL: int = ..., ID: int = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> LeaseGrantRequest: ...
 
-class LeaseGrantResponse(Message):
+class LeaseGrantResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     ID: int
@@ -296,47 +296,47 @@ class LeaseGrantResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> LeaseGrantResponse: ...
 
-class LeaseRevokeRequest(Message):
+class LeaseRevokeRequest(BaseMessage):
     ID: int
     def __init__(self, *, ID: int = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> LeaseRevokeRequest: ...
 
-class LeaseRevokeResponse(Message):
+class LeaseRevokeResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     def __init__(self, *, header: ResponseHeader | None = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> LeaseRevokeResponse: ...
 
-class LeaseCheckpoint(Message):
+class LeaseCheckpoint(BaseMessage):
     ID: int
     remaining_TTL: int
     def __init__(self, *, ID: int = ..., remaining_TTL: int = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> LeaseCheckpoint: ...
 
-class LeaseCheckpointRequest(Message):
+class LeaseCheckpointRequest(BaseMessage):
     @property
     def checkpoints(self) -> RepeatedMessages[LeaseCheckpoint]: ...
     def __init__(self, *, checkpoints: Iterable[LeaseCheckpoint] = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> LeaseCheckpointRequest: ...
 
-class LeaseCheckpointResponse(Message):
+class LeaseCheckpointResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     def __init__(self, *, header: ResponseHeader | None = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> LeaseCheckpointResponse: ...
 
-class LeaseKeepAliveRequest(Message):
+class LeaseKeepAliveRequest(BaseMessage):
     ID: int
     def __init__(self, *, ID: int = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> LeaseKeepAliveRequest: ...
 
-class LeaseKeepAliveResponse(Message):
+class LeaseKeepAliveResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     ID: int
@@ -345,14 +345,14 @@ class LeaseKeepAliveResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> LeaseKeepAliveResponse: ...
 
-class LeaseTimeToLiveRequest(Message):
+class LeaseTimeToLiveRequest(BaseMessage):
     ID: int
     keys: bool
     def __init__(self, *, ID: int = ..., keys: bool = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> LeaseTimeToLiveRequest: ...
 
-class LeaseTimeToLiveResponse(Message):
+class LeaseTimeToLiveResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     ID: int
@@ -364,18 +364,18 @@ class LeaseTimeToLiveResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> LeaseTimeToLiveResponse: ...
 
-class LeaseLeasesRequest(Message):
+class LeaseLeasesRequest(BaseMessage):
     def __init__(self) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> LeaseLeasesRequest: ...
 
-class LeaseStatus(Message):
+class LeaseStatus(BaseMessage):
     ID: int
     def __init__(self, *, ID: int = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> LeaseStatus: ...
 
-class LeaseLeasesResponse(Message):
+class LeaseLeasesResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     @property
@@ -384,7 +384,7 @@ class LeaseLeasesResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> LeaseLeasesResponse: ...
 
-class Member(Message):
+class Member(BaseMessage):
     ID: int
     name: str
     @property
@@ -396,7 +396,7 @@ class Member(Message):
     @staticmethod
     def FromString(data: bytes) -> Member: ...
 
-class MemberAddRequest(Message):
+class MemberAddRequest(BaseMessage):
     @property
     def peerURLs(self) -> RepeatedScalars[str]: ...
     isLearner: bool
@@ -404,7 +404,7 @@ class MemberAddRequest(Message):
     @staticmethod
     def FromString(data: bytes) -> MemberAddRequest: ...
 
-class MemberAddResponse(Message):
+class MemberAddResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     @property
@@ -415,13 +415,13 @@ class MemberAddResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> MemberAddResponse: ...
 
-class MemberRemoveRequest(Message):
+class MemberRemoveRequest(BaseMessage):
     ID: int
     def __init__(self, *, ID: int = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> MemberRemoveRequest: ...
 
-class MemberRemoveResponse(Message):
+class MemberRemoveResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     @property
@@ -430,7 +430,7 @@ class MemberRemoveResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> MemberRemoveResponse: ...
 
-class MemberUpdateRequest(Message):
+class MemberUpdateRequest(BaseMessage):
     ID: int
     @property
     def peerURLs(self) -> RepeatedScalars[str]: ...
@@ -438,7 +438,7 @@ class MemberUpdateRequest(Message):
     @staticmethod
     def FromString(data: bytes) -> MemberUpdateRequest: ...
 
-class MemberUpdateResponse(Message):
+class MemberUpdateResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     @property
@@ -447,13 +447,13 @@ class MemberUpdateResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> MemberUpdateResponse: ...
 
-class MemberListRequest(Message):
+class MemberListRequest(BaseMessage):
     linearizable: bool
     def __init__(self, *, linearizable: bool = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> MemberListRequest: ...
 
-class MemberListResponse(Message):
+class MemberListResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     @property
@@ -462,13 +462,13 @@ class MemberListResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> MemberListResponse: ...
 
-class MemberPromoteRequest(Message):
+class MemberPromoteRequest(BaseMessage):
     ID: int
     def __init__(self, *, ID: int = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> MemberPromoteRequest: ...
 
-class MemberPromoteResponse(Message):
+class MemberPromoteResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     @property
@@ -477,32 +477,32 @@ class MemberPromoteResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> MemberPromoteResponse: ...
 
-class DefragmentRequest(Message):
+class DefragmentRequest(BaseMessage):
     def __init__(self) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> DefragmentRequest: ...
 
-class DefragmentResponse(Message):
+class DefragmentResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     def __init__(self, *, header: ResponseHeader | None = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> DefragmentResponse: ...
 
-class MoveLeaderRequest(Message):
+class MoveLeaderRequest(BaseMessage):
     targetID: int
     def __init__(self, *, targetID: int = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> MoveLeaderRequest: ...
 
-class MoveLeaderResponse(Message):
+class MoveLeaderResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     def __init__(self, *, header: ResponseHeader | None = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> MoveLeaderResponse: ...
 
-class AlarmRequest(Message):
+class AlarmRequest(BaseMessage):
     GET: Final = 0
     ACTIVATE: Final = 1
     DEACTIVATE: Final = 2
@@ -513,14 +513,14 @@ class AlarmRequest(Message):
     @staticmethod
     def FromString(data: bytes) -> AlarmRequest: ...
 
-class AlarmMember(Message):
+class AlarmMember(BaseMessage):
     memberID: int
     alarm: int
     def __init__(self, *, memberID: int = ..., alarm: int = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> AlarmMember: ...
 
-class AlarmResponse(Message):
+class AlarmResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     @property
@@ -529,7 +529,7 @@ class AlarmResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> AlarmResponse: ...
 
-class DowngradeRequest(Message):
+class DowngradeRequest(BaseMessage):
     VALIDATE: Final = 0
     ENABLE: Final = 1
     CANCEL: Final = 2
@@ -539,7 +539,7 @@ class DowngradeRequest(Message):
     @staticmethod
     def FromString(data: bytes) -> DowngradeRequest: ...
 
-class DowngradeResponse(Message):
+class DowngradeResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     version: str
@@ -547,18 +547,18 @@ class DowngradeResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> DowngradeResponse: ...
 
-class DowngradeVersionTestRequest(Message):
+class DowngradeVersionTestRequest(BaseMessage):
     ver: str
     def __init__(self, *, ver: str = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> DowngradeVersionTestRequest: ...
 
-class StatusRequest(Message):
+class StatusRequest(BaseMessage):
     def __init__(self) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> StatusRequest: ...
 
-class StatusResponse(Message):
+class StatusResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     version: str
@@ -579,36 +579,36 @@ class StatusResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> StatusResponse: ...
 
-class DowngradeInfo(Message):
+class DowngradeInfo(BaseMessage):
     enabled: bool
     targetVersion: str
     def __init__(self, *, enabled: bool = ..., targetVersion: str = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> DowngradeInfo: ...
 
-class AuthEnableRequest(Message):
+class AuthEnableRequest(BaseMessage):
     def __init__(self) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> AuthEnableRequest: ...
 
-class AuthDisableRequest(Message):
+class AuthDisableRequest(BaseMessage):
     def __init__(self) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> AuthDisableRequest: ...
 
-class AuthStatusRequest(Message):
+class AuthStatusRequest(BaseMessage):
     def __init__(self) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> AuthStatusRequest: ...
 
-class AuthenticateRequest(Message):
+class AuthenticateRequest(BaseMessage):
     name: str
     password: str
     def __init__(self, *, name: str = ..., password: str = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> AuthenticateRequest: ...
 
-class AuthUserAddRequest(Message):
+class AuthUserAddRequest(BaseMessage):
     name: str
     password: str
     @property
@@ -618,19 +618,19 @@ class AuthUserAddRequest(Message):
     @staticmethod
     def FromString(data: bytes) -> AuthUserAddRequest: ...
 
-class AuthUserGetRequest(Message):
+class AuthUserGetRequest(BaseMessage):
     name: str
     def __init__(self, *, name: str = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> AuthUserGetRequest: ...
 
-class AuthUserDeleteRequest(Message):
+class AuthUserDeleteRequest(BaseMessage):
     name: str
     def __init__(self, *, name: str = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> AuthUserDeleteRequest: ...
 
-class AuthUserChangePasswordRequest(Message):
+class AuthUserChangePasswordRequest(BaseMessage):
     name: str
     password: str
     hashedPassword: str
@@ -638,49 +638,49 @@ class AuthUserChangePasswordRequest(Message):
     @staticmethod
     def FromString(data: bytes) -> AuthUserChangePasswordRequest: ...
 
-class AuthUserGrantRoleRequest(Message):
+class AuthUserGrantRoleRequest(BaseMessage):
     user: str
     role: str
     def __init__(self, *, user: str = ..., role: str = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> AuthUserGrantRoleRequest: ...
 
-class AuthUserRevokeRoleRequest(Message):
+class AuthUserRevokeRoleRequest(BaseMessage):
     name: str
     role: str
     def __init__(self, *, name: str = ..., role: str = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> AuthUserRevokeRoleRequest: ...
 
-class AuthRoleAddRequest(Message):
+class AuthRoleAddRequest(BaseMessage):
     name: str
     def __init__(self, *, name: str = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> AuthRoleAddRequest: ...
 
-class AuthRoleGetRequest(Message):
+class AuthRoleGetRequest(BaseMessage):
     role: str
     def __init__(self, *, role: str = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> AuthRoleGetRequest: ...
 
-class AuthUserListRequest(Message):
+class AuthUserListRequest(BaseMessage):
     def __init__(self) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> AuthUserListRequest: ...
 
-class AuthRoleListRequest(Message):
+class AuthRoleListRequest(BaseMessage):
     def __init__(self) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> AuthRoleListRequest: ...
 
-class AuthRoleDeleteRequest(Message):
+class AuthRoleDeleteRequest(BaseMessage):
     role: str
     def __init__(self, *, role: str = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> AuthRoleDeleteRequest: ...
 
-class AuthRoleGrantPermissionRequest(Message):
+class AuthRoleGrantPermissionRequest(BaseMessage):
     name: str
     @property
     def perm(self) -> authpb.Permission: ...
@@ -688,7 +688,7 @@ class AuthRoleGrantPermissionRequest(Message):
     @staticmethod
     def FromString(data: bytes) -> AuthRoleGrantPermissionRequest: ...
 
-class AuthRoleRevokePermissionRequest(Message):
+class AuthRoleRevokePermissionRequest(BaseMessage):
     role: str
     key: bytes
     range_end: bytes
@@ -696,21 +696,21 @@ class AuthRoleRevokePermissionRequest(Message):
     @staticmethod
     def FromString(data: bytes) -> AuthRoleRevokePermissionRequest: ...
 
-class AuthEnableResponse(Message):
+class AuthEnableResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     def __init__(self, *, header: ResponseHeader | None = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> AuthEnableResponse: ...
 
-class AuthDisableResponse(Message):
+class AuthDisableResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     def __init__(self, *, header: ResponseHeader | None = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> AuthDisableResponse: ...
 
-class AuthStatusResponse(Message):
+class AuthStatusResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     enabled: bool
@@ -719,7 +719,7 @@ class AuthStatusResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> AuthStatusResponse: ...
 
-class AuthenticateResponse(Message):
+class AuthenticateResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     token: str
@@ -727,14 +727,14 @@ class AuthenticateResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> AuthenticateResponse: ...
 
-class AuthUserAddResponse(Message):
+class AuthUserAddResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     def __init__(self, *, header: ResponseHeader | None = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> AuthUserAddResponse: ...
 
-class AuthUserGetResponse(Message):
+class AuthUserGetResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     @property
@@ -743,42 +743,42 @@ class AuthUserGetResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> AuthUserGetResponse: ...
 
-class AuthUserDeleteResponse(Message):
+class AuthUserDeleteResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     def __init__(self, *, header: ResponseHeader | None = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> AuthUserDeleteResponse: ...
 
-class AuthUserChangePasswordResponse(Message):
+class AuthUserChangePasswordResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     def __init__(self, *, header: ResponseHeader | None = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> AuthUserChangePasswordResponse: ...
 
-class AuthUserGrantRoleResponse(Message):
+class AuthUserGrantRoleResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     def __init__(self, *, header: ResponseHeader | None = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> AuthUserGrantRoleResponse: ...
 
-class AuthUserRevokeRoleResponse(Message):
+class AuthUserRevokeRoleResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     def __init__(self, *, header: ResponseHeader | None = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> AuthUserRevokeRoleResponse: ...
 
-class AuthRoleAddResponse(Message):
+class AuthRoleAddResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     def __init__(self, *, header: ResponseHeader | None = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> AuthRoleAddResponse: ...
 
-class AuthRoleGetResponse(Message):
+class AuthRoleGetResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     @property
@@ -787,7 +787,7 @@ class AuthRoleGetResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> AuthRoleGetResponse: ...
 
-class AuthRoleListResponse(Message):
+class AuthRoleListResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     @property
@@ -796,7 +796,7 @@ class AuthRoleListResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> AuthRoleListResponse: ...
 
-class AuthUserListResponse(Message):
+class AuthUserListResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     @property
@@ -805,35 +805,35 @@ class AuthUserListResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> AuthUserListResponse: ...
 
-class AuthRoleDeleteResponse(Message):
+class AuthRoleDeleteResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     def __init__(self, *, header: ResponseHeader | None = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> AuthRoleDeleteResponse: ...
 
-class AuthRoleGrantPermissionResponse(Message):
+class AuthRoleGrantPermissionResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     def __init__(self, *, header: ResponseHeader | None = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> AuthRoleGrantPermissionResponse: ...
 
-class AuthRoleRevokePermissionResponse(Message):
+class AuthRoleRevokePermissionResponse(BaseMessage):
     @property
     def header(self) -> ResponseHeader: ...
     def __init__(self, *, header: ResponseHeader | None = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> AuthRoleRevokePermissionResponse: ...
 
-class RangeStreamResponse(Message):
+class RangeStreamResponse(BaseMessage):
     @property
     def range_response(self) -> RangeResponse: ...
     def __init__(self, *, range_response: RangeResponse | None = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> RangeStreamResponse: ...
 
-class RequestHeader(Message):
+class RequestHeader(BaseMessage):
     ID: int
     username: str
     auth_revision: int
@@ -841,7 +841,7 @@ class RequestHeader(Message):
     @staticmethod
     def FromString(data: bytes) -> RequestHeader: ...
 
-class InternalRaftRequest(Message):
+class InternalRaftRequest(BaseMessage):
     @property
     def header(self) -> RequestHeader: ...
     ID: int
@@ -909,12 +909,12 @@ class InternalRaftRequest(Message):
     @staticmethod
     def FromString(data: bytes) -> InternalRaftRequest: ...
 
-class EmptyResponse(Message):
+class EmptyResponse(BaseMessage):
     def __init__(self) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> EmptyResponse: ...
 
-class InternalAuthenticateRequest(Message):
+class InternalAuthenticateRequest(BaseMessage):
     name: str
     password: str
     simple_token: str

@@ -4,16 +4,16 @@ from typing import Any, Final
 
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer as RepeatedMessages
 from google.protobuf.internal.containers import RepeatedScalarFieldContainer as RepeatedScalars
-from google.protobuf.message import Message
+from google.protobuf.message import Message as BaseMessage
 
 
-class HealthCheckRequest(Message):
+class HealthCheckRequest(BaseMessage):
     service: str
     def __init__(self, *, service: str = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> HealthCheckRequest: ...
 
-class HealthCheckResponse(Message):
+class HealthCheckResponse(BaseMessage):
     UNKNOWN: Final = 0
     SERVING: Final = 1
     NOT_SERVING: Final = 2
@@ -23,12 +23,12 @@ class HealthCheckResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> HealthCheckResponse: ...
 
-class HealthListRequest(Message):
+class HealthListRequest(BaseMessage):
     def __init__(self) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> HealthListRequest: ...
 
-class HealthListResponse(Message):
+class HealthListResponse(BaseMessage):
     statuses: Any
     def __init__(self, *, statuses: Any = ...) -> None: ...
     @staticmethod

@@ -4,11 +4,11 @@ from typing import Any, Final
 
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer as RepeatedMessages
 from google.protobuf.internal.containers import RepeatedScalarFieldContainer as RepeatedScalars
-from google.protobuf.message import Message
+from google.protobuf.message import Message as BaseMessage
 
 from etcdtw.wire import etcdserverpb
 
-class Lease(Message):
+class Lease(BaseMessage):
     ID: int
     TTL: int
     RemainingTTL: int
@@ -16,14 +16,14 @@ class Lease(Message):
     @staticmethod
     def FromString(data: bytes) -> Lease: ...
 
-class LeaseInternalRequest(Message):
+class LeaseInternalRequest(BaseMessage):
     @property
     def LeaseTimeToLiveRequest(self) -> etcdserverpb.LeaseTimeToLiveRequest: ...
     def __init__(self, *, LeaseTimeToLiveRequest: etcdserverpb.LeaseTimeToLiveRequest | None = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> LeaseInternalRequest: ...
 
-class LeaseInternalResponse(Message):
+class LeaseInternalResponse(BaseMessage):
     @property
     def LeaseTimeToLiveResponse(self) -> etcdserverpb.LeaseTimeToLiveResponse: ...
     def __init__(self, *, LeaseTimeToLiveResponse: etcdserverpb.LeaseTimeToLiveResponse | None = ...) -> None: ...

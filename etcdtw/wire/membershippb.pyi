@@ -4,10 +4,10 @@ from typing import Any, Final
 
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer as RepeatedMessages
 from google.protobuf.internal.containers import RepeatedScalarFieldContainer as RepeatedScalars
-from google.protobuf.message import Message
+from google.protobuf.message import Message as BaseMessage
 
 
-class RaftAttributes(Message):
+class RaftAttributes(BaseMessage):
     @property
     def peer_urls(self) -> RepeatedScalars[str]: ...
     is_learner: bool
@@ -15,7 +15,7 @@ class RaftAttributes(Message):
     @staticmethod
     def FromString(data: bytes) -> RaftAttributes: ...
 
-class Attributes(Message):
+class Attributes(BaseMessage):
     name: str
     @property
     def client_urls(self) -> RepeatedScalars[str]: ...
@@ -23,7 +23,7 @@ class Attributes(Message):
     @staticmethod
     def FromString(data: bytes) -> Attributes: ...
 
-class Member(Message):
+class Member(BaseMessage):
     ID: int
     @property
     def raft_attributes(self) -> RaftAttributes: ...
@@ -33,13 +33,13 @@ class Member(Message):
     @staticmethod
     def FromString(data: bytes) -> Member: ...
 
-class ClusterVersionSetRequest(Message):
+class ClusterVersionSetRequest(BaseMessage):
     ver: str
     def __init__(self, *, ver: str = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> ClusterVersionSetRequest: ...
 
-class ClusterMemberAttrSetRequest(Message):
+class ClusterMemberAttrSetRequest(BaseMessage):
     member_ID: int
     @property
     def member_attributes(self) -> Attributes: ...
@@ -47,7 +47,7 @@ class ClusterMemberAttrSetRequest(Message):
     @staticmethod
     def FromString(data: bytes) -> ClusterMemberAttrSetRequest: ...
 
-class DowngradeInfoSetRequest(Message):
+class DowngradeInfoSetRequest(BaseMessage):
     enabled: bool
     ver: str
     def __init__(self, *, enabled: bool = ..., ver: str = ...) -> None: ...

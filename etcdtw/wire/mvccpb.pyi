@@ -4,10 +4,10 @@ from typing import Any, Final
 
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer as RepeatedMessages
 from google.protobuf.internal.containers import RepeatedScalarFieldContainer as RepeatedScalars
-from google.protobuf.message import Message
+from google.protobuf.message import Message as BaseMessage
 
 
-class KeyValue(Message):
+class KeyValue(BaseMessage):
     key: bytes
     create_revision: int
     mod_revision: int
@@ -18,7 +18,7 @@ class KeyValue(Message):
     @staticmethod
     def FromString(data: bytes) -> KeyValue: ...
 
-class Event(Message):
+class Event(BaseMessage):
     PUT: Final = 0
     DELETE: Final = 1
     type: int

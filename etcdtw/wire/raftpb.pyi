@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer as RepeatedMessages
 from google.protobuf.internal.containers import RepeatedScalarFieldContainer as RepeatedScalars
-from google.protobuf.message import Message
+from google.protobuf.message import Message as BaseMessage
 
 EntryNormal: Final = 0
 EntryConfChange: Final = 1
@@ -45,7 +45,7 @@ ConfChangeTransitionJointImplicit: Final = 1
 ConfChangeTransitionJointExplicit: Final = 2
 
 
-class Entry(Message):
+class Entry(BaseMessage):
     Term: int
     Index: int
     Type: int
@@ -54,7 +54,7 @@ class Entry(Message):
     @staticmethod
     def FromString(data: bytes) -> Entry: ...
 
-class SnapshotMetadata(Message):
+class SnapshotMetadata(BaseMessage):
     @property
     def conf_state(self) -> ConfState: ...
     index: int
@@ -63,7 +63,7 @@ class SnapshotMetadata(Message):
     @staticmethod
     def FromString(data: bytes) -> SnapshotMetadata: ...
 
-class Snapshot(Message):
+class Snapshot(BaseMessage):
     data: bytes
     @property
     def metadata(self) -> SnapshotMetadata: ...
@@ -71,7 +71,7 @@ class Snapshot(Message):
     @staticmethod
     def FromString(data: bytes) -> Snapshot: ...
 
-class Message(Message):
+class Message(BaseMessage):
     type: int
     to: int
     term: int
@@ -92,7 +92,7 @@ class Message(Message):
     @staticmethod
     def FromString(data: bytes) -> Message: ...
 
-class HardState(Message):
+class HardState(BaseMessage):
     term: int
     vote: int
     commit: int
@@ -100,7 +100,7 @@ class HardState(Message):
     @staticmethod
     def FromString(data: bytes) -> HardState: ...
 
-class ConfState(Message):
+class ConfState(BaseMessage):
     @property
     def voters(self) -> RepeatedScalars[int]: ...
     @property
@@ -114,7 +114,7 @@ class ConfState(Message):
     @staticmethod
     def FromString(data: bytes) -> ConfState: ...
 
-class ConfChange(Message):
+class ConfChange(BaseMessage):
     id: int
     type: int
     node_id: int
@@ -123,14 +123,14 @@ class ConfChange(Message):
     @staticmethod
     def FromString(data: bytes) -> ConfChange: ...
 
-class ConfChangeSingle(Message):
+class ConfChangeSingle(BaseMessage):
     type: int
     node_id: int
     def __init__(self, *, type: int = ..., node_id: int = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> ConfChangeSingle: ...
 
-class ConfChangeV2(Message):
+class ConfChangeV2(BaseMessage):
     transition: int
     @property
     def changes(self) -> RepeatedMessages[ConfChangeSingle]: ...

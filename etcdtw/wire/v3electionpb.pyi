@@ -4,12 +4,12 @@ from typing import Any, Final
 
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer as RepeatedMessages
 from google.protobuf.internal.containers import RepeatedScalarFieldContainer as RepeatedScalars
-from google.protobuf.message import Message
+from google.protobuf.message import Message as BaseMessage
 
 from etcdtw.wire import etcdserverpb
 from etcdtw.wire import mvccpb
 
-class CampaignRequest(Message):
+class CampaignRequest(BaseMessage):
     name: bytes
     lease: int
     value: bytes
@@ -17,7 +17,7 @@ class CampaignRequest(Message):
     @staticmethod
     def FromString(data: bytes) -> CampaignRequest: ...
 
-class CampaignResponse(Message):
+class CampaignResponse(BaseMessage):
     @property
     def header(self) -> etcdserverpb.ResponseHeader: ...
     @property
@@ -26,7 +26,7 @@ class CampaignResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> CampaignResponse: ...
 
-class LeaderKey(Message):
+class LeaderKey(BaseMessage):
     name: bytes
     key: bytes
     rev: int
@@ -35,13 +35,13 @@ class LeaderKey(Message):
     @staticmethod
     def FromString(data: bytes) -> LeaderKey: ...
 
-class LeaderRequest(Message):
+class LeaderRequest(BaseMessage):
     name: bytes
     def __init__(self, *, name: bytes = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> LeaderRequest: ...
 
-class LeaderResponse(Message):
+class LeaderResponse(BaseMessage):
     @property
     def header(self) -> etcdserverpb.ResponseHeader: ...
     @property
@@ -50,21 +50,21 @@ class LeaderResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> LeaderResponse: ...
 
-class ResignRequest(Message):
+class ResignRequest(BaseMessage):
     @property
     def leader(self) -> LeaderKey: ...
     def __init__(self, *, leader: LeaderKey | None = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> ResignRequest: ...
 
-class ResignResponse(Message):
+class ResignResponse(BaseMessage):
     @property
     def header(self) -> etcdserverpb.ResponseHeader: ...
     def __init__(self, *, header: etcdserverpb.ResponseHeader | None = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> ResignResponse: ...
 
-class ProclaimRequest(Message):
+class ProclaimRequest(BaseMessage):
     @property
     def leader(self) -> LeaderKey: ...
     value: bytes
@@ -72,7 +72,7 @@ class ProclaimRequest(Message):
     @staticmethod
     def FromString(data: bytes) -> ProclaimRequest: ...
 
-class ProclaimResponse(Message):
+class ProclaimResponse(BaseMessage):
     @property
     def header(self) -> etcdserverpb.ResponseHeader: ...
     def __init__(self, *, header: etcdserverpb.ResponseHeader | None = ...) -> None: ...

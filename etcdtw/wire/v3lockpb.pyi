@@ -4,18 +4,18 @@ from typing import Any, Final
 
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer as RepeatedMessages
 from google.protobuf.internal.containers import RepeatedScalarFieldContainer as RepeatedScalars
-from google.protobuf.message import Message
+from google.protobuf.message import Message as BaseMessage
 
 from etcdtw.wire import etcdserverpb
 
-class LockRequest(Message):
+class LockRequest(BaseMessage):
     name: bytes
     lease: int
     def __init__(self, *, name: bytes = ..., lease: int = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> LockRequest: ...
 
-class LockResponse(Message):
+class LockResponse(BaseMessage):
     @property
     def header(self) -> etcdserverpb.ResponseHeader: ...
     key: bytes
@@ -23,13 +23,13 @@ class LockResponse(Message):
     @staticmethod
     def FromString(data: bytes) -> LockResponse: ...
 
-class UnlockRequest(Message):
+class UnlockRequest(BaseMessage):
     key: bytes
     def __init__(self, *, key: bytes = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> UnlockRequest: ...
 
-class UnlockResponse(Message):
+class UnlockResponse(BaseMessage):
     @property
     def header(self) -> etcdserverpb.ResponseHeader: ...
     def __init__(self, *, header: etcdserverpb.ResponseHeader | None = ...) -> None: ...
