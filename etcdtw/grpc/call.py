@@ -115,11 +115,24 @@ class Method:
         self.opened = opened
 
 
+Metadata = Callable[[bytes], "bytes | None"]
+"""As `Call.metadata`."""
+Screen = Callable[[Method, Metadata], tuple[str, Method]]
+"""Judges a method's caller once for each distinct header block: returns a label to count its
+calls under (of a bounded set) and the method to call.  Raises `StatusError` to refuse."""
+
+
+def admit_all(method: Method, metadata: Metadata) -> tuple[str, Method]:
+    """The screen that refuses nobody and tells nobody apart."""
+    return "", method
+
+
 class MethodTable:
     """All methods of a server, by ``:path``.  Unknown paths are UNIMPLEMENTED."""
 
     def __init__(self) -> None:
         self._methods: dict[bytes, Method] = {}
+        self.screen: Screen = admit_all
 
     def add_unary(self, path: str, handler: UnaryHandler) -> None:
         """``handler`` may raise `StatusError`."""

@@ -118,8 +118,13 @@ def resolve(fields: Fields, methods: MethodTable, stats: ServerStats) -> Intake:
     if method is None:
         intake.refusal = Refusal(200, UNIMPLEMENTED, _unknown_method_text(path, methods))
         return intake
+    try:
+        label, method = methods.screen(method, intake.metadata)
+    except StatusError as error:
+        intake.refusal = Refusal(200, error.code, error.message)
+        return intake
     intake.method = method
-    intake.stats = stats.of(method)
+    intake.stats = stats.of(method, label)
     if method.kind == UNARY:
         intake.unary = method.unary
     return intake

@@ -44,18 +44,31 @@ class MethodStats:
         self.sent = 0
         self.sent_octets = 0
 
+    def add(self, other: MethodStats) -> None:
+        """Add the counts of ``other``."""
+        self.started += other.started
+        self.handled = [a + b for a, b in zip(self.handled, other.handled, strict=True)]
+        self.received += other.received
+        self.received_octets += other.received_octets
+        self.sent += other.sent
+        self.sent_octets += other.sent_octets
+
 
 class ServerStats:
     """The `MethodStats` of a server, shared by all its connections."""
 
     def __init__(self) -> None:
-        self._methods: dict[str, MethodStats] = {}
+        self._methods: dict[tuple[str, str], MethodStats] = {}
 
-    def of(self, method: Method) -> MethodStats:
-        """Return the counters of ``method``; made on first use, bounded by the method table."""
-        stats = self._methods.get(method.path)
+    def of(self, method: Method, label: str = "") -> MethodStats:
+        """Return the counters of ``method`` for the callers of one label of the screen.
+
+        Made on first use; bounded by the method table and the labels.
+        """
+        key = (method.path, label)
+        stats = self._methods.get(key)
         if stats is None:
-            stats = self._methods[method.path] = MethodStats(method.path, method.kind)
+            stats = self._methods[key] = MethodStats(method.path, method.kind)
         return stats
 
     def prepare(self, methods: MethodTable) -> None:
@@ -66,5 +79,18 @@ class ServerStats:
             self.of(method)
 
     def methods(self) -> list[MethodStats]:
-        """Return all counters, in the order of first use."""
-        return list(self._methods.values())
+        """Return the counters of each method over all labels, in the order of first use."""
+        found: dict[str, MethodStats] = {}
+        for (path, _), stats in self._methods.items():
+            if path not in found:
+                found[path] = MethodStats(path, stats.kind)
+            found[path].add(stats)
+        return list(found.values())
+
+    def started_by_label(self) -> dict[tuple[int, str], int]:
+        """Return how many calls were started, by (kind of method, label)."""
+        found: dict[tuple[int, str], int] = {}
+        for (_, label), stats in self._methods.items():
+            key = (stats.kind, label)
+            found[key] = found.get(key, 0) + stats.started
+        return found

@@ -11,8 +11,10 @@ from typing import Final, Protocol
 from google.protobuf.message import Message
 from twisted.internet.interfaces import IReactorTime
 
+from etcdtw.apply.errors import NoSpaceError
 from etcdtw.grpc.call import UNAVAILABLE, Call, MethodTable
 from etcdtw.lease.lessor import NO_LEASE, Lessor
+from etcdtw.mvcc.cost import LEASE_GRANT_COST
 from etcdtw.rpc.decode import decode
 from etcdtw.rpc.errors import fail
 from etcdtw.rpc.keep_alive import KeepAliveStream
@@ -73,8 +75,17 @@ class LeaseNode(Protocol):
     ) -> None: ...
 
 
+class Quota(Protocol):
+    """Decides whether the state may grow.  A refusal raises the NOSPACE alarm elsewhere."""
+
+    def admit(self, cost: int) -> bool: ...
+
+
 class LeaseService:
-    """Answers the five RPCs.  ``random_bits``: as `random.Random.getrandbits`."""
+    """Answers the five RPCs.  ``random_bits``: as `random.Random.getrandbits`.
+
+    ``quota`` None: nothing is refused for its size.
+    """
 
     def __init__(
         self,
@@ -82,8 +93,11 @@ class LeaseService:
         backend: AttachedKeys,
         random_bits: Callable[[int], int],
         election_timeout_s: float,
+        *,
+        quota: Quota | None = None,
     ) -> None:
         self._node = node
+        self._quota = quota
         self._backend = backend
         self._random_bits = random_bits
         self._leader_loss = LeaderLoss(node, election_timeout_s)
@@ -100,6 +114,9 @@ class LeaseService:
     def grant(self, call: Call, message: bytes) -> None:
         """Propose a lease; id 0 asks for an unused positive one."""
         request = decode(pb.LeaseGrantRequest, message)
+        if self._quota is not None and not self._quota.admit(LEASE_GRANT_COST):
+            fail(call, NoSpaceError())
+            return
         if request.ID == NO_LEASE:
             request.ID = self._unused_id()
             message = request.SerializeToString()

@@ -30,6 +30,7 @@ from etcdtw.rpc.health import HealthService
 from etcdtw.rpc.kv import KvService
 from etcdtw.rpc.lease import LeaseService
 from etcdtw.rpc.maintenance import MaintenanceService
+from etcdtw.rpc.screening import Screening
 from etcdtw.rpc.watch import WatchService
 from etcdtw.server.bootstrap import Identity
 from etcdtw.server.config import PERIODIC_MODE, REVISION_MODE, Config
@@ -151,16 +152,20 @@ def _lease_rows(data: Data) -> list[tuple[int, int, int]]:
 def build_methods(node: Node, config: Config, data: Data, randomness: random.Random) -> MethodTable:
     """Return every RPC that this member answers."""
     methods = MethodTable()
+    methods.screen = Screening(node)
+    quota = SpaceQuota(node, config.quota_backend_bytes)
     election_timeout_s = config.election_timeout_ms / 1000
     KvService(
         node,
-        quota=SpaceQuota(node, config.quota_backend_bytes),
+        quota=quota,
         compactions=data.state,
         txn_ops_max=config.max_txn_ops,
         request_bytes_max=config.max_request_bytes,
     ).register(methods)
     WatchService(node, election_timeout_s).register(methods)
-    LeaseService(node, data.state, randomness.getrandbits, election_timeout_s).register(methods)
+    LeaseService(
+        node, data.state, randomness.getrandbits, election_timeout_s, quota=quota
+    ).register(methods)
     ClusterService(node).register(methods)
     MaintenanceService(node, server_version(config), config.quota_backend_bytes or 0).register(
         methods

@@ -17,6 +17,7 @@ from etcdtw.gateway.health import HealthCounts
 from etcdtw.grpc.call import UNARY
 from etcdtw.grpc.stats import ServerStats
 from etcdtw.node.node import Node
+from etcdtw.rpc.screening import UNKNOWN_VERSION
 from etcdtw.server.metrics import Source
 
 OPEN_FILES: Final = "/proc/self/fd"
@@ -34,7 +35,7 @@ def member_sources(
         **_node_sources(node, server_version, quota_bytes),
         **_store_sources(node),
         **_lease_sources(node),
-        **_call_sources(calls),
+        **call_sources(calls),
         "etcd_server_health_success": lambda: health.successes,
         "etcd_server_health_failures": lambda: health.failures,
         "etcd_server_healthcheck": lambda: {**health.last},
@@ -99,11 +100,15 @@ def _lease_sources(node: Node) -> dict[str, Source]:
     }
 
 
-def _call_sources(calls: ServerStats) -> dict[str, Source]:
+def call_sources(calls: ServerStats) -> dict[str, Source]:
+    """Return the sources of what the gRPC servers counted."""
+
     def requests() -> dict[tuple[str, ...], int]:
-        unary = sum(stats.started for stats in calls.methods() if stats.kind == UNARY)
-        stream = sum(stats.started for stats in calls.methods() if stats.kind != UNARY)
-        return {("unary", "unknown"): unary, ("stream", "unknown"): stream}
+        found: dict[tuple[str, ...], int] = {}
+        for (kind, version), count in calls.started_by_label().items():
+            key = ("unary" if kind == UNARY else "stream", version or UNKNOWN_VERSION)
+            found[key] = found.get(key, 0) + count
+        return found
 
     return {
         "etcd_network_client_grpc_received_bytes_total": lambda: sum(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
@@ -35,6 +36,26 @@ def test_all_five_methods_are_registered(rig: LeaseRig) -> None:
 
 
 # Grant and revoke.
+
+
+class FullQuota:
+    def __init__(self) -> None:
+        self.costs: list[int] = []
+
+    def admit(self, cost: int) -> bool:
+        self.costs.append(cost)
+        return False
+
+
+def test_a_grant_that_the_quota_refuses_is_not_proposed_and_a_revoke_is(rig: LeaseRig) -> None:
+    quota = FullQuota()
+    service = LeaseService(rig, rig.backend, Random(1).getrandbits, 1.0, quota=quota)
+    call = RecordedCall()
+    service.grant(call, pb.LeaseGrantRequest(TTL=10).SerializeToString())
+    assert call.status == (8, "etcdserver: mvcc: database space exceeded")
+    assert (quota.costs, rig.proposals) == ([64], [])
+    service.revoke(RecordedCall(), pb.LeaseRevokeRequest(ID=1).SerializeToString())
+    assert len(rig.proposals) == 1
 
 
 def test_a_grant_proposes_the_request_and_answers_what_apply_made_of_it(rig: LeaseRig) -> None:

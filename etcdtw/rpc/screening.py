@@ -1,0 +1,90 @@
+"""What a call's metadata decides before its method is called: version label and ``hasleader``.
+
+Worked out once for each distinct header block; only callers that ask for a leader pay for it
+on every call.  Source: etcd v3 api, metadata of clients.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from etcdtw.apply.errors import NoLeaderError
+from etcdtw.grpc.call import BIDI_STREAM, Call, Metadata, Method
+from etcdtw.rpc.errors import fail, status_error
+
+CLIENT_API_VERSION: Final = b"client-api-version"
+HAS_LEADER: Final = b"hasleader"
+UNKNOWN_VERSION: Final = "unknown"
+"""etcd's label for clients that name none."""
+OTHER_VERSION: Final = "other"
+VERSIONS_MAX: Final = 32
+"""Distinct labels; more would let a client grow the metrics without end."""
+VERSION_LENGTH_MAX: Final = 32
+
+
+class LeaderSource(Protocol):
+    """What of the node is looked at."""
+
+    @property
+    def leader_id(self) -> int:
+        """0: no leader is known."""
+        ...
+
+
+class Screening:
+    """Implements `grpc.call.Screen` for etcd's services.  One per member."""
+
+    def __init__(self, source: LeaderSource) -> None:
+        self._source = source
+        self._versions: set[str] = set()
+
+    def __call__(self, method: Method, metadata: Metadata) -> tuple[str, Method]:
+        """Return the client's version as a label, and the method to call.
+
+        Raises `StatusError` for a version that is no text.
+        """
+        version = self._version(metadata(CLIENT_API_VERSION))
+        # Bidirectional streams look for themselves: they must also end when the leader goes.
+        if metadata(HAS_LEADER) != b"true" or method.kind == BIDI_STREAM:
+            return version, method
+        return version, _WithLeader(self._source, method).method
+
+    def _version(self, octets: bytes | None) -> str:
+        if octets is None:
+            return UNKNOWN_VERSION
+        try:
+            version = octets.decode()
+        except UnicodeDecodeError:
+            raise status_error("InvalidClientAPIVersion") from None
+        if version not in self._versions:
+            if len(self._versions) >= VERSIONS_MAX or len(version) > VERSION_LENGTH_MAX:
+                return OTHER_VERSION
+            self._versions.add(version)
+        return version
+
+
+class _WithLeader:
+    """A method that is refused while no leader is known."""
+
+    def __init__(self, source: LeaderSource, inner: Method) -> None:
+        self._source = source
+        self._inner = inner
+        self.method = Method(
+            inner.path,
+            inner.kind,
+            None if inner.unary is None else self._unary,
+            None if inner.opened is None else self._opened,
+        )
+
+    def _unary(self, call: Call, message: bytes) -> bytes | None:
+        if not self._source.leader_id:
+            raise status_error("NoLeader")
+        assert self._inner.unary is not None
+        return self._inner.unary(call, message)
+
+    def _opened(self, call: Call) -> None:
+        if not self._source.leader_id:
+            fail(call, NoLeaderError())
+            return
+        assert self._inner.opened is not None
+        self._inner.opened(call)

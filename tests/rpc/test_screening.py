@@ -1,0 +1,93 @@
+"""What metadata decides before a method is called, over the real server side of gRPC."""
+
+from __future__ import annotations
+
+import pytest
+
+from etcdtw.grpc.call import INVALID_ARGUMENT, UNAVAILABLE
+from etcdtw.rpc.screening import VERSION_LENGTH_MAX, VERSIONS_MAX, Screening
+from etcdtw.server.metric_sources import call_sources
+from tests.grpc.grpc_rig import ServerRig
+
+NO_LEADER = (UNAVAILABLE, "etcdserver: no leader")
+HAS_LEADER = (b"hasleader", b"true")
+
+
+class Leaders:
+    leader_id = 7
+
+
+@pytest.fixture
+def leaders() -> Leaders:
+    return Leaders()
+
+
+@pytest.fixture
+def rig(leaders: Leaders) -> ServerRig:
+    rig = ServerRig()
+    rig.methods.screen = Screening(leaders)
+    return rig
+
+
+def labels(rig: ServerRig) -> dict[str, int]:
+    return {label: count for (_, label), count in rig.stats.started_by_label().items()}
+
+
+def test_caller_that_asks_for_a_leader_is_refused_while_there_is_none(
+    rig: ServerRig, leaders: Leaders
+) -> None:
+    assert rig.request("Unary", b"m", HAS_LEADER).status == (0, "")
+    leaders.leader_id = 0  # the header block is known by now
+    assert rig.request("Unary", b"m", HAS_LEADER).status == NO_LEADER
+    assert rig.request("Unary", b"m").status == (0, "")
+    leaders.leader_id = 7
+    assert rig.request("Unary", b"m", HAS_LEADER).status == (0, "")
+
+
+@pytest.mark.parametrize("value", [b"false", b"True", b"1", b""])
+def test_only_the_exact_word_asks_for_a_leader(
+    rig: ServerRig, leaders: Leaders, value: bytes
+) -> None:
+    leaders.leader_id = 0
+    assert rig.request("Unary", b"m", (b"hasleader", value)).status == (0, "")
+
+
+def test_server_stream_is_refused_at_its_opening(rig: ServerRig, leaders: Leaders) -> None:
+    leaders.leader_id = 0
+    assert rig.request("Server", b"m", HAS_LEADER).status == NO_LEADER
+
+
+def test_version_that_is_no_text_is_refused(rig: ServerRig) -> None:
+    answer = rig.request("Unary", b"m", (b"client-api-version", b"3.\xff"))
+    assert answer.status == (INVALID_ARGUMENT, "etcdserver: invalid client api version")
+
+
+def test_calls_are_counted_by_the_version_that_they_name(rig: ServerRig) -> None:
+    for _ in range(3):
+        rig.request("Unary", b"m", (b"client-api-version", b"3.7"))
+    rig.request("Unary", b"m")
+    assert (labels(rig)["3.7"], labels(rig)["unknown"]) == (3, 1)
+    (total,) = [stats for stats in rig.stats.methods() if stats.path.endswith("/Unary")]
+    assert (total.started, total.handled[0]) == (4, 4)
+
+
+def test_number_of_labels_is_bounded(rig: ServerRig) -> None:
+    for i in range(VERSIONS_MAX + 5):
+        rig.request("Unary", b"m", (b"client-api-version", b"v%d" % i))
+    rig.request("Unary", b"m", (b"client-api-version", b"v0"))
+    assert (len(labels(rig)), labels(rig)["other"], labels(rig)["v0"]) == (VERSIONS_MAX + 1, 5, 2)
+
+
+@pytest.mark.parametrize(("length", "label"), [(VERSION_LENGTH_MAX, "x"), (33, "other")])
+def test_length_of_a_label_is_bounded(rig: ServerRig, length: int, label: str) -> None:
+    rig.request("Unary", b"m", (b"client-api-version", b"x" * length))
+    assert [name for name in labels(rig) if name.startswith(label)]
+
+
+def test_metric_shows_every_version(rig: ServerRig) -> None:
+    rig.request("Unary", b"m", (b"client-api-version", b"3.7"))
+    rig.request("Unary", b"m")
+    assert call_sources(rig.stats)["etcd_server_client_requests_total"]() == {
+        ("unary", "3.7"): 1,
+        ("unary", "unknown"): 1,
+    }
