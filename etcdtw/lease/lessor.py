@@ -14,9 +14,12 @@ from typing import Final
 
 from etcdtw.lease.deadlines import Deadlines
 from etcdtw.lease.errors import LeaseExistsError, LeaseNotFoundError, LeaseTtlTooLargeError
+from etcdtw.wire.histogram import Histogram, exponential_bounds
 
 LEASE_TTL_MAX_S: Final = 9_000_000_000
 NO_LEASE: Final = 0
+TTL_BOUNDS_S: Final = exponential_bounds(1, 24)
+"""By which granted TTLs are counted (etcd's)."""
 NEVER_MS: Final = 1 << 62
 """The deadline of every lease on a member that does not lead."""
 
@@ -76,6 +79,7 @@ class Lessor:
         self.granted_total = 0
         self.revoked_total = 0
         self.renewed_total = 0
+        self.granted_ttls_s = Histogram(TTL_BOUNDS_S)
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -111,6 +115,7 @@ class Lessor:
         lease = Lease(lease_id, max(ttl_s, self._min_ttl_s), 0)
         self._leases[lease_id] = lease
         self.granted_total += 1
+        self.granted_ttls_s.observe(lease.ttl_s)
         if self.is_primary:
             self._arm(lease, self.now_ms + lease.ttl_s * 1000)
         return lease

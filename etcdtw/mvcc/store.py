@@ -43,6 +43,7 @@ class Store:
         self._transactor = Transactor(backend, self._writer, lease_exists)
         self.revision = 1
         self.compact_revision = -1
+        self._ranges_total = 0
 
     def restore(self, revision: int) -> None:
         """Take up where the backend stands: at boot, or after a snapshot was installed.
@@ -60,6 +61,31 @@ class Store:
     def _compact_mark(self, name: bytes) -> int:
         mark = self._backend.bucket_get(BUCKET_META, name)
         return -1 if mark is None else int.from_bytes(mark[:8], "big")
+
+    # What was done since the start.
+
+    @property
+    def puts_total(self) -> int:
+        return self._writer.puts_total
+
+    @property
+    def put_octets_total(self) -> int:
+        """Octets of keys and values."""
+        return self._writer.put_octets_total
+
+    @property
+    def deletes_total(self) -> int:
+        """Keys deleted."""
+        return self._writer.deletes_total
+
+    @property
+    def ranges_total(self) -> int:
+        return self._ranges_total + self._transactor.ranges_total
+
+    @property
+    def txns_total(self) -> int:
+        """Txns of more than one operation."""
+        return self._transactor.txns_total
 
     # Events.
 
@@ -149,6 +175,7 @@ class Store:
 
     def get_body(self, key: bytes) -> bytes:
         """Return the RangeResponse without its header for one key of the current view."""
+        self._ranges_total += 1
         return single_body(self._backend.get(key))
 
     def range(self, request: pb.RangeRequest) -> bytes:
@@ -156,6 +183,7 @@ class Store:
 
         Raises `FutureRevisionError` or `CompactedError`.
         """
+        self._ranges_total += 1
         return read_range(self._backend, request, self.revision, self.compact_revision)
 
     def open_range(self, request: pb.RangeRequest, head: bytes = b"") -> bytes | RangeSlices:
@@ -163,6 +191,7 @@ class Store:
 
         Raises `FutureRevisionError` or `CompactedError`.
         """
+        self._ranges_total += 1
         return open_slices(self._backend, self, request, head)
 
     def pin(self, start: bytes, end: bytes | None, revision: int, limit: int) -> PinnedRange:

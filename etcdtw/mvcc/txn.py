@@ -39,6 +39,9 @@ class Transactor:
         self._header_revision = -1
         self._header = b""
         self._range_error: MvccError | None = None
+        self.txns_total = 0
+        """Txns of more than one operation."""
+        self.ranges_total = 0
 
     def run(self, request: pb.TxnRequest, compact_revision: int) -> bytes:
         """Run a txn and return the body of its response; the caller finishes the revision.
@@ -107,6 +110,7 @@ class Transactor:
         succeeded = path[position]
         parts = [b"\x10\x01"] if succeeded else []
         ops = request.success if succeeded else request.failure
+        self.txns_total += len(ops) > 1
         position += 1
         for op in ops:
             kind = op.WhichOneof("request")
@@ -134,6 +138,7 @@ class Transactor:
         return self._with_header(b"\x12", body)
 
     def _range(self, request: pb.RangeRequest) -> bytes:
+        self.ranges_total += 1
         body = read_range(
             self._backend, request, self._writer.view_revision, self._compact_revision
         )

@@ -22,7 +22,16 @@ class Writer:
     ``changes`` as their sub revision, until `finish`.
     """
 
-    __slots__ = ("_backend", "changes", "events", "has_watchers", "revision")
+    __slots__ = (
+        "_backend",
+        "changes",
+        "deletes_total",
+        "events",
+        "has_watchers",
+        "put_octets_total",
+        "puts_total",
+        "revision",
+    )
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -30,6 +39,9 @@ class Writer:
         self.changes = 0
         self.has_watchers = False
         self.events: list[Event] = []
+        self.puts_total = 0
+        self.put_octets_total = 0
+        self.deletes_total = 0
 
     def finish(self) -> int:
         """End the entry: its changes become one revision.  Returns the current revision."""
@@ -63,6 +75,8 @@ class Writer:
                 lease = old_lease
         record = encode_record(key, create_revision, main, version, value, lease)
         self._backend.put(main, self.changes, key, record, old is None)
+        self.puts_total += 1
+        self.put_octets_total += len(key) + len(value)
         if lease != old_lease:
             if old_lease:
                 self._backend.detach(old_lease, key)
@@ -76,6 +90,7 @@ class Writer:
         """Write a tombstone over a live key that has ``lease`` attached (0: none)."""
         main = self.revision + 1
         self._backend.delete(main, self.changes, key)
+        self.deletes_total += 1
         if lease:
             self._backend.detach(lease, key)
         self.changes += 1

@@ -16,7 +16,10 @@ from etcdtw.node.node import Node
 from etcdtw.rpc.decode import decode
 from etcdtw.rpc.errors import fail
 from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.histogram import Histogram, exponential_bounds
 
+HASH_BOUNDS_S: Final = exponential_bounds(0.01, 15)
+DEFRAGMENT_BOUNDS_S: Final = exponential_bounds(0.1, 13)
 NO_LEADER_TEXT: Final = "etcdserver: no leader"
 
 
@@ -27,6 +30,10 @@ class MaintenanceService:
         self._node = node
         self._etcd_version = etcd_version
         self._quota_bytes = quota_bytes
+        self.hash_s = Histogram(HASH_BOUNDS_S)
+        self.hash_kv_s = Histogram(HASH_BOUNDS_S)
+        self.defragment_s = Histogram(DEFRAGMENT_BOUNDS_S)
+        self.defragments_pending = 0
 
     def register(self, methods: MethodTable) -> None:
         """Add this service's methods."""
@@ -90,8 +97,10 @@ class MaintenanceService:
         """Hash the whole state; comparable only between members of one version."""
         decode(pb.HashRequest, message)
         node = self._node
+        started_s = node.clock.seconds()
 
         def done(value: int) -> None:
+            self.hash_s.observe(node.clock.seconds() - started_s)
             body = pb.HashResponse(hash=value).SerializeToString()
             call.reply(node.header(node.store.revision) + body)
 
@@ -112,8 +121,10 @@ class MaintenanceService:
         # No revision is below zero: what a negative one hashes is what zero would.
         revision = max(asked, 0) if asked else store.revision
         compact_revision = store.compact_revision
+        started_s = node.clock.seconds()
 
         def done(value: int) -> None:
+            self.hash_kv_s.observe(node.clock.seconds() - started_s)
             response = pb.HashKVResponse(
                 hash=value, compact_revision=compact_revision, hash_revision=revision
             )
@@ -128,4 +139,12 @@ class MaintenanceService:
         is nothing that a rewrite would give back to writers; nobody is stopped.
         """
         decode(pb.DefragmentRequest, message)
-        self._node.storage.flush(lambda: call.reply(b""))
+        started_s = self._node.clock.seconds()
+        self.defragments_pending += 1
+
+        def done() -> None:
+            self.defragments_pending -= 1
+            self.defragment_s.observe(self._node.clock.seconds() - started_s)
+            call.reply(b"")
+
+        self._node.storage.flush(done)

@@ -149,7 +149,13 @@ def _lease_rows(data: Data) -> list[tuple[int, int, int]]:
     return [(lease.ID, lease.TTL, lease.RemainingTTL) for lease in leases]
 
 
-def build_methods(node: Node, config: Config, data: Data, randomness: random.Random) -> MethodTable:
+def build_methods(
+    node: Node,
+    config: Config,
+    data: Data,
+    randomness: random.Random,
+    maintenance: MaintenanceService,
+) -> MethodTable:
     """Return every RPC that this member answers."""
     methods = MethodTable()
     methods.screen = Screening(node)
@@ -167,9 +173,7 @@ def build_methods(node: Node, config: Config, data: Data, randomness: random.Ran
         node, data.state, randomness.getrandbits, election_timeout_s, quota=quota
     ).register(methods)
     ClusterService(node).register(methods)
-    MaintenanceService(node, server_version(config), config.quota_backend_bytes or 0).register(
-        methods
-    )
+    maintenance.register(methods)
     HealthService().register(methods)
     return methods
 

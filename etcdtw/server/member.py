@@ -45,6 +45,7 @@ from etcdtw.grpc.stats import ServerStats
 from etcdtw.http2.limits import Limits
 from etcdtw.node.node import NoCall, Node
 from etcdtw.rpc.errors import status_of
+from etcdtw.rpc.maintenance import MaintenanceService
 from etcdtw.server.assembly import build_methods, build_node, server_version
 from etcdtw.server.config import ClientTls, Config
 from etcdtw.server.data import Data, open_data
@@ -98,6 +99,7 @@ class Member:
         self.data: Data | None = None
         self._node: Node | None = None
         self._methods: MethodTable | None = None
+        self._maintenance: MaintenanceService | None = None
 
     @property
     def node(self) -> Node:
@@ -108,6 +110,11 @@ class Member:
     def methods(self) -> MethodTable:
         assert self._methods is not None, "storage was not opened"
         return self._methods
+
+    @property
+    def maintenance(self) -> MaintenanceService:
+        assert self._maintenance is not None, "storage was not opened"
+        return self._maintenance
 
     def open(self) -> None:
         """Open the data and build the node."""
@@ -125,7 +132,12 @@ class Member:
         self._node = build_node(
             self.clock, self.config, self.data, self.flusher, self.random, self.unix_ms()
         )
-        self._methods = build_methods(self._node, self.config, self.data, self.random)
+        self._maintenance = MaintenanceService(
+            self._node, self.server_version, self.config.quota_backend_bytes or 0
+        )
+        self._methods = build_methods(
+            self._node, self.config, self.data, self.random, self._maintenance
+        )
         self.call_stats.prepare(self._methods)
 
     # What the gateway asks.
@@ -285,12 +297,11 @@ class Listeners(Service):
         member = self._member
         config = member.config
         access = Access(config.cors_origins, config.host_whitelist)
-        quota_bytes = config.quota_backend_bytes or 0
         scrape = Scrape(
             member_sources(
                 member.node,
-                member.server_version,
-                quota_bytes,
+                member.maintenance,
+                config,
                 member.call_stats,
                 member.health_counts,
             ),

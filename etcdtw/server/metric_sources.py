@@ -14,25 +14,38 @@ from typing import Final
 from etcdtw.apply.alarms import NAMES as ALARM_NAMES
 from etcdtw.cluster.ids import id_text
 from etcdtw.gateway.health import HealthCounts
-from etcdtw.grpc.call import UNARY
+from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, UNARY
 from etcdtw.grpc.stats import ServerStats
 from etcdtw.node.node import Node
+from etcdtw.rpc.maintenance import MaintenanceService
 from etcdtw.rpc.screening import UNKNOWN_VERSION
+from etcdtw.server.assembly import server_version
+from etcdtw.server.config import Config
+from etcdtw.server.feature_gates import GATES, FeatureGates
 from etcdtw.server.metrics import Source
 
+STREAM_APIS: Final = {
+    "/etcdserverpb.Watch/Watch": "watch",
+    "/etcdserverpb.Lease/LeaseKeepAlive": "lease-keepalive",
+}
+RECEIVE_FAILURES: Final = (INTERNAL, RESOURCE_EXHAUSTED)
+"""How a stream ends that the client filled with nonsense or with too much.  There are no
+failures to send: a client that does not read is waited for, one that is gone has ended."""
 OPEN_FILES: Final = "/proc/self/fd"
 
 
 def member_sources(
     node: Node,
-    server_version: str,
-    quota_bytes: int,
+    maintenance: MaintenanceService,
+    config: Config,
     calls: ServerStats,
     health: HealthCounts,
 ) -> Mapping[str, Source]:
     """Return the sources of one member's own metrics."""
     return {
-        **_node_sources(node, server_version, quota_bytes),
+        **_node_sources(node, server_version(config), config.quota_backend_bytes or 0),
+        **_maintenance_sources(maintenance),
+        **_feature_sources(config.feature_gates),
         **_store_sources(node),
         **_lease_sources(node),
         **call_sources(calls),
@@ -67,8 +80,26 @@ def _node_sources(node: Node, server_version: str, quota_bytes: int) -> dict[str
         "etcd_server_quota_backend_bytes": lambda: quota_bytes,
         "etcd_server_read_indexes_failed_total": lambda: node.reads.failed_total,
         "etcd_server_slow_read_indexes_total": lambda: node.reads.slow_total,
+        "etcd_server_slow_apply_total": lambda: node.slowness.slow_applies_total,
+        "etcd_server_heartbeat_send_failures_total": lambda: node.late_heartbeats_total,
         "etcd_debugging_server_alarms": alarms,
     }
+
+
+def _maintenance_sources(maintenance: MaintenanceService) -> dict[str, Source]:
+    return {
+        "etcd_mvcc_hash_duration_seconds": lambda: maintenance.hash_s,
+        "etcd_mvcc_hash_rev_duration_seconds": lambda: maintenance.hash_kv_s,
+        "etcd_disk_backend_defrag_duration_seconds": lambda: maintenance.defragment_s,
+        "etcd_disk_defrag_inflight": lambda: maintenance.defragments_pending,
+    }
+
+
+def _feature_sources(gates: FeatureGates) -> dict[str, Source]:
+    values: dict[tuple[str, ...], int] = {
+        (name, GATES[name].stage): int(is_open) for name, is_open in gates.items()
+    }
+    return {"etcd_server_feature_enabled": lambda: values}
 
 
 def _line(cluster_version: str) -> str:
@@ -86,6 +117,11 @@ def _store_sources(node: Node) -> dict[str, Source]:
         "etcd_debugging_mvcc_slow_watcher_total": lambda: hub.slow_watchers,
         "etcd_debugging_mvcc_watch_stream_total": lambda: hub.streams,
         "etcd_debugging_mvcc_watcher_total": lambda: hub.watchers,
+        "etcd_debugging_mvcc_total_put_size_in_bytes": lambda: store.put_octets_total,
+        "etcd_mvcc_put_total": lambda: store.puts_total,
+        "etcd_mvcc_delete_total": lambda: store.deletes_total,
+        "etcd_mvcc_range_total": lambda: store.ranges_total,
+        "etcd_mvcc_txn_total": lambda: store.txns_total,
         "etcd_mvcc_db_total_size_in_bytes": lambda: state.size_allocated,
         "etcd_mvcc_db_total_size_in_use_in_bytes": lambda: state.size_in_use,
     }
@@ -94,6 +130,8 @@ def _store_sources(node: Node) -> dict[str, Source]:
 def _lease_sources(node: Node) -> dict[str, Source]:
     lessor = node.lessor
     return {
+        "etcd_debugging_lease_ttl_total": lambda: lessor.granted_ttls_s,
+        "etcd_debugging_server_lease_expired_total": lambda: node.leases_expired_total,
         "etcd_debugging_lease_granted_total": lambda: lessor.granted_total,
         "etcd_debugging_lease_renewed_total": lambda: lessor.renewed_total,
         "etcd_debugging_lease_revoked_total": lambda: lessor.revoked_total,
@@ -110,6 +148,15 @@ def call_sources(calls: ServerStats) -> dict[str, Source]:
             found[key] = found.get(key, 0) + count
         return found
 
+    def failures() -> dict[tuple[str, ...], int]:
+        counted = {stats.path: stats.handled for stats in calls.methods()}
+        found: dict[tuple[str, ...], int] = {}
+        for path, api in STREAM_APIS.items():
+            handled = counted.get(path, ())
+            failed = sum(count for code, count in enumerate(handled) if code in RECEIVE_FAILURES)
+            found["receive", api] = failed
+        return found
+
     return {
         "etcd_network_client_grpc_received_bytes_total": lambda: sum(
             stats.received_octets for stats in calls.methods()
@@ -118,4 +165,5 @@ def call_sources(calls: ServerStats) -> dict[str, Source]:
             stats.sent_octets for stats in calls.methods()
         ),
         "etcd_server_client_requests_total": requests,
+        "etcd_network_server_stream_failures_total": failures,
     }
