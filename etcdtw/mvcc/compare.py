@@ -34,38 +34,47 @@ Path = list[bool]
 and each with its own nested ones behind it."""
 
 
-def choose_path(backend: Backend, request: pb.TxnRequest) -> Path:
-    """Evaluate the compares of ``request`` and of every nested txn that will run."""
+Seen = dict[bytes, KeyValue]
+"""Live keys that compares looked up, parsed: a put of the same key need not do it again."""
+
+
+def choose_path(backend: Backend, request: pb.TxnRequest, seen: Seen) -> Path:
+    """Evaluate the compares of ``request`` and of every nested txn that will run.
+
+    Fills ``seen``.
+    """
     path: Path = []
-    _extend_path(backend, request, path)
+    _extend_path(backend, request, path, seen)
     return path
 
 
-def _extend_path(backend: Backend, request: pb.TxnRequest, path: Path) -> None:
+def _extend_path(backend: Backend, request: pb.TxnRequest, path: Path, seen: Seen) -> None:
     # The depth is bounded by the check before the proposal (each level costs an operation),
     # and by protobuf's own limit of 100 nested messages.
     succeeded = True
     for compare in request.compare:
-        if not holds(backend, compare):
+        if not holds(backend, compare, seen):
             succeeded = False
             break
     path.append(succeeded)
     for op in request.success if succeeded else request.failure:
         if op.HasField("request_txn"):
-            _extend_path(backend, op.request_txn, path)
+            _extend_path(backend, op.request_txn, path, seen)
 
 
-def holds(backend: Backend, compare: pb.Compare) -> bool:
+def holds(backend: Backend, compare: pb.Compare, seen: Seen) -> bool:
     """Tell whether every key that ``compare`` names satisfies it.
 
     An absent key (or an empty range) is compared as zeros; its value equals nothing and
     differs from nothing.
     """
     if not compare.range_end:
-        record = backend.get(compare.key)
+        key = compare.key
+        record = backend.get(key)
         if record is None:
             return _absent_holds(compare)
-        return kv_holds(KeyValue.FromString(record), compare)
+        kv = seen[key] = KeyValue.FromString(record)
+        return kv_holds(kv, compare)
     return _range_holds(backend, compare)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from etcdtw.mvcc.backend import Backend
-from etcdtw.mvcc.compare import Path, choose_path
+from etcdtw.mvcc.compare import Path, Seen, choose_path
 from etcdtw.mvcc.errors import (
     CompactedError,
     FutureRevisionError,
@@ -35,6 +35,7 @@ class Transactor:
         self._writer = writer
         self._lease_exists = lease_exists
         self._compact_revision = -1
+        self._seen: Seen = {}
         self._deleted: list[tuple[bytes, bytes | None]] = []
         self._header_revision = -1
         self._header = b""
@@ -49,7 +50,8 @@ class Transactor:
         Raises an `MvccError` before anything was changed.
         """
         self._compact_revision = compact_revision
-        path = choose_path(self._backend, request)
+        self._seen = {}
+        path = choose_path(self._backend, request, self._seen)
         self._deleted = []
         self._range_error = None
         self._check(request, path, 0)
@@ -130,6 +132,11 @@ class Transactor:
         return b"".join(parts), position
 
     def _put(self, request: pb.PutRequest) -> bytes:
+        # Without a delete before it the key is still what the compares saw.
+        seen = None if self._deleted or request.prev_kv else self._seen.get(request.key)
+        if seen is not None:
+            self._writer.put_over(request, seen)
+            return self._with_header(b"\x12", b"")
         old = self._backend.get(request.key)
         self._writer.put(request, old)
         body = b""

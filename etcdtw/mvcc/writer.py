@@ -57,24 +57,35 @@ class Writer:
 
     def put(self, request: pb.PutRequest, old: bytes | None) -> None:
         """Write a put over ``old``, the key's live record before it."""
-        key = request.key
-        lease = request.lease
-        main = self.revision + 1
-        if old is None:
-            create_revision = main
-            version = 1
-            old_lease = 0
-            value = request.value
+        if old is not None:
+            self.put_over(request, KeyValue.FromString(old))
         else:
-            previous = KeyValue.FromString(old)
-            create_revision = previous.create_revision
-            version = previous.version + 1
-            old_lease = previous.lease
-            value = previous.value if request.ignore_value else request.value
-            if request.ignore_lease:
-                lease = old_lease
+            self._write(request.key, self.revision + 1, 1, request.value, request.lease, 0)
+
+    def put_over(self, request: pb.PutRequest, previous: KeyValue) -> None:
+        """Write a put over a live key, given parsed."""
+        old_lease = previous.lease
+        self._write(
+            request.key,
+            previous.create_revision,
+            previous.version + 1,
+            previous.value if request.ignore_value else request.value,
+            old_lease if request.ignore_lease else request.lease,
+            old_lease,
+        )
+
+    def _write(
+        self,
+        key: bytes,
+        create_revision: int,
+        version: int,
+        value: bytes,
+        lease: int,
+        old_lease: int,
+    ) -> None:
+        main = self.revision + 1
         record = encode_record(key, create_revision, main, version, value, lease)
-        self._backend.put(main, self.changes, key, record, old is None)
+        self._backend.put(main, self.changes, key, record, version == 1)
         self.puts_total += 1
         self.put_octets_total += len(key) + len(value)
         if lease != old_lease:
