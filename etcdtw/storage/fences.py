@@ -34,6 +34,23 @@ class Fences:
         self.dirty.add(self.starts[position])
         return position
 
+    def copy(self) -> Fences:
+        """Return the table as it is now; its ``dirty`` is empty."""
+        return Fences(list(zip(self.starts, self.counts, strict=True)))
+
+    def next_live(self, key: bytes) -> bytes | None:
+        """Return ``key``, or the start of the first fence with live keys behind its own empty one.
+
+        None: no key from ``key`` on is live.
+        """
+        position = bisect_right(self.starts, key) - 1
+        if self.counts[position]:
+            return key
+        for behind in range(position + 1, len(self.counts)):
+            if self.counts[behind]:
+                return self.starts[behind]
+        return None
+
     def interval(self, position: int) -> tuple[bytes, bytes | None]:
         """Return ``[start, end)`` of a fence."""
         is_last = position + 1 == len(self.starts)

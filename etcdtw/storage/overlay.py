@@ -6,7 +6,7 @@ Writes are O(1); key order is made when a range asks for it.  Knows no LMDB.
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import Final
+from typing import Any, Final
 
 FRESH_MAX: Final = 64  # keys searched one by one before they are sorted into a run
 CHANGE_OVERHEAD: Final = 300  # octets of Python objects a change costs beside key and record
@@ -29,8 +29,8 @@ class Generation:
     """
 
     __slots__ = (
-        "attached", "buckets", "changes", "compact_revision", "current", "fresh", "indexed",
-        "number", "octets", "runs", "sent", "versions",
+        "attached", "attachments", "buckets", "changes", "compact_revision", "current", "excused",
+        "fresh", "indexed", "number", "octets", "runs", "sent", "versions",
     )  # fmt: skip
 
     def __init__(self, number: int) -> None:
@@ -42,6 +42,10 @@ class Generation:
         self.octets = 0
         self.buckets: dict[tuple[bytes, bytes], bytes | None] = {}
         self.attached: dict[int, dict[bytes, bool]] = {}
+        self.attachments: list[tuple[int, bytes, bool]] = []
+        """Attachments that the writer does not have yet, oldest first."""
+        self.excused = 0
+        """Octets that the bound of the overlay leaves out: one long entry's."""
         self.versions: dict[bytes, list[int]] = {}
         self.indexed = 0
         self.compact_revision = 0
@@ -67,6 +71,9 @@ class Generation:
         run = sorted(self.fresh)
         self.fresh = []
         runs = self.runs
+        if runs and runs[-1][-1] < run[0]:
+            runs[-1] += run  # keys in order, as a load or a deleted range has them
+            return
         while runs and len(runs[-1]) <= 2 * len(run):
             run += runs.pop()
             run.sort()  # two sorted halves: a merge
@@ -89,6 +96,17 @@ class Generation:
     def since(self, main: int) -> int:
         """Return the position of the first change of main revision ``main`` or later."""
         return bisect_left(self.changes, main, key=_main_of)
+
+    def bury(self, rows: int) -> bool:
+        """Free up to ``rows`` entries of each part; True when nothing is left."""
+        for keys in (self.fresh, *self.runs):
+            del keys[-rows:]
+        indexes: list[dict[bytes, Any]] = [self.versions, self.current, *self.attached.values()]
+        for index in indexes:
+            for _ in range(min(rows, len(index))):
+                index.popitem()
+        del self.changes[-rows:]
+        return not (self.changes or any(indexes))
 
     def is_empty(self) -> bool:
         return not (self.changes or self.buckets or self.attached)

@@ -7,6 +7,7 @@ Knows no reactor: time comes in through `tick`, the writer is passed in.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Final
 
@@ -26,23 +27,29 @@ from etcdtw.storage.state_codec import (
 )
 from etcdtw.storage.state_feed import Message, StateWriter
 from etcdtw.storage.state_reader import CHUNK_MAX, StateReader
-from etcdtw.storage.state_tables import Batch
+from etcdtw.storage.state_tables import Batch, pack_changes
 from etcdtw.storage.state_worker import (
+    ATTACHMENTS,
     CHANGES,
     COMMIT,
     COMMITTED,
     COMPACT,
     COMPACTED,
+    COMPACTION_STEP,
     FAILED,
     HASH,
     HASH_ALL,
     HASH_KV,
 )
+from etcdtw.wire.histogram import Histogram, exponential_bounds
 
 GENERATION_MS_MAX: Final = 1000
-GENERATION_OCTETS_MAX: Final = 32 << 20
-OVERLAY_OCTETS_MAX: Final = 128 << 20
+GENERATION_OCTETS_MAX: Final = 16 << 20
+GENERATION_CHANGES_MAX: Final = 16_384  # each may make three pages dirty in the writer's memory
+OVERLAY_OCTETS_MAX: Final = 128 << 20  # beside one entry's changes, however many those are
 SEND_CHANGES_MAX: Final = 512  # changes in one message; marshalling them takes about 0.1 ms
+BURY_SENT_ROWS: Final = 4 * SEND_CHANGES_MAX  # rows freed when a message goes: keeps ahead
+BURY_TICK_ROWS: Final = 16_384  # rows freed at a tick: about 3 ms
 SPLIT_EVERY: Final = 128  # a fence that cannot be split is tried again after so many keys
 
 Frame = tuple[bytes, bytes]
@@ -62,11 +69,26 @@ class BootState:
         self.fences = fences
 
 
+class StateStats:
+    """What the writer did, as it reports it."""
+
+    def __init__(self) -> None:
+        self.commit_s = Histogram(exponential_bounds(0.001, 14))
+        self.compacted_rows_total = 0
+        self.compacted_unix_s = 0.0
+        """When the last compaction since the start ended; 0 before the first."""
+        self.compaction_step_ms = Histogram(exponential_bounds(1, 13))
+        self.compaction_ms = Histogram(exponential_bounds(100, 14))
+
+
 class LmdbState:
     """The state of one member.  Implements `mvcc.backend.Backend`; see there for the calls.
 
     Invariants: at most two generations, the older one closed and with the writer; every
     revision in a generation is newer than every durable one, or the same row.
+
+    Reads see the generation ``_seen``.  It is the open one, except while a long entry is applied
+    in slices: what that writes stays out of sight until `publish`, as one revision.
     """
 
     def __init__(
@@ -82,7 +104,13 @@ class LmdbState:
         self._fences = Fences(boot.fences)
         self._has_long = reader.has_long
         self._open = Generation(1)
+        self._seen = self._open
+        self._seen_fences = self._fences
+        self._unseen = Generation(0)  # stays empty: what reads see of a long entry
+        self._old_fences = self._fences
+        self._is_hiding = False
         self._closed: Generation | None = None
+        self._retired: list[Generation] = []
         self._opened_ms: int | None = None
         self.revision = boot.revision
         """The newest main revision, 1 in an empty store; durable with its generation."""
@@ -98,13 +126,14 @@ class LmdbState:
         self._hash_number = 0
         self._hash_waiters: dict[int, Callable[[int], None]] = {}
         self._is_stopped = False
+        self.stats = StateStats()
         writer.start(self._receive)
         self._resume_compaction()
 
     # The current view.
 
     def get(self, key: bytes) -> bytes | None:
-        record = self._open.current.get(key, MISSING)
+        record = self._seen.current.get(key, MISSING)
         if not isinstance(record, Missing):
             return record
         if self._closed is not None:
@@ -126,7 +155,7 @@ class LmdbState:
             if limit and len(found) >= limit:
                 del found[limit:]
                 break
-            position = bound
+            position = bound if rows else self._skip_dead(bound, end)
         return found
 
     def keys(self, start: bytes, end: bytes | None) -> list[bytes]:
@@ -141,11 +170,11 @@ class LmdbState:
                 merged.difference_update([key for key in changed if changed[key] is None])
                 keys = sorted(merged)
             found += keys
-            position = bound
+            position = bound if keys else self._skip_dead(bound, end)
         return found
 
     def count(self, start: bytes, end: bytes | None) -> int:
-        total, rest = self._fences.measure(start, end)
+        total, rest = self._seen_fences.measure(start, end)
         for low, high in rest:
             total += len(self.keys(low, high))
         return total
@@ -190,7 +219,7 @@ class LmdbState:
     # Revision order.
 
     def changes(self, first: int, last: int, limit: int) -> list[Change]:
-        oldest = self._closed if self._closed is not None else self._open
+        oldest = self._closed if self._closed is not None else self._seen
         fresh_main = oldest.changes[0][0] if oldest.changes else last + 1
         found: list[Change] = []
         if first < fresh_main:
@@ -244,7 +273,7 @@ class LmdbState:
         self._set_attached(lease_id, key, False)
 
     def attached(self, lease_id: int) -> list[bytes]:
-        keys = set(self._reader.attached(lease_id))
+        keys = set(self._reader.attached(lease_id, b"", sys.maxsize)[0])
         for generation in self._generations():
             for key, is_attached in generation.attached.get(lease_id, {}).items():
                 if is_attached:
@@ -252,6 +281,17 @@ class LmdbState:
                 else:
                     keys.discard(key)
         return sorted(keys)
+
+    def has_attached(self, lease_id: int, count: int) -> bool:
+        if any(len(g.attached.get(lease_id, ())) >= count for g in self._generations()):
+            return True
+        return len(self._reader.attached(lease_id, b"", count)[0]) >= count
+
+    def attached_durable(
+        self, lease_id: int, position: bytes, limit: int
+    ) -> tuple[list[bytes], bytes]:
+        assert self._closed is None, "attachments are in the overlay"
+        return self._reader.attached(lease_id, position, limit)
 
     def bucket_get(self, bucket: bytes, key: bytes) -> bytes | None:
         if bucket == BUCKET_META and self.applied_index:
@@ -298,18 +338,48 @@ class LmdbState:
     @property
     def is_full(self) -> bool:
         """Whether the overlay is at its bound: proposals must be refused until it drains."""
-        octets = self._open.octets
+        octets = self._open.octets - self._open.excused
         if self._closed is not None:
-            octets += self._closed.octets
+            octets += self._closed.octets - self._closed.excused
         return octets >= OVERLAY_OCTETS_MAX
 
     def tick(self, now_ms: int) -> None:
         """Close the open generation when it is due.  To be called about every 100 ms."""
+        if self._retired:
+            self._bury(BURY_TICK_ROWS)
         if self._is_clean():
             self._opened_ms = None
         elif self._opened_ms is None:
             self._opened_ms = now_ms
         elif now_ms - self._opened_ms >= GENERATION_MS_MAX:
+            self._close_generation()
+
+    def reveal(self) -> None:
+        """Go on writing a long entry: reads see what it wrote, so only apply may read.
+
+        At the first time everything before is durable: after `flush`, with nothing applied since.
+        """
+        if not self._is_hiding:
+            assert self._closed is None and self._open.is_empty(), "not flushed"
+            self._is_hiding = True
+            self._old_fences = self._fences.copy()
+        self._seen = self._open
+        self._seen_fences = self._fences
+
+    def conceal(self) -> None:
+        """Let everybody read again, as if the long entry had not begun."""
+        assert self._is_hiding, "nothing to hide"
+        self._open.excused = self._open.octets
+        self._seen = self._unseen
+        self._seen_fences = self._old_fences
+
+    def publish(self) -> None:
+        """The long entry is complete: everybody sees all of it from now on."""
+        self._open.excused = self._open.octets
+        self._seen = self._open
+        self._seen_fences = self._old_fences = self._fences
+        self._is_hiding = False
+        if self._flushes:
             self._close_generation()
 
     def flush(self, done: Callable[[], None]) -> None:
@@ -361,7 +431,7 @@ class LmdbState:
 
     def _generations(self) -> list[Generation]:
         """Return the generations, oldest first."""
-        return [self._open] if self._closed is None else [self._closed, self._open]
+        return [self._seen] if self._closed is None else [self._closed, self._seen]
 
     def _is_clean(self) -> bool:
         return self._open.is_empty() and self.applied_index == max(
@@ -372,11 +442,21 @@ class LmdbState:
         found: dict[bytes, bytes | None] = {}
         if self._closed is not None:
             self._closed.between(start, end, found)
-        self._open.between(start, end, found)
+        self._seen.between(start, end, found)
         return found
 
+    def _skip_dead(self, start: bytes | None, end: bytes | None) -> bytes | None:
+        """Return where live keys may follow ``start``; None: nowhere before ``end``.
+
+        Without it a range over very many keys that were just deleted would look at each.
+        """
+        if start is None:
+            return None
+        found = self._seen_fences.next_live(start)
+        return None if found is None or (end is not None and found >= end) else found
+
     def _version_at(self, key: bytes, revision: int) -> bytes | Missing | None:
-        record = self._open.version_at(key, revision)
+        record = self._seen.version_at(key, revision)
         if isinstance(record, Missing) and self._closed is not None:
             record = self._closed.version_at(key, revision)
         return record
@@ -398,21 +478,31 @@ class LmdbState:
     def _set_attached(self, lease_id: int, key: bytes, is_attached: bool) -> None:
         generation = self._open
         generation.attached.setdefault(lease_id, {})[key] = is_attached
+        rows = generation.attachments
+        rows.append((lease_id, key, is_attached))
         generation.octets += len(key) + CHANGE_OVERHEAD
+        if len(rows) >= SEND_CHANGES_MAX:
+            self._writer.send((ATTACHMENTS, rows))
+            generation.attachments = []
 
     def _send_changes(self, generation: Generation) -> None:
         """Hand the writer what it has not seen; it commits nothing before the generation ends."""
         changes = generation.changes
         while generation.sent < len(changes):
             behind = generation.sent + SEND_CHANGES_MAX
-            self._writer.send((CHANGES, changes[generation.sent : behind]))
+            self._writer.send((CHANGES, pack_changes(changes[generation.sent : behind])))
             generation.sent = min(behind, len(changes))
-        if generation.octets >= GENERATION_OCTETS_MAX:
+        if self._retired:
+            self._bury(BURY_SENT_ROWS)
+        if generation.octets >= GENERATION_OCTETS_MAX or len(changes) >= GENERATION_CHANGES_MAX:
             self._opened_ms = -GENERATION_MS_MAX  # due at the next tick
 
     def _close_generation(self) -> None:
-        """Send the open generation's end, unless its predecessor is still on its way."""
-        if self._closed is not None:
+        """Send the open generation's end, unless its predecessor is still on its way.
+
+        Not in the midst of a long entry: a generation holds whole revisions.
+        """
+        if self._closed is not None or self._is_hiding:
             return
         generation = self._open
         self._send_changes(generation)
@@ -420,11 +510,7 @@ class LmdbState:
         counts = dict(zip(fences.starts, fences.counts, strict=True))
         batch = Batch(
             [(bucket, key, value) for (bucket, key), value in generation.buckets.items()],
-            [
-                (lease_id, key, is_attached)
-                for lease_id, keys in generation.attached.items()
-                for key, is_attached in keys.items()
-            ],
+            generation.attachments,
             [(start, counts[start]) for start in fences.dirty],
             self._has_long,
             self.applied_index,
@@ -434,7 +520,7 @@ class LmdbState:
         fences.dirty.clear()
         self._closed = generation
         self._closed_index = self.applied_index
-        self._open = Generation(generation.number + 1)
+        self._open = self._seen = Generation(generation.number + 1)
         self._opened_ms = None
         self._writer.send((COMMIT, generation.number, *batch.as_tuple()))
 
@@ -443,8 +529,14 @@ class LmdbState:
     def _receive(self, message: Message) -> None:
         kind = message[0]
         if kind == COMMITTED:
+            self.stats.commit_s.observe(message[2])
             self._confirm(message[1])
+        elif kind == COMPACTION_STEP:
+            self.stats.compacted_rows_total += message[1]
+            self.stats.compaction_step_ms.observe(message[2] * 1000)
         elif kind == COMPACTED:
+            self.stats.compaction_ms.observe(message[2] * 1000)
+            self.stats.compacted_unix_s = message[3]
             self._finish_compaction(message[1])
         elif kind == HASH:
             self._hash_waiters.pop(message[1])(message[2])
@@ -457,6 +549,7 @@ class LmdbState:
         generation = self._closed
         assert generation is not None and generation.number == number, "an answer out of order"
         self._closed = None
+        self._retired.append(generation)
         self._reader.renew()
         self._durable_number = number
         self.applied_durable = self._closed_index
@@ -468,6 +561,11 @@ class LmdbState:
             done()
         if self._flushes:
             self._close_generation()
+
+    def _bury(self, rows: int) -> None:
+        """Free some of what is durable: a whole generation at once would take tens of ms."""
+        if self._retired[0].bury(rows):
+            self._retired.pop(0)
 
     def _finish_compaction(self, revision: int) -> None:
         self._reader.renew()

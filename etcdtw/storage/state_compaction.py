@@ -31,30 +31,38 @@ STEP_ROWS_MAX: Final = 1000  # rows looked at, and so at most deleted, in one tr
 
 
 def compact(
-    tables: Tables, revision: int, grow: Callable[[], None]
-) -> Iterator[tuple[Any, ...] | None]:
-    """Yield after each bounded step; the last yields ``("compacted", revision)``.
+    tables: Tables,
+    revision: int,
+    grow: Callable[[], None],
+    rows_max: int = STEP_ROWS_MAX,
+) -> Iterator[int]:
+    """Yield how many rows were deleted after each step of at most ``rows_max``.
 
     The rule: a row with main <= ``revision`` goes unless it is its key's newest one there and no
     tombstone; a tombstone at exactly ``revision`` stays until the next compaction.
     """
     position: bytes | None = revision_key(0, 0)
+    deleted = 0
     while position is not None:
         try:
             with tables.env.begin(write=True) as txn:
-                behind = _step(tables, txn, position, revision)
+                behind, deleted = _step(tables, txn, position, revision, rows_max)
                 if behind is None:
                     txn.put(META_FINISHED, revision_key(revision, 0), db=tables.handles[META])
         except lmdb.MapFullError:
             grow()
             continue
         position = behind
-        yield None
-    yield ("compacted", revision)
+        yield deleted
 
 
-def _step(tables: Tables, txn: Any, position: bytes, revision: int) -> bytes | None:
-    """Treat up to `STEP_ROWS_MAX` rows from ``position``; return where to go on, or None."""
+def _step(
+    tables: Tables, txn: Any, position: bytes, revision: int, rows_max: int
+) -> tuple[bytes | None, int]:
+    """Treat up to ``rows_max`` rows from ``position``.
+
+    Returns where to go on, or None, and how many rows were deleted.
+    """
     history = tables.handles[TABLE_HISTORY]
     cursor = txn.cursor(tables.handles[TABLE_KEY])
     versions = txn.cursor(history)
@@ -62,12 +70,12 @@ def _step(tables: Tables, txn: Any, position: bytes, revision: int) -> bytes | N
     behind: bytes | None = None
     looked = 0
     if not cursor.set_range(position):
-        return None
+        return None, 0
     for stored, record in cursor.iternext():
         main, sub, is_tombstone = parse_revision_key(stored)
         if main > revision:
             break
-        if looked == STEP_ROWS_MAX:
+        if looked == rows_max:
             behind = stored
             break
         looked += 1
@@ -82,7 +90,7 @@ def _step(tables: Tables, txn: Any, position: bytes, revision: int) -> bytes | N
     for stored, name, version in doomed:
         txn.delete(stored, db=tables.handles[TABLE_KEY])
         txn.delete(name, version, db=history)
-    return behind
+    return behind, len(doomed)
 
 
 def newest_version(versions: Any, name: bytes, revision: int) -> tuple[int, int, bool] | None:

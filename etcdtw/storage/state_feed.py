@@ -44,8 +44,8 @@ class InlineStateWriter:
         self._receive = receive
 
     def send(self, message: Message) -> None:
-        if message[0] == "changes":
-            message = ("changes", list(message[1]))
+        if message[0] == "attachments":
+            message = ("attachments", list(message[1]))
         self._held.append(message)
         if not self.is_held:
             self.release()

@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from etcdtw.storage.directory import DataDirError
 from etcdtw.storage.state_feed import Message
-from etcdtw.storage.state_worker import FAILED, READY
+from etcdtw.storage.state_worker import FAILED, FULL_PACE, READY, Pace
 from etcdtw.storage.state_writer import MessageReader, encode_message
 
 START_TIMEOUT_S: Final = 20.0
@@ -33,7 +33,14 @@ READ_SIZE: Final = 1 << 16
 class ProcessStateWriter:
     """Starts the child and carries messages.  Implements `StateWriter`."""
 
-    def __init__(self, reactor: IReactorFDSet, path: Path, map_size: int, lock_fd: int) -> None:
+    def __init__(
+        self,
+        reactor: IReactorFDSet,
+        path: Path,
+        map_size: int,
+        lock_fd: int,
+        pace: Pace = FULL_PACE,
+    ) -> None:
         """Start the child and wait until it has opened the environment.
 
         It inherits ``lock_fd``, so that a successor of this member cannot start while the child
@@ -49,7 +56,7 @@ class ProcessStateWriter:
         fds = (theirs.fileno(), *((lock_fd,) if lock_fd >= 0 else ()))
         self._child = subprocess.Popen(
             [sys.executable, "-m", "etcdtw.storage.state_writer", str(path), str(map_size),
-             str(theirs.fileno())],
+             str(theirs.fileno()), str(pace.rows_max), str(pace.pause_s)],
             pass_fds=fds,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -254,17 +254,22 @@ class StateReader:
     def bucket_items(self, bucket: bytes) -> list[Row]:
         return list(self._txn.cursor(self._tables.handles[bucket]))
 
-    def attached(self, lease_id: int) -> list[bytes]:
-        """Return the keys attached to a lease, in no order."""
+    def attached(self, lease_id: int, position: bytes, limit: int) -> tuple[list[bytes], bytes]:
+        """Return up to ``limit`` keys attached to a lease, in no order, and where to go on.
+
+        ``position`` is empty at first, and at the end.
+        """
         cursor = self._txn.cursor(self._tables.handles[TABLE_ATTACHED])
         prefix = lease_prefix(lease_id)
         found: list[bytes] = []
-        if cursor.set_range(prefix):
+        if cursor.set_range(position or prefix):
             for name, key in cursor.iternext():
                 if name[:8] != prefix:
                     break
+                if len(found) == limit:
+                    return found, name
                 found.append(key or name[8:])
-        return found
+        return found, b""
 
     def close(self) -> None:
         """Let go of the files and of the directory's lock."""

@@ -5,6 +5,8 @@ Runs in the writer process, and within a test's own.  Knows no sockets and no ov
 
 from __future__ import annotations
 
+import marshal
+import os
 from typing import Any, Final
 
 import lmdb
@@ -40,7 +42,26 @@ from etcdtw.storage.state_codec import (
 DATABASES_MAX: Final = 32
 MAP_SIZE_MAX: Final = 1 << 42
 
+COMMIT_ROWS_MAX: Final = 8192  # rows made ready at a time within a commit
+ANONYMOUS_OCTETS_MAX: Final = 96 << 20  # of the process; with more its memory is given back
+
 Change = tuple[int, int, bytes, bytes | None]
+Attachment = tuple[int, bytes, bool]
+
+
+def pack_changes(changes: list[Change]) -> bytes:
+    """Return changes as octets: a third of the memory, until they are committed."""
+    return marshal.dumps(changes)
+
+
+def anonymous_octets() -> int:
+    """Return how much memory of its own this process holds; 0 where Linux does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as statm:
+            _, resident, shared, *_ = statm.read().split()
+    except OSError:
+        return 0
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
 class Tables:
@@ -110,7 +131,8 @@ class StateCommitter:
     def __init__(self, tables: Tables, map_size: int) -> None:
         self._tables = tables
         self.map_size = map_size
-        self._changes: list[Change] = []
+        self._packed: list[bytes] = []
+        self._attachments: list[Attachment] = []
         self.changes_since_reopen = 0
 
     def reopen(self, tables: Tables) -> None:
@@ -118,10 +140,14 @@ class StateCommitter:
         self._tables = tables
         self.changes_since_reopen = 0
 
-    def add(self, changes: list[Change]) -> None:
-        """Take the next changes of the generation, in revision order."""
-        self._changes.extend(changes)
-        self.changes_since_reopen += len(changes)
+    def add(self, packed: bytes) -> None:
+        """Take the next changes of the generation, packed, in revision order."""
+        self._packed.append(packed)
+        self.changes_since_reopen += 1
+
+    def attach(self, attachments: list[Attachment]) -> None:
+        """Take the next attachments of the generation, oldest first."""
+        self._attachments += attachments
 
     def commit(self, batch: Batch) -> None:
         """Make the collected changes and ``batch`` durable in one transaction.
@@ -132,12 +158,14 @@ class StateCommitter:
         while True:
             try:
                 with self._tables.env.begin(write=True) as txn:
-                    self._write_changes(txn)
+                    self._write_packed(txn)
+                    self._write_attachments(txn, self._attachments)
                     self._write_batch(txn, batch)
                 break
             except lmdb.MapFullError:
                 self.grow()
-        self._changes = []
+        self._packed = []
+        self._attachments = []
 
     def grow(self) -> None:
         """Double the map; no transaction is open in this process."""
@@ -146,10 +174,18 @@ class StateCommitter:
             raise lmdb.MapFullError("the map cannot grow further")
         self._tables.env.set_mapsize(self.map_size)
 
-    def _write_changes(self, txn: Any) -> None:
-        changes = self._changes
-        if not changes:
-            return
+    def _write_packed(self, txn: Any) -> None:
+        """Write the changes piece by piece, so that their rows never stand in memory at once."""
+        changes: list[Change] = []
+        for packed in self._packed:
+            changes += marshal.loads(packed)  # noqa: S302
+            if len(changes) >= COMMIT_ROWS_MAX:
+                self._write_changes(txn, changes)
+                changes = []
+        if changes:
+            self._write_changes(txn, changes)
+
+    def _write_changes(self, txn: Any, changes: list[Change]) -> None:
         handles = self._tables.handles
         rows = [
             (revision_key(main, sub), record)
@@ -179,6 +215,15 @@ class StateCommitter:
                 puts.append((name, encode_frame(record)))
         txn.cursor(current).putmulti(puts)
 
+    def _write_attachments(self, txn: Any, attachments: list[Attachment]) -> None:
+        attached = self._tables.handles[TABLE_ATTACHED]
+        for lease_id, key, is_attached in attachments:
+            name = attached_key(lease_id, key)
+            if not is_attached:
+                txn.delete(name, db=attached)
+            else:
+                txn.put(name, b"" if name[8:] == key else key, db=attached)
+
     def _write_batch(self, txn: Any, batch: Batch) -> None:
         handles = self._tables.handles
         for bucket, key, value in batch.buckets:
@@ -186,13 +231,7 @@ class StateCommitter:
                 txn.delete(key, db=handles[bucket])
             else:
                 txn.put(key, value, db=handles[bucket])
-        attached = handles[TABLE_ATTACHED]
-        for lease_id, key, is_attached in batch.attached:
-            name = attached_key(lease_id, key)
-            if not is_attached:
-                txn.delete(name, db=attached)
-            else:
-                txn.put(name, b"" if name[8:] == key else key, db=attached)
+        self._write_attachments(txn, batch.attached)
         fences = handles[TABLE_FENCES]
         for start, count in batch.fences:
             txn.put(b"f" + start, encode_u64(count), db=fences)

@@ -6,34 +6,70 @@ Knows no sockets: `state_writer` is the process around it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from etcdtw.storage.state_compaction import compact
+from etcdtw.storage.state_compaction import STEP_ROWS_MAX, compact
 from etcdtw.storage.state_hash import hash_all, hash_kv
-from etcdtw.storage.state_tables import Batch, StateCommitter, Tables
+from etcdtw.storage.state_tables import (
+    ANONYMOUS_OCTETS_MAX,
+    Batch,
+    StateCommitter,
+    Tables,
+    anonymous_octets,
+)
 
-# Messages: ("changes", rows), ("commit", number, *batch), ("compact", revision),
-# ("hash_kv", id, revision, compact_revision), ("hash_all", id).
-# Answers: ("committed", number), ("compacted", revision), ("hash", id, crc).
+# Messages: ("changes", packed), ("attachments", rows), ("commit", number, *batch),
+# ("compact", revision), ("hash_kv", id, revision, compact_revision), ("hash_all", id).
+# Answers: ("committed", number, seconds), ("compaction_step", rows deleted, seconds),
+# ("compacted", revision, seconds, unix time), ("hash", id, crc).
 CHANGES: Final = "changes"
+ATTACHMENTS: Final = "attachments"
 COMMIT: Final = "commit"
 COMMITTED: Final = "committed"
 COMPACT: Final = "compact"
 COMPACTED: Final = "compacted"
+COMPACTION_STEP: Final = "compaction_step"
 HASH_KV: Final = "hash_kv"
 HASH_ALL: Final = "hash_all"
 HASH: Final = "hash"
-SWOLLEN_CHANGES_MIN: Final = 5000
+SWOLLEN_MESSAGES_MIN: Final = 10  # of changes, 512 in each
 READY: Final = "ready"
 FAILED: Final = "failed"
+
+
+class Pace(NamedTuple):
+    """How fast a compaction may go."""
+
+    rows_max: int = STEP_ROWS_MAX
+    """Rows looked at in one step."""
+    pause_s: float = 0.0
+    """Rest between two steps."""
+
+
+FULL_PACE: Final = Pace()
+
+
+def _no_time() -> float:
+    """The time where nobody measures it."""
+    return 0.0
 
 
 class StateWorker:
     """One generation at a time, one background job at a time, oldest first."""
 
     def __init__(
-        self, tables: Tables, map_size: int, answer: Callable[[tuple[Any, ...]], None]
+        self,
+        tables: Tables,
+        map_size: int,
+        answer: Callable[[tuple[Any, ...]], None],
+        pace: Pace = FULL_PACE,
+        seconds: Callable[[], float] = _no_time,
+        unix_s: Callable[[], float] = _no_time,
     ) -> None:
+        self._pace = pace
+        self._seconds = seconds
+        self._unix_s = unix_s
+        self._rests_until_s = 0.0
         self._tables = tables
         self._committer = StateCommitter(tables, map_size)
         self._answer = answer
@@ -44,17 +80,35 @@ class StateWorker:
         kind = message[0]
         if kind == CHANGES:
             self._committer.add(message[1])
+        elif kind == ATTACHMENTS:
+            self._committer.attach(message[1])
         elif kind == COMMIT:
+            started_s = self._seconds()
             self._committer.commit(Batch(*message[2:]))
-            self._answer((COMMITTED, message[1]))
+            self._answer((COMMITTED, message[1], self._seconds() - started_s))
         elif kind == COMPACT:
-            self._jobs.append(compact(self._tables, message[1], self._committer.grow))
+            self._jobs.append(self._compaction(message[1]))
         elif kind == HASH_KV:
             self._jobs.append(hash_kv(self._tables, *message[1:]))
         elif kind == HASH_ALL:
             self._jobs.append(hash_all(self._tables, message[1]))
         else:
             raise ValueError(f"no such message: {kind!r}")
+
+    def _compaction(self, revision: int) -> Iterator[tuple[Any, ...] | None]:
+        begun_s = started_s = self._seconds()
+        for deleted in compact(self._tables, revision, self._committer.grow, self._pace.rows_max):
+            ended_s = self._seconds()
+            self._rests_until_s = ended_s + self._pace.pause_s
+            yield (COMPACTION_STEP, deleted, ended_s - started_s)
+            started_s = self._seconds()
+        self._rests_until_s = 0.0
+        yield (COMPACTED, revision, self._seconds() - begun_s, self._unix_s())
+
+    @property
+    def rest_s(self) -> float:
+        """How long until the next step is due."""
+        return max(self._rests_until_s - self._seconds(), 0.0)
 
     def has_work(self) -> bool:
         """Whether a background job waits for `work`."""
@@ -65,7 +119,11 @@ class StateWorker:
 
         It keeps the buffers of all pages that one transaction touched for the next one.
         """
-        return not self._jobs and self._committer.changes_since_reopen >= SWOLLEN_CHANGES_MIN
+        return not self._jobs and self._committer.changes_since_reopen >= SWOLLEN_MESSAGES_MIN
+
+    def is_too_large(self) -> bool:
+        """Whether that memory must not wait for an idle moment.  To be asked after a commit."""
+        return self.is_swollen() and anonymous_octets() > ANONYMOUS_OCTETS_MAX
 
     def reopen(self, open_tables: Callable[[int], Tables]) -> None:
         """Open the environment anew with ``open_tables(map_size)``; nothing else may use it."""
@@ -74,7 +132,9 @@ class StateWorker:
         self._committer.reopen(self._tables)
 
     def work(self) -> None:
-        """Do one bounded step of the oldest background job."""
+        """Do one bounded step of the oldest background job, unless it rests."""
+        if self._rests_until_s and self._seconds() < self._rests_until_s:
+            return
         try:
             answer = next(self._jobs[0])
         except StopIteration:

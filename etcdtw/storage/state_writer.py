@@ -1,4 +1,6 @@
-"""The writer process of `state/`: ``python -m etcdtw.storage.state_writer PATH MAP_SIZE FD``.
+"""The writer process of `state/`.
+
+    python -m etcdtw.storage.state_writer PATH MAP_SIZE FD COMPACTION_ROWS COMPACTION_PAUSE_S
 
 Reads messages from the socket FD and answers on it.  It owns the write side alone, ends when
 the member ends (end of file), and ends with a reason when a commit fails.  Imports little, so
@@ -16,6 +18,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from struct import Struct
@@ -26,7 +29,7 @@ import lmdb
 from etcdtw.storage.directory import DataDirError, open_environment
 from etcdtw.storage.state_codec import StateCorruptionError
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
-from etcdtw.storage.state_worker import FAILED, READY, StateWorker
+from etcdtw.storage.state_worker import COMMIT, FAILED, READY, Pace, StateWorker
 
 SIZE: Final = Struct(">I")
 WORK_PAUSE_S: Final = 0.002  # between two steps of background work: commits go first
@@ -87,7 +90,9 @@ def serve(
     received = 0
     while True:
         is_swollen = worker.is_swollen()
-        timeout_s = WORK_PAUSE_S if worker.has_work() else IDLE_S if is_swollen else None
+        timeout_s = IDLE_S if is_swollen else None
+        if worker.has_work():
+            timeout_s = max(WORK_PAUSE_S, worker.rest_s)
         readable, _, _ = select.select([connection], [], [], timeout_s)
         if readable:
             data = connection.recv(RECEIVE_SIZE)
@@ -96,6 +101,9 @@ def serve(
             for message in reader.feed(data):
                 worker.receive(message)
                 received += 1
+                if message[0] == COMMIT and worker.is_too_large():
+                    worker.reopen(open_tables)
+                    trim_memory()
                 if received % MESSAGES_PER_STEP == 0 and worker.has_work():
                     worker.work()
         elif worker.has_work():
@@ -115,6 +123,7 @@ def trim_memory() -> None:
 def main(arguments: list[str]) -> int:
     """Open the environment, say so, serve.  Returns the exit status."""
     path, map_size, fd = Path(arguments[0]), int(arguments[1]), int(arguments[2])
+    pace = Pace(int(arguments[3]), float(arguments[4]))
     # The terminal's and systemd's signals go to the whole group; the member decides for both.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -127,8 +136,10 @@ def main(arguments: list[str]) -> int:
     def open_tables(size: int) -> Tables:
         return Tables(open_environment(path, size, DATABASES_MAX))
 
+    # A process of its own: this is where time comes in.
+    seconds, unix_s = time.monotonic, time.time  # noqa: TID251
     try:
-        worker = StateWorker(open_tables(map_size), map_size, answer)
+        worker = StateWorker(open_tables(map_size), map_size, answer, pace, seconds, unix_s)
         answer((READY, os.getpid()))
         serve(connection, worker, open_tables)
     except (BrokenPipeError, ConnectionResetError):
