@@ -49,6 +49,17 @@ def mindeps(session: nox.Session) -> None:
 
 
 @nox.session
+def compiled(session: nox.Session) -> None:
+    """The suite on compiled cores (needs a C compiler)."""
+    session.install("setuptools>=77", "wheel", "mypy==2.4.1")
+    session.run(
+        "pip", "install", "--no-build-isolation", ".[test]", env={"ETCDTW_COMPILE": "1"}
+    )
+    # An empty pythonpath: the installed, compiled package is what is tested.
+    session.run("pytest", "-o", "pythonpath=", "-m", "not integration", *session.posargs)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build a wheel, install it elsewhere, and see that twistd lists the plugin."""
     session.run("pip", "wheel", "--no-deps", "--wheel-dir", "dist", ".")

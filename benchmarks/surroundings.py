@@ -6,6 +6,7 @@ import datetime
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +35,15 @@ def commit() -> str:
     return _output("git", "rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
 
 
+def build() -> str:
+    """Return whether the members started here run compiled cores or interpreted ones."""
+    code = "import etcdtw.http2.connection as module; print(module.__file__)"
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd="/", capture_output=True, text=True, check=True
+    )
+    return "compiled (mypyc)" if found.stdout.strip().endswith(".so") else "interpreted"
+
+
 def describe() -> list[str]:
     """Return the lines that stand above every result."""
     memory_kib = int(_field("/proc/meminfo", "MemTotal").split()[0])
@@ -43,7 +53,7 @@ def describe() -> list[str]:
         f"machine  {_field('/proc/cpuinfo', 'model name')}, {os.cpu_count()} cores, "
         f"{memory_kib / 2**20:.0f} GiB, {platform.system()} {platform.release()}",
         f"python   {platform.python_version()}",
-        f"etcdtw   {etcdtw.__version__} at {commit()}",
+        f"etcdtw   {etcdtw.__version__} at {commit()}, cores {build()}",
         f"etcd     {etcd[0].partition(': ')[2] if etcd else 'unknown'}",
     ]
 
