@@ -22,8 +22,9 @@ from typing import Any
 from twisted.internet import reactor
 
 from etcdtw.raft.entry import Entry
+from etcdtw.storage.journal_open import begin_journal
+from etcdtw.storage.journal_writer import JournalWriter
 from etcdtw.storage.log import MAP_SIZE, LmdbLog, open_log
-from etcdtw.storage.log_writer import ThreadLogWriter
 from etcdtw.storage.state import LmdbState
 from etcdtw.storage.state_open import open_state
 from etcdtw.storage.state_process import ProcessStateWriter
@@ -72,15 +73,16 @@ def best_us(call: Callable[[], object], times: int) -> float:
 def bench_log(folder: Path) -> None:
     """Measure single appends, then batches beside a busy reactor."""
     env, lock_fd = open_log(folder / "wal")
-    writer = ThreadLogWriter(env, MAP_SIZE, time.perf_counter, REACTOR.callFromThread, die)
+    journal = begin_journal(env, folder / "wal", MAP_SIZE, bytes(8))
+    writer = JournalWriter(env, journal, MAP_SIZE, time.perf_counter, REACTOR.callFromThread, die)
     log = LmdbLog(env, writer, lock_fd=lock_fd)
     data = bytes(VALUE_SIZE)
     latencies: list[float] = []
     for index in range(1, 501):
-        inline = writer.inline_commits
+        inline = writer.inline_flushes
         started = time.perf_counter()
         log.append(None, [Entry(1, index, 0, data)], nothing)
-        if writer.inline_commits == inline:
+        if writer.inline_flushes == inline:
             while log.has_work():
                 REACTOR.iterate(0.001)
         else:

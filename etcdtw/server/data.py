@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from random import Random, SystemRandom
 from typing import Final
 
 import lmdb
@@ -26,8 +27,10 @@ from etcdtw.server.bootstrap import (
 )
 from etcdtw.server.config import Config
 from etcdtw.storage.directory import DataDirError, prepare_directory
+from etcdtw.storage.journal_codec import SALT_SIZE
+from etcdtw.storage.journal_open import begin_journal
+from etcdtw.storage.journal_writer import JournalWriter
 from etcdtw.storage.log import MAP_SIZE, LmdbLog, open_log
-from etcdtw.storage.log_writer import ThreadLogWriter
 from etcdtw.storage.state import LmdbState
 from etcdtw.storage.state_feed import StateWriter
 from etcdtw.storage.state_open import open_state
@@ -36,6 +39,7 @@ MEMBER: Final = "member"
 LOG: Final = "wal"
 STATE: Final = "state"
 EXIT_FAIL_STOP: Final = 74  # sysexits' EX_IOERR
+SYSTEM_RANDOM: Final = SystemRandom()
 
 log = Logger()
 
@@ -43,10 +47,13 @@ log = Logger()
 class Data:
     """The open log and state of one member, and who it is."""
 
-    def __init__(self, identity: Identity, raft_log: LmdbLog, state: LmdbState) -> None:
+    def __init__(
+        self, identity: Identity, raft_log: LmdbLog, state: LmdbState, log_writer: JournalWriter
+    ) -> None:
         self.identity = identity
         self.log = raft_log
         self.state = state
+        self.log_writer = log_writer
 
     def close(self) -> None:
         """Let go of both; what was flushed stays."""
@@ -74,9 +81,11 @@ def open_data(
     call_from_thread: Callable[[Callable[[], None]], None],
     make_state_writer: Callable[[Path, int, int], StateWriter],
     fail_stop: Callable[[str], None] = stop_at_once,
+    random: Random = SYSTEM_RANDOM,
 ) -> Data:
     """Open the data directory, or found it.
 
+    ``random`` gives the journal's salt, which no client may guess.
     Raises `BootstrapError` or `DataDirError`, whose texts say what is wrong and what to do.
     """
     check_directory(inspect_directory(config.data_dir))
@@ -86,7 +95,8 @@ def open_data(
     log_path = Path(config.wal_dir) if config.wal_dir else root / MEMBER / LOG
     env, lock_fd = open_log(log_path)
     try:
-        writer = ThreadLogWriter(env, MAP_SIZE, seconds, call_from_thread, fail_stop)
+        journal = begin_journal(env, log_path, MAP_SIZE, random.randbytes(SALT_SIZE))
+        writer = JournalWriter(env, journal, MAP_SIZE, seconds, call_from_thread, fail_stop)
         raft_log = LmdbLog(env, writer, lock_fd=lock_fd)
     except DataDirError:
         env.close()
@@ -104,7 +114,7 @@ def open_data(
         state.close()
         raft_log.close()
         raise
-    return Data(identity, raft_log, state)
+    return Data(identity, raft_log, state, writer)
 
 
 def _found_or_find(config: Config, raft_log: LmdbLog) -> Identity:

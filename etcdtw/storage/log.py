@@ -24,8 +24,11 @@ from etcdtw.storage.directory import (
     prepare_directory,
     refuse_remote,
 )
+from etcdtw.storage.journal_open import recover
 from etcdtw.storage.log_codec import (
     BATCH_PREFIX,
+    FORMAT,
+    FORMAT_BEFORE,
     KEY_COMPACTED,
     KEY_FORMAT,
     KEY_HARD_STATE,
@@ -48,7 +51,6 @@ from etcdtw.storage.log_codec import (
 )
 from etcdtw.storage.log_writer import LogJob, LogWriter
 
-FORMAT: Final = b"etcdtw-wal 1"
 MAP_SIZE: Final = 4 << 30
 TAIL_SIZE_MAX: Final = 16 << 20  # octets of entries kept in memory
 ENTRY_OVERHEAD: Final = 200  # octets an Entry costs beside its data
@@ -58,6 +60,8 @@ def open_log(
     path: Path, map_size: int = MAP_SIZE, allow_remote: bool = False, wait_s: float = 2.0
 ) -> tuple[lmdb.Environment, int]:
     """Open (or create) the log's environment in ``path``; return it and its lock's descriptor.
+
+    What only the journal held is in LMDB afterwards.
 
     Raises `DataDirError` with advice when the directory cannot be used.
     """
@@ -71,10 +75,12 @@ def open_log(
             with env.begin() as txn:
                 found = txn.get(KEY_FORMAT)
                 is_empty = txn.stat()["entries"] == 0
-            check_format(found, FORMAT, is_empty, path)
+            if found != FORMAT_BEFORE:
+                check_format(found, FORMAT, is_empty, path)
             if is_empty:
                 with env.begin(write=True) as txn:
                     txn.put(KEY_FORMAT, FORMAT)
+            recover(env, path, map_size)
         except (lmdb.Error, OSError) as error:
             env.close()
             raise DataDirError(f"{path} is damaged: {error}; restore this member") from error
@@ -385,9 +391,14 @@ class LmdbLog:
             self._trim_tail()
 
     def _trim_tail(self) -> None:
-        """Drop the oldest eighth at once: dropping one at a time would move the rest each time."""
+        """Drop the oldest eighth at once: dropping one at a time would move the rest each time.
+
+        What LMDB does not hold yet stays.
+        """
+        tail_first = self._last_index + 1 - len(self._tail)
+        dropped_max = min(len(self._tail) - 1, self._writer.unsettled_first() - tail_first)
         dropped = 0
-        while self._tail_size > self._tail_size_max * 7 // 8 and dropped < len(self._tail) - 1:
+        while self._tail_size > self._tail_size_max * 7 // 8 and dropped < dropped_max:
             self._tail_size -= len(self._tail[dropped].data) + ENTRY_OVERHEAD
             dropped += 1
         del self._tail[:dropped]

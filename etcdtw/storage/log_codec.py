@@ -20,11 +20,15 @@ import google_crc32c
 
 from etcdtw.raft.entry import ConfState, Entry, HardState, Snapshot
 
+FORMAT: Final = b"etcdtw-wal 2"
+FORMAT_BEFORE: Final = b"etcdtw-wal 1"  # without a journal
+
 KEY_FORMAT: Final = b"\x00format"
 KEY_IDENTITY: Final = b"\x00identity"
 KEY_HARD_STATE: Final = b"\x00hard_state"
 KEY_SNAPSHOT: Final = b"\x00snapshot"
 KEY_COMPACTED: Final = b"\x00compacted"
+KEY_JOURNAL: Final = b"\x00journal"
 BATCH_PREFIX: Final = b"\x01"
 
 _BATCH: Final = Struct(">II")
@@ -69,6 +73,15 @@ def encode_batch(previous: int, entries: Sequence[Entry]) -> tuple[bytes, list[i
         parts.append(data)
         crcs.append(crc)
     return b"".join(parts), crcs
+
+
+def join_batches(values: Sequence[bytes], count: int) -> bytes:
+    """Return neighbouring batches, ``count`` entries in all, as one batch."""
+    if len(values) == 1:
+        return values[0]
+    parts = [_BATCH.pack(batch_previous(values[0]), count)]
+    parts.extend([value[_BATCH.size :] for value in values])
+    return b"".join(parts)
 
 
 def batch_count(value: bytes) -> int:

@@ -6,6 +6,7 @@ import errno
 import os
 import queue
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import lmdb
@@ -13,9 +14,11 @@ import pytest
 
 from etcdtw.raft.entry import ConfState, Entry, HardState, Snapshot
 from etcdtw.raft.storage import CompactedError, LogStore, UnavailableError
+from etcdtw.storage.journal_open import begin_journal
+from etcdtw.storage.journal_writer import INLINE_SIZE_MAX, JournalWriter
 from etcdtw.storage.log import LmdbLog, open_log
 from etcdtw.storage.log_codec import CorruptionError, decode_batch, encode_batch
-from etcdtw.storage.log_writer import LogJob, ThreadLogWriter, perform
+from etcdtw.storage.log_writer import NOTHING_UNSETTLED, LogJob, perform
 
 NO_LIMIT = 1 << 40
 
@@ -49,6 +52,9 @@ class HeldWriter:
             more = perform(txn, job)
         self.written.append(job)
         done(more)
+
+    def unsettled_first(self) -> int:
+        return NOTHING_UNSETTLED
 
     def close(self) -> None:
         self.jobs.clear()
@@ -297,70 +303,82 @@ def test_snapshot_mark_and_identity_survive(rig: LogRig) -> None:
 class ThreadRig:
     """A log with the product's writer; the reactor is a queue that the test turns."""
 
-    def __init__(self, path: Path, map_size: int = 1 << 24) -> None:
+    def __init__(self, path: Path, map_size: int = 1 << 24, segment_size: int = 1 << 20) -> None:
         self.calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.now_s = 0.0
-        self.commit_s = 0.0
+        self.flush_s = 0.0
         self.failures: list[str] = []
-        self.hook: Callable[[], None] = lambda: None
+        self.flush_hook: Callable[[], None] = lambda: None
+        self.commit_hook: Callable[[], None] = lambda: None
         env, lock_fd = open_log(path, map_size)
-        self.writer = ThreadLogWriter(
-            env, map_size, self.seconds, self.calls.put, self.failures.append, lambda: self.hook()
+        journal = begin_journal(env, path, map_size, bytes(8), segment_size)
+        self.writer = JournalWriter(
+            env,
+            journal,
+            map_size,
+            self.seconds,
+            self.calls.put,
+            self.failures.append,
+            settle_delay_s=0.001,
+            flush_hook=lambda: self.flush_hook(),
+            commit_hook=lambda: self.commit_hook(),
         )
         self.log = LmdbLog(env, self.writer, lock_fd=lock_fd)
         self.told: list[int] = []
 
     def seconds(self) -> float:
-        self.now_s += self.commit_s
+        self.now_s += self.flush_s
         return self.now_s
 
     def append(self, entries: list[Entry]) -> None:
         self.log.append(None, entries, lambda: self.told.append(entries[-1].index))
 
-    def turn(self) -> None:
-        self.calls.get(timeout=10)()
+    def turn_until(self, is_enough: Callable[[], bool]) -> None:
+        while not is_enough():
+            with suppress(queue.Empty):
+                self.calls.get(timeout=0.001)()
+
+    def turn_all(self) -> None:
+        while not self.calls.empty():
+            self.calls.get()()
 
 
-def test_small_batches_commit_inline_and_large_ones_in_the_thread(tmp_path: Path) -> None:
+def test_small_jobs_are_flushed_inline_and_large_ones_in_the_thread(tmp_path: Path) -> None:
     rig = ThreadRig(tmp_path / "wal")
     rig.append(run(1, 4))
     assert rig.told == [4]
-    rig.append(run(5, 9))
+    rig.append([entry(5, 1, bytes(INLINE_SIZE_MAX))])
     assert rig.told == [4]
-    rig.append(run(10, 10))
-    rig.turn()
-    assert rig.told == [4, 9, 10]
-    assert (rig.writer.inline_commits, rig.writer.thread_commits) == (2, 1)
+    rig.append(run(6, 6))
+    rig.turn_until(lambda: rig.told == [4, 5, 6])
+    assert (rig.writer.inline_flushes, rig.writer.thread_flushes) == (2, 1)
     rig.log.close()
 
 
-def test_slow_commits_move_to_the_thread_until_they_are_forgotten(tmp_path: Path) -> None:
+def test_slow_flushes_move_to_the_thread_until_they_are_forgotten(tmp_path: Path) -> None:
     rig = ThreadRig(tmp_path / "wal")
-    rig.commit_s = 0.01
+    rig.flush_s = 0.01
     rig.append(run(1, 1))
     rig.append(run(2, 2))
     assert rig.told == [1, 2]
     rig.append(run(3, 3))
     assert rig.told == [1, 2]
-    rig.turn()
-    rig.commit_s = 0.0
+    rig.turn_until(lambda: rig.told == [1, 2, 3])
+    rig.flush_s = 0.0
     for index in range(4, 104):
         rig.append([entry(index)])
-        while rig.told[-1] != index:
-            rig.turn()
-    assert rig.writer.thread_commits < 103
-    before = rig.writer.inline_commits
+        rig.turn_until(lambda index=index: rig.told[-1] == index)  # type: ignore[misc]
+    assert rig.writer.thread_flushes < 103
+    before = rig.writer.inline_flushes
     rig.append(run(104, 104))
-    assert rig.writer.inline_commits == before + 1
+    assert rig.writer.inline_flushes == before + 1
     rig.log.close()
 
 
-@pytest.mark.parametrize(
-    "error", [OSError(errno.EIO, "I/O error"), lmdb.DiskError("full"), MemoryError()]
-)
-@pytest.mark.parametrize("count", [1, 64])
-def test_a_failed_commit_stops_once_and_nothing_is_told_afterwards(
-    tmp_path: Path, error: Exception, count: int
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "I/O error"), MemoryError()])
+@pytest.mark.parametrize("size", [1, INLINE_SIZE_MAX])
+def test_a_failed_flush_stops_once_and_nothing_is_told_afterwards(
+    tmp_path: Path, error: Exception, size: int
 ) -> None:
     rig = ThreadRig(tmp_path / "wal")
     rig.append(run(1, 1))
@@ -368,14 +386,39 @@ def test_a_failed_commit_stops_once_and_nothing_is_told_afterwards(
     def fail() -> None:
         raise error
 
-    rig.hook = fail
-    rig.append(run(2, count + 1))
-    rig.append(run(count + 2, count + 2))
+    rig.flush_hook = fail
+    rig.append([entry(2, 1, bytes(size))])
+    rig.append(run(3, 3))
     rig.log.append(HardState(9, 9, 9), [], lambda: rig.told.append(0))
     rig.log.close()
+    rig.turn_all()
     assert rig.told == [1]
     assert len(rig.failures) == 1
     assert "log commit failed" in rig.failures[0]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "I/O error"), lmdb.DiskError("full"), MemoryError()]
+)
+def test_a_failed_commit_stops_once_and_nothing_is_told_afterwards(
+    tmp_path: Path, error: Exception
+) -> None:
+    rig = ThreadRig(tmp_path / "wal")
+
+    def fail() -> None:
+        raise error
+
+    rig.commit_hook = fail
+    rig.append(run(1, 1))
+    assert rig.told == [1]
+    rig.turn_until(lambda: rig.failures != [])
+    rig.append(run(2, 2))
+    rig.log.close()
+    rig.turn_all()
+    assert rig.told == [1]
+    assert len(rig.failures) == 1
+    assert "log commit failed" in rig.failures[0]
+    assert last_index_of(tmp_path / "wal") == 1, "the journal holds what LMDB could not take"
 
 
 @pytest.mark.parametrize("count", [1, 40])
@@ -386,15 +429,20 @@ def test_a_full_map_grows_and_the_whole_transaction_is_redone(tmp_path: Path, co
         entries = [entry(i, 1, bytes(1000)) for i in range(index, index + count)]
         rig.append(entries)
         index += count
-        while rig.told[-1:] != [index - 1]:
-            rig.turn()
+        rig.turn_until(lambda index=index: rig.told[-1:] == [index - 1])  # type: ignore[misc]
+    rig.turn_until(lambda: rig.writer.unsettled_first() == NOTHING_UNSETTLED)
     assert not rig.failures
     assert rig.log.last_index() == index - 1
     rig.log.close()
-    env, lock_fd = open_log(tmp_path / "wal", 1 << 24)
-    again = LmdbLog(env, HeldWriter(env), lock_fd=lock_fd)
-    assert again.last_index() == index - 1
-    again.close()
+    assert last_index_of(tmp_path / "wal") == index - 1
+
+
+def last_index_of(path: Path) -> int:
+    env, lock_fd = open_log(path, 1 << 24)
+    log = LmdbLog(env, HeldWriter(env), lock_fd=lock_fd)
+    last_index = log.last_index()
+    log.close()
+    return last_index
 
 
 def test_a_flipped_bit_anywhere_in_a_batch_is_detected(rig: LogRig) -> None:

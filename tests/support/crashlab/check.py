@@ -11,9 +11,10 @@ import pytest
 
 from etcdtw.raft.entry import Entry
 from etcdtw.storage.log import LmdbLog, open_log
-from etcdtw.storage.log_writer import LogJob
+from etcdtw.storage.log_writer import NOTHING_UNSETTLED, LogJob
 from etcdtw.storage.state_open import open_state
 from etcdtw.storage.state_rebuild import verify
+from tests.support.crashlab.recording import FILES
 from tests.support.crashlab.workload import MAP_SIZE, apply_entry, entry_of
 from tests.support.model_backend import ModelBackend
 
@@ -25,6 +26,9 @@ class NoWriter:
 
     def write(self, job: LogJob, done: object) -> None:
         raise AssertionError("a checked log is written to")
+
+    def unsettled_first(self) -> int:
+        return NOTHING_UNSETTLED
 
     def close(self) -> None:
         """Nothing is open."""
@@ -68,13 +72,14 @@ def allowed_logs(marks: list[str]) -> list[dict[int, int]]:
 
 def check_image(folder: Path, marks: list[str], contents: dict[str, bytes], model: Model) -> None:
     """Boot from an image as a member does and compare with the promises.  Raises on any breach."""
-    for tag, name in (("w", "wal"), ("s", "state")):
+    for name in ("wal", "state"):
         path = folder / "member" / name
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         for member in ("member", f"member/{name}"):
             os.chmod(folder / member, 0o700)
         (path / "lock.mdb").unlink(missing_ok=True)
-        (path / "data.mdb").write_bytes(contents[tag])
+    for tag, name in FILES.items():
+        (folder / "member" / name).write_bytes(contents[tag])
     last_index = check_log(folder / "member" / "wal", allowed_logs(marks))
     durable = max([int(mark[2:]) for mark in marks if mark.startswith("G ")], default=0)
     check_state(folder / "member" / "state", durable, last_index, model)

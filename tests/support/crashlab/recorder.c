@@ -1,8 +1,10 @@
-/* Records what a process does to files named data.mdb, and fails syncs on demand.
+/* Records what a process does to files named data.mdb, journal.0 and journal.1, and fails syncs on
+ * demand.
  *
  * Preloaded with LD_PRELOAD.  CRASHLAB_LOG names the file that records go to; writers in several
  * processes append to it, one write(2) a record.  CRASHLAB_EIO="w5" makes the fifth fdatasync of
- * the log ("w": a path with /wal/) or the state ("s") fail with EIO.
+ * the log ("w": a path with /wal/) or the state ("s") fail with EIO; "j5" the fifth durable write
+ * to the journal's first file ("j") or its second ("k").
  *
  *     record := kind:u8 tag:u8 offset:u64 size:u32 data      (little-endian)
  *     kind: W write, D write that was durable when it returned, S sync done, M mark
@@ -61,8 +63,10 @@ static void opened(int fd, const char *path, int flags)
     size_t size = strlen(path);
     if (fd < 0 || fd >= FDS_MAX) return;
     tags[fd] = 0;
-    if (size < 8 || strcmp(path + size - 8, "data.mdb")) return;
-    tags[fd] = strstr(path, "/wal/") ? 'w' : 's';
+    if (size > 9 && !strcmp(path + size - 9, "journal.0")) tags[fd] = 'j';
+    else if (size > 9 && !strcmp(path + size - 9, "journal.1")) tags[fd] = 'k';
+    else if (size < 8 || strcmp(path + size - 8, "data.mdb")) return;
+    else tags[fd] = strstr(path, "/wal/") ? 'w' : 's';
     is_dsync[fd] = (flags & (O_DSYNC | O_SYNC)) != 0;
 }
 
@@ -114,6 +118,13 @@ static void wrote(char tag, int fd, off_t offset, const void *data, size_t size,
     (void)fd;
 }
 
+static int must_fail(char tag)
+{
+    const char *wanted = getenv("CRASHLAB_EIO");
+    int number = ++syncs[(unsigned char)tag];
+    return wanted && wanted[0] == tag && number == atoi(wanted + 1);
+}
+
 #define PWRITE(name, offset_type) \
     ssize_t name(int fd, const void *data, size_t size, offset_type offset) \
     { \
@@ -123,8 +134,14 @@ static void wrote(char tag, int fd, off_t offset, const void *data, size_t size,
         if (!tag) return real(fd, data, size, offset); \
         pthread_mutex_lock(&lock); \
         wrote(tag, fd, offset, data, size, 0); \
-        result = real(fd, data, size, offset); \
-        if (is_dsync[fd]) wrote(tag, fd, offset, data, size, 1); \
+        if (is_dsync[fd] && (tag == 'j' || tag == 'k') && must_fail(tag)) { \
+            put('M', 0, 0, "E", 1); \
+            errno = EIO; \
+            result = -1; \
+        } else { \
+            result = real(fd, data, size, offset); \
+            if (is_dsync[fd]) wrote(tag, fd, offset, data, size, 1); \
+        } \
         pthread_mutex_unlock(&lock); \
         return result; \
     }
@@ -181,13 +198,6 @@ ssize_t writev(int fd, const struct iovec *parts, int count)
     }
 PWRITEV(pwritev, off_t)
 PWRITEV(pwritev64, off64_t)
-
-static int must_fail(char tag)
-{
-    const char *wanted = getenv("CRASHLAB_EIO");
-    int number = ++syncs[(unsigned char)tag];
-    return wanted && wanted[0] == tag && number == atoi(wanted + 1);
-}
 
 #define SYNC(name) \
     int name(int fd) \

@@ -18,6 +18,9 @@ from typing import Final
 
 HEAD: Final = Struct("<ccQI")
 SECTOR: Final = 512
+FILES: Final = {
+    "w": "wal/data.mdb", "j": "wal/journal.0", "k": "wal/journal.1", "s": "state/data.mdb",
+}  # fmt: skip
 ROOT: Final = Path(__file__).resolve().parents[3]
 FOLDER: Final = Path(__file__).resolve().parent
 
@@ -118,9 +121,9 @@ def cuts(
 ) -> Iterator[tuple[list[str], dict[str, bytes]]]:
     """Yield, for ``count`` random cuts, the marks made before it and a content for each file.
 
-    Cuts begin when both files have been created durably.
+    Cuts begin when all files have been created durably.
     """
-    disks: dict[str, Disk] = {"w": Disk(), "s": Disk()}
+    disks: dict[str, Disk] = {tag: Disk() for tag in FILES}
     marks: list[str] = []
     first = next(i for i, event in enumerate(events) if event[3] == b"begin")
     places = sorted(random.choices(range(first + 1, len(events)), k=count))

@@ -17,8 +17,9 @@ from typing import Any
 
 from etcdtw.mvcc.backend import BUCKET_META
 from etcdtw.raft.entry import Entry, HardState
+from etcdtw.storage.journal_open import begin_journal
+from etcdtw.storage.journal_writer import JournalWriter
 from etcdtw.storage.log import LmdbLog, open_log
-from etcdtw.storage.log_writer import ThreadLogWriter
 from etcdtw.storage.state import LmdbState
 from etcdtw.storage.state_codec import revision_key
 from etcdtw.storage.state_open import open_state
@@ -27,6 +28,7 @@ from tests.support.model_backend import ModelBackend, encode_varint
 
 MAP_SIZE = 1 << 26
 KEYS = 150
+SEGMENT_SIZE = 1 << 16  # octets: small, so that a run goes through many laps
 
 
 def entry_of(index: int, term: int) -> Entry:
@@ -56,9 +58,19 @@ class Workload:
         self.random = Random(seed)
         self.steps = steps
         self.mark_octets = ctypes.CDLL(None).crashlab_mark
-        env, lock_fd = open_log(folder / "member" / "wal", MAP_SIZE)
-        writer = ThreadLogWriter(
-            env, MAP_SIZE, time.perf_counter, reactor.callFromThread, self.stop
+        wal = folder / "member" / "wal"
+        env, lock_fd = open_log(wal, MAP_SIZE)
+        salt = self.random.randbytes(8)
+        journal = begin_journal(env, wal, MAP_SIZE, salt, SEGMENT_SIZE)
+        writer = JournalWriter(
+            env,
+            journal,
+            MAP_SIZE,
+            time.perf_counter,
+            reactor.callFromThread,
+            self.stop,
+            settle_delay_s=self.random.choice((0.002, 0.02, 10.0)),
+            settle_size=self.random.choice((1 << 13, 1 << 15, 1 << 20)),
         )
         self.log = LmdbLog(env, writer, lock_fd=lock_fd)
         self.state = open_state(
