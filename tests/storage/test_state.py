@@ -11,7 +11,6 @@ import google_crc32c
 import pytest
 
 from etcdtw.mvcc.backend import BUCKET_AUTH, BUCKET_META, Backend
-from etcdtw.storage import state_compaction
 from etcdtw.storage.directory import open_environment
 from etcdtw.storage.state import LmdbState
 from etcdtw.storage.state_codec import encode_tombstone, key_of, record_of, revision_key
@@ -193,7 +192,6 @@ def test_a_tombstone_at_the_compaction_stays_until_the_next_one(rig: Rig) -> Non
 def test_a_compaction_cut_short_leaves_every_view_right_and_is_resumed(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
-    monkeypatch.setattr(state_compaction, "STEP_ROWS_MAX", 5)
     for i in range(40):
         key = b"k%d" % (i * 7 % 11)
         if i % 4 == 3 and rig.model.get(key) is not None:
@@ -203,7 +201,7 @@ def test_a_compaction_cut_short_leaves_every_view_right_and_is_resumed(
     rig.state.bucket_put(BUCKET_META, b"scheduledCompactRev", revision_key(30, 0))
     rig.flush()
     tables = rig.tables()
-    job = compact(tables, 30, lambda: None)
+    job = compact(tables, 30, lambda: None, rows_max=5)
     for _ in range(steps):
         next(job, None)
     del job

@@ -1,0 +1,79 @@
+"""How fast the writer compacts, and what it reports of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from etcdtw.storage.directory import open_environment
+from etcdtw.storage.state_tables import DATABASES_MAX, Batch, Change, Tables, pack_changes
+from etcdtw.storage.state_worker import COMMITTED, COMPACTED, COMPACTION_STEP, Pace, StateWorker
+from etcdtw.wire.encode import encode_record
+
+ROWS = 10
+
+
+class Worker:
+    """A worker over ten versions of one key; time stands still until it is moved."""
+
+    def __init__(self, folder: Path, pace: Pace) -> None:
+        self.now_s = 100.0
+        self.answers: list[tuple[Any, ...]] = []
+        path = folder / "state"
+        path.mkdir(mode=0o700)
+        tables = Tables(open_environment(path, 1 << 24, DATABASES_MAX), is_new=True)
+        self.worker = StateWorker(
+            tables, 1 << 24, self.answers.append, pace, lambda: self.now_s, lambda: 7.0
+        )
+        rows: list[Change] = [
+            (2 + i, 0, b"k", encode_record(b"k", 2, 2 + i, 1 + i, b"", 0)) for i in range(ROWS)
+        ]
+        self.worker.receive(("changes", pack_changes(rows)))
+        batch = Batch([], [], [], False, 1, 1, 1 + ROWS)
+        self.worker.receive(("commit", 1, *batch.as_tuple()))
+
+    def steps(self) -> list[int]:
+        """Return how many rows each reported step deleted."""
+        return [answer[1] for answer in self.answers if answer[0] == COMPACTION_STEP]
+
+
+def test_step_looks_at_no_more_rows_than_the_limit(tmp_path: Path) -> None:
+    rig = Worker(tmp_path, Pace(4, 0.0))
+    rig.worker.receive(("compact", 1 + ROWS))
+    while rig.worker.has_work():
+        rig.worker.work()
+    assert rig.steps() == [4, 4, 1]
+    assert rig.answers[-1] == (COMPACTED, 1 + ROWS, 0.0, 7.0)
+    assert rig.answers[0] == (COMMITTED, 1, 0.0)
+
+
+def test_worker_rests_between_two_steps(tmp_path: Path) -> None:
+    rig = Worker(tmp_path, Pace(4, 0.5))
+    rig.worker.receive(("compact", 1 + ROWS))
+    rig.worker.work()
+    assert (rig.steps(), rig.worker.rest_s) == ([4], 0.5)
+    rig.now_s += 0.25
+    rig.worker.work()
+    assert (rig.steps(), rig.worker.rest_s) == ([4], 0.25)
+    rig.now_s += 0.25
+    rig.worker.work()
+    assert rig.steps() == [4, 4]
+    rig.now_s += 0.5
+    rig.worker.work()
+    rig.now_s += 0.5
+    while rig.worker.has_work():
+        rig.worker.work()
+    # What it took holds the rests too.
+    assert rig.answers[-1][:3] == (COMPACTED, 1 + ROWS, 1.5)
+    assert rig.worker.rest_s == 0.0
+
+
+def test_hash_behind_a_compaction_does_not_rest(tmp_path: Path) -> None:
+    rig = Worker(tmp_path, Pace(100, 0.5))
+    rig.worker.receive(("compact", 1 + ROWS))
+    rig.worker.work()
+    rig.now_s += 0.5
+    rig.worker.receive(("hash_kv", 3, 1 + ROWS, 1 + ROWS))
+    while rig.worker.has_work():
+        rig.worker.work()
+    assert rig.answers[-1][:2] == ("hash", 3)
