@@ -57,9 +57,12 @@ class Backend(Protocol):
         """Return the record of a live key."""
         ...
 
-    def frames(self, start: bytes, end: bytes | None, limit: int = 0) -> list[bytes]:
+    def frames(
+        self, start: bytes, end: bytes | None, limit: int = 0, octets_max: int = 0
+    ) -> list[bytes]:
         """Return the frames of live keys in ``[start, end)`` in key order; limit 0: all.
 
+        With ``octets_max`` it may stop once the frames hold as many octets or more.
         The items may be `memoryview`s of a mapping: join or copy them before control
         returns to the reactor.
         """
@@ -78,7 +81,7 @@ class Backend(Protocol):
     def get_at(self, key: bytes, revision: int) -> bytes | None: ...
 
     def frames_at(
-        self, start: bytes, end: bytes | None, revision: int, limit: int = 0
+        self, start: bytes, end: bytes | None, revision: int, limit: int = 0, octets_max: int = 0
     ) -> list[bytes]: ...
 
     def count_at(self, start: bytes, end: bytes | None, revision: int) -> int: ...

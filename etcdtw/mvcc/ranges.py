@@ -190,12 +190,12 @@ def count_body(count: int) -> bytes:
 
 
 def fetch_frames(
-    backend: Backend, start: bytes, end: bytes | None, view: int, limit: int
+    backend: Backend, start: bytes, end: bytes | None, view: int, limit: int, octets_max: int = 0
 ) -> list[bytes]:
     """Return frames in key order at an old revision, or of the current view (``view`` 0)."""
     if view:
-        return backend.frames_at(start, end, view, limit)
-    return backend.frames(start, end, limit)
+        return backend.frames_at(start, end, view, limit, octets_max)
+    return backend.frames(start, end, limit, octets_max)
 
 
 def count_keys(backend: Backend, start: bytes, end: bytes | None, view: int) -> int:

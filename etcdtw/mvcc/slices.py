@@ -99,8 +99,10 @@ class PinnedRange:
         view = 0 if self.revision == self._revisions.revision else self.revision
         if view:
             wanted = min(wanted, SLICE_PAST_KEYS_MAX)
-        frames = fetch_frames(self._backend, self._start, self._end, view, wanted)
-        is_last = len(frames) < wanted
+        frames = fetch_frames(
+            self._backend, self._start, self._end, view, wanted, SLICE_OCTETS_MAX + 1
+        )
+        is_last = len(frames) < wanted and sum(map(len, frames)) <= SLICE_OCTETS_MAX
         if not is_counting:
             frames, was_cut = _cut(frames)
             is_last = is_last and not was_cut
@@ -238,7 +240,8 @@ def open_slices(
     # The current view knows its counts; an old one has to be walked for them.
     keys_max = SLICE_PAST_KEYS_MAX if view else SLICE_KEYS_MAX
     wanted = limit if 0 < limit <= keys_max and not view else keys_max + 1
-    frames = fetch_frames(backend, start, end, view, wanted)
+    # One octet more tells that the range is too large: then this was in vain, but little.
+    frames = fetch_frames(backend, start, end, view, wanted, SLICE_OCTETS_MAX + 1)
     count = len(frames)
     if count > keys_max or sum(map(len, frames)) > SLICE_OCTETS_MAX:
         return _pin(backend, revisions, request, view or revisions.revision)

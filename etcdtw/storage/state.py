@@ -142,12 +142,15 @@ class LmdbState:
                 return record
         return self._reader.get(key)
 
-    def frames(self, start: bytes, end: bytes | None, limit: int = 0) -> list[bytes]:
+    def frames(
+        self, start: bytes, end: bytes | None, limit: int = 0, octets_max: int = 0
+    ) -> list[bytes]:
         found: list[bytes] = []
+        size = 0
         position: bytes | None = start
         while position is not None:
             wanted = limit - len(found) if limit else CHUNK_MAX
-            rows, bound = self._reader.rows(position, end, max(wanted, 1))
+            rows, bound = self._reader.rows(position, end, max(wanted, 1), octets_max)
             changed = self._changed(position, end if bound is None else bound)
             if changed:
                 rows = _merge(rows, changed)
@@ -155,6 +158,10 @@ class LmdbState:
             if limit and len(found) >= limit:
                 del found[limit:]
                 break
+            if octets_max:
+                size += sum([len(frame) for _, frame in rows])
+                if size >= octets_max:
+                    break
             position = bound if rows else self._skip_dead(bound, end)
         return found
 
@@ -188,9 +195,10 @@ class LmdbState:
         return self._reader.get_at(key, revision)
 
     def frames_at(
-        self, start: bytes, end: bytes | None, revision: int, limit: int = 0
+        self, start: bytes, end: bytes | None, revision: int, limit: int = 0, octets_max: int = 0
     ) -> list[bytes]:
         found: list[bytes] = []
+        size = 0
         position: bytes | None = start
         while position is not None:
             keys, position = self._known_keys(position, end)
@@ -198,7 +206,8 @@ class LmdbState:
                 record = self.get_at(key, revision)
                 if record is not None:
                     found.append(encode_frame(record))
-                    if len(found) == limit:
+                    size += len(record)
+                    if len(found) == limit or 0 < octets_max <= size:
                         return found
         return found
 

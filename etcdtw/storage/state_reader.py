@@ -39,6 +39,7 @@ from etcdtw.storage.state_tables import Tables
 
 CHUNK_FIRST: Final = 16  # rows read before the first look at where the range ends
 CHUNK_MAX: Final = 1024
+LONG_ROWS_MAX: Final = 16  # rows at a time where long keys are and octets are bounded
 
 Row = tuple[bytes, bytes]
 
@@ -89,18 +90,38 @@ class StateReader:
             return self._referenced(value)
         return record_of(value)
 
-    def rows(self, start: bytes, end: bytes | None, limit: int) -> tuple[list[Row], bytes | None]:
+    def rows(
+        self, start: bytes, end: bytes | None, limit: int, octets_max: int = 0
+    ) -> tuple[list[Row], bytes | None]:
         """Return up to ``limit`` (user key, frame) in ``[start, end)``, and where to go on.
 
         The second is None when nothing is left.  With long keys around the list may exceed
-        ``limit`` by those that share a prefix, and may be empty though more follow.
+        ``limit`` by those that share a prefix, and may be empty though more follow.  With
+        ``octets_max`` it stops once large records have as many octets; small ones need no bound.
         """
+        if self.has_long and octets_max:
+            limit = min(limit, LONG_ROWS_MAX)
         rows, bound = self._cut(start, end, limit)
         if self.has_long:
             return self._expand(rows, start, end), bound
         if REFERENCE_SIZE in map(len, map(_value_of, rows)):
-            rows = [(key, self._framed(value)) for key, value in rows]
+            framed = self._frame_rows(rows, octets_max)
+            if len(framed) < len(rows):
+                bound = _behind(framed[-1][0], end)
+            return framed, bound
         return rows, bound
+
+    def _frame_rows(self, rows: list[Row], octets_max: int) -> list[Row]:
+        """Put large records in the place of their references, up to the bound."""
+        framed: list[Row] = []
+        size = 0
+        for key, value in rows:
+            frame = self._framed(value)
+            framed.append((key, frame))
+            size += len(frame)
+            if 0 < octets_max <= size:
+                break
+        return framed
 
     def keys(self, start: bytes, end: bytes | None, limit: int) -> tuple[list[bytes], bytes | None]:
         """Return up to ``limit`` live user keys in ``[start, end)``, and where to go on."""

@@ -61,7 +61,9 @@ class ModelBackend:
     def keys(self, start: bytes, end: bytes | None) -> list[bytes]:
         return sorted(key for key in self.live if start <= key and (end is None or key < end))
 
-    def frames(self, start: bytes, end: bytes | None, limit: int = 0) -> list[bytes]:
+    def frames(
+        self, start: bytes, end: bytes | None, limit: int = 0, octets_max: int = 0
+    ) -> list[bytes]:
         keys = self.keys(start, end)
         return [encode_frame(self.live[key]) for key in (keys[:limit] if limit else keys)]
 
@@ -86,7 +88,7 @@ class ModelBackend:
         return self.view_at(revision).get(key)
 
     def frames_at(
-        self, start: bytes, end: bytes | None, revision: int, limit: int = 0
+        self, start: bytes, end: bytes | None, revision: int, limit: int = 0, octets_max: int = 0
     ) -> list[bytes]:
         view = self.view_at(revision)
         keys = sorted(key for key in view if start <= key and (end is None or key < end))
