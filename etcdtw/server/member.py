@@ -61,6 +61,7 @@ from etcdtw.server.readiness import (
 )
 from etcdtw.server.tls_names import openssl_ciphers
 from etcdtw.storage.state_process import ProcessStateWriter
+from etcdtw.storage.state_worker import Pace
 from etcdtw.transport.client_port import ClientPort, PortBounds
 from etcdtw.transport.flusher import Flusher
 from etcdtw.transport.grpc_channel import KeepAlive
@@ -112,6 +113,11 @@ class Member:
         return self._methods
 
     @property
+    def opened(self) -> Data:
+        assert self.data is not None, "storage was not opened"
+        return self.data
+
+    @property
     def maintenance(self) -> MaintenanceService:
         assert self._maintenance is not None, "storage was not opened"
         return self._maintenance
@@ -119,9 +125,11 @@ class Member:
     def open(self) -> None:
         """Open the data and build the node."""
         reactor = self.reactor
+        config = self.config
+        pace = Pace(config.compaction_batch_limit, config.compaction_sleep_interval_s)
 
         def make_writer(path: Path, map_size: int, lock_fd: int) -> ProcessStateWriter:
-            return ProcessStateWriter(cast(IReactorFDSet, reactor), path, map_size, lock_fd)
+            return ProcessStateWriter(cast(IReactorFDSet, reactor), path, map_size, lock_fd, pace)
 
         self.data = open_data(
             self.config,
@@ -300,6 +308,7 @@ class Listeners(Service):
         scrape = Scrape(
             member_sources(
                 member.node,
+                member.opened,
                 member.maintenance,
                 config,
                 member.call_stats,

@@ -21,8 +21,11 @@ from etcdtw.rpc.maintenance import MaintenanceService
 from etcdtw.rpc.screening import UNKNOWN_VERSION
 from etcdtw.server.assembly import server_version
 from etcdtw.server.config import Config
+from etcdtw.server.data import Data
 from etcdtw.server.feature_gates import GATES, FeatureGates
 from etcdtw.server.metrics import Source
+from etcdtw.storage.journal_writer import JournalWriter
+from etcdtw.storage.state import StateStats
 
 STREAM_APIS: Final = {
     "/etcdserverpb.Watch/Watch": "watch",
@@ -36,6 +39,7 @@ OPEN_FILES: Final = "/proc/self/fd"
 
 def member_sources(
     node: Node,
+    data: Data,
     maintenance: MaintenanceService,
     config: Config,
     calls: ServerStats,
@@ -44,6 +48,7 @@ def member_sources(
     """Return the sources of one member's own metrics."""
     return {
         **_node_sources(node, server_version(config), config.quota_backend_bytes or 0),
+        **disk_sources(data.log_writer, data.state.stats),
         **_maintenance_sources(maintenance),
         **_feature_sources(config.feature_gates),
         **_store_sources(node),
@@ -83,6 +88,23 @@ def _node_sources(node: Node, server_version: str, quota_bytes: int) -> dict[str
         "etcd_server_slow_apply_total": lambda: node.slowness.slow_applies_total,
         "etcd_server_heartbeat_send_failures_total": lambda: node.late_heartbeats_total,
         "etcd_debugging_server_alarms": alarms,
+    }
+
+
+def disk_sources(log_writer: JournalWriter, stats: StateStats) -> dict[str, Source]:
+    """Return the sources of what the two writers did."""
+    return {
+        "etcd_disk_wal_fsync_duration_seconds": lambda: log_writer.commit_s,
+        "etcd_disk_wal_write_bytes_total": lambda: log_writer.octets_total,
+        "etcd_disk_backend_commit_duration_seconds": lambda: stats.commit_s,
+        "etcd_debugging_mvcc_db_compaction_keys_total": lambda: stats.compacted_rows_total,
+        "etcd_debugging_mvcc_db_compaction_last": lambda: stats.compacted_unix_s,
+        "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds": (
+            lambda: stats.compaction_step_ms
+        ),
+        "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds": (
+            lambda: stats.compaction_ms
+        ),
     }
 
 
