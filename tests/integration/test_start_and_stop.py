@@ -173,3 +173,28 @@ def test_health_checks_read(member: RunningMember) -> None:
         assert (status, json.loads(body)) == (200, {"health": "true", "reason": ""})
     for path in ("/livez", "/readyz", "/livez/serializable_read", "/readyz/linearizable_read"):
         assert get(member.client_port, path) == (200, b"ok\n")
+
+
+def test_port_is_shared_only_by_members_that_both_say_so(tmp_path: Path) -> None:
+    port = free_port()
+    shared = [*flags(tmp_path / "one", port), "--socket-reuse-port"]
+    first = launched(tmp_path / "one.log", shared)
+    others = []
+    try:
+        await_ready(tmp_path / "one.log", first)
+        shared = [*flags(tmp_path / "two", port), "--socket-reuse-port"]
+        others.append(launched(tmp_path / "two.log", shared))
+        await_ready(tmp_path / "two.log", others[0])
+        others.append(launched(tmp_path / "three.log", flags(tmp_path / "three", port)))
+        assert others[1].wait(WITHIN_S) == 1
+        assert "the address is in use" in (tmp_path / "three.log").read_text()
+        assert get(port, "/livez") == (200, b"ok\n")
+    finally:
+        for process in (first, *others):
+            process.kill()
+            process.wait()
+
+
+def launched(log: Path, arguments: list[str]) -> subprocess.Popen[bytes]:
+    with log.open("wb") as stderr:
+        return subprocess.Popen([*etcdtw_command(), *arguments], stderr=stderr, cwd=log.parent)
