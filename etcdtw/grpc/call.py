@@ -97,6 +97,23 @@ class SendsMany(Protocol):
         ...
 
 
+@runtime_checkable
+class RepliesInParts(Protocol):
+    """What a unary call may offer besides: a large response without ever joining its parts."""
+
+    def begin_reply(self, size: int) -> None:
+        """Begin the response; the parts of its ``size`` octets follow."""
+        ...
+
+    def continue_reply(self, part: bytes) -> None:
+        """Send the next octets; watch `Call.queued`."""
+        ...
+
+    def end_reply(self) -> None:
+        """End with status OK, behind the last part."""
+        ...
+
+
 UnaryHandler = Callable[[Call, bytes], "bytes | None"]
 StreamHandler = Callable[[Call], None]
 

@@ -196,6 +196,32 @@ class ServerCall:
         if not register.is_marked:
             register.mark()
 
+    def begin_reply(self, size: int) -> None:
+        """Begin a response whose parts hold ``size`` octets."""
+        register = self._register
+        if register is None:
+            return
+        self.head_sent = True
+        self._stats.sent += 1
+        self._stats.sent_octets += size
+        register.connection.send_headers(self.stream_id, HEAD_BLOCK)
+        register.connection.send_data(self.stream_id, PREFIX.pack(0, size))
+        register.mark()
+
+    def continue_reply(self, part: bytes) -> None:
+        """Send the next octets of the response."""
+        register = self._register
+        if register is not None:
+            register.connection.send_data(self.stream_id, part)
+            register.mark()
+
+    def end_reply(self) -> None:
+        """End the response behind its last part."""
+        register = self._end(OK)
+        if register is not None:
+            register.connection.send_trailers(self.stream_id, OK_BLOCK)
+            self._close(register)
+
     def send(self, message: bytes) -> None:
         raise AssertionError("send on a unary call")
 

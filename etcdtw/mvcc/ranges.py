@@ -8,6 +8,8 @@ Source: etcd v3 api, RangeRequest.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from heapq import merge
 from operator import attrgetter
 from typing import Final
 
@@ -169,6 +171,15 @@ def sort_kvs(kvs: list[KeyValue], request: pb.RangeRequest) -> None:
     """Sort in place; equal ones stay in key order."""
     kvs.sort(
         key=attrgetter(_ATTRIBUTES[request.sort_target]), reverse=request.sort_order == DESCEND
+    )
+
+
+def merge_kvs(runs: list[list[KeyValue]], request: pb.RangeRequest) -> Iterator[KeyValue]:
+    """Return the keys of sorted runs in order; equal ones in the order of the runs."""
+    return merge(
+        *runs,
+        key=attrgetter(_ATTRIBUTES[request.sort_target]),
+        reverse=request.sort_order == DESCEND,
     )
 
 

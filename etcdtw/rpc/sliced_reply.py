@@ -5,11 +5,12 @@ Source: etcd v3 api, KV.Range; a gRPC message of etcd's holds at most 2 GiB.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
-from etcdtw.grpc.call import Call
+from etcdtw.grpc.call import Call, RepliesInParts
 from etcdtw.mvcc.errors import CompactedError
 from etcdtw.mvcc.slices import RangeSlices
 from etcdtw.mvcc.store import Store
@@ -19,6 +20,7 @@ from etcdtw.wire import etcdserverpb as pb
 REPLY_BYTES_MAX: Final = (1 << 31) - 1
 RENDERED_BYTES_MAX: Final = 256 << 20  # of all unfinished answers; then only the oldest goes on
 WAIT_S: Final = 0.01  # until a held-back answer looks again
+QUEUED_BYTES_MAX: Final = 4 << 20  # of one answer: sent, and not yet let out by flow control
 
 
 class SlicingNode(Protocol):
@@ -65,7 +67,8 @@ class SlicedReply:
         self._request = request
         self._call = call
         self._slices = slices
-        self._parts: list[bytes] = []
+        self._parts: deque[bytes] = deque()
+        self._is_sending = False
         self._size = 0
         self._revision = node.store.revision
         rendering.replies.append(self)
@@ -74,6 +77,8 @@ class SlicedReply:
         """Render one slice and come back for the next."""
         if not self._call.is_open:
             self._release()
+        elif self._is_sending:
+            self._send()
         elif not self._rendering.may_go_on(self):
             self._node.clock.callLater(WAIT_S, self.step)
         else:
@@ -90,9 +95,7 @@ class SlicedReply:
                 self._start_again()
             return
         if part is None:
-            reply = b"".join((self._node.header(self._revision), *self._parts))
-            self._release()
-            self._call.reply(reply)
+            self._finish()
             return
         self._parts.append(part)
         self._size += len(part)
@@ -102,6 +105,37 @@ class SlicedReply:
             fail(self._call, status_error("RequestTooLarge"))
             return
         self._node.clock.callLater(0, self.step)
+
+    def _finish(self) -> None:
+        """All is rendered: send it, a large answer piece by piece as the client takes it."""
+        call = self._call
+        header = self._node.header(self._revision)
+        if not isinstance(call, RepliesInParts):
+            reply = b"".join((header, *self._parts))
+            self._release()
+            call.reply(reply)
+            return
+        call.begin_reply(len(header) + self._size)
+        call.continue_reply(header)
+        self._is_sending = True
+        # What it holds still counts, but a client that reads slowly stands in nobody's way.
+        self._rendering.replies.remove(self)
+        self._send()
+
+    def _send(self) -> None:
+        call = self._call
+        assert isinstance(call, RepliesInParts), "the same call as before"
+        if not self._parts:
+            self._release()
+            call.end_reply()
+        elif call.queued > QUEUED_BYTES_MAX:
+            self._node.clock.callLater(WAIT_S, self.step)
+        else:
+            part = self._parts.popleft()
+            self._size -= len(part)
+            self._rendering.size -= len(part)
+            call.continue_reply(part)
+            self._node.clock.callLater(0, self.step)
 
     def _start_again(self) -> None:
         self._drop_parts()
@@ -117,9 +151,10 @@ class SlicedReply:
 
     def _drop_parts(self) -> None:
         self._rendering.size -= self._size
-        self._parts = []
+        self._parts.clear()
         self._size = 0
 
     def _release(self) -> None:
         self._drop_parts()
-        self._rendering.replies.remove(self)
+        if not self._is_sending:
+            self._rendering.replies.remove(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from etcdtw.grpc.call import RepliesInParts
 from etcdtw.grpc.intake import NEVER_MS, Refusal, not_grpc
 from etcdtw.grpc.message import frame_message
 from etcdtw.grpc.plain import PLAIN_BODY_SIZE_MAX, PlainRequest
@@ -37,6 +38,26 @@ def test_a_unary_call_in_pieces_is_answered_when_it_is_whole(rig: ServerRig) -> 
     rig.data(stream_id, b"", True)
     assert rig.answers[stream_id].body == wire
     assert rig.counts("Unary").received == 1
+    assert rig.server.open_calls == 0
+
+
+def test_a_response_in_parts_is_one_message(rig: ServerRig) -> None:
+    answer = rig.request("Wait", b"1")
+    call = rig.calls[-1]
+    assert isinstance(call, RepliesInParts)
+    call.begin_reply(5)
+    call.continue_reply(b"hel")
+    rig.pump()
+    assert not answer.is_ended
+    call.continue_reply(b"lo")
+    call.end_reply()
+    rig.pump()
+    assert answer.body == frame_message(b"hello")
+    assert answer.status == (0, "")
+    counts = rig.counts("Wait")
+    assert (counts.sent, counts.sent_octets, counts.handled[0]) == (1, 5, 1)
+    for late in (lambda: call.begin_reply(1), lambda: call.continue_reply(b"x"), call.end_reply):
+        late()  # means nothing any more
     assert rig.server.open_calls == 0
 
 

@@ -1,0 +1,123 @@
+"""Large answers to a call that takes them in parts, over a store on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from twisted.internet.task import Clock
+
+from etcdtw.mvcc.slices import SLICE_OCTETS_MAX, RangeSlices
+from etcdtw.mvcc.store import Store
+from etcdtw.rpc.sliced_reply import QUEUED_BYTES_MAX, WAIT_S, Rendering, SlicedReply
+from etcdtw.storage.state import LmdbState
+from etcdtw.storage.state_open import open_state
+from etcdtw.wire import etcdserverpb as pb
+from tests.support.recorded_call import RecordedCall
+
+VALUE_SIZE = 300_000
+KEYS = 24
+EVERYTHING = pb.RangeRequest(key=b"\0", range_end=b"\0")
+
+
+class PartsCall(RecordedCall):
+    """A call that takes a response in parts.  ``is_slow`` keeps them queued."""
+
+    announced = 0
+
+    def begin_reply(self, size: int) -> None:
+        self.announced = size
+
+    def continue_reply(self, part: bytes) -> None:
+        self.send(part)
+
+    def end_reply(self) -> None:
+        self.finish()
+
+
+class ReplyNode:
+    """As much of a member as an answer needs."""
+
+    def __init__(self, store: Store) -> None:
+        self.clock = Clock()
+        self.store = store
+
+    def header(self, revision: int) -> bytes:
+        return b""
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[LmdbState]:
+    made = open_state(tmp_path / "state", pytest.fail, map_size=1 << 27)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def node(state: LmdbState) -> ReplyNode:
+    store = Store(state, lambda lease_id: True)
+    for i in range(KEYS):
+        store.apply_put(pb.PutRequest(key=b"%03d" % i, value=bytes(VALUE_SIZE)))
+    state.set_applied(1, 1)
+    state.flush(lambda: None)
+    return ReplyNode(store)
+
+
+def start(node: ReplyNode, rendering: Rendering, call: PartsCall) -> SlicedReply:
+    slices = node.store.open_range(EVERYTHING)
+    assert isinstance(slices, RangeSlices)
+    return SlicedReply(node, rendering, EVERYTHING, call, slices)
+
+
+def test_a_large_answer_goes_out_in_parts_that_make_it_up(node: ReplyNode) -> None:
+    call, rendering = PartsCall(), Rendering()
+    start(node, rendering, call).step()
+    while call.is_open:
+        node.clock.advance(0)
+    assert b"".join(call.sent) == node.store.range(EVERYTHING)
+    assert call.announced == sum(map(len, call.sent))
+    assert max(map(len, call.sent)) <= SLICE_OCTETS_MAX
+    assert (rendering.size, rendering.replies) == (0, [])
+
+
+def test_no_more_is_queued_than_a_slow_client_may_have_waiting(node: ReplyNode) -> None:
+    call, rendering = PartsCall(), Rendering()
+    call.is_slow = True
+    start(node, rendering, call).step()
+    for _ in range(KEYS):
+        node.clock.advance(WAIT_S)
+    assert QUEUED_BYTES_MAX < call.queued <= QUEUED_BYTES_MAX + SLICE_OCTETS_MAX
+    # What it holds still counts, but it is in nobody's way.
+    assert rendering.size > 0
+    assert rendering.replies == []
+    call.drain()
+    while call.is_open:
+        node.clock.advance(WAIT_S)
+    assert rendering.size == 0
+
+
+def test_what_a_client_that_left_held_is_let_go(node: ReplyNode) -> None:
+    call, rendering = PartsCall(), Rendering()
+    call.is_slow = True
+    start(node, rendering, call).step()
+    for _ in range(KEYS):
+        node.clock.advance(WAIT_S)
+    call.cancel()
+    node.clock.advance(WAIT_S)
+    assert rendering.size == 0
+    assert node.clock.getDelayedCalls() == []
+
+
+def test_a_bounded_range_reads_little_more_than_its_bound(
+    state: LmdbState, node: ReplyNode
+) -> None:
+    for frames in (
+        state.frames(b"", None, 0, SLICE_OCTETS_MAX),
+        state.frames_at(b"", None, 5, 0, SLICE_OCTETS_MAX),
+    ):
+        assert len(frames) == SLICE_OCTETS_MAX // VALUE_SIZE + 1
+    state.put(KEYS + 2, 0, b"x" * 500, b"\x0a\x01x", True)  # a long key: groups of rows
+    state.flush(lambda: None)
+    assert len(state.frames(b"", None, 0, SLICE_OCTETS_MAX)) <= 16
+    assert len(state.frames(b"", None)) == KEYS + 1
