@@ -25,7 +25,7 @@ from etcdtw.server.data import Data
 from etcdtw.server.feature_gates import GATES, FeatureGates
 from etcdtw.server.metrics import Source
 from etcdtw.storage.journal_writer import JournalWriter
-from etcdtw.storage.state import StateStats
+from etcdtw.storage.state_stats import StateStats
 
 STREAM_APIS: Final = {
     "/etcdserverpb.Watch/Watch": "watch",

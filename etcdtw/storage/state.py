@@ -27,6 +27,7 @@ from etcdtw.storage.state_codec import (
 )
 from etcdtw.storage.state_feed import Message, StateWriter
 from etcdtw.storage.state_reader import CHUNK_MAX, StateReader
+from etcdtw.storage.state_stats import StateStats
 from etcdtw.storage.state_tables import Batch, pack_changes
 from etcdtw.storage.state_worker import (
     ATTACHMENTS,
@@ -41,7 +42,6 @@ from etcdtw.storage.state_worker import (
     HASH_ALL,
     HASH_KV,
 )
-from etcdtw.wire.histogram import Histogram, exponential_bounds
 
 GENERATION_MS_MAX: Final = 1000
 GENERATION_OCTETS_MAX: Final = 16 << 20
@@ -67,18 +67,6 @@ class BootState:
         self.applied_term = applied_term
         self.revision = revision
         self.fences = fences
-
-
-class StateStats:
-    """What the writer did, as it reports it."""
-
-    def __init__(self) -> None:
-        self.commit_s = Histogram(exponential_bounds(0.001, 14))
-        self.compacted_rows_total = 0
-        self.compacted_unix_s = 0.0
-        """When the last compaction since the start ended; 0 before the first."""
-        self.compaction_step_ms = Histogram(exponential_bounds(1, 13))
-        self.compaction_ms = Histogram(exponential_bounds(100, 14))
 
 
 class LmdbState:
@@ -538,14 +526,12 @@ class LmdbState:
     def _receive(self, message: Message) -> None:
         kind = message[0]
         if kind == COMMITTED:
-            self.stats.commit_s.observe(message[2])
+            self.stats.committed(message)
             self._confirm(message[1])
         elif kind == COMPACTION_STEP:
-            self.stats.compacted_rows_total += message[1]
-            self.stats.compaction_step_ms.observe(message[2] * 1000)
+            self.stats.stepped(message)
         elif kind == COMPACTED:
-            self.stats.compaction_ms.observe(message[2] * 1000)
-            self.stats.compacted_unix_s = message[3]
+            self.stats.compacted(message)
             self._finish_compaction(message[1])
         elif kind == HASH:
             self._hash_waiters.pop(message[1])(message[2])
