@@ -1,0 +1,369 @@
+"""The journal: its layout, its laps, and what it makes of torn and damaged files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from etcdtw.raft.entry import ConfState, Entry, HardState, Snapshot
+from etcdtw.storage import journal as journal_files
+from etcdtw.storage.directory import DataDirError
+from etcdtw.storage.journal import SEGMENT_FILES, Journal, write_at
+from etcdtw.storage.journal_codec import (
+    BODY_AT,
+    MAGIC,
+    PAGE,
+    decode_head,
+    decode_job,
+    encode_record,
+    record_size,
+)
+from etcdtw.storage.journal_writer import RECORD_SIZE_MAX
+from etcdtw.storage.log import open_log
+from etcdtw.storage.log_codec import FORMAT_BEFORE, KEY_FORMAT, KEY_JOURNAL, encode_batch
+from etcdtw.storage.log_writer import LogJob, perform
+from tests.support.journal_rig import (
+    MAP_SIZE,
+    SALT,
+    SEGMENT_SIZE,
+    JournalRig,
+    read_log,
+    write_image,
+)
+
+
+def entry(index: int, term: int = 1, size: int = 10) -> Entry:
+    return Entry(term, index, 0, b"%d %d " % (index, term) + bytes(size))
+
+
+def run(first: int, last: int, term: int = 1, size: int = 10) -> list[Entry]:
+    return [entry(index, term, size) for index in range(first, last + 1)]
+
+
+def job_of(entries: list[Entry], previous: int = 0) -> LogJob:
+    job = LogJob()
+    job.batch, _ = encode_batch(previous, entries)
+    job.batch_first = entries[0].index
+    job.entry_count = len(entries)
+    return job
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[JournalRig]:
+    made = JournalRig(tmp_path / "wal")
+    yield made
+    made.close()
+
+
+def test_a_record_comes_back_as_it_was_and_fills_whole_pages() -> None:
+    job = job_of(run(5, 7))
+    job.keep_below, job.forget_below = 5, 4
+    job.hard_state, job.snapshot, job.mark = b"hard", b"snapshot" * 700, b"mark"
+    record = encode_record(7, SALT, 9, job)
+    assert len(record) == record_size(job) == 2 * PAGE
+    head = decode_head(bytes(PAGE) + record, PAGE)
+    assert head is not None
+    assert head[:3] == (7, SALT, 9)
+    found = decode_job(bytes(PAGE) + record, PAGE, head[3])
+    for name in LogJob.__slots__:
+        assert getattr(found, name) == getattr(job, name), name
+
+
+def test_a_flipped_bit_anywhere_in_a_record_is_noticed() -> None:
+    record = encode_record(1, SALT, 1, job_of(run(1, 2)))
+    head = decode_head(record, 0)
+    assert head is not None
+    for bit in range(head[3] * 8):
+        damaged = bytearray(record)
+        damaged[bit // 8] ^= 1 << bit % 8
+        assert decode_head(bytes(damaged), 0) is None, bit
+
+
+def test_each_flush_writes_whole_pages_at_a_page_of_their_own(rig: JournalRig) -> None:
+    rig.append(run(1, 1))
+    rig.append([entry(2, 1, PAGE)])
+    rig.append(run(3, 3))
+    content = rig.image()["journal.0"]
+    starts = [at for at in range(0, len(content), PAGE) if content[at : at + 4] == MAGIC]
+    assert starts == [0, PAGE, 3 * PAGE]
+    assert rig.writer._settler.commits == 0
+
+
+def test_files_are_private_and_never_change_their_size(rig: JournalRig) -> None:
+    for index in range(1, 100):
+        rig.append(run(index, index))
+    for name in SEGMENT_FILES:
+        found = os.stat(rig.path / name)
+        assert (found.st_mode & 0o777, found.st_size) == (0o600, SEGMENT_SIZE)
+
+
+def test_segments_take_turns_and_are_begun_anew_only_when_settled() -> None:
+    journal = Journal([10, 11], 4 * PAGE, 1, SALT)
+    places = [journal.place(2 * PAGE) for _ in range(4)]
+    assert places == [(10, 0), (10, 2 * PAGE), (11, 0), (11, 2 * PAGE)]
+    assert not journal.has_room(PAGE)
+    journal.settle(1)
+    assert not journal.has_room(PAGE), "record 2 is still needed"
+    journal.settle(2)
+    assert journal.has_room(4 * PAGE)
+    assert not journal.has_room(5 * PAGE)
+    assert journal.place(PAGE) == (10, 0)
+    assert journal.place(3 * PAGE) == (10, PAGE)
+    assert not journal.has_room(PAGE), "record 4 is still needed"
+    journal.settle(4)
+    assert journal.place(PAGE) == (11, 0)
+    assert journal.sequence == 7
+
+
+def test_many_laps_lose_nothing(rig: JournalRig) -> None:
+    for index in range(1, 400):
+        rig.append([entry(index, 1, index * 31 % 9000)])
+    assert [e.index for e in rig.all()] == list(range(1, 400))
+    expected = rig.all()
+    assert rig.writer.held_jobs > 3, "only a lack of room made LMDB take over"
+    image = rig.image()
+    write_image(rig.path.parent / "image", image)
+    assert read_log(rig.path.parent / "image")[0] == expected
+
+
+def test_what_finds_no_room_or_is_too_large_goes_to_lmdb_with_all_before_it(
+    rig: JournalRig,
+) -> None:
+    rig.append(run(1, 3))
+    rig.append([entry(4, 1, SEGMENT_SIZE)])
+    assert rig.writer.held_jobs == 1
+    assert rig.writer.unsettled_first() == 1 << 64
+    rig.append(run(5, 5))
+    assert rig.writer.unsettled_first() == 5
+    write_image(rig.path.parent / "image", rig.image())
+    assert [e.index for e in read_log(rig.path.parent / "image")[0]] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("over", "held"), [(0, 0), (1, 1)])
+def test_the_largest_record_is_journaled_and_a_larger_one_is_not(
+    tmp_path: Path, over: int, held: int
+) -> None:
+    rig = JournalRig(tmp_path / "wal", 2 * RECORD_SIZE_MAX)
+    overhead = record_size(job_of([Entry(1, 1, 0, bytes(PAGE))])) - 2 * PAGE
+    assert overhead == 0
+    fixed = len(job_of([Entry(1, 1, 0, b"")]).batch) + BODY_AT + 40
+    rig.append([Entry(1, 1, 0, bytes(RECORD_SIZE_MAX - fixed + over))])
+    assert rig.writer.held_jobs == held
+    rig.close()
+
+
+def test_entries_that_lmdb_has_not_yet_stay_readable_whatever_the_tail_may_hold(
+    tmp_path: Path,
+) -> None:
+    rig = JournalRig(tmp_path / "wal", 1 << 20, tail_size_max=1000)
+    for index in range(1, 60):
+        rig.append([entry(index, index, 100)])
+    assert rig.log.entries(1, 60, 1 << 30) == [entry(i, i, 100) for i in range(1, 60)]
+    assert [rig.log.term(index) for index in range(1, 60)] == list(range(1, 60))
+    rig.settle()
+    rig.append([entry(60, 60, 100)])
+    assert len(rig.log._tail) < 10
+    assert rig.log.entries(1, 61, 1 << 30) == [entry(i, i, 100) for i in range(1, 61)]
+    rig.append([entry(20, 99)])
+    assert rig.all() == [*[entry(i, i, 100) for i in range(1, 20)], entry(20, 99)]
+    rig.close()
+
+
+def test_a_torn_last_record_is_ignored_wherever_it_is_torn(tmp_path: Path) -> None:
+    rig = JournalRig(tmp_path / "wal")
+    rig.append(run(1, 2), HardState(1, 1, 0))
+    before = rig.image()
+    rig.append([entry(3, 1, PAGE)], HardState(1, 1, 2))
+    after = rig.image()
+    rig.close()
+    # The LMDB file is small here, so that thousands of recoveries take no time.
+    at = PAGE
+    end = decode_head(after["journal.0"], at)
+    assert end is not None
+    for cut in [*range(at, at + 120), *range(at + 120, end[3], 97), end[3] - 1, end[3]]:
+        image = dict(before)
+        image["journal.0"] = after["journal.0"][:cut] + before["journal.0"][cut:]
+        write_image(tmp_path / "image", image)
+        entries, hard_state = read_log(tmp_path / "image")
+        # The last octets of an entry may be zeros, which the file holds anyway.
+        is_whole = image["journal.0"] == after["journal.0"]
+        assert entries == ([*run(1, 2), entry(3, 1, PAGE)] if is_whole else run(1, 2)), cut
+        assert hard_state == HardState(1, 1, 2 if is_whole else 0)
+
+
+def test_a_torn_first_record_of_a_lap_leaves_stale_records_that_are_ignored(
+    tmp_path: Path,
+) -> None:
+    rig = JournalRig(tmp_path / "wal")
+    for index in range(1, 33):
+        rig.append(run(index, index))
+    rig.settle()
+    before = rig.image()
+    rig.append([entry(33, 1, 3 * PAGE)])
+    after = rig.image()
+    rig.close()
+    for cut in range(0, 4 * PAGE, 512):
+        image = dict(before)
+        image["journal.0"] = after["journal.0"][:cut] + before["journal.0"][cut:]
+        write_image(tmp_path / "image", image)
+        is_whole = image["journal.0"] == after["journal.0"]
+        assert len(read_log(tmp_path / "image")[0]) == (33 if is_whole else 32), cut
+
+
+def test_octets_that_a_client_chose_never_pass_for_a_record(tmp_path: Path) -> None:
+    rig = JournalRig(tmp_path / "wal")
+    forged = encode_record(rig.journal.epoch, b"guessed!", 2, job_of([entry(2, 9)]))
+    at = PAGE - (BODY_AT + 40 + 8 + 17)  # the forged record begins at the second page
+    rig.append([Entry(1, 1, 0, bytes(at) + forged)])
+    image = rig.image()
+    rig.close()
+    content = bytearray(image["journal.0"])
+    assert decode_head(bytes(content), PAGE) is not None, "it would pass but for the salt"
+    content[100] ^= 1
+    write_image(tmp_path / "image", {**image, "journal.0": bytes(content)})
+    assert read_log(tmp_path / "image")[0] == []
+
+
+def test_a_damaged_record_before_a_whole_one_is_refused_with_advice(tmp_path: Path) -> None:
+    rig = JournalRig(tmp_path / "wal")
+    for index in range(1, 6):
+        rig.append(run(index, index))
+    image = rig.image()
+    rig.close()
+    for page in range(4):
+        content = bytearray(image["journal.0"])
+        content[page * PAGE + 60] ^= 1
+        write_image(tmp_path / "image", {**image, "journal.0": bytes(content)})
+        with pytest.raises(
+            DataDirError, match=f"record {page + 1} is damaged, but record .* join again"
+        ):
+            read_log(tmp_path / "image")
+
+
+def test_damage_in_records_that_lmdb_holds_does_no_harm(tmp_path: Path) -> None:
+    rig = JournalRig(tmp_path / "wal")
+    rig.append(run(1, 1))
+    rig.settle()
+    rig.append(run(2, 2))
+    image = rig.image()
+    rig.close()
+    content = bytearray(image["journal.0"])
+    content[60] ^= 1
+    write_image(tmp_path / "image", {**image, "journal.0": bytes(content)})
+    assert read_log(tmp_path / "image")[0] == run(1, 2)
+
+
+@pytest.mark.parametrize("name", SEGMENT_FILES)
+@pytest.mark.parametrize("content", [None, b"", bytes(PAGE - 1)])
+def test_a_missing_or_truncated_journal_is_refused(
+    tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    rig = JournalRig(tmp_path / "wal")
+    rig.append(run(1, 1))
+    rig.close()
+    (tmp_path / "wal" / name).unlink()
+    if content is not None:
+        (tmp_path / "wal" / name).write_bytes(content)
+    with pytest.raises(DataDirError, match=rf"{name} is (missing|truncated).* restore a snapshot"):
+        read_log(tmp_path / "wal")
+
+
+def test_a_journal_newer_than_its_log_is_refused(tmp_path: Path) -> None:
+    JournalRig(tmp_path / "wal").close()
+    old = (tmp_path / "wal" / "data.mdb").read_bytes()
+    rig = JournalRig(tmp_path / "wal")
+    rig.append(run(1, 1))
+    rig.close()
+    write_image(tmp_path / "wal", {"data.mdb": old})
+    with pytest.raises(DataDirError, match="newer than the log"):
+        read_log(tmp_path / "wal")
+
+
+def test_a_directory_of_the_format_before_is_taken_over(tmp_path: Path) -> None:
+    env, lock_fd = open_log(tmp_path / "wal", MAP_SIZE)
+    with env.begin(write=True) as txn:
+        txn.put(KEY_FORMAT, FORMAT_BEFORE)
+        perform(txn, job_of(run(1, 5)))
+        assert txn.get(KEY_JOURNAL) is None
+    env.close()
+    os.close(lock_fd)
+    # A crash while the files were made left half of one.
+    (tmp_path / "wal" / "journal.0").write_bytes(bytes(100))
+    assert read_log(tmp_path / "wal")[0] == run(1, 5)
+    rig = JournalRig(tmp_path / "wal")
+    rig.append(run(6, 6))
+    write_image(tmp_path / "image", rig.image())
+    rig.close()
+    assert read_log(tmp_path / "image")[0] == run(1, 6)
+
+
+def test_recovery_that_is_cut_short_is_done_again(tmp_path: Path) -> None:
+    rig = JournalRig(tmp_path / "wal")
+    rig.append(run(1, 9), HardState(2, 3, 0))
+    rig.append(run(4, 5, 2))
+    rig.log.compact(3)
+    image = rig.image()
+    rig.close()
+    write_image(tmp_path / "image", image)
+    for _ in range(2):
+        # The second time LMDB holds it all, and the records are still there.
+        assert read_log(tmp_path / "image") == (run(4, 5, 2), HardState(2, 3, 0))
+        write_image(tmp_path / "image", {name: image[name] for name in SEGMENT_FILES})
+
+
+def test_a_new_epoch_ignores_every_record_of_the_one_before(tmp_path: Path) -> None:
+    rig = JournalRig(tmp_path / "wal")
+    for index in range(1, 6):
+        rig.append(run(index, index))
+    rig.close()
+    rig = JournalRig(tmp_path / "wal")
+    rig.append(run(3, 3, 2))
+    write_image(tmp_path / "image", rig.image())
+    rig.close()
+    assert read_log(tmp_path / "image")[0] == [*run(1, 2), entry(3, 2)]
+
+
+def test_snapshot_mark_and_compaction_keep_their_order(tmp_path: Path) -> None:
+    rig = JournalRig(tmp_path / "wal")
+    for index in range(1, 9):
+        rig.append(run(index, index))
+    rig.log.put_snapshot(Snapshot(5, 1, ConfState((1,)), b"x"), lambda: rig.told.append(1))
+    assert rig.told == [1]
+    rig.log.compact(5)
+    rig.append(run(9, 9))
+    assert rig.writer._settler.commits == 0
+    write_image(tmp_path / "image", rig.image())
+    assert read_log(tmp_path / "image")[0] == run(6, 9)
+    rig.settle()
+    assert rig.all() == run(6, 9)
+    rig.close()
+    assert read_log(tmp_path / "wal")[0] == run(6, 9)
+
+
+def test_closing_brings_everything_into_lmdb(tmp_path: Path) -> None:
+    rig = JournalRig(tmp_path / "wal")
+    rig.append(run(1, 5))
+    rig.close()
+    image = {name: bytes(SEGMENT_SIZE) for name in SEGMENT_FILES}
+    write_image(tmp_path / "wal", image)
+    assert read_log(tmp_path / "wal")[0] == run(1, 5)
+
+
+def test_short_writes_are_continued_and_a_stuck_one_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    real = os.pwrite
+    steps = [3, 1, 5, 0]
+    monkeypatch.setattr(
+        journal_files.os, "pwrite", lambda fd, octets, at: real(fd, octets[: steps.pop(0)], at)
+    )
+    write_at(fd, b"123456789", 0)
+    assert os.pread(fd, 20, 0) == b"123456789"
+    steps[:] = [3, 0]
+    with pytest.raises(OSError, match="only 3 of 9"):
+        write_at(fd, b"123456789", 0)
+    os.close(fd)
