@@ -48,7 +48,7 @@ from etcdtw.rpc.errors import status_of
 from etcdtw.rpc.maintenance import MaintenanceService
 from etcdtw.server.assembly import build_methods, build_node, server_version
 from etcdtw.server.config import ClientTls, Config
-from etcdtw.server.data import Data, open_data
+from etcdtw.server.data import Data, open_data, stop_at_once
 from etcdtw.server.metric_sources import member_sources
 from etcdtw.server.metrics import Scrape
 from etcdtw.server.readiness import (
@@ -73,6 +73,10 @@ from etcdtw.wire import membershippb
 
 DRAIN_S: Final = 7.0
 """How long a stop waits for calls under way."""
+FLUSH_S: Final = 15.0
+"""How long a stop waits for the state's writer.  The log holds everything, so nothing is lost
+by not waiting longer."""
+WRITER_SILENT: Final = "the state's writer does not answer"
 LEAD_POLL_S: Final = 0.01
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long the log's thread waits for a busy reactor at the most, before and after a commit."""
@@ -224,7 +228,9 @@ class Storage(Service):
         if data is None:
             return None
         flushed: Deferred[None] = Deferred()
+        overdue = self._member.clock.callLater(FLUSH_S, stop_at_once, WRITER_SILENT)
         data.state.flush(lambda: flushed.callback(None))
+        flushed.addBoth(lambda _: overdue.cancel())
         flushed.addBoth(lambda _: data.close())
         return flushed
 

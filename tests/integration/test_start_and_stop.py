@@ -17,6 +17,8 @@ from typing import Final
 
 import pytest
 
+from etcdtw.server.data import EXIT_FAIL_STOP
+from etcdtw.server.member import FLUSH_S
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.etcd_client import EtcdClient
 from tests.support.processes import RunningMember, etcdtw_command, free_port
@@ -163,6 +165,22 @@ def test_sigterm_ends_a_member_with_open_watches_and_waiting_clients(
             member.stop(STOP_WITHIN_S)
             assert time.monotonic() - started < STOP_WITHIN_S
         watch.close()
+
+
+def test_sigterm_ends_a_member_whose_writer_hangs(member: RunningMember) -> None:
+    with EtcdClient(member.endpoint) as client:
+        _, writer = member.pids
+        os.kill(writer, signal.SIGSTOP)
+        try:
+            client.call("put", pb.PutRequest(key=b"k", value=b"v"))
+            client.close()
+            assert member.stop(STOP_WITHIN_S + FLUSH_S) == EXIT_FAIL_STOP
+        finally:
+            os.kill(writer, signal.SIGKILL)
+    assert "the state's writer does not answer" in member.stderr()
+    member.start()
+    with EtcdClient(member.endpoint) as client:
+        assert client.call("range", pb.RangeRequest(key=b"k")).count == 1
 
 
 def test_health_checks_read(member: RunningMember) -> None:
