@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import lmdb
+from lmdb.verify import VerifyError, verify
 
 LOCK_FILE: Final = "owner.lock"
 DATA_FILE: Final = "data.mdb"
@@ -185,11 +186,29 @@ def _check_file(file: Path) -> None:
     last = [int.from_bytes(head[at + 136 : at + 144], "little") for at in (0, 4096)]
     txnid = [int.from_bytes(head[at + 144 : at + 152], "little") for at in (0, 4096)]
     newest = 0 if txnid[0] > txnid[1] else 1
-    if size < (last[newest] + 1) * 4096:
+    needed = (last[newest] + 1) * 4096
+    if size < needed:
+        _check_short_file(file, size, needed)
+
+
+def _check_short_file(file: Path, size: int, needed: int) -> None:
+    """Tell a file that lost its end from one whose last pages were never written.
+
+    LMDB does not write pages that one transaction both took from the end and freed, so that a
+    sound file may end before its last page.  Then the whole tree is walked, once: the file is
+    made as long as it should be.
+    """
+    try:
+        problems = verify(str(file), subdir=False)
+    except (VerifyError, OSError) as error:
+        problems = [f"truncated: {error}"]
+    # It also reports values that were overwritten in place and keep more pages than they need.
+    if any("EOF" in problem or "truncated" in problem for problem in problems):
         raise DataDirError(
-            f"{file} is truncated: {size} octets where {(last[newest] + 1) * 4096} are needed; "
+            f"{file} is truncated: {size} octets where {needed} are needed; "
             "restore this member from a snapshot or remove its data directory and let it join"
         )
+    os.truncate(file, needed)
 
 
 def check_format(found: bytes | None, wanted: bytes, is_empty: bool, path: Path) -> None:

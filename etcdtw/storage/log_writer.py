@@ -87,6 +87,8 @@ def _truncate(txn: Any, index: int) -> None:
     if first + batch_count(value) > index:
         entries, _ = decode_batch(first, value)
         shorter, _ = encode_batch(batch_previous(value), entries[: index - first])
+        # Not overwritten in place: LMDB would keep the longer run of pages for it.
+        cursor.delete()
         txn.put(batch_key(first), shorter)
 
 

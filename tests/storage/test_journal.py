@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from etcdtw.raft.entry import ConfState, Entry, HardState, Snapshot
-from etcdtw.storage import journal as journal_files
 from etcdtw.storage.directory import DataDirError
 from etcdtw.storage.journal import SEGMENT_FILES, Journal, write_at
 from etcdtw.storage.journal_codec import (
@@ -358,9 +357,7 @@ def test_short_writes_are_continued_and_a_stuck_one_is_an_error(
     fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     real = os.pwrite
     steps = [3, 1, 5, 0]
-    monkeypatch.setattr(
-        journal_files.os, "pwrite", lambda fd, octets, at: real(fd, octets[: steps.pop(0)], at)
-    )
+    monkeypatch.setattr(os, "pwrite", lambda fd, octets, at: real(fd, octets[: steps.pop(0)], at))
     write_at(fd, b"123456789", 0)
     assert os.pread(fd, 20, 0) == b"123456789"
     steps[:] = [3, 0]
