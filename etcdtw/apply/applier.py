@@ -20,6 +20,7 @@ from etcdtw.lease.lessor import Lessor
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.backend import BUCKET_LEASE, Backend
 from etcdtw.mvcc.cost import txn_cost
+from etcdtw.mvcc.long_entry import LONG_KEYS_MIN, LongEntryError, Steps
 from etcdtw.mvcc.store import Store
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import leasepb
@@ -90,7 +91,10 @@ class Applier:
         }
 
     def apply_data(self, data: bytes) -> Applied:
-        """Apply the octets of a normal entry; an empty one (a leader's no-op) does nothing."""
+        """Apply the octets of a normal entry; an empty one (a leader's no-op) does nothing.
+
+        Raises `LongEntryError`, as `apply` does: whoever applies goes on with its steps.
+        """
         if not data:
             return Applied(self._store.revision, b"", None)
         request = pb.InternalRaftRequest.FromString(data)
@@ -137,10 +141,19 @@ class Applier:
     def _lease_revoke(self, request: pb.LeaseRevokeRequest) -> Applied:
         if self._lessor.lookup(request.ID) is None:
             return Applied(self._store.revision, b"", LeaseNotFoundError(request.ID))
+        if self._backend.has_attached(request.ID, LONG_KEYS_MIN):
+            raise LongEntryError(self._lease_revoke_steps(request.ID))
         # The keys go first, in one revision; then nobody can see a lease without its keys.
         self._store.delete_attached(self._backend.attached(request.ID))
-        self._lessor.revoke(request.ID)
-        self._backend.bucket_delete(BUCKET_LEASE, _lease_key(request.ID))
+        return self._forget_lease(request.ID)
+
+    def _lease_revoke_steps(self, lease_id: int) -> Steps:
+        yield from self._store.delete_attached_steps(lease_id)
+        return self._forget_lease(lease_id)
+
+    def _forget_lease(self, lease_id: int) -> Applied:
+        self._lessor.revoke(lease_id)
+        self._backend.bucket_delete(BUCKET_LEASE, _lease_key(lease_id))
         return Applied(self._store.revision, b"", None)
 
     def _lease_checkpoint(self, request: pb.LeaseCheckpointRequest) -> Applied:

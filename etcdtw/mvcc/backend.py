@@ -114,6 +114,20 @@ class Backend(Protocol):
         """Return the keys attached to a lease, in key order."""
         ...
 
+    def has_attached(self, lease_id: int, count: int) -> bool:
+        """Whether ``count`` keys or more are attached to a lease, or were until lately."""
+        ...
+
+    def attached_durable(
+        self, lease_id: int, position: bytes, limit: int
+    ) -> tuple[list[bytes], bytes]:
+        """Return up to ``limit`` of a lease's keys, about in key order, and where to go on.
+
+        ``position`` is empty at first, and at the end.  Everything applied must be durable,
+        except what a long entry itself detaches.
+        """
+        ...
+
     def bucket_get(self, bucket: bytes, key: bytes) -> bytes | None: ...
 
     def bucket_put(self, bucket: bytes, key: bytes, value: bytes) -> None: ...

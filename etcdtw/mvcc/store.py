@@ -10,7 +10,7 @@ watchers and no disk; records live behind `mvcc.backend.Backend`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.backend import BUCKET_META, Backend
@@ -21,9 +21,10 @@ from etcdtw.mvcc.errors import (
     LeaseNotFoundError,
     MvccError,
 )
-from etcdtw.mvcc.ranges import read_range, single_body
+from etcdtw.mvcc.long_entry import LONG_KEYS_MIN, STEP_KEYS_MAX, LongEntryError, Steps
+from etcdtw.mvcc.ranges import open_end, read_range, single_body
 from etcdtw.mvcc.slices import PinnedRange, RangeSlices, open_slices
-from etcdtw.mvcc.txn import Transactor
+from etcdtw.mvcc.txn import LongTxnError, Transactor
 from etcdtw.mvcc.writer import Event, Writer
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import encode_varint
@@ -41,6 +42,11 @@ class Store:
         self._lease_exists = lease_exists
         self._writer = Writer(backend)
         self._transactor = Transactor(backend, self._writer, lease_exists)
+        # Reads get a place of their own: they happen in the midst of long entries too.
+        self._read_writer = Writer(backend)
+        self._read_transactor = Transactor(backend, self._read_writer, lease_exists)
+        self._is_watched = False
+        self._is_long = False
         self.revision = 1
         self.compact_revision = -1
         self._ranges_total = 0
@@ -80,23 +86,26 @@ class Store:
 
     @property
     def ranges_total(self) -> int:
-        return self._ranges_total + self._transactor.ranges_total
+        in_txns = self._transactor.ranges_total + self._read_transactor.ranges_total
+        return self._ranges_total + in_txns
 
     @property
     def txns_total(self) -> int:
         """Txns of more than one operation."""
-        return self._transactor.txns_total
+        return self._transactor.txns_total + self._read_transactor.txns_total
 
     # Events.
 
     @property
     def has_watchers(self) -> bool:
         """Whether anybody wants events; the watch hub sets it."""
-        return self._writer.has_watchers
+        return self._is_watched
 
     @has_watchers.setter
     def has_watchers(self, wanted: bool) -> None:
-        self._writer.has_watchers = wanted
+        self._is_watched = wanted
+        # A watcher that comes in the midst of a long entry must get all of it.
+        self._writer.has_watchers = wanted or self._is_long
 
     @property
     def events(self) -> list[Event]:
@@ -107,6 +116,8 @@ class Store:
         """Return and forget the events: ``(key, is_delete, record)`` in revision order."""
         writer = self._writer
         events = writer.events
+        if self._is_long:
+            return []
         if events:
             writer.events = []
         return events
@@ -132,27 +143,80 @@ class Store:
         return Applied(revision)
 
     def apply_delete_range(self, request: pb.DeleteRangeRequest) -> Applied:
+        """Raises `LongEntryError`."""
+        if request.range_end:
+            end = open_end(request.range_end)
+            if self._backend.count(request.key, end) >= LONG_KEYS_MIN:
+                raise LongEntryError(self._delete_range_steps(request))
         _, body = self._writer.delete_range(request)
         self.revision = self._writer.finish()
         return Applied(self.revision, body)
 
+    def _delete_range_steps(self, request: pb.DeleteRangeRequest) -> Steps:
+        self._begin_long()
+        _, body = yield from self._writer.delete_range_steps(request)
+        return self._end_long(body)
+
+    def _begin_long(self) -> None:
+        self._is_long = True
+        self._writer.has_watchers = True
+
+    def _end_long(self, body: bytes) -> Applied:
+        self._is_long = False
+        self._writer.has_watchers = self._is_watched
+        if not self._is_watched:
+            self._writer.events = []
+        self.revision = self._writer.finish()
+        return Applied(self.revision, body)
+
     def apply_txn(self, request: pb.TxnRequest) -> Applied:
+        """Raises `LongEntryError`."""
         try:
             body = self._transactor.run(request, self.compact_revision)
         except MvccError as error:
             return Applied(self.revision, b"", error)
+        except LongTxnError as long:
+            raise LongEntryError(self._txn_steps(long.steps)) from None
         self.revision = self._writer.finish()
         return Applied(self.revision, body)
+
+    def _txn_steps(self, steps: Generator[None, None, tuple[bytes, int]]) -> Steps:
+        self._begin_long()
+        body, _ = yield from steps
+        return self._end_long(body)
+
+    def delete_attached_steps(self, lease_id: int) -> Steps:
+        """Delete what is attached to a lease, in steps; all of that must be durable."""
+        self._begin_long()
+        keys: list[bytes] = []
+        is_ordered = True
+        position = b""
+        while True:
+            some, position = self._backend.attached_durable(lease_id, position, LONG_KEYS_MIN)
+            is_ordered = is_ordered and some == sorted(some) and (not keys or keys[-1] < some[0])
+            keys += some
+            yield
+            if not position:
+                break
+        if not is_ordered:
+            keys.sort()
+        for first in range(0, len(keys), STEP_KEYS_MAX):
+            self._delete_live(keys[first : first + STEP_KEYS_MAX])
+            yield
+        return self._end_long(b"")
+
+    def _delete_live(self, keys: list[bytes]) -> None:
+        for key in keys:
+            record = self._backend.get(key)
+            if record is not None:
+                self._writer.delete(key, KeyValue.FromString(record).lease)
 
     def delete_attached(self, keys: list[bytes]) -> Applied:
         """Delete those of ``keys`` that are live, in key order and as one revision.
 
         For a lease that ends; without a live key there is no revision.
         """
-        for key in sorted(keys):
-            record = self._backend.get(key)
-            if record is not None:
-                self._writer.delete(key, KeyValue.FromString(record).lease)
+        self._delete_live(sorted(keys))
         self.revision = self._writer.finish()
         return Applied(self.revision)
 
@@ -200,7 +264,10 @@ class Store:
 
     def read_txn(self, request: pb.TxnRequest) -> Applied:
         """Run a txn whose branches hold nothing but ranges, without an entry."""
-        revision = self.revision
-        applied = self.apply_txn(request)
-        assert applied.revision == revision, "a read-only txn wrote"
-        return applied
+        self._read_writer.revision = self.revision
+        try:
+            body = self._read_transactor.run(request, self.compact_revision)
+        except MvccError as error:
+            return Applied(self.revision, b"", error)
+        assert not self._read_writer.changes, "a read-only txn wrote"
+        return Applied(self.revision, body)

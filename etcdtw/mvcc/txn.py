@@ -8,7 +8,7 @@ Source: etcd v3 api, TxnRequest.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 from etcdtw.mvcc.backend import Backend
 from etcdtw.mvcc.compare import Path, Seen, choose_path
@@ -19,10 +19,19 @@ from etcdtw.mvcc.errors import (
     LeaseNotFoundError,
     MvccError,
 )
+from etcdtw.mvcc.long_entry import LONG_KEYS_MIN
 from etcdtw.mvcc.ranges import open_end, read_range
 from etcdtw.mvcc.writer import Writer
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import encode_varint
+
+
+class LongTxnError(Exception):
+    """The txn deletes very many keys.  Nothing was changed; ``steps`` runs it."""
+
+    def __init__(self, steps: Generator[None, None, tuple[bytes, int]]) -> None:
+        super().__init__("a txn deletes very many keys")
+        self.steps = steps
 
 
 class Transactor:
@@ -47,7 +56,7 @@ class Transactor:
     def run(self, request: pb.TxnRequest, compact_revision: int) -> bytes:
         """Run a txn and return the body of its response; the caller finishes the revision.
 
-        Raises an `MvccError` before anything was changed.
+        Raises an `MvccError`, or `LongTxnError`, before anything was changed.
         """
         self._compact_revision = compact_revision
         self._seen = {}
@@ -57,8 +66,15 @@ class Transactor:
         self._check(request, path, 0)
         if self._range_error is not None:
             raise self._range_error
+        if self._deleted and self._is_long():
+            raise LongTxnError(self._execute_steps(request, path, 0))
         body, _ = self._execute(request, path, 0)
         return body
+
+    def _is_long(self) -> bool:
+        count = self._backend.count
+        ranges = [pair for pair in self._deleted if pair[1] != pair[0] + b"\0"]
+        return sum([count(start, end) for start, end in ranges]) >= LONG_KEYS_MIN
 
     # Checks, all against the state before the txn.
 
@@ -129,6 +145,32 @@ class Transactor:
             else:
                 response = b""  # an unset operation never passes the check before the proposal
             parts.append(b"\x1a%b%b" % (encode_varint(len(response)), response))
+        return b"".join(parts), position
+
+    def _execute_steps(
+        self, request: pb.TxnRequest, path: Path, position: int
+    ) -> Generator[None, None, tuple[bytes, int]]:
+        """`_execute` in steps, for a txn that deletes very many keys."""
+        parts = [b"\x10\x01"] if path[position] else []
+        ops = request.success if path[position] else request.failure
+        self.txns_total += len(ops) > 1
+        position += 1
+        for op in ops:
+            kind = op.WhichOneof("request")
+            if kind == "request_put":
+                response = self._put(op.request_put)
+            elif kind == "request_range":
+                response = self._range(op.request_range)
+            elif kind == "request_delete_range" and op.request_delete_range.range_end:
+                _, body = yield from self._writer.delete_range_steps(op.request_delete_range)
+                response = self._with_header(b"\x1a", body)
+            elif kind == "request_delete_range":
+                response = self._delete_range(op.request_delete_range)
+            else:
+                body, position = yield from self._execute_steps(op.request_txn, path, position)
+                response = b"\x22%b\x0a\x00%b" % (encode_varint(len(body) + 2), body)
+            parts.append(b"\x1a%b%b" % (encode_varint(len(response)), response))
+            yield
         return b"".join(parts), position
 
     def _put(self, request: pb.PutRequest) -> bytes:

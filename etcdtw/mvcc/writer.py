@@ -5,7 +5,10 @@ Knows no requests' validity: whoever calls has checked everything before the fir
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 from etcdtw.mvcc.backend import Backend
+from etcdtw.mvcc.long_entry import STEP_KEYS_MAX, STEP_OCTETS_MAX
 from etcdtw.mvcc.ranges import open_end
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import encode_record, encode_varint
@@ -123,6 +126,28 @@ class Writer:
             # A frame is field 2 of a RangeResponse; here the records are field 3.
             body += b"".join([b"\x1a%b" % frame[1:] for frame in frames])
         return len(frames), body
+
+    def delete_range_steps(
+        self, request: pb.DeleteRangeRequest
+    ) -> Generator[None, None, tuple[int, bytes]]:
+        """`delete_range` in steps, for very many keys."""
+        start = request.key
+        end = open_end(request.range_end)
+        count = 0
+        previous: list[bytes] = []
+        while True:
+            frames = self._backend.frames(start, end, STEP_KEYS_MAX, STEP_OCTETS_MAX)
+            if not frames:
+                break
+            kvs = pb.RangeResponse.FromString(b"".join(frames)).kvs
+            for kv in kvs:
+                self.delete(kv.key, kv.lease)
+            count += len(frames)
+            if request.prev_kv:
+                previous += [b"\x1a%b" % frame[1:] for frame in frames]
+            start = kvs[-1].key + b"\0"
+            yield
+        return count, b"".join((b"\x10", encode_varint(count), *previous)) if count else b""
 
     def _live_frames(self, key: bytes, range_end: bytes) -> list[bytes]:
         if range_end:

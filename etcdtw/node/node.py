@@ -359,6 +359,7 @@ class Node:
 
     def stop(self) -> None:
         """Stop ticking and fail what still waits.  The log and the state are closed by others."""
+        self._turn.finish_long()
         self.is_stopping = True
         for delayed in (self._wakeup, self._ticking):
             if delayed is not None and delayed.active():

@@ -13,7 +13,9 @@ is the order of these lines.  Source of the order: Ongaro's thesis, sections 10.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
 
 from etcdtw.apply.alarms import Alarms
@@ -21,8 +23,10 @@ from etcdtw.apply.applier import Applier
 from etcdtw.apply.members import Members
 from etcdtw.lease.lessor import Lessor
 from etcdtw.mvcc.backend import Backend
+from etcdtw.mvcc.long_entry import LongEntryError
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.watch import WatchHub
+from etcdtw.node.long_apply import WORK_S, LongApply
 from etcdtw.node.reads import Reads
 from etcdtw.node.requests import PREFIX_SIZE, Waiter
 from etcdtw.node.slowness import APPLY_SLICE_ENTRIES
@@ -61,6 +65,12 @@ class StateStore(Backend, Protocol):
     def tick(self, now_ms: int) -> None: ...
 
     def flush(self, done: Callable[[], None]) -> None: ...
+
+    def reveal(self) -> None: ...
+
+    def conceal(self) -> None: ...
+
+    def publish(self) -> None: ...
 
     def on_compacted(self, revision: int, done: Callable[[], None]) -> None: ...
 
@@ -133,6 +143,9 @@ class Turn:
         self._slowness = node.slowness
         self._is_running = False
         self._released: list[Message] = []
+        # Committed and not yet applied: a long entry, and what waits behind it.
+        self._long: LongApply | None = None
+        self._unapplied: deque[tuple[list[Entry], list[Message]]] = deque()
         self._leader_term = 0
         self._term = parts.raw.term
         self.now_ms = 0
@@ -147,6 +160,8 @@ class Turn:
         self._flusher.hold()
         self._lessor.advance(now_ms)
         self._propose()
+        if self._long is not None and self._long.is_ready:
+            self._work_on_long(self._long, WORK_S)
         for _ in range(READIES_PER_TURN_MAX):
             self._release()
             self._ask_reads()
@@ -159,7 +174,8 @@ class Turn:
         self._is_running = False
         if self._slowness.has_news:
             self._slowness.report()
-        return more or bool(self._released) or self._raw.has_ready()
+        is_long_ready = self._long is not None and self._long.is_ready
+        return more or is_long_ready or bool(self._released) or self._raw.has_ready()
 
     def _propose(self) -> None:
         proposals = self._node.take_proposals()
@@ -185,9 +201,8 @@ class Turn:
             if message.to == STORAGE_APPEND:
                 self._append(message)
             elif message.to == STORAGE_APPLY:
-                self._apply(message.entries)
-                for response in message.responses:
-                    self._raw.step(response)
+                self._unapplied.append((message.entries, message.responses))
+                self._apply_waiting()
         for read_state in ready.read_states:
             self._reads.confirm(read_state.context, read_state.index)
 
@@ -208,7 +223,43 @@ class Turn:
             for response in released:
                 self._raw.step(response)
 
-    def _apply(self, entries: list[Entry]) -> None:
+    def _apply_waiting(self) -> None:
+        """Apply what is committed, up to a long entry."""
+        waiting = self._unapplied
+        while waiting and self._long is None:
+            entries, responses = waiting.popleft()
+            long = self._apply(entries)
+            if long is not None:
+                behind = long.entry.index - entries[0].index + 1
+                waiting.appendleft((entries[behind:], responses))
+                if behind > 1:
+                    self._set_applied(entries[behind - 2])
+                long.begin()
+                return
+            if entries:
+                self._set_applied(entries[-1])
+            for response in responses:
+                self._raw.step(response)
+
+    def _work_on_long(self, long: LongApply, work_s: float) -> None:
+        applied = long.work(work_s)
+        if applied is None:
+            return
+        self._long = None
+        if long.waiter is not None:
+            long.waiter.done(long.waiter.call, applied)
+        self._notify()
+        self._set_applied(long.entry)
+        self._apply_waiting()
+
+    def finish_long(self) -> None:
+        """The node stops: bring the long entry under way to its end, whatever it takes."""
+        if self._long is not None and self._long.is_ready:
+            self._unapplied.clear()
+            self._work_on_long(self._long, inf)
+
+    def _apply(self, entries: list[Entry]) -> LongApply | None:
+        """Apply ``entries`` in slices, up to a long one; that is met, not applied."""
         seconds = self._seconds
         slowness = self._slowness
         started_s = seconds()
@@ -222,7 +273,12 @@ class Turn:
             if oldest is not None and ended_s - oldest.started_ms / 1000 > slowness.request_s:
                 slowness.answered(ended_s - oldest.started_ms / 1000, oldest)
             started_s = ended_s
-        last = entries[-1]
+            if self._long is not None:
+                return self._long
+        return None
+
+    def _set_applied(self, last: Entry) -> None:
+        """Everything up to ``last`` is applied."""
         self.applied_index = last.index
         self.applied_term = last.term
         self._state.set_applied(last.index, last.term)
@@ -235,23 +291,33 @@ class Turn:
         waiters = self._waiters
         applier = self._applier
         store = self._store
-        for entry in entries:
-            if entry.type != ENTRY_NORMAL:
-                self._apply_conf_change(entry)
-                continue
-            data = entry.data
-            waiter = waiters.pop(data[:PREFIX_SIZE], None)
-            if waiter is None:
-                applier.apply_data(data)
-            elif waiter.data == data:
-                applied = applier.apply(waiter.field, waiter.request)
-                waiter.done(waiter.call, applied)
-            else:
-                # An old entry with the id of a new proposal: that one still waits.
-                waiters[data[:PREFIX_SIZE]] = waiter
-                applier.apply_data(data)
-            if store.has_watchers and (events := store.take_events()):
-                self._hub.notify(store.revision, events)
+        waiter: Waiter | None = None
+        try:
+            for entry in entries:
+                if entry.type != ENTRY_NORMAL:
+                    self._apply_conf_change(entry)
+                    continue
+                data = entry.data
+                waiter = waiters.pop(data[:PREFIX_SIZE], None)
+                if waiter is None:
+                    applier.apply_data(data)
+                elif waiter.data == data:
+                    applied = applier.apply(waiter.field, waiter.request)
+                    waiter.done(waiter.call, applied)
+                else:
+                    # An old entry with the id of a new proposal: that one still waits.
+                    waiters[data[:PREFIX_SIZE]] = waiter
+                    waiter = None
+                    applier.apply_data(data)
+                if store.has_watchers and (events := store.take_events()):
+                    self._hub.notify(store.revision, events)
+        except LongEntryError as long:
+            wake = self._node.wake
+            self._long = LongApply(self._state, self._seconds, wake, entry, waiter, long.steps)
+
+    def _notify(self) -> None:
+        if self._store.has_watchers and (events := self._store.take_events()):
+            self._hub.notify(self._store.revision, events)
 
     def _apply_conf_change(self, entry: Entry) -> None:
         change = self._members.decide(entry)

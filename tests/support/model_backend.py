@@ -132,6 +132,15 @@ class ModelBackend:
     def attached(self, lease_id: int) -> list[bytes]:
         return sorted(self.leases.get(lease_id, ()))
 
+    def has_attached(self, lease_id: int, count: int) -> bool:
+        return len(self.leases.get(lease_id, ())) >= count
+
+    def attached_durable(
+        self, lease_id: int, position: bytes, limit: int
+    ) -> tuple[list[bytes], bytes]:
+        keys = [key for key in self.attached(lease_id) if key >= position]
+        return keys[:limit], keys[limit] if len(keys) > limit else b""
+
     def bucket_get(self, bucket: bytes, key: bytes) -> bytes | None:
         return self.buckets[bucket].get(key)
 

@@ -68,6 +68,15 @@ class State(ModelBackend):
     def hash_all(self, done: Callable[[int], None]) -> None:
         done(0)
 
+    def reveal(self) -> None:
+        pass  # nothing is hidden here: `LmdbState` does that
+
+    def conceal(self) -> None:
+        pass
+
+    def publish(self) -> None:
+        pass
+
 
 class NoFlusher:
     """Counts the turns' flushes."""

@@ -1,0 +1,30 @@
+"""Entries that touch very many keys: recognised before their first change, applied in steps.
+
+Whoever applies catches `LongEntryError` and takes the steps; in between everybody reads the
+state before the entry, and nothing else is applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Final
+
+from etcdtw.mvcc.applied import Applied
+
+LONG_KEYS_MIN: Final = 5_000
+"""Keys of one delete, or attached to one lease, from which on its entry is long: about 10 ms."""
+STEP_KEYS_MAX: Final = 500
+"""Keys deleted in one step: about 1 ms."""
+STEP_OCTETS_MAX: Final = 1 << 20
+"""Octets of records read in one step; passed by at most one record."""
+
+Steps = Generator[None, None, Applied]
+"""Each step is about a millisecond of work; the outcome is what the generator returns."""
+
+
+class LongEntryError(Exception):
+    """The entry is long.  Nothing was changed; ``steps`` applies it."""
+
+    def __init__(self, steps: Steps) -> None:
+        super().__init__("an entry touches very many keys")
+        self.steps = steps
