@@ -10,10 +10,12 @@ import fcntl
 import os
 import time
 from pathlib import Path
+from struct import error as StructError  # noqa: N812 - the name says nothing alone
 from typing import Final
 
 import lmdb
-from lmdb.verify import VerifyError, verify
+
+from etcdtw.storage.file_extent import used_size
 
 LOCK_FILE: Final = "owner.lock"
 DATA_FILE: Final = "data.mdb"
@@ -188,22 +190,17 @@ def _check_file(file: Path) -> None:
     newest = 0 if txnid[0] > txnid[1] else 1
     needed = (last[newest] + 1) * 4096
     if size < needed:
-        _check_short_file(file, size, needed)
+        _check_short_file(file, head[newest * 4096 :], size, needed)
 
 
-def _check_short_file(file: Path, size: int, needed: int) -> None:
-    """Tell a file that lost its end from one whose last pages were never written.
-
-    LMDB does not write pages that one transaction both took from the end and freed, so that a
-    sound file may end before its last page.  Then the whole tree is walked, once: the file is
-    made as long as it should be.
-    """
+def _check_short_file(file: Path, meta: bytes, size: int, needed: int) -> None:
+    """Refuse a file that lost its end; one that only lacks free pages is made long enough."""
     try:
-        problems = verify(str(file), subdir=False)
-    except (VerifyError, OSError) as error:
-        problems = [f"truncated: {error}"]
-    # It also reports values that were overwritten in place and keep more pages than they need.
-    if any("EOF" in problem or "truncated" in problem for problem in problems):
+        with file.open("rb") as stream:
+            is_whole = used_size(stream, meta) <= size
+    except (OSError, ValueError, StructError):
+        is_whole = False
+    if not is_whole:
         raise DataDirError(
             f"{file} is truncated: {size} octets where {needed} are needed; "
             "restore this member from a snapshot or remove its data directory and let it join"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from etcdtw.storage.directory import (
     prepare_directory,
     refuse_remote,
 )
+from etcdtw.storage.file_extent import used_size
 from etcdtw.storage.journal_open import begin_journal
 from etcdtw.storage.journal_writer import JournalWriter
 from etcdtw.storage.log import LmdbLog, open_log
@@ -131,6 +133,31 @@ def test_a_truncated_file_is_refused(name: str, wal: Path, state: Path) -> None:
     os.truncate(file, file.stat().st_size // 8192 * 4096)
     with pytest.raises(DataDirError, match="truncated"):
         reopen(file.parent)
+
+
+@pytest.mark.parametrize("size", [60_000, 500_000])
+def test_a_file_needs_all_its_pages_in_use_and_not_one_more(tmp_path: Path, size: int) -> None:
+    """A value at the very end, then values in trees of their own, in many pages."""
+    env = lmdb.open(str(tmp_path), map_size=MAP_SIZE, max_dbs=2)
+    handle = env.open_db(b"table")
+    with env.begin(write=True) as txn:
+        for i in range(2000):
+            txn.put(b"key%d" % i, bytes(100), db=handle)
+    with env.begin(write=True) as txn:
+        txn.put(b"large", bytes(size), db=handle)
+    needed = (env.info()["last_pgno"] + 1) * 4096
+    env.close()
+    content = (tmp_path / "data.mdb").read_bytes()
+    newest = max((0, 4096), key=lambda at: content[at + 144 : at + 152][::-1])
+    used = used_size(io.BytesIO(content), content[newest : newest + 4096])
+    assert used <= needed
+    assert used > size
+    for cut in range(8192, used, 4096):
+        try:
+            assert used_size(io.BytesIO(content[:cut]), content[newest : newest + 4096]) > cut
+        except ValueError:
+            pytest.fail("the pages that are there are sound")
+    assert used_size(io.BytesIO(content[:used]), content[newest : newest + 4096]) == used
 
 
 def test_a_sound_file_that_ends_before_its_last_page_is_opened(wal: Path) -> None:
