@@ -26,7 +26,9 @@ class FlatBackend(ModelBackend):
     def put(self, main: int, sub: int, key: bytes, record: bytes, is_new: bool) -> None:
         self.live[key] = record
 
-    def frames(self, start: bytes, end: bytes | None, limit: int = 0) -> list[bytes]:
+    def frames(
+        self, start: bytes, end: bytes | None, limit: int = 0, octets_max: int = 0
+    ) -> list[bytes]:
         return self.ready[:limit] if limit else self.ready
 
     def count(self, start: bytes, end: bytes | None) -> int:
