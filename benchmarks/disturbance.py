@@ -34,6 +34,7 @@ LARGE_OCTETS: Final = 100 * 1024 * 1024
 LARGE_VALUE_OCTETS: Final = 100 * 1024
 CALL_TIMEOUT_S: Final = 300.0
 START_S: Final = 0.3  # about what a process of its own takes to start
+NEEDS_HISTORY: Final = ("compaction", "defragment", "hash kv")
 
 
 @dataclass(slots=True)
@@ -60,6 +61,14 @@ def defragment(endpoint: str, seconds: float) -> None:
     """Defragment the member."""
     client = WireClient(endpoint, CALL_TIMEOUT_S)
     done = client.call("/etcdserverpb.Maintenance/Defragment", b"")
+    assert done.code == 0, done.text
+    client.close()
+
+
+def hash_kv(endpoint: str, seconds: float) -> None:
+    """Hash the whole history."""
+    client = WireClient(endpoint, CALL_TIMEOUT_S)
+    done = client.call("/etcdserverpb.Maintenance/HashKV", b"")
     assert done.code == 0, done.text
     client.close()
 
@@ -95,6 +104,7 @@ def large_range(endpoint: str, seconds: float) -> None:
 DISTURBANCES: Final[dict[str, Callable[[str, float], None]]] = {
     "compaction": compaction,
     "defragment": defragment,
+    "hash kv": hash_kv,
     "slow watcher": slow_watcher,
     "large range": large_range,
 }
@@ -183,7 +193,7 @@ def measure(program: str, name: str, seconds: float, revisions: int, times: int)
     raised, lines = [], []
     for _ in range(times):
         with RunningMember(program, flags=FLAGS) as member:
-            prepare(member, revisions if name in ("compaction", "defragment") else 10_000)
+            prepare(member, revisions if name in NEEDS_HISTORY else 10_000)
             most = LoadRun(workloads.put()).closed_loop(
                 member.endpoint, connections=CLIENTS, streams=1, seconds=MAXIMUM_S
             )
