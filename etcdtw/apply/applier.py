@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from google.protobuf.message import DecodeError
+
 from etcdtw.apply.alarms import Alarms, encode_alarms
 from etcdtw.apply.errors import CorruptError, NoSpaceError
 from etcdtw.apply.members import Members
@@ -24,6 +26,7 @@ from etcdtw.mvcc.long_entry import LONG_KEYS_MIN, LongEntryError, Steps
 from etcdtw.mvcc.store import Store
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import leasepb
+from etcdtw.wire.encode import read_varint
 
 FIELD_PUT: Final = 4
 FIELD_DELETE_RANGE: Final = 5
@@ -48,6 +51,17 @@ NAMES: Final = {
     FIELD_CLUSTER_VERSION_SET: "cluster_version_set",
     FIELD_MEMBER_ATTR_SET: "cluster_member_attr_set",
 }
+
+_CLIENTS_REQUESTS: Final[dict[int, Any]] = {
+    FIELD_PUT: pb.PutRequest,
+    FIELD_DELETE_RANGE: pb.DeleteRangeRequest,
+    FIELD_TXN: pb.TxnRequest,
+    FIELD_COMPACTION: pb.CompactionRequest,
+    FIELD_LEASE_GRANT: pb.LeaseGrantRequest,
+    FIELD_LEASE_REVOKE: pb.LeaseRevokeRequest,
+    FIELD_ALARM: pb.AlarmRequest,
+}
+_DELIMITED: Final = 2  # protobuf's wire type of a field with a length
 
 # What an alarm refuses (etcd's semantics of NOSPACE and CORRUPT).
 _REFUSED_WHEN_CORRUPT: Final = frozenset(
@@ -97,14 +111,36 @@ class Applier:
         """
         if not data:
             return Applied(self._store.revision, b"", None)
-        request = pb.InternalRaftRequest.FromString(data)
+        try:
+            request = pb.InternalRaftRequest.FromString(data)
+        except DecodeError:
+            return self._apply_deep(data)
         for field, name in NAMES.items():
             if request.HasField(name):
                 return self.apply(field, getattr(request, name))
-        raise UnknownEntryError(
-            "a committed entry holds no request that this version knows; "
-            "run a version at least as new as the cluster's newest member"
-        )
+        raise _unknown_entry()
+
+    def _apply_deep(self, data: bytes) -> Applied:
+        """Apply an entry whose request is nested as deeply as a client's message may be.
+
+        Within the entry it lies one level deeper, where the parser gives up; by itself it is
+        what this or another member took from the client and has applied.
+        """
+        position = 0
+        while position < len(data):
+            try:
+                tag, position = read_varint(data, position)
+                size, position = read_varint(data, position)
+            except ValueError:
+                break
+            if tag & 7 != _DELIMITED:
+                break
+            message_class = _CLIENTS_REQUESTS.get(tag >> 3)
+            if message_class is not None:
+                request = message_class.FromString(data[position : position + size])
+                return self.apply(tag >> 3, request)
+            position += size
+        raise _unknown_entry()
 
     def apply(self, field: int, request: Any) -> Applied:
         """Apply one request of InternalRaftRequest's ``field``; errors are in the outcome."""
@@ -189,6 +225,13 @@ class Applier:
             request.member_ID, attributes.name, tuple(attributes.client_urls)
         )
         return Applied(self._store.revision, b"", None)
+
+
+def _unknown_entry() -> UnknownEntryError:
+    return UnknownEntryError(
+        "a committed entry holds no request that this version knows; "
+        "run a version at least as new as the cluster's newest member"
+    )
 
 
 def _lease_key(lease_id: int) -> bytes:
