@@ -1,8 +1,9 @@
 """`LmdbLog`: the Raft log on its own fully synced LMDB environment.
 
 Appends are grouped: at most one job is in flight, and everything that arrives meanwhile is the
-next one.  Recent entries stay in memory, older ones are read back, always through their CRCs.
-Knows no reactor: the thread's way back and the clock are passed in.
+next one.  Recent entries stay in memory, and those that the writer's journal holds and LMDB does
+not; older ones are read back, always through their CRCs.  Knows no reactor and no journal: how a
+job becomes durable is the writer's.
 """
 
 from __future__ import annotations

@@ -23,7 +23,13 @@ from etcdtw.storage.journal_codec import (
 from etcdtw.storage.journal_writer import RECORD_SIZE_MAX
 from etcdtw.storage.log import open_log
 from etcdtw.storage.log_codec import FORMAT_BEFORE, KEY_FORMAT, KEY_JOURNAL, encode_batch
-from etcdtw.storage.log_writer import LogJob, perform
+from etcdtw.storage.log_writer import (
+    MERGED_SIZE_MAX,
+    NOTHING_UNSETTLED,
+    LogJob,
+    perform,
+    perform_group,
+)
 from tests.support.journal_rig import (
     MAP_SIZE,
     SALT,
@@ -364,3 +370,56 @@ def test_short_writes_are_continued_and_a_stuck_one_is_an_error(
     with pytest.raises(OSError, match="only 3 of 9"):
         write_at(fd, b"123456789", 0)
     os.close(fd)
+
+
+@pytest.mark.parametrize(("over", "batches"), [(0, 1), (1, 2)])
+def test_neighbouring_jobs_become_one_batch_up_to_a_size(
+    tmp_path: Path, over: int, batches: int
+) -> None:
+    env, lock_fd = open_log(tmp_path / "wal", MAP_SIZE)
+    first = job_of([Entry(1, 1, 0, bytes(1000))])
+    crc = encode_batch(0, [Entry(1, 1, 0, bytes(1000))])[1][-1]
+    overhead = len(job_of([Entry(1, 2, 0, b"")]).batch)
+    second = Entry(1, 2, 0, bytes(MERGED_SIZE_MAX - len(first.batch) - overhead + over))
+    with env.begin(write=True) as txn:
+        before = txn.stat()["entries"]
+        perform_group(txn, [first, job_of([second], crc)], 0)
+        assert txn.stat()["entries"] - before == batches
+    env.close()
+    os.close(lock_fd)
+    assert read_log(tmp_path / "wal")[0] == [Entry(1, 1, 0, bytes(1000)), second]
+
+
+@pytest.mark.parametrize(("size", "commits"), [(4 * PAGE, 0), (3 * PAGE, 1)])
+def test_lmdb_takes_over_at_once_from_a_size_on(tmp_path: Path, size: int, commits: int) -> None:
+    rig = JournalRig(tmp_path / "wal", settle_size=size)
+    for index in range(1, 4):
+        rig.append(run(index, index))
+    rig.turn_until(lambda: rig.writer._group is None)
+    assert rig.writer._settler.commits == commits
+    rig.close()
+
+
+def test_lmdb_takes_over_after_a_while_what_came_slowly(tmp_path: Path) -> None:
+    rig = JournalRig(tmp_path / "wal", settle_delay_s=0.01)
+    rig.append(run(1, 1))
+    rig.append(run(2, 2))
+    assert rig.writer.unsettled_first() == 1
+    rig.turn_until(lambda: rig.writer.unsettled_first() == NOTHING_UNSETTLED)
+    assert rig.writer._settler.commits == 1
+    rig.append(run(3, 3))
+    rig.turn_until(lambda: rig.writer.unsettled_first() == NOTHING_UNSETTLED)
+    assert rig.writer._settler.commits == 2
+    rig.close()
+
+
+def test_a_start_that_finds_no_room_in_the_map_makes_some(tmp_path: Path) -> None:
+    rig = JournalRig(tmp_path / "wal", 64 * PAGE)
+    rig.append([entry(1, 1, 20 * PAGE)])
+    rig.append([entry(2, 1, 20 * PAGE)])
+    write_image(tmp_path / "image", rig.image())
+    rig.close()
+    env, lock_fd = open_log(tmp_path / "image", 12 * PAGE)
+    env.close()
+    os.close(lock_fd)
+    assert [e.index for e in read_log(tmp_path / "image")[0]] == [1, 2]

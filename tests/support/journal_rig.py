@@ -38,7 +38,12 @@ class JournalRig:
     """LMDB takes nothing over unless the test, or a lack of room, makes it."""
 
     def __init__(
-        self, path: Path, segment_size: int = SEGMENT_SIZE, tail_size_max: int = 1 << 20
+        self,
+        path: Path,
+        segment_size: int = SEGMENT_SIZE,
+        tail_size_max: int = 1 << 20,
+        settle_delay_s: float = 1000.0,
+        settle_size: int = 1 << 40,
     ) -> None:
         self.path = path
         self.calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -54,8 +59,8 @@ class JournalRig:
             lambda: 0.0,
             self.calls.put,
             self.failures.append,
-            settle_delay_s=1000.0,
-            settle_size=1 << 40,
+            settle_delay_s=settle_delay_s,
+            settle_size=settle_size,
         )
         self.log = LmdbLog(env, self.writer, tail_size_max, lock_fd)
 
