@@ -114,6 +114,7 @@ class LmdbState:
         self._hash_number = 0
         self._hash_waiters: dict[int, Callable[[int], None]] = {}
         self._is_stopped = False
+        self._is_flush_due = False  # at the end of the entry being applied
         self.stats = StateStats()
         writer.start(self._receive)
         self._resume_compaction()
@@ -329,6 +330,8 @@ class LmdbState:
     def set_applied(self, index: int, term: int) -> None:
         self.applied_index = index
         self.applied_term = term
+        if self._is_flush_due:
+            self._close_generation()
 
     # Beside the seam: the node's calls.
 
@@ -348,7 +351,7 @@ class LmdbState:
             self._opened_ms = None
         elif self._opened_ms is None:
             self._opened_ms = now_ms
-        elif now_ms - self._opened_ms >= GENERATION_MS_MAX:
+        elif self._is_flush_due or now_ms - self._opened_ms >= GENERATION_MS_MAX:
             self._close_generation()
 
     def reveal(self) -> None:
@@ -376,11 +379,10 @@ class LmdbState:
         self._seen = self._open
         self._seen_fences = self._old_fences = self._fences
         self._is_hiding = False
-        if self._flushes:
-            self._close_generation()
+        self._is_flush_due = bool(self._flushes)
 
     def flush(self, done: Callable[[], None]) -> None:
-        """Call ``done`` once everything applied up to now is durable; at once if it is."""
+        """Call ``done`` once everything applied up to now is durable.  Never amid an entry."""
         if not self._is_clean():
             self._flushes.append((self._open.number, done))
             self._close_generation()
@@ -393,7 +395,7 @@ class LmdbState:
         """Call ``done`` when no scheduled compaction up to ``revision`` is left to do."""
         if any(scheduled <= revision for scheduled in self._compactions):
             self._compacted_waiters.append((revision, done))
-            self.flush(_nothing)
+            self._is_flush_due = True  # asked amid an entry: its index must be stored with it
         else:
             done()
 
@@ -501,6 +503,7 @@ class LmdbState:
         """
         if self._closed is not None or self._is_hiding:
             return
+        self._is_flush_due = False
         generation = self._open
         self._send_changes(generation)
         fences = self._fences
@@ -583,10 +586,6 @@ class LmdbState:
         self._hash_number += 1
         self._hash_waiters[self._hash_number] = done
         return self._hash_number
-
-
-def _nothing() -> None:
-    """Wait for nothing."""
 
 
 def _merge(rows: list[Frame], changed: dict[bytes, bytes | None]) -> list[Frame]:

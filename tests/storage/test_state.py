@@ -165,6 +165,7 @@ def test_a_compaction_starts_only_when_its_mark_is_durable(rig: Rig) -> None:
     rig.state.bucket_put(BUCKET_META, b"scheduledCompactRev", revision_key(4, 0))
     rig.state.schedule_compaction(4)
     rig.state.on_compacted(4, lambda: rig.told.append("done"))
+    rig.state.set_applied(rig.main + 1, 1)
     assert (rig.told, rig.state.changes(2, 9, 9)[0].main) == ([], 2)
     rig.writer.is_held = False
     rig.writer.release()
