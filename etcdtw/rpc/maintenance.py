@@ -9,7 +9,7 @@ from typing import Final
 
 from etcdtw.apply.alarms import NAMES, encode_alarms
 from etcdtw.apply.applier import FIELD_ALARM
-from etcdtw.grpc.call import Call, MethodTable
+from etcdtw.grpc.call import UNKNOWN, Call, MethodTable
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.errors import CompactedError, FutureRevisionError
 from etcdtw.node.node import Node
@@ -133,18 +133,20 @@ class MaintenanceService:
         node.storage.hash_kv(revision, compact_revision, done)
 
     def defragment(self, call: Call, message: bytes) -> None:
-        """Bring the state to disk and answer.
+        """Give the free pages of the state's file back to the filesystem.
 
-        etcd rewrites its file here and stalls.  Our store reuses freed pages at once, so there
-        is nothing that a rewrite would give back to writers; nobody is stopped.
+        etcd stalls meanwhile; here the writer process copies, and nobody waits for it.
         """
         decode(pb.DefragmentRequest, message)
         started_s = self._node.clock.seconds()
         self.defragments_pending += 1
 
-        def done() -> None:
+        def done(error: str) -> None:
             self.defragments_pending -= 1
             self.defragment_s.observe(self._node.clock.seconds() - started_s)
-            call.reply(b"")
+            if error:
+                call.fail(UNKNOWN, error)
+            else:
+                call.reply(b"")
 
-        self._node.storage.flush(done)
+        self._node.storage.defragment(done)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Any, Final
 
+from etcdtw.storage.state_codec import encode_frame
+
 FRESH_MAX: Final = 64  # keys searched one by one before they are sorted into a run
 CHANGE_OVERHEAD: Final = 300  # octets of Python objects a change costs beside key and record
 
@@ -114,3 +116,16 @@ class Generation:
 
 def _main_of(change: ChangeRow) -> int:
     return change[0]
+
+
+def merge_rows(
+    rows: list[tuple[bytes, bytes]], changed: dict[bytes, bytes | None]
+) -> list[tuple[bytes, bytes]]:
+    """Return durable rows with the overlay's changes in them, in key order."""
+    merged = dict(rows)
+    for key, record in changed.items():
+        if record is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = encode_frame(record)
+    return sorted(merged.items())

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from typing import Final
 
 from etcdtw.mvcc.backend import BUCKET_META, BUCKETS, Change
+from etcdtw.storage.directory import DataDirError
 from etcdtw.storage.fences import FENCE_COUNT_MAX, Fences
-from etcdtw.storage.overlay import CHANGE_OVERHEAD, MISSING, Generation, Missing
+from etcdtw.storage.overlay import CHANGE_OVERHEAD, MISSING, Generation, Missing, merge_rows
+from etcdtw.storage.state_boot import BootState
 from etcdtw.storage.state_codec import (
     KEY_SIZE_MAX,
     META_FINISHED,
@@ -37,6 +39,8 @@ from etcdtw.storage.state_worker import (
     COMPACT,
     COMPACTED,
     COMPACTION_STEP,
+    DEFRAGMENT,
+    DEFRAGMENTED,
     FAILED,
     HASH,
     HASH_ALL,
@@ -51,22 +55,6 @@ SEND_CHANGES_MAX: Final = 512  # changes in one message; marshalling them takes 
 BURY_SENT_ROWS: Final = 4 * SEND_CHANGES_MAX  # rows freed when a message goes: keeps ahead
 BURY_TICK_ROWS: Final = 16_384  # rows freed at a tick: about 3 ms
 SPLIT_EVERY: Final = 128  # a fence that cannot be split is tried again after so many keys
-
-Frame = tuple[bytes, bytes]
-
-
-class BootState:
-    """What an opened store knows about itself."""
-
-    __slots__ = ("applied_index", "applied_term", "fences", "revision")
-
-    def __init__(
-        self, applied_index: int, applied_term: int, revision: int, fences: list[tuple[bytes, int]]
-    ) -> None:
-        self.applied_index = applied_index
-        self.applied_term = applied_term
-        self.revision = revision
-        self.fences = fences
 
 
 class LmdbState:
@@ -113,6 +101,7 @@ class LmdbState:
         self._compacted_waiters: list[tuple[int, Callable[[], None]]] = []
         self._hash_number = 0
         self._hash_waiters: dict[int, Callable[[int], None]] = {}
+        self._defragment_waiters: dict[int, Callable[[str], None]] = {}
         self._is_stopped = False
         self._is_flush_due = False  # at the end of the entry being applied
         self.stats = StateStats()
@@ -142,7 +131,7 @@ class LmdbState:
             rows, bound = self._reader.rows(position, end, max(wanted, 1), octets_max)
             changed = self._changed(position, end if bound is None else bound)
             if changed:
-                rows = _merge(rows, changed)
+                rows = merge_rows(rows, changed)
             found += [frame for _, frame in rows]
             if limit and len(found) >= limit:
                 del found[limit:]
@@ -409,6 +398,16 @@ class LmdbState:
         number = self._new_hash(done)
         self.flush(lambda: self._writer.send((HASH_ALL, number)))
 
+    def defragment(self, done: Callable[[str], None]) -> None:
+        """Give the file's free pages back; ``done(error)`` is called then, "" if all is well.
+
+        The overlay takes writes meanwhile.
+        """
+        self._hash_number += 1
+        number = self._hash_number
+        self._defragment_waiters[number] = done
+        self.flush(lambda: self._writer.send((DEFRAGMENT, number)))
+
     @property
     def size_allocated(self) -> int:
         """Octets of the file."""
@@ -538,6 +537,8 @@ class LmdbState:
             self._finish_compaction(message[1])
         elif kind == HASH:
             self._hash_waiters.pop(message[1])(message[2])
+        elif kind == DEFRAGMENTED:
+            self._finish_defragmentation(*message[1:])
         elif kind == FAILED and not self._is_stopped:
             self._is_stopped = True
             self._fail_stop(message[1])
@@ -572,6 +573,17 @@ class LmdbState:
         for wanted, done in waiters:
             self.on_compacted(wanted, done)
 
+    def _finish_defragmentation(self, number: int, is_moved: bool, error: str) -> None:
+        if is_moved:
+            # Before any later commit is confirmed: this process still reads the old file.
+            try:
+                self._reader.reopen()
+            except DataDirError as failure:
+                self._is_stopped = True
+                self._fail_stop(f"the defragmented state cannot be opened: {failure}")
+                return
+        self._defragment_waiters.pop(number)(error)
+
     def _resume_compaction(self) -> None:
         """Go on with a compaction that a crash interrupted."""
         scheduled = self._reader.bucket_get(BUCKET_META, META_SCHEDULED)
@@ -586,14 +598,3 @@ class LmdbState:
         self._hash_number += 1
         self._hash_waiters[self._hash_number] = done
         return self._hash_number
-
-
-def _merge(rows: list[Frame], changed: dict[bytes, bytes | None]) -> list[Frame]:
-    """Return durable rows with the overlay's changes in them, in key order."""
-    merged = dict(rows)
-    for key, record in changed.items():
-        if record is None:
-            merged.pop(key, None)
-        else:
-            merged[key] = encode_frame(record)
-    return sorted(merged.items())

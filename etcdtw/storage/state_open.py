@@ -20,22 +20,14 @@ from etcdtw.storage.directory import (
     prepare_directory,
     refuse_remote,
 )
-from etcdtw.storage.state import BootState, LmdbState
+from etcdtw.storage.state import LmdbState
+from etcdtw.storage.state_boot import read_boot_state
 from etcdtw.storage.state_codec import (
     FORMAT,
-    META,
-    META_FINISHED,
-    META_INDEX,
-    META_SCHEDULED,
-    META_TERM,
     ROW_FORMAT,
-    ROW_REVISION,
-    TABLE_CURRENT,
-    TABLE_FENCES,
-    TABLE_KEY,
     TABLE_PRIVATE,
-    parse_revision_key,
 )
+from etcdtw.storage.state_defragment import remove_copy
 from etcdtw.storage.state_feed import InlineStateWriter, StateWriter
 from etcdtw.storage.state_reader import StateReader
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
@@ -61,6 +53,7 @@ def open_state(
         refuse_remote(path)
     lock_fd = lock_directory(path, wait_s)
     try:
+        remove_copy(path)
         tables = _open_tables(path, map_size)
         boot = read_boot_state(tables, path)
         if make_writer is None:
@@ -96,41 +89,3 @@ def _open_tables(path: Path, map_size: int) -> Tables:
         env.close()
         raise
     return tables
-
-
-def read_boot_state(tables: Tables, path: Path) -> BootState:
-    """Read what a restart begins with and check that the tables agree with one another."""
-    handles = tables.handles
-    try:
-        with tables.env.begin() as txn:
-            revision = _number(txn.get(ROW_REVISION, db=handles[TABLE_PRIVATE]))
-            applied_index = _number(txn.get(META_INDEX, db=handles[META]))
-            applied_term = _number(txn.get(META_TERM, db=handles[META]))
-            fences = [
-                (bytes(name[1:]), _number(count))
-                for name, count in txn.cursor(handles[TABLE_FENCES])
-            ]
-            live = txn.stat(handles[TABLE_CURRENT])["entries"]
-            cursor = txn.cursor(handles[TABLE_KEY])
-            newest = parse_revision_key(bytes(cursor.key()))[0] if cursor.last() else 0
-            for name in (META_SCHEDULED, META_FINISHED):
-                mark = txn.get(name, db=handles[META])
-                if mark is not None:
-                    newest = max(newest, parse_revision_key(bytes(mark))[0])
-    except lmdb.Error as error:
-        raise DataDirError(f"{path} is damaged: {error}; restore from a snapshot") from error
-    counted = sum(count for _, count in fences)
-    if counted != live:
-        raise DataDirError(
-            f"{path}: {live} live keys where the fences count {counted}; rebuild the derived tables"
-        )
-    if revision and newest > revision:
-        raise DataDirError(
-            f"{path}: revision {newest} is stored beyond the current revision {revision}; "
-            "restore this member from a snapshot"
-        )
-    return BootState(applied_index, applied_term, max(revision, newest, 1), fences)
-
-
-def _number(value: bytes | memoryview | None) -> int:
-    return int.from_bytes(value, "big") if value is not None else 0

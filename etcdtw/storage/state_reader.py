@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final
 
 import lmdb
 
-from etcdtw.storage.directory import DATA_FILE
+from etcdtw.storage.directory import DATA_FILE, DataDirError, open_environment
 from etcdtw.storage.state_codec import (
     KEY_SIZE_MAX,
     REFERENCE_SIZE,
@@ -35,7 +36,7 @@ from etcdtw.storage.state_codec import (
     stored_key,
 )
 from etcdtw.storage.state_compaction import newest_version
-from etcdtw.storage.state_tables import Tables
+from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 
 CHUNK_FIRST: Final = 16  # rows read before the first look at where the range ends
 CHUNK_MAX: Final = 1024
@@ -71,8 +72,23 @@ class StateReader:
         self._key: Any = self._txn.cursor(self._key_db)
         self.has_long = self._txn.get(ROW_HAS_LONG, db=handles[TABLE_PRIVATE]) is not None
 
+    def reopen(self) -> None:
+        """Read on from the file that has taken the place of this one.
+
+        Raises `DataDirError`.
+        """
+        self.release()
+        path, map_size = Path(self._env.path()), self._env.info()["map_size"]
+        self._env.close()
+        try:
+            self._tables = Tables(open_environment(path, map_size, DATABASES_MAX, readonly=True))
+            self._env = self._tables.env
+            self.renew()
+        except lmdb.Error as error:
+            raise DataDirError(f"{path} cannot be read: {error}") from error
+
     def release(self) -> None:
-        """End the transaction; only `renew` may follow."""
+        """End the transaction; only `renew` or `reopen` may follow."""
         if self._txn is not None:
             self._txn.abort()
             self._txn = None

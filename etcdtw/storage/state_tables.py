@@ -89,6 +89,13 @@ class Tables:
         )
         self.handles[TABLE_PRIVATE] = open_db(TABLE_PRIVATE, txn=txn, create=is_new)
 
+    def adopt(self, fresh: Tables) -> None:
+        """Stand on another environment with the same content, and close this one."""
+        env = self.env
+        self.env = fresh.env
+        self.handles = fresh.handles
+        env.close()
+
 
 class Batch:
     """What a generation's commit carries beside its changes.  Plain values: it is marshalled."""

@@ -19,9 +19,11 @@ from etcdtw.storage.state_tables import (
 )
 
 # Messages: ("changes", packed), ("attachments", rows), ("commit", number, *batch),
-# ("compact", revision), ("hash_kv", id, revision, compact_revision), ("hash_all", id).
+# ("compact", revision), ("hash_kv", id, revision, compact_revision), ("hash_all", id),
+# ("defragment", id).
 # Answers: ("committed", number, seconds), ("compaction_step", rows deleted, seconds),
-# ("compacted", revision, seconds, unix time), ("hash", id, crc).
+# ("compacted", revision, seconds, unix time), ("hash", id, crc),
+# ("defragmented", id, whether the file is another one, error).
 CHANGES: Final = "changes"
 ATTACHMENTS: Final = "attachments"
 COMMIT: Final = "commit"
@@ -32,6 +34,8 @@ COMPACTION_STEP: Final = "compaction_step"
 HASH_KV: Final = "hash_kv"
 HASH_ALL: Final = "hash_all"
 HASH: Final = "hash"
+DEFRAGMENT: Final = "defragment"
+DEFRAGMENTED: Final = "defragmented"
 SWOLLEN_MESSAGES_MIN: Final = 10  # of changes, 512 in each
 READY: Final = "ready"
 FAILED: Final = "failed"
@@ -65,7 +69,11 @@ class StateWorker:
         pace: Pace = FULL_PACE,
         seconds: Callable[[], float] = _no_time,
         unix_s: Callable[[], float] = _no_time,
+        defragment: Callable[[Tables, int], str] | None = None,
     ) -> None:
+        """``defragment(tables, map_size)``: see `state_defragment`; None: there is nothing to do,
+        as where the reader shares the environment."""
+        self._defragment = defragment
         self._pace = pace
         self._seconds = seconds
         self._unix_s = unix_s
@@ -92,6 +100,8 @@ class StateWorker:
             self._jobs.append(hash_kv(self._tables, *message[1:]))
         elif kind == HASH_ALL:
             self._jobs.append(hash_all(self._tables, message[1]))
+        elif kind == DEFRAGMENT:
+            self._jobs.append(self._defragmentation(message[1]))
         else:
             raise ValueError(f"no such message: {kind!r}")
 
@@ -104,6 +114,14 @@ class StateWorker:
             started_s = self._seconds()
         self._rests_until_s = 0.0
         yield (COMPACTED, revision, self._seconds() - begun_s, self._unix_s())
+
+    def _defragmentation(self, number: int) -> Iterator[tuple[Any, ...] | None]:
+        """One step, as the oldest job: no other one has a transaction open."""
+        error, is_moved = "", False
+        if self._defragment is not None:
+            error = self._defragment(self._tables, self._committer.map_size)
+            is_moved = not error
+        yield (DEFRAGMENTED, number, is_moved, error)
 
     @property
     def rest_s(self) -> float:

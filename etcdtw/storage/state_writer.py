@@ -28,6 +28,7 @@ import lmdb
 
 from etcdtw.storage.directory import DataDirError, open_environment
 from etcdtw.storage.state_codec import StateCorruptionError
+from etcdtw.storage.state_defragment import defragment
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 from etcdtw.storage.state_worker import COMMIT, FAILED, READY, Pace, StateWorker
 
@@ -139,7 +140,15 @@ def main(arguments: list[str]) -> int:
     # A process of its own: this is where time comes in.
     seconds, unix_s = time.monotonic, time.time  # noqa: TID251
     try:
-        worker = StateWorker(open_tables(map_size), map_size, answer, pace, seconds, unix_s)
+        worker = StateWorker(
+            open_tables(map_size),
+            map_size,
+            answer,
+            pace,
+            seconds,
+            unix_s,
+            lambda tables, size: defragment(tables, path, size),
+        )
         answer((READY, os.getpid()))
         serve(connection, worker, open_tables)
     except (BrokenPipeError, ConnectionResetError):

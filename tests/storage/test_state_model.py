@@ -15,9 +15,10 @@ from etcdtw.mvcc.backend import BUCKET_AUTH_USERS, BUCKET_META, BUCKETS
 from etcdtw.storage import fences
 from etcdtw.storage.directory import lock_directory, open_environment
 from etcdtw.storage.state import LmdbState
+from etcdtw.storage.state_boot import read_boot_state
 from etcdtw.storage.state_codec import lease_of
 from etcdtw.storage.state_feed import InlineStateWriter
-from etcdtw.storage.state_open import open_state, read_boot_state
+from etcdtw.storage.state_open import open_state
 from etcdtw.storage.state_rebuild import rebuild, verify
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 from tests.support.model_backend import ModelBackend, encode_revision, encode_varint

@@ -200,3 +200,51 @@ def test_the_writer_process_imports_little() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert done.stdout.strip() == b"[]"
+
+
+def test_defragmenting_gives_free_pages_back_and_loses_nothing(tmp_path: Path) -> None:
+    done = run(
+        tmp_path,
+        """
+        import json
+        sizes = []
+        def deleted():
+            sizes.append(state.size_allocated)
+            state.defragment(defragmented)
+            put(5000)  # what the overlay takes meanwhile
+            state.set_applied(2, 1)
+        def defragmented(error):
+            assert error == "", error
+            sizes.append(state.size_allocated)
+            print(len(state.frames(b"", None)), state.count(b"", None))
+            put(5001)
+            state.set_applied(3, 1)
+            state.flush(again)
+        def again():
+            state.defragment(ended)
+        def ended(error):
+            print(len(state.frames(b"", None)), state.applied_durable, state.size_in_use > 0, error)
+            print(sizes[1] < sizes[0] * 0.6)
+            state.close()
+            reactor.stop()
+        for main in range(2, 3002): put(main, 2000)
+        def filled():
+            for main in range(3002, 4502): state.delete(main, 0, b"k%06d" % (main - 3000))
+            state.schedule_compaction(4400)
+            mark = (4400).to_bytes(8, "big") + b"_" + bytes(8)
+            state.bucket_put(b"meta", b"scheduledCompactRev", mark)
+            state.set_applied(1, 1)
+            state.flush(lambda: state.on_compacted(4400, deleted))
+        state.flush(filled)
+        reactor.run()
+        """,
+    )
+    assert done.stdout.split() == ["1501", "1501", "1502", "3", "True", "True"], done.stderr
+    directory = tmp_path / "state"
+    assert sorted(file.name for file in directory.iterdir()) == [
+        "data.mdb", "lock.mdb", "owner.lock",
+    ]  # fmt: skip
+    assert (directory / "data.mdb").stat().st_mode & 0o777 == 0o600
+    state = open_state(directory, pytest.fail, map_size=1 << 26)
+    assert (state.count(b"", None), state.revision, state.applied_durable) == (1502, 5001, 3)
+    state.close()

@@ -1,0 +1,78 @@
+"""What a member finds in `state/` when it starts, and whether its tables agree.
+
+Knows no overlay and no writer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lmdb
+
+from etcdtw.storage.directory import DataDirError
+from etcdtw.storage.state_codec import (
+    META,
+    META_FINISHED,
+    META_INDEX,
+    META_SCHEDULED,
+    META_TERM,
+    ROW_REVISION,
+    TABLE_CURRENT,
+    TABLE_FENCES,
+    TABLE_KEY,
+    TABLE_PRIVATE,
+    parse_revision_key,
+)
+from etcdtw.storage.state_tables import Tables
+
+
+class BootState:
+    """What an opened store knows about itself."""
+
+    __slots__ = ("applied_index", "applied_term", "fences", "revision")
+
+    def __init__(
+        self, applied_index: int, applied_term: int, revision: int, fences: list[tuple[bytes, int]]
+    ) -> None:
+        self.applied_index = applied_index
+        self.applied_term = applied_term
+        self.revision = revision
+        self.fences = fences
+
+
+def read_boot_state(tables: Tables, path: Path) -> BootState:
+    """Read what a restart begins with and check that the tables agree with one another."""
+    handles = tables.handles
+    try:
+        with tables.env.begin() as txn:
+            revision = _number(txn.get(ROW_REVISION, db=handles[TABLE_PRIVATE]))
+            applied_index = _number(txn.get(META_INDEX, db=handles[META]))
+            applied_term = _number(txn.get(META_TERM, db=handles[META]))
+            fences = [
+                (bytes(name[1:]), _number(count))
+                for name, count in txn.cursor(handles[TABLE_FENCES])
+            ]
+            live = txn.stat(handles[TABLE_CURRENT])["entries"]
+            cursor = txn.cursor(handles[TABLE_KEY])
+            newest = parse_revision_key(bytes(cursor.key()))[0] if cursor.last() else 0
+            for name in (META_SCHEDULED, META_FINISHED):
+                mark = txn.get(name, db=handles[META])
+                if mark is not None:
+                    newest = max(newest, parse_revision_key(bytes(mark))[0])
+    except lmdb.Error as error:
+        raise DataDirError(f"{path} is damaged: {error}; restore from a snapshot") from error
+    counted = sum(count for _, count in fences)
+    if counted != live:
+        raise DataDirError(
+            f"{path}: {live} live keys where the fences count {counted}; rebuild the derived tables"
+        )
+    if revision and newest > revision:
+        raise DataDirError(
+            f"{path}: revision {newest} is stored beyond the current revision {revision}; "
+            "restore this member from a snapshot"
+        )
+    return BootState(applied_index, applied_term, max(revision, newest, 1), fences)
+
+
+def _number(value: bytes | memoryview | None) -> int:
+    return int.from_bytes(value, "big") if value is not None else 0
