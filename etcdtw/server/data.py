@@ -135,9 +135,13 @@ def _found_or_find(config: Config, raft_log: LmdbLog) -> Identity:
 def _check_together(raft_log: LmdbLog, state: LmdbState) -> None:
     """The state must be a prefix of this very log."""
     applied = state.applied_index
-    if applied == 0:
-        return
     advice = "the two directories are not of one member, or one was restored alone; restore both"
+    if applied == 0:
+        if raft_log.first_index() > 1:
+            raise DataDirError(
+                f"the state is empty, but the log begins at {raft_log.first_index()}: {advice}"
+            )
+        return
     if applied > raft_log.last_index():
         raise DataDirError(
             f"the state holds entry {applied}, but the log ends at "
