@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 .DEFAULT_GOAL = help
 
-.PHONY: help run test lint cover bench build clean differential kill-loop crashlab
+.PHONY: help run test lint cover bench build clean differential kill-loop crashlab long
 
 help:
 	@echo "make run           one member on 127.0.0.1:2379, data in default.etcd/"
@@ -16,6 +16,7 @@ help:
 	@echo "make differential  200,000 random operations against real etcd and etcdtw"
 	@echo "make kill-loop     200 cycles of kill -9 under load"
 	@echo "make crashlab      2,000 power-loss images of the real storage"
+	@echo "make long          what is marked long: check perf, more seeds"
 
 # A stamp per extra: pip runs again only when the packaging changed.
 $(VENV)/.installed: setup.cfg pyproject.toml
@@ -54,7 +55,7 @@ lint: $(VENV)/.installed-lint
 	$(BIN)/codespell etcdtw tests tools benchmarks docs README.md ARCHITECTURE.md CONTRIBUTING.md STYLE.md
 
 cover: $(VENV)/.installed-test
-	$(BIN)/python -m pytest --cov --cov-branch --cov-report=term -m "not integration"
+	$(BIN)/python -m pytest --cov --cov-branch --cov-report=term -m "not integration and not long"
 
 # The benchmark measures an installed wheel, compiled where there is a C compiler.
 BENCH = .venv-bench
@@ -75,7 +76,10 @@ kill-loop: $(VENV)/.installed-test
 	$(BIN)/python -m tests.integration.kill_loop --cycles 200
 
 crashlab: $(VENV)/.installed-test
-	$(BIN)/python -m tests.support.crashlab --images 2000
+	$(BIN)/python -m tests.support.crashlab 2000
+
+long: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m long
 
 build: $(VENV)/.installed-test
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
