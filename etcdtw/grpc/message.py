@@ -17,6 +17,8 @@ from etcdtw.grpc.quoting import quote_go
 
 PREFIX: Final = Struct(">BI")
 PREFIX_SIZE: Final = 5
+CHUNK_OVERHEAD: Final = 64
+"""Octets that a piece of a message costs beside its own."""
 MESSAGE_SIZE_MAX: Final = 2 * 1024 * 1024  # etcd: max-request-bytes + 512 KiB of slack
 
 
@@ -70,6 +72,11 @@ class MessageReader:
     def is_between_messages(self) -> bool:
         """Whether the stream may end here."""
         return self._have == 0
+
+    @property
+    def held(self) -> int:
+        """Octets of memory that the unfinished message takes."""
+        return self._have + CHUNK_OVERHEAD * len(self._chunks)
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take ``data`` and return the messages it completes, in order.

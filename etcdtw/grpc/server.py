@@ -48,7 +48,7 @@ class CallServer:
         self._stats = stats
         self._on_plain = on_plain
         self._message_size_max = message_size_max
-        self._register = CallRegister(connection, on_output)
+        self._register = CallRegister(connection, on_output, stats)
         self._plain: dict[int, PlainRequest] = {}
         self.goaway_received = False
 
@@ -223,6 +223,7 @@ class CallServer:
             call.is_remote_open = False
         try:
             call.feed(data, end_stream)
+            call.count_held()
         except StatusError as error:
             call.fail(error.code, error.message)
 

@@ -14,12 +14,13 @@ from etcdtw.grpc.call import (
     DEADLINE_EXCEEDED,
     INTERNAL,
     OK,
+    RESOURCE_EXHAUSTED,
     SERVER_STREAM,
     StatusError,
 )
 from etcdtw.grpc.intake import CONTENT_TYPE, NEVER_MS, Fields, Intake
 from etcdtw.grpc.message import PREFIX, PREFIX_SIZE, MessageReader
-from etcdtw.grpc.stats import MethodStats
+from etcdtw.grpc.stats import MethodStats, ServerStats
 from etcdtw.grpc.status import status_fields
 from etcdtw.http2.connection import Connection
 from etcdtw.http2.errors import NO_ERROR
@@ -35,6 +36,7 @@ MANY_REQUESTS: Final = (
     "cardinality violation: received multiple request messages for non-client-streaming RPC"
 )
 TRUNCATED: Final = "unexpected EOF"
+TOO_MUCH_UNFINISHED: Final = "too many octets of unfinished requests"
 
 HEAD: Final[Fields] = ((b":status", b"200"), (b"content-type", CONTENT_TYPE))
 HEAD_BLOCK: Final = encode_block(HEAD)
@@ -56,10 +58,16 @@ class CallRegister:
         "is_marked",
         "next_deadline_ms",
         "on_output",
+        "stats",
         "to_reset",
+        "unfinished_octets",
     )
 
-    def __init__(self, connection: Connection, on_output: Callable[[], None]) -> None:
+    def __init__(
+        self, connection: Connection, on_output: Callable[[], None], stats: ServerStats
+    ) -> None:
+        self.stats = stats
+        self.unfinished_octets = 0
         self.connection = connection
         self.on_output = on_output
         self.calls: dict[int, ServerCall] = {}
@@ -80,6 +88,19 @@ class CallRegister:
         self.calls[call.stream_id] = call
         if call.expires_ms < self.next_deadline_ms:
             self.next_deadline_ms = call.expires_ms
+
+    def hold(self, octets: int) -> None:
+        """Count ``octets`` more (or less) of unfinished requests."""
+        self.unfinished_octets += octets
+        self.stats.unfinished_octets += octets
+
+    @property
+    def holds_too_much(self) -> bool:
+        stats = self.stats
+        return (
+            self.unfinished_octets > stats.unfinished_connection_max
+            or stats.unfinished_octets > stats.unfinished_max
+        )
 
     def expire(self, now_ms: int) -> None:
         """Fail the calls whose deadline has passed."""
@@ -128,6 +149,7 @@ class ServerCall:
         "_stats",
         "expires_ms",
         "head_sent",
+        "held",
         "is_remote_open",
         "on_end",
         "reader",
@@ -158,6 +180,8 @@ class ServerCall:
         self.is_remote_open = False
         # Only for a request that comes in pieces.
         self.reader: MessageReader | None = None
+        self.held = 0
+        """Octets that the register counts for this call."""
         self.requests: list[bytes] = []
 
     @property
@@ -187,6 +211,9 @@ class ServerCall:
         self._register = None
         stream_id = self.stream_id
         register.calls.pop(stream_id, None)
+        if self.held:
+            register.hold(-self.held)
+            self.held = 0
         stats = self._stats
         size = len(message)
         stats.handled[OK] += 1
@@ -248,6 +275,19 @@ class ServerCall:
     def drained(self) -> None:
         """Nothing of this call is queued any more."""
 
+    def count_held(self) -> None:
+        """Note what this call holds now.  Raises `StatusError` when that is too much."""
+        register = self._register
+        reader = self.reader
+        if register is None or reader is None:
+            return
+        octets = reader.held + sum([len(message) for message in self.requests])
+        grown = octets - self.held
+        self.held = octets
+        register.hold(grown)
+        if grown > 0 and register.holds_too_much:
+            raise StatusError(RESOURCE_EXHAUSTED, TOO_MUCH_UNFINISHED)
+
     def feed(self, data: bytes, end_stream: bool) -> None:
         """Take octets of the request.  Raises `StatusError` when the call must fail."""
         reader = self.reader
@@ -280,6 +320,9 @@ class ServerCall:
             return None
         self._register = None
         register.calls.pop(self.stream_id, None)
+        if self.held:
+            register.hold(-self.held)
+            self.held = 0
         self._stats.handled[code] += 1
         return register
 

@@ -8,6 +8,11 @@ from etcdtw.grpc.call import BIDI_STREAM, SERVER_STREAM, UNARY, Method, MethodTa
 
 CODES_COUNT: Final = 17
 
+UNFINISHED_CONNECTION_MAX: Final = 128 * 1024 * 1024
+"""Octets of requests on their way that one connection may have us hold."""
+UNFINISHED_MAX: Final = 512 * 1024 * 1024
+"""The same for all connections together."""
+
 KIND_NAMES: Final = {
     UNARY: "unary",
     SERVER_STREAM: "server_stream",
@@ -59,6 +64,10 @@ class ServerStats:
 
     def __init__(self) -> None:
         self._methods: dict[tuple[str, str], MethodStats] = {}
+        self.unfinished_max = UNFINISHED_MAX
+        self.unfinished_connection_max = UNFINISHED_CONNECTION_MAX
+        self.unfinished_octets = 0
+        """Octets of requests that have begun to arrive, on all connections, now."""
 
     def of(self, method: Method, label: str = "") -> MethodStats:
         """Return the counters of ``method`` for the callers of one label of the screen.
