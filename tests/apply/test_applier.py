@@ -163,18 +163,20 @@ def test_no_space_refuses_what_grows_and_lets_the_rest_pass(rig: ApplierRig) -> 
     assert pb.AlarmResponse.FromString(raised.body).alarms[0].memberID == 7
     growing = pb.TxnRequest(failure=[pb.RequestOp(request_put=put)])
     deleting = pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=b"z"))
-    for request in (
+    refused: list[dict[str, Any]] = [
         {"put": put},
         {"txn": growing},
         {"lease_grant": pb.LeaseGrantRequest(ID=2, TTL=5)},
-    ):
+    ]
+    for request in refused:
         assert type(rig.apply(**request).error) is NoSpaceError
-    for request in (
+    admitted: list[dict[str, Any]] = [
         {"txn": pb.TxnRequest(success=[deleting])},
         {"delete_range": pb.DeleteRangeRequest(key=b"k")},
         {"compaction": pb.CompactionRequest(revision=2)},
         {"lease_revoke": pb.LeaseRevokeRequest(ID=1)},
-    ):
+    ]
+    for request in admitted:
         assert rig.apply(**request).error is None
     listed = rig.apply(alarm=pb.AlarmRequest(action=pb.AlarmRequest.GET))
     assert len(pb.AlarmResponse.FromString(listed.body).alarms) == 1
@@ -187,14 +189,15 @@ def test_no_space_refuses_what_grows_and_lets_the_rest_pass(rig: ApplierRig) -> 
 def test_corrupt_refuses_every_change_of_keys_and_leases(rig: ApplierRig) -> None:
     rig.apply(lease_grant=pb.LeaseGrantRequest(ID=1, TTL=5))
     rig.apply(alarm=pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE, memberID=0, alarm=pb.CORRUPT))
-    for request in (
+    refused: list[dict[str, Any]] = [
         {"put": pb.PutRequest(key=b"k")},
         {"delete_range": pb.DeleteRangeRequest(key=b"k")},
         {"txn": pb.TxnRequest()},
         {"compaction": pb.CompactionRequest(revision=1)},
         {"lease_grant": pb.LeaseGrantRequest(ID=2, TTL=5)},
         {"lease_revoke": pb.LeaseRevokeRequest(ID=1)},
-    ):
+    ]
+    for request in refused:
         assert type(rig.apply(**request).error) is CorruptError
 
 
