@@ -36,7 +36,8 @@ from etcdtw.wire.mvccpb import KeyValue
 SLICE_KEYS_MAX: Final = 5_000  # about 2 ms of a cursor and a join
 SLICE_PAST_KEYS_MAX: Final = 1_000  # an old revision is looked up key by key: about 5 us each
 SLICE_SORTED_KEYS_MAX: Final = 1_000  # merging and encoding them takes about 3 ms
-SLICE_OCTETS_MAX: Final = 1 << 20
+ANSWER_OCTETS_MAX: Final = 1 << 20  # a larger answer goes out in slices
+SLICE_OCTETS_MAX: Final = 1 << 18  # about 0.5 ms of reading, joining and sending
 
 
 class Revisions(Protocol):
@@ -86,7 +87,7 @@ class PinnedRange:
         self._end_if_known()
 
     def read(self, keys_max: int) -> list[bytes]:
-        """Return the frames of the next keys: at most ``keys_max``, and about 1 MiB.
+        """Return the frames of the next keys: at most ``keys_max``, and about 256 KiB.
 
         Of an old revision they are at most `SLICE_PAST_KEYS_MAX`.
 
@@ -253,9 +254,9 @@ def open_slices(
     keys_max = SLICE_PAST_KEYS_MAX if view else SLICE_KEYS_MAX
     wanted = limit if 0 < limit <= keys_max and not view else keys_max + 1
     # One octet more tells that the range is too large: then this was in vain, but little.
-    frames = fetch_frames(backend, start, end, view, wanted, SLICE_OCTETS_MAX + 1)
+    frames = fetch_frames(backend, start, end, view, wanted, ANSWER_OCTETS_MAX + 1)
     count = len(frames)
-    if count > keys_max or sum(map(len, frames)) > SLICE_OCTETS_MAX:
+    if count > keys_max or sum(map(len, frames)) > ANSWER_OCTETS_MAX:
         return _pin(backend, revisions, request, view or revisions.revision)
     if request.count_only:
         return head + count_body(count)

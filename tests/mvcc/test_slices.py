@@ -7,7 +7,13 @@ from random import Random
 import pytest
 
 from etcdtw.mvcc.errors import CompactedError
-from etcdtw.mvcc.slices import SLICE_OCTETS_MAX, PinnedRange, RangeSlices, open_slices
+from etcdtw.mvcc.slices import (
+    ANSWER_OCTETS_MAX,
+    SLICE_OCTETS_MAX,
+    PinnedRange,
+    RangeSlices,
+    open_slices,
+)
 from etcdtw.mvcc.store import Store
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.model_backend import ModelBackend
@@ -94,7 +100,7 @@ def test_a_sorted_range_goes_out_in_slices_too(rig: SlicesRig) -> None:
 def test_an_answer_over_a_mebibyte_is_sliced_and_each_slice_is_smaller() -> None:
     rig = SlicesRig()
     value = b"v" * (SLICE_OCTETS_MAX // 4)
-    for i in range(8):
+    for i in range(24):
         rig.put(b"%02d" % i, value)
     request = pb.RangeRequest(key=b"\0", range_end=b"\0")
     slices = rig.store.open_range(request)
@@ -114,15 +120,15 @@ def test_an_answer_of_more_than_a_mebibyte_is_not_read_at_once(
 ) -> None:
     rig = SlicesRig()
     frame_overhead = len(rig.backend.frames(b"19", None)[0]) - 1 + 2 + 2
-    rig.put(b"19", b"v" * (SLICE_OCTETS_MAX - frame_overhead + surplus))
-    assert len(rig.backend.frames(b"19", None)[0]) == SLICE_OCTETS_MAX + surplus
+    rig.put(b"19", b"v" * (ANSWER_OCTETS_MAX - frame_overhead + surplus))
+    assert len(rig.backend.frames(b"19", None)[0]) == ANSWER_OCTETS_MAX + surplus
     answer = rig.store.open_range(pb.RangeRequest(key=b"19", range_end=b"\0"))
     assert isinstance(answer, RangeSlices) is is_sliced
 
 
 def test_a_value_larger_than_a_slice_is_a_slice_of_its_own() -> None:
     rig = SlicesRig()
-    rig.put(b"30", b"v" * (SLICE_OCTETS_MAX + 1))
+    rig.put(b"30", b"v" * (ANSWER_OCTETS_MAX + 1))
     rig.put(b"31", b"w")
     pinned = rig.store.pin(b"30", None, rig.store.revision, 0)
     assert len(pinned.read(10)) == 1
@@ -133,7 +139,7 @@ def test_a_value_larger_than_a_slice_is_a_slice_of_its_own() -> None:
 
 def test_a_single_value_larger_than_a_slice_is_the_whole_of_it() -> None:
     rig = SlicesRig()
-    rig.put(b"30", b"v" * (SLICE_OCTETS_MAX + 1))
+    rig.put(b"30", b"v" * (ANSWER_OCTETS_MAX + 1))
     request = pb.RangeRequest(key=b"30", range_end=b"\0")
     assert rig.drain(request) == rig.store.range(request)
 

@@ -16,8 +16,8 @@ from etcdtw.storage.state_open import open_state
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.recorded_call import RecordedCall
 
-VALUE_SIZE = 300_000
-KEYS = 24
+VALUE_SIZE = 60_000
+KEYS = 120
 EVERYTHING = pb.RangeRequest(key=b"\0", range_end=b"\0")
 
 
@@ -114,7 +114,7 @@ def test_a_bounded_range_reads_little_more_than_its_bound(
 ) -> None:
     for frames in (
         state.frames(b"", None, 0, SLICE_OCTETS_MAX),
-        state.frames_at(b"", None, 5, 0, SLICE_OCTETS_MAX),
+        state.frames_at(b"", None, KEYS, 0, SLICE_OCTETS_MAX),
     ):
         assert len(frames) == SLICE_OCTETS_MAX // VALUE_SIZE + 1
     state.put(KEYS + 2, 0, b"x" * 500, b"\x0a\x01x", True)  # a long key: groups of rows

@@ -75,6 +75,24 @@ def test_the_file_shrinks_and_writing_goes_on(path: Path) -> None:
     check(path)
 
 
+def test_a_key_with_very_many_versions_survives(tmp_path: Path) -> None:
+    """LMDB's own compacting copy crashes on its pages."""
+    path = tmp_path / "state"
+    state = open_state(path, pytest.fail, map_size=MAP_SIZE)
+    for main in range(2, 3002):
+        state.put(main, 0, b"k", b"\x0a\x01k" + bytes(30), main == 2)
+    state.set_applied(5, 1)
+    state.flush(lambda: None)
+    state.close()
+    tables = open_tables(path)
+    assert defragment(tables, path, MAP_SIZE) == ""
+    tables.env.close()
+    again = open_state(path, pytest.fail, map_size=MAP_SIZE)
+    assert len(again.changes(1, 9999, 9999)) == 3000
+    assert (again.revision, again.count(b"", None)) == (3001, 1)
+    again.close()
+
+
 @pytest.mark.parametrize("step", ["rename", "second rename", "sync_directory", "_sync_file"])
 def test_a_crash_at_any_step_does_no_harm(
     path: Path, monkeypatch: pytest.MonkeyPatch, step: str
