@@ -34,8 +34,9 @@ from etcdtw.rpc.screening import Screening
 from etcdtw.rpc.watch import WatchService
 from etcdtw.server.bootstrap import Identity
 from etcdtw.server.config import PERIODIC_MODE, REVISION_MODE, Config
-from etcdtw.server.data import Data, stop_at_once
+from etcdtw.server.data import Data
 from etcdtw.server.feature_gates import FeatureGates
+from etcdtw.storage.failure import stop_process
 from etcdtw.transport.flusher import Flusher
 from etcdtw.wire import leasepb
 
@@ -98,7 +99,7 @@ def build_node(
         members=members,
         alarms=alarms,
         flusher=flusher,
-        fail_stop=stop_at_once,
+        fail_stop=stop_process,
     )
     node = Node(
         clock,

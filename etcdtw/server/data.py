@@ -12,7 +12,6 @@ from random import Random, SystemRandom
 from typing import Final
 
 import lmdb
-from twisted.logger import Logger
 
 from etcdtw.cluster.member import encode_member
 from etcdtw.raft.confchange import bootstrap_log
@@ -27,6 +26,7 @@ from etcdtw.server.bootstrap import (
 )
 from etcdtw.server.config import Config
 from etcdtw.storage.directory import DataDirError, prepare_directory
+from etcdtw.storage.failure import stop_process
 from etcdtw.storage.journal_codec import SALT_SIZE
 from etcdtw.storage.journal_open import begin_journal
 from etcdtw.storage.journal_writer import JournalWriter
@@ -38,10 +38,7 @@ from etcdtw.storage.state_open import open_state
 MEMBER: Final = "member"
 LOG: Final = "wal"
 STATE: Final = "state"
-EXIT_FAIL_STOP: Final = 74  # sysexits' EX_IOERR
 SYSTEM_RANDOM: Final = SystemRandom()
-
-log = Logger()
 
 
 class Data:
@@ -61,26 +58,12 @@ class Data:
         self.log.close()
 
 
-def stop_at_once(reason: str) -> None:
-    """End the process: after a failed commit or a broken invariant it may not be believed.
-
-    LMDB goes on silently after a failed fsync, and the kernel may have dropped the pages; only
-    a restart, which reads what is really on the disk, knows what survived.
-    """
-    log.critical(
-        "the member stops at once: {reason}; check the disk and its free space, then start "
-        "the member again: it continues from what is on the disk",
-        reason=reason,
-    )
-    os._exit(EXIT_FAIL_STOP)
-
-
 def open_data(
     config: Config,
     seconds: Callable[[], float],
     call_from_thread: Callable[[Callable[[], None]], None],
     make_state_writer: Callable[[Path, int, int], StateWriter],
-    fail_stop: Callable[[str], None] = stop_at_once,
+    fail_stop: Callable[[str], None] = stop_process,
     random: Random = SYSTEM_RANDOM,
 ) -> Data:
     """Open the data directory, or found it.

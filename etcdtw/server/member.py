@@ -48,7 +48,7 @@ from etcdtw.rpc.errors import status_of
 from etcdtw.rpc.maintenance import MaintenanceService
 from etcdtw.server.assembly import build_methods, build_node, server_version
 from etcdtw.server.config import ClientTls, Config
-from etcdtw.server.data import Data, open_data, stop_at_once
+from etcdtw.server.data import Data, open_data
 from etcdtw.server.metric_sources import member_sources
 from etcdtw.server.metrics import Scrape
 from etcdtw.server.readiness import (
@@ -60,6 +60,7 @@ from etcdtw.server.readiness import (
     started_environment,
 )
 from etcdtw.server.tls_names import openssl_ciphers
+from etcdtw.storage.failure import stop_process
 from etcdtw.storage.state_process import ProcessStateWriter
 from etcdtw.storage.state_worker import Pace
 from etcdtw.transport.client_port import ClientPort, PortBounds
@@ -228,7 +229,7 @@ class Storage(Service):
         if data is None:
             return None
         flushed: Deferred[None] = Deferred()
-        overdue = self._member.clock.callLater(FLUSH_S, stop_at_once, WRITER_SILENT)
+        overdue = self._member.clock.callLater(FLUSH_S, stop_process, WRITER_SILENT)
         data.state.flush(lambda: flushed.callback(None))
         flushed.addBoth(lambda _: overdue.cancel())
         flushed.addBoth(lambda _: data.close())

@@ -17,8 +17,8 @@ from typing import Final
 
 import pytest
 
-from etcdtw.server.data import EXIT_FAIL_STOP
 from etcdtw.server.member import FLUSH_S
+from etcdtw.storage.failure import EXIT_FAIL_STOP
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.etcd_client import EtcdClient
 from tests.support.processes import RunningMember, etcdtw_command, free_port

@@ -275,5 +275,5 @@ def test_stopping_the_process_says_why_and_fails() -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 70
+    assert done.returncode == 74
     assert "disk on fire" in done.stderr
