@@ -119,13 +119,26 @@ def _main_of(change: ChangeRow) -> int:
 
 
 def merge_rows(
-    rows: list[tuple[bytes, bytes]], changed: dict[bytes, bytes | None]
+    rows: list[tuple[bytes, bytes]], changed: dict[bytes, bytes | None], limit: int, octets_max: int
 ) -> list[tuple[bytes, bytes]]:
-    """Return durable rows with the overlay's changes in them, in key order."""
-    merged = dict(rows)
-    for key, record in changed.items():
-        if record is None:
-            merged.pop(key, None)
+    """Return durable (key, frame) rows with the overlay's changes in them, in key order.
+
+    Ends behind ``limit`` rows, and behind the one that reaches ``octets_max``; 0: no bound.  A
+    slice of a range must not encode all that the overlay holds of the rest.
+    """
+    durable = dict(rows)
+    found: list[tuple[bytes, bytes]] = []
+    size = 0
+    for key in sorted(durable.keys() | changed.keys()):
+        if key in changed:
+            record = changed[key]
+            if record is None:
+                continue
+            frame = encode_frame(record)
         else:
-            merged[key] = encode_frame(record)
-    return sorted(merged.items())
+            frame = durable[key]
+        found.append((key, frame))
+        size += len(frame)
+        if len(found) == limit or 0 < octets_max <= size:
+            break
+    return found

@@ -131,7 +131,7 @@ class LmdbState:
             rows, bound = self._reader.rows(position, end, max(wanted, 1), octets_max)
             changed = self._changed(position, end if bound is None else bound)
             if changed:
-                rows = merge_rows(rows, changed)
+                rows = merge_rows(rows, changed, max(wanted, 1) if limit else 0, octets_max)
             found += [frame for _, frame in rows]
             if limit and len(found) >= limit:
                 del found[limit:]
