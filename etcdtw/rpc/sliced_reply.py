@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
+from etcdtw.apply.errors import TooManyRequestsError
 from etcdtw.grpc.call import Call, RepliesInParts
 from etcdtw.mvcc.errors import CompactedError
 from etcdtw.mvcc.slices import RangeSlices
@@ -20,6 +21,8 @@ from etcdtw.wire import etcdserverpb as pb
 REPLY_BYTES_MAX: Final = (1 << 31) - 1
 RENDERED_BYTES_MAX: Final = 256 << 20  # of all unfinished answers; then only the oldest goes on
 WAIT_S: Final = 0.01  # until a held-back answer looks again
+SENDING_BYTES_MAX: Final = 1 << 30  # of answers being sent; with more none is rendered
+STALLED_S: Final = 5.0  # then, an answer of which nothing goes out for so long is given up
 QUEUED_BYTES_MAX: Final = 4 << 20  # of one answer: sent, and not yet let out by flow control
 
 
@@ -38,13 +41,26 @@ class SlicingNode(Protocol):
 class Rendering:
     """All answers being rendered, oldest first, and their octets.  One per member."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, rendered_max: int = RENDERED_BYTES_MAX, sending_max: int = SENDING_BYTES_MAX
+    ) -> None:
+        self._rendered_max = rendered_max
+        self._sending_max = sending_max
         self.replies: list[SlicedReply] = []
         self.size = 0
+        self.sending_size = 0
+        """What of ``size`` is complete and waits for clients to read."""
+
+    @property
+    def is_clogged(self) -> bool:
+        """Whether clients that do not read hold all that may be held."""
+        return self.sending_size > self._sending_max
 
     def may_go_on(self, reply: SlicedReply) -> bool:
-        """The oldest always may, so that it ends; the others while there is room."""
-        return self.size <= RENDERED_BYTES_MAX or self.replies[0] is reply
+        """The oldest may, so that it ends, but for clogging; the others while there is room."""
+        if self.size <= self._rendered_max:
+            return True
+        return self.replies[0] is reply and not self.is_clogged
 
 
 class SlicedReply:
@@ -69,6 +85,7 @@ class SlicedReply:
         self._slices = slices
         self._parts: deque[bytes] = deque()
         self._is_sending = False
+        self._stalled_s = 0.0
         self._size = 0
         self._revision = node.store.revision
         rendering.replies.append(self)
@@ -118,6 +135,7 @@ class SlicedReply:
         call.begin_reply(len(header) + self._size)
         call.continue_reply(header)
         self._is_sending = True
+        self._rendering.sending_size += self._size
         # What it holds still counts, but a client that reads slowly stands in nobody's way.
         self._rendering.replies.remove(self)
         self._send()
@@ -129,11 +147,18 @@ class SlicedReply:
             self._release()
             call.end_reply()
         elif call.queued > QUEUED_BYTES_MAX:
+            self._stalled_s += WAIT_S
+            if self._stalled_s >= STALLED_S and self._rendering.is_clogged:
+                self._release()
+                fail(call, TooManyRequestsError())
+                return
             self._node.clock.callLater(WAIT_S, self.step)
         else:
             part = self._parts.popleft()
             self._size -= len(part)
             self._rendering.size -= len(part)
+            self._rendering.sending_size -= len(part)
+            self._stalled_s = 0.0
             call.continue_reply(part)
             self._node.clock.callLater(0, self.step)
 
@@ -151,6 +176,8 @@ class SlicedReply:
 
     def _drop_parts(self) -> None:
         self._rendering.size -= self._size
+        if self._is_sending:
+            self._rendering.sending_size -= self._size
         self._parts.clear()
         self._size = 0
 

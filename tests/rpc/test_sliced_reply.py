@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 
 from etcdtw.mvcc.slices import SLICE_OCTETS_MAX, RangeSlices
 from etcdtw.mvcc.store import Store
-from etcdtw.rpc.sliced_reply import QUEUED_BYTES_MAX, WAIT_S, Rendering, SlicedReply
+from etcdtw.rpc.sliced_reply import QUEUED_BYTES_MAX, STALLED_S, WAIT_S, Rendering, SlicedReply
 from etcdtw.storage.state import LmdbState
 from etcdtw.storage.state_open import open_state
 from etcdtw.wire import etcdserverpb as pb
@@ -95,6 +95,26 @@ def test_no_more_is_queued_than_a_slow_client_may_have_waiting(node: ReplyNode) 
     while call.is_open:
         node.clock.advance(WAIT_S)
     assert rendering.size == 0
+
+
+def test_answers_that_nobody_reads_are_given_up_when_they_hold_all_there_is(
+    node: ReplyNode,
+) -> None:
+    unread, other, rendering = PartsCall(), PartsCall(), Rendering(rendered_max=0, sending_max=0)
+    unread.is_slow = True
+    start(node, rendering, unread).step()
+    for _ in range(KEYS):
+        node.clock.advance(WAIT_S)
+    start(node, rendering, other).step()
+    held = rendering.size
+    for _ in range(KEYS):
+        node.clock.advance(WAIT_S)
+    assert (rendering.size, other.sent, unread.is_open) == (held, [], True)
+    for _ in range(int(STALLED_S / WAIT_S) + KEYS):
+        node.clock.advance(WAIT_S)
+    assert not unread.is_open
+    assert b"".join(other.sent) == node.store.range(EVERYTHING)
+    assert (rendering.size, rendering.sending_size, rendering.replies) == (0, 0, [])
 
 
 def test_what_a_client_that_left_held_is_let_go(node: ReplyNode) -> None:
