@@ -41,10 +41,7 @@ class SlicingNode(Protocol):
 class Rendering:
     """All answers being rendered, oldest first, and their octets.  One per member."""
 
-    def __init__(
-        self, rendered_max: int = RENDERED_BYTES_MAX, sending_max: int = SENDING_BYTES_MAX
-    ) -> None:
-        self._rendered_max = rendered_max
+    def __init__(self, sending_max: int = SENDING_BYTES_MAX) -> None:
         self._sending_max = sending_max
         self.replies: list[SlicedReply] = []
         self.size = 0
@@ -58,7 +55,7 @@ class Rendering:
 
     def may_go_on(self, reply: SlicedReply) -> bool:
         """The oldest may, so that it ends, but for clogging; the others while there is room."""
-        if self.size <= self._rendered_max:
+        if self.size <= RENDERED_BYTES_MAX:
             return True
         return self.replies[0] is reply and not self.is_clogged
 

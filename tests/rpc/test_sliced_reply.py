@@ -98,9 +98,10 @@ def test_no_more_is_queued_than_a_slow_client_may_have_waiting(node: ReplyNode) 
 
 
 def test_answers_that_nobody_reads_are_given_up_when_they_hold_all_there_is(
-    node: ReplyNode,
+    node: ReplyNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unread, other, rendering = PartsCall(), PartsCall(), Rendering(rendered_max=0, sending_max=0)
+    monkeypatch.setattr("etcdtw.rpc.sliced_reply.RENDERED_BYTES_MAX", 0)
+    unread, other, rendering = PartsCall(), PartsCall(), Rendering(sending_max=0)
     unread.is_slow = True
     start(node, rendering, unread).step()
     for _ in range(KEYS):
