@@ -37,12 +37,17 @@ class DataDirError(Exception):
 
 
 def prepare_directory(path: Path) -> None:
-    """Create ``path`` (0700, parents too) and make its name durable; refuse a loose one."""
+    """Create ``path`` (0700, parents too) and make its name durable; refuse a loose one.
+
+    Also of one that is there: a start that was killed may have left it without.
+    """
     try:
         missing = [p for p in (path, *path.parents) if not p.exists()]
         for folder in reversed(missing):
             folder.mkdir(mode=0o700)
             sync_directory(folder.parent)
+        if not missing and os.access(path.parent, os.R_OK):
+            sync_directory(path.parent)
         mode = path.stat().st_mode & 0o777
     except OSError as error:
         raise DataDirError(
@@ -143,8 +148,8 @@ def open_environment(
             f"{file} cannot be opened: {error}; if it is damaged, remove this member's data "
             "directory and let it join again, or restore a snapshot"
         ) from error
-    if is_new:
-        sync_directory(path)
+    if not readonly:
+        sync_directory(path)  # not only of a new one: who made it may have been killed just then
     return env
 
 
