@@ -274,7 +274,18 @@ class Node:
         self._ticking = self.clock.callLater(self.config.heartbeat_ms / 1000, self._tick)
 
     def _tick(self) -> None:
-        now_ms = self.now_ms
+        self._schedule_tick()
+        try:
+            self._look_around(self.now_ms)
+        except Exception:
+            # Without its ticks a member neither elects nor expires nor persists its state.
+            self.log.failure("a tick failed")
+            self.parts.fail_stop("a tick failed; report this with the lines above")
+            return
+        self.run_now()
+
+    def _look_around(self, now_ms: int) -> None:
+        """Do what time asks for: ticks of the core, time-outs, leases, compactions."""
         # A stall must not become a burst of ticks, nor no tick at all: at most one less than an
         # election, so that a stalled leader checks its quorum and a follower still listens first.
         due = max(1, (now_ms - self._last_tick_ms) // self.config.heartbeat_ms)
@@ -289,8 +300,6 @@ class Node:
         self._compact_log()
         for look in self.on_tick:
             look(now_ms)
-        self._schedule_tick()
-        self.run_now()
 
     def run_now(self) -> None:
         """Run a turn without waiting for the end of the iteration; never from within one."""

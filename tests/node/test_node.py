@@ -161,6 +161,15 @@ def test_a_broken_invariant_in_a_turn_stops_the_member(
     assert flush_errors() == 1
 
 
+def test_a_broken_invariant_in_a_tick_stops_the_member(
+    rig: NodeRig, flush_errors: Callable[[], int]
+) -> None:
+    rig.state.tick = None  # type: ignore[assignment,method-assign]
+    rig.clock.advance(0.1)
+    assert len(rig.stops) == 1
+    assert flush_errors() == 1
+
+
 @pytest.fixture
 def flush_errors() -> Iterator[Callable[[], int]]:
     """Return how many failures were logged."""

@@ -61,9 +61,13 @@ def test_a_failed_sync_stops_the_process_and_nothing_is_promised_afterwards(
     assert status == 9
     marks = [data.decode() for kind, _, _, data in parse(log) if kind == "M"]
     failed = marks.index("E")
+    assert "stop" in marks[failed:]
+    if eio[0] == "w":
+        # The settler's own thread failed.  Until it says so, in microseconds, the reactor may
+        # still acknowledge what the journal has made durable.
+        failed = marks.index("stop")
     promised = "G " if eio[0] == "s" else "A "
     assert not [mark for mark in marks[failed:] if mark.startswith(promised)]
-    assert "stop" in marks[failed:]
 
 
 @pytest.mark.long
