@@ -61,9 +61,12 @@ cover: $(VENV)/.installed-test
 BENCH = .venv-bench
 $(BENCH)/.installed: $(shell find etcdtw -name '*.py') setup.py setup.cfg
 	$(PYTHON) -m venv $(BENCH)
-	$(BENCH)/bin/pip install --quiet --upgrade 'setuptools>=77' wheel 'mypy==2.4.1'
-	if command -v cc >/dev/null; then export ETCDTW_COMPILE=1; fi; \
-	    $(BENCH)/bin/pip install --quiet --force-reinstall --no-build-isolation '.[test]'
+	$(BENCH)/bin/pip install --quiet '.[test]'
+	if command -v cc >/dev/null; then \
+	    $(BENCH)/bin/pip install --quiet '.[compile]' && \
+	    ETCDTW_COMPILE=1 $(BENCH)/bin/pip install --quiet --force-reinstall --no-deps \
+	        --no-build-isolation .; \
+	fi
 	touch $@
 
 bench: $(BENCH)/.installed

@@ -51,8 +51,11 @@ def mindeps(session: nox.Session) -> None:
 @nox.session
 def compiled(session: nox.Session) -> None:
     """The suite on compiled cores (needs a C compiler)."""
-    session.install("setuptools>=77", "wheel", "mypy==2.4.1")
-    session.run("pip", "install", "--no-build-isolation", ".[test]", env={"ETCDTW_COMPILE": "1"})
+    session.install(".[test,compile]")
+    session.run(
+        *"pip install --force-reinstall --no-deps --no-build-isolation .".split(),
+        env={"ETCDTW_COMPILE": "1"},
+    )
     # An empty pythonpath: the installed, compiled package is what is tested.
     session.run("pytest", "-o", "pythonpath=", "-m", "not integration", *session.posargs)
 

@@ -1,6 +1,7 @@
 """Builds the compiled cores when asked to; everything else about the package is in setup.cfg.
 
-    ETCDTW_COMPILE=1 pip install --no-build-isolation .    (with mypy, setuptools, a C compiler)
+    pip install '.[compile]' && ETCDTW_COMPILE=1 pip install --no-deps --force-reinstall
+        --no-build-isolation .        (with a C compiler)
 
 The compiled modules are the same Python, made native by mypyc; the interpreted ones stay the
 reference, and every test runs on both.
