@@ -53,7 +53,7 @@ def compiled(session: nox.Session) -> None:
     """The suite on compiled cores (needs a C compiler)."""
     session.install(".[test,compile]")
     session.run(
-        *"pip install --force-reinstall --no-deps --no-build-isolation .".split(),
+        *["pip", "install", "--force-reinstall", "--no-deps", "--no-build-isolation", "."],
         env={"ETCDTW_COMPILE": "1"},
     )
     # An empty pythonpath: the installed, compiled package is what is tested.
