@@ -132,12 +132,13 @@ class LmdbState:
             changed = self._changed(position, end if bound is None else bound)
             if changed:
                 rows = merge_rows(rows, changed, max(wanted, 1) if limit else 0, octets_max)
-            found += [frame for _, frame in rows]
+            frames = [frame for _, frame in rows]
+            found += frames
             if limit and len(found) >= limit:
                 del found[limit:]
                 break
             if octets_max:
-                size += sum([len(frame) for _, frame in rows])
+                size += sum(map(len, frames))
                 if size >= octets_max:
                     break
             position = bound if rows else self._skip_dead(bound, end)

@@ -39,6 +39,7 @@ from etcdtw.storage.state_compaction import newest_version
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 
 CHUNK_FIRST: Final = 16  # rows read before the first look at where the range ends
+CHUNK_STEP: Final = 256  # rows
 CHUNK_MAX: Final = 1024
 LONG_ROWS_MAX: Final = 16  # rows at a time where long keys are and octets are bounded
 
@@ -120,7 +121,7 @@ class StateReader:
         rows, bound = self._cut(start, end, limit)
         if self.has_long:
             return self._expand(rows, start, end), bound
-        if REFERENCE_SIZE in map(len, map(_value_of, rows)):
+        if REFERENCE_SIZE in [len(value) for _, value in rows]:
             framed = self._frame_rows(rows, octets_max)
             if len(framed) < len(rows):
                 bound = _behind(framed[-1][0], end)
@@ -189,7 +190,8 @@ class StateReader:
                     return rows, None
             if len(more) < chunk:
                 return rows, None
-            chunk = min(chunk * 4, CHUNK_MAX)
+            # What is read beyond ``end``, for nothing, is less than one of these.
+            chunk = min(chunk * 4, CHUNK_STEP)
         if len(rows[-1][0]) > KEY_SIZE_MAX:
             prefix = rows[-1][0][:KEY_SIZE_MAX]
             for row in iterator:
@@ -327,10 +329,6 @@ class StateReader:
             stat = self._txn.stat(handle)
             total += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         return int(total * stat["psize"])
-
-
-def _value_of(row: Row) -> bytes:
-    return row[1]
 
 
 def _behind(name: bytes, end: bytes | None) -> bytes | None:
