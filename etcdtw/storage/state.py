@@ -132,8 +132,7 @@ class LmdbState:
             changed = self._changed(position, end if bound is None else bound)
             if changed:
                 rows = merge_rows(rows, changed, max(wanted, 1) if limit else 0, octets_max)
-            frames = [frame for _, frame in rows]
-            found += frames
+            found += (frames := [frame for _, frame in rows])
             if limit and len(found) >= limit:
                 del found[limit:]
                 break
