@@ -17,14 +17,13 @@ from typing import Final, Protocol
 from google.protobuf.message import DecodeError, Message
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from etcdtw.apply.applier import FIELD_LEASE_CHECKPOINT
 from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE, Call
 from etcdtw.lease.errors import LeaseNotFoundError
 from etcdtw.lease.lessor import RENEW_CHECKPOINTED, RENEW_EXPIRED, Lessor
 from etcdtw.rpc.errors import fail
 from etcdtw.rpc.leader_loss import NO_LEADER, LeaderLoss
 from etcdtw.wire import etcdserverpb as pb
-
-FIELD_LEASE_CHECKPOINT: Final = 11
 
 OUTPUT_BYTES_MAX: Final = 256 * 1024
 """Octets waiting for the client above which its requests wait too."""

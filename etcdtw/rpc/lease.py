@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from google.protobuf.message import Message
 from twisted.internet.interfaces import IReactorTime
 
+from etcdtw.apply.applier import FIELD_LEASE_GRANT, FIELD_LEASE_REVOKE
 from etcdtw.apply.errors import NoSpaceError
 from etcdtw.grpc.call import UNAVAILABLE, Call, MethodTable
 from etcdtw.lease.lessor import NO_LEASE, Lessor
@@ -21,8 +22,6 @@ from etcdtw.rpc.keep_alive import KeepAliveStream
 from etcdtw.rpc.leader_loss import LeaderLoss
 from etcdtw.wire import etcdserverpb as pb
 
-FIELD_LEASE_GRANT: Final = 8
-FIELD_LEASE_REVOKE: Final = 9
 LEADER_CHANGED: Final = "etcdserver: leader changed"
 
 

@@ -290,24 +290,3 @@ GRPC_METHODS: Final = tuple(
 )
 """(grpc_type, grpc_service, grpc_method) of every call there is; all are shown from the start,
 since dashboards subtract them from one another."""
-
-GRPC_CODES: Final = (
-    "OK",
-    "Canceled",
-    "Unknown",
-    "InvalidArgument",
-    "DeadlineExceeded",
-    "NotFound",
-    "AlreadyExists",
-    "PermissionDenied",
-    "ResourceExhausted",
-    "FailedPrecondition",
-    "Aborted",
-    "OutOfRange",
-    "Unimplemented",
-    "Internal",
-    "Unavailable",
-    "DataLoss",
-    "Unauthenticated",
-)
-"""The label ``grpc_code``, by status number."""

@@ -15,10 +15,10 @@ from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
 from etcdtw.grpc.stats import MethodStats, ServerStats
+from etcdtw.grpc.status import CODE_NAMES
 from etcdtw.server.metric_table import (
     COUNTER,
     GAUGE,
-    GRPC_CODES,
     GRPC_METHODS,
     HISTOGRAM,
     SERIES,
@@ -76,7 +76,7 @@ class EtcdCollector(Collector):
             started.add_sample(started.name, labels, stats.started)
             received.add_sample(received.name, labels, stats.received)
             sent.add_sample(sent.name, labels, stats.sent)
-            for code, count in zip(GRPC_CODES, stats.handled, strict=True):
+            for code, count in zip(CODE_NAMES, stats.handled, strict=True):
                 handled.add_sample(handled.name, {**labels, "grpc_code": code}, count)
         yield from (started, handled, received, sent)
 

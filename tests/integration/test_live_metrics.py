@@ -10,7 +10,8 @@ from typing import Final
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from etcdtw.server.metric_table import GRPC_CODES, GRPC_METHODS, HISTOGRAM, SERIES
+from etcdtw.grpc.status import CODE_NAMES
+from etcdtw.server.metric_table import GRPC_METHODS, HISTOGRAM, SERIES
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.etcd_client import EtcdClient, RpcFailedError
 from tests.support.processes import RunningMember
@@ -107,7 +108,7 @@ def test_every_method_and_code_counts_from_zero(member: RunningMember) -> None:
     for kind, service, method in GRPC_METHODS:
         labels = {"grpc_type": kind, "grpc_service": service, "grpc_method": method}
         assert scraped.value("grpc_server_started_total", **labels) >= 0
-        for code in GRPC_CODES:
+        for code in CODE_NAMES:
             assert scraped.value("grpc_server_handled_total", **labels, grpc_code=code) >= 0
 
 
@@ -190,7 +191,7 @@ def test_watches_and_leases_of_dashboards_are_started_minus_handled(
         }
         handled = sum(
             scraped.value("grpc_server_handled_total", **labels, grpc_code=code)
-            for code in GRPC_CODES
+            for code in CODE_NAMES
         )
         return scraped.value("grpc_server_started_total", **labels) - handled
 

@@ -8,7 +8,8 @@ import pytest
 
 from etcdtw.grpc.call import UNARY, Method
 from etcdtw.grpc.stats import ServerStats
-from etcdtw.server.metric_table import GRPC_CODES, GRPC_METHODS, HISTOGRAM, SERIES
+from etcdtw.grpc.status import CODE_NAMES
+from etcdtw.server.metric_table import GRPC_METHODS, HISTOGRAM, SERIES
 from etcdtw.server.metrics import Scrape, Source, UnknownMetricError
 from etcdtw.wire.histogram import Histogram, exponential_bounds
 
@@ -79,7 +80,7 @@ def test_all_calls_and_codes_are_shown_from_the_start() -> None:
     started = [line for line in lines if line.startswith("grpc_server_started_total{")]
     handled = [line for line in lines if line.startswith("grpc_server_handled_total{")]
     assert len(started) == len(GRPC_METHODS)
-    assert len(handled) == len(GRPC_METHODS) * len(GRPC_CODES)
+    assert len(handled) == len(GRPC_METHODS) * len(CODE_NAMES)
     assert (
         'grpc_server_started_total{grpc_type="bidi_stream",grpc_service="etcdserverpb.Watch",'
         'grpc_method="Watch"} 0.0' in lines
