@@ -33,6 +33,8 @@ HOT = [
     "etcdtw/storage/state_codec.py",
     "etcdtw/storage/state_reader.py",
     "etcdtw/wire/encode.py",
+    "etcdtw/wire/record.py",
+    "etcdtw/wire/requests.py",
     "etcdtw/wire/histogram.py",
 ]
 # Seams are Protocols, which anything may implement; the others are tables and test support.

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from etcdtw.mvcc.store import Store
 from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.requests import Put, txn_of
 from tests.support.model_backend import ModelBackend
 
 KEYS_COUNT = 1_000
@@ -53,7 +54,7 @@ def build_store() -> tuple[Store, FlatBackend]:
     store = Store(backend, lambda lease_id: True)
     store.restore(1_000_000)
     for i in range(KEYS_COUNT):
-        store.apply_put(pb.PutRequest(key=b"/registry/pods/default/%06d" % i, value=VALUE))
+        store.apply_put(Put(b"/registry/pods/default/%06d" % i, VALUE))
     backend.ready = ModelBackend.frames(backend, b"\0", None)
     return store, backend
 
@@ -62,7 +63,7 @@ def main() -> None:
     """Measure the hot paths."""
     store, backend = build_store()
     key = b"/registry/pods/default/000500"
-    put = pb.PutRequest(key=key, value=VALUE)
+    put = Put(key, VALUE)
     record = backend.live[key]
     measure("put over a live key", lambda: store.apply_put(put), 100_000)
     measure(
@@ -84,10 +85,11 @@ def main() -> None:
     measure("range of 1,000 keys, keys only", lambda: store.open_range(keys_only), 500)
     txn = pb.TxnRequest(
         compare=[pb.Compare(key=key, target=pb.Compare.MOD, result=pb.Compare.GREATER)],
-        success=[pb.RequestOp(request_put=put)],
+        success=[pb.RequestOp(request_put=pb.PutRequest(key=key, value=VALUE))],
         failure=[pb.RequestOp(request_range=pb.RangeRequest(key=key))],
     )
-    measure("txn of a compare and a put", lambda: store.apply_txn(txn), 50_000)
+    parsed = txn_of(txn)
+    measure("txn of a compare and a put", lambda: store.apply_txn(parsed), 50_000)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from etcdtw.mvcc.store import Store
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import leasepb
 from etcdtw.wire.encode import read_varint
+from etcdtw.wire.requests import parse_put, parse_txn, plain
 
 FIELD_PUT: Final = 4
 FIELD_DELETE_RANGE: Final = 5
@@ -52,14 +53,14 @@ NAMES: Final = {
     FIELD_MEMBER_ATTR_SET: "cluster_member_attr_set",
 }
 
-_CLIENTS_REQUESTS: Final[dict[int, Any]] = {
-    FIELD_PUT: pb.PutRequest,
-    FIELD_DELETE_RANGE: pb.DeleteRangeRequest,
-    FIELD_TXN: pb.TxnRequest,
-    FIELD_COMPACTION: pb.CompactionRequest,
-    FIELD_LEASE_GRANT: pb.LeaseGrantRequest,
-    FIELD_LEASE_REVOKE: pb.LeaseRevokeRequest,
-    FIELD_ALARM: pb.AlarmRequest,
+_CLIENTS_REQUESTS: Final[dict[int, Callable[[bytes], Any]]] = {
+    FIELD_PUT: parse_put,
+    FIELD_DELETE_RANGE: pb.DeleteRangeRequest.FromString,
+    FIELD_TXN: parse_txn,
+    FIELD_COMPACTION: pb.CompactionRequest.FromString,
+    FIELD_LEASE_GRANT: pb.LeaseGrantRequest.FromString,
+    FIELD_LEASE_REVOKE: pb.LeaseRevokeRequest.FromString,
+    FIELD_ALARM: pb.AlarmRequest.FromString,
 }
 _DELIMITED: Final = 2  # protobuf's wire type of a field with a length
 
@@ -117,7 +118,7 @@ class Applier:
             return self._apply_deep(data)
         for field, name in NAMES.items():
             if request.HasField(name):
-                return self.apply(field, getattr(request, name))
+                return self.apply(field, plain(getattr(request, name)))
         raise _unknown_entry()
 
     def _apply_deep(self, data: bytes) -> Applied:
@@ -135,15 +136,17 @@ class Applier:
                 break
             if tag & 7 != _DELIMITED:
                 break
-            message_class = _CLIENTS_REQUESTS.get(tag >> 3)
-            if message_class is not None:
-                request = message_class.FromString(data[position : position + size])
-                return self.apply(tag >> 3, request)
+            parse = _CLIENTS_REQUESTS.get(tag >> 3)
+            if parse is not None:
+                return self.apply(tag >> 3, parse(data[position : position + size]))
             position += size
         raise _unknown_entry()
 
     def apply(self, field: int, request: Any) -> Applied:
-        """Apply one request of InternalRaftRequest's ``field``; errors are in the outcome."""
+        """Apply one request of InternalRaftRequest's ``field``; errors are in the outcome.
+
+        Puts and txns come as records of `wire.requests`, all others as protobuf's messages.
+        """
         if self._alarms.is_any:
             refusal = self._refusal(field, request)
             if refusal is not None:

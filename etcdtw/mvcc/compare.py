@@ -12,7 +12,8 @@ from typing import Final
 from etcdtw.mvcc.backend import Backend
 from etcdtw.mvcc.ranges import open_end
 from etcdtw.wire import etcdserverpb as pb
-from etcdtw.wire.mvccpb import KeyValue
+from etcdtw.wire.record import Record, record_of
+from etcdtw.wire.requests import Compare, Txn
 
 EQUAL: Final = pb.Compare.EQUAL
 GREATER: Final = pb.Compare.GREATER
@@ -27,18 +28,18 @@ LEASE: Final = pb.Compare.LEASE
 
 COMPARE_KEYS_MAX: Final = 1_000  # keys of a range that are parsed at a time
 
-_ABSENT: Final = KeyValue()
+_ABSENT: Final = Record(b"")
 
 Path = list[bool]
 """Which branch each txn takes: the txn itself, then the nested txns of that branch, in order
 and each with its own nested ones behind it."""
 
 
-Seen = dict[bytes, KeyValue]
+Seen = dict[bytes, Record]
 """Live keys that compares looked up, parsed: a put of the same key need not do it again."""
 
 
-def choose_path(backend: Backend, request: pb.TxnRequest, seen: Seen) -> Path:
+def choose_path(backend: Backend, request: Txn, seen: Seen) -> Path:
     """Evaluate the compares of ``request`` and of every nested txn that will run.
 
     Fills ``seen``.
@@ -48,7 +49,7 @@ def choose_path(backend: Backend, request: pb.TxnRequest, seen: Seen) -> Path:
     return path
 
 
-def _extend_path(backend: Backend, request: pb.TxnRequest, path: Path, seen: Seen) -> None:
+def _extend_path(backend: Backend, request: Txn, path: Path, seen: Seen) -> None:
     # The depth is bounded by the check before the proposal (each level costs an operation),
     # and by protobuf's own limit of 100 nested messages.
     succeeded = True
@@ -58,11 +59,11 @@ def _extend_path(backend: Backend, request: pb.TxnRequest, path: Path, seen: See
             break
     path.append(succeeded)
     for op in request.success if succeeded else request.failure:
-        if op.HasField("request_txn"):
-            _extend_path(backend, op.request_txn, path, seen)
+        if op.txn is not None:
+            _extend_path(backend, op.txn, path, seen)
 
 
-def holds(backend: Backend, compare: pb.Compare, seen: Seen) -> bool:
+def holds(backend: Backend, compare: Compare, seen: Seen) -> bool:
     """Tell whether every key that ``compare`` names satisfies it.
 
     An absent key (or an empty range) is compared as zeros; its value equals nothing and
@@ -73,12 +74,12 @@ def holds(backend: Backend, compare: pb.Compare, seen: Seen) -> bool:
         record = backend.get(key)
         if record is None:
             return _absent_holds(compare)
-        kv = seen[key] = KeyValue.FromString(record)
-        return kv_holds(kv, compare)
+        found = seen[key] = Record(record)
+        return record_holds(found, compare)
     return _range_holds(backend, compare)
 
 
-def _range_holds(backend: Backend, compare: pb.Compare) -> bool:
+def _range_holds(backend: Backend, compare: Compare) -> bool:
     start = compare.key
     end = open_end(compare.range_end)
     if end is not None and end <= start:
@@ -86,39 +87,41 @@ def _range_holds(backend: Backend, compare: pb.Compare) -> bool:
     is_empty = True
     while True:
         frames = backend.frames(start, end, COMPARE_KEYS_MAX)
-        kvs = pb.RangeResponse.FromString(b"".join(frames)).kvs
-        for kv in kvs:
-            if not kv_holds(kv, compare):
+        key = b""
+        for frame in frames:
+            found = Record(record_of(bytes(frame)))
+            if not record_holds(found, compare):
                 return False
+            key = found.key
         is_empty = is_empty and not frames
         if len(frames) < COMPARE_KEYS_MAX:
             return _absent_holds(compare) if is_empty else True
-        start = kvs[-1].key + b"\0"
+        start = key + b"\0"
 
 
-def _absent_holds(compare: pb.Compare) -> bool:
-    return compare.target != VALUE and kv_holds(_ABSENT, compare)
+def _absent_holds(compare: Compare) -> bool:
+    return compare.target != VALUE and record_holds(_ABSENT, compare)
 
 
-def kv_holds(kv: KeyValue, compare: pb.Compare) -> bool:
+def record_holds(record: Record, compare: Compare) -> bool:
     """Compare one key.  An unknown target compares 0 with 0; an unknown result holds."""
     target = compare.target
     if target == VALUE:
-        return _value_holds(kv.value, compare)
+        return _value_holds(record.value, compare)
     if target == MOD:
-        difference = kv.mod_revision - compare.mod_revision
+        difference = record.mod_revision - compare.number
     elif target == CREATE:
-        difference = kv.create_revision - compare.create_revision
+        difference = record.create_revision - compare.number
     elif target == VERSION:
-        difference = kv.version - compare.version
+        difference = record.version - compare.number
     elif target == LEASE:
-        difference = kv.lease - compare.lease
+        difference = record.lease - compare.number
     else:
         difference = 0
     return _difference_holds(difference, compare.result)
 
 
-def _value_holds(stored: bytes, compare: pb.Compare) -> bool:
+def _value_holds(stored: bytes, compare: Compare) -> bool:
     given = compare.value
     difference = 0 if stored == given else (1 if stored > given else -1)
     return _difference_holds(difference, compare.result)

@@ -28,7 +28,8 @@ from etcdtw.mvcc.txn import LongTxnError, Transactor
 from etcdtw.mvcc.writer import Event, Writer
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import encode_varint
-from etcdtw.wire.mvccpb import KeyValue
+from etcdtw.wire.record import Record
+from etcdtw.wire.requests import Put, Txn
 
 SCHEDULED_COMPACT_REVISION = b"scheduledCompactRev"
 FINISHED_COMPACT_REVISION = b"finishedCompactRev"
@@ -124,7 +125,7 @@ class Store:
 
     # Changes.
 
-    def apply_put(self, request: pb.PutRequest) -> Applied:
+    def apply_put(self, request: Put) -> Applied:
         lease = request.lease
         if lease and not self._lease_exists(lease):
             return Applied(self.revision, b"", LeaseNotFoundError(lease))
@@ -169,7 +170,7 @@ class Store:
         self.revision = self._writer.finish()
         return Applied(self.revision, body)
 
-    def apply_txn(self, request: pb.TxnRequest) -> Applied:
+    def apply_txn(self, request: Txn) -> Applied:
         """Raises `LongEntryError`."""
         try:
             body = self._transactor.run(request, self.compact_revision)
@@ -209,7 +210,7 @@ class Store:
         for key in keys:
             record = self._backend.get(key)
             if record is not None:
-                self._writer.delete(key, KeyValue.FromString(record).lease)
+                self._writer.delete(key, Record(record).lease)
 
     def delete_attached(self, keys: list[bytes]) -> Applied:
         """Delete those of ``keys`` that are live, in key order and as one revision.
@@ -262,7 +263,7 @@ class Store:
         """Return the keys of ``[start, end)`` at ``revision``, to be read piece by piece."""
         return PinnedRange(self._backend, self, start, end, revision, limit)
 
-    def read_txn(self, request: pb.TxnRequest) -> Applied:
+    def read_txn(self, request: Txn) -> Applied:
         """Run a txn whose branches hold nothing but ranges, without an entry."""
         self._read_writer.revision = self.revision
         try:

@@ -24,6 +24,7 @@ from etcdtw.mvcc.ranges import open_end, read_range
 from etcdtw.mvcc.writer import Writer
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import encode_varint
+from etcdtw.wire.requests import Put, Txn
 
 
 class LongTxnError(Exception):
@@ -53,7 +54,7 @@ class Transactor:
         """Txns of more than one operation."""
         self.ranges_total = 0
 
-    def run(self, request: pb.TxnRequest, compact_revision: int) -> bytes:
+    def run(self, request: Txn, compact_revision: int) -> bytes:
         """Run a txn and return the body of its response; the caller finishes the revision.
 
         Raises an `MvccError`, or `LongTxnError`, before anything was changed.
@@ -78,23 +79,22 @@ class Transactor:
 
     # Checks, all against the state before the txn.
 
-    def _check(self, request: pb.TxnRequest, path: Path, position: int) -> int:
+    def _check(self, request: Txn, path: Path, position: int) -> int:
         """Check the branch taken; returns the position in ``path`` behind this txn."""
         ops = request.success if path[position] else request.failure
         position += 1
         for op in ops:
-            kind = op.WhichOneof("request")
-            if kind == "request_put":
-                self._check_put(op.request_put)
-            elif kind == "request_range":
-                self._check_range(op.request_range.revision)
-            elif kind == "request_delete_range":
-                self._deleted.append(_interval(op.request_delete_range))
-            elif kind == "request_txn":
-                position = self._check(op.request_txn, path, position)
+            if op.put is not None:
+                self._check_put(op.put)
+            elif op.range is not None:
+                self._check_range(op.range.revision)
+            elif op.delete_range is not None:
+                self._deleted.append(_interval(op.delete_range))
+            elif op.txn is not None:
+                position = self._check(op.txn, path, position)
         return position
 
-    def _check_put(self, request: pb.PutRequest) -> None:
+    def _check_put(self, request: Put) -> None:
         # The key before the lease, the other way round than a plain put: etcd's order.
         if request.ignore_value or request.ignore_lease:
             key = request.key
@@ -120,7 +120,7 @@ class Transactor:
 
     # Execution.
 
-    def _execute(self, request: pb.TxnRequest, path: Path, position: int) -> tuple[bytes, int]:
+    def _execute(self, request: Txn, path: Path, position: int) -> tuple[bytes, int]:
         """Run the branch taken.
 
         Returns the TxnResponse without its header, and the position in ``path`` behind it.
@@ -131,15 +131,14 @@ class Transactor:
         self.txns_total += len(ops) > 1
         position += 1
         for op in ops:
-            kind = op.WhichOneof("request")
-            if kind == "request_put":
-                response = self._put(op.request_put)
-            elif kind == "request_range":
-                response = self._range(op.request_range)
-            elif kind == "request_delete_range":
-                response = self._delete_range(op.request_delete_range)
-            elif kind == "request_txn":
-                body, position = self._execute(op.request_txn, path, position)
+            if op.put is not None:
+                response = self._put(op.put)
+            elif op.range is not None:
+                response = self._range(op.range)
+            elif op.delete_range is not None:
+                response = self._delete_range(op.delete_range)
+            elif op.txn is not None:
+                body, position = self._execute(op.txn, path, position)
                 # The header of a nested txn is there, and empty.
                 response = b"\x22%b\x0a\x00%b" % (encode_varint(len(body) + 2), body)
             else:
@@ -148,7 +147,7 @@ class Transactor:
         return b"".join(parts), position
 
     def _execute_steps(
-        self, request: pb.TxnRequest, path: Path, position: int
+        self, request: Txn, path: Path, position: int
     ) -> Generator[None, None, tuple[bytes, int]]:
         """`_execute` in steps, for a txn that deletes very many keys."""
         parts = [b"\x10\x01"] if path[position] else []
@@ -156,24 +155,24 @@ class Transactor:
         self.txns_total += len(ops) > 1
         position += 1
         for op in ops:
-            kind = op.WhichOneof("request")
-            if kind == "request_put":
-                response = self._put(op.request_put)
-            elif kind == "request_range":
-                response = self._range(op.request_range)
-            elif kind == "request_delete_range" and op.request_delete_range.range_end:
-                _, body = yield from self._writer.delete_range_steps(op.request_delete_range)
+            if op.put is not None:
+                response = self._put(op.put)
+            elif op.range is not None:
+                response = self._range(op.range)
+            elif op.delete_range is not None and op.delete_range.range_end:
+                _, body = yield from self._writer.delete_range_steps(op.delete_range)
                 response = self._with_header(b"\x1a", body)
-            elif kind == "request_delete_range":
-                response = self._delete_range(op.request_delete_range)
+            elif op.delete_range is not None:
+                response = self._delete_range(op.delete_range)
             else:
-                body, position = yield from self._execute_steps(op.request_txn, path, position)
+                assert op.txn is not None, "an unset operation passed the check"
+                body, position = yield from self._execute_steps(op.txn, path, position)
                 response = b"\x22%b\x0a\x00%b" % (encode_varint(len(body) + 2), body)
             parts.append(b"\x1a%b%b" % (encode_varint(len(response)), response))
             yield
         return b"".join(parts), position
 
-    def _put(self, request: pb.PutRequest) -> bytes:
+    def _put(self, request: Put) -> bytes:
         # Without a delete before it the key is still what the compares saw.
         seen = None if self._deleted or request.prev_kv else self._seen.get(request.key)
         if seen is not None:

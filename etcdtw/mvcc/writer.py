@@ -12,7 +12,8 @@ from etcdtw.mvcc.long_entry import STEP_KEYS_MAX, STEP_OCTETS_MAX
 from etcdtw.mvcc.ranges import open_end
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import encode_record, encode_varint
-from etcdtw.wire.mvccpb import KeyValue
+from etcdtw.wire.record import Record
+from etcdtw.wire.requests import Put
 
 Event = tuple[bytes, bool, bytes]
 """(key, is_delete, record); the record of a delete is {key, mod_revision}."""
@@ -58,14 +59,14 @@ class Writer:
         """The main revision that a read sees now, in the middle of an entry."""
         return self.revision + 1 if self.changes else self.revision
 
-    def put(self, request: pb.PutRequest, old: bytes | None) -> None:
+    def put(self, request: Put, old: bytes | None) -> None:
         """Write a put over ``old``, the key's live record before it."""
         if old is not None:
-            self.put_over(request, KeyValue.FromString(old))
+            self.put_over(request, Record(old))
         else:
             self._write(request.key, self.revision + 1, 1, request.value, request.lease, 0)
 
-    def put_over(self, request: pb.PutRequest, previous: KeyValue) -> None:
+    def put_over(self, request: Put, previous: Record) -> None:
         """Write a put over a live key, given parsed."""
         old_lease = previous.lease
         self._write(

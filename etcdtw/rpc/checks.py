@@ -13,6 +13,7 @@ from typing import Final
 from etcdtw.grpc.call import UNIMPLEMENTED, StatusError
 from etcdtw.rpc.errors import status_error
 from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.requests import Op, Put, Txn
 
 TXN_OPS_MAX: Final = 128
 
@@ -54,7 +55,7 @@ def check_range_stream(request: pb.RangeRequest) -> None:
         raise StatusError(UNIMPLEMENTED, "RangeStream does not support revision filters")
 
 
-def check_put(request: pb.PutRequest) -> None:
+def check_put(request: Put) -> None:
     """Refuse an empty key, and a value or lease that is also to be kept."""
     if not request.key:
         raise status_error("EmptyKey")
@@ -70,7 +71,7 @@ def check_delete_range(request: pb.DeleteRangeRequest) -> None:
         raise status_error("EmptyKey")
 
 
-def check_txn(request: pb.TxnRequest, ops_max: int = TXN_OPS_MAX) -> None:
+def check_txn(request: Txn, ops_max: int = TXN_OPS_MAX) -> None:
     """Check a txn with everything nested in it.
 
     A nested txn may have as many operations as its parent leaves of ``ops_max``, so the depth is
@@ -81,7 +82,7 @@ def check_txn(request: pb.TxnRequest, ops_max: int = TXN_OPS_MAX) -> None:
         _check_puts(request.failure)
 
 
-def _check_ops(request: pb.TxnRequest, ops_max: int) -> bool:
+def _check_ops(request: Txn, ops_max: int) -> bool:
     """Check each operation; returns whether any two could be in each other's way."""
     compares = request.compare
     success = request.success
@@ -101,17 +102,16 @@ def _check_ops(request: pb.TxnRequest, ops_max: int) -> bool:
     return is_nested or len(success) > 1 or len(failure) > 1
 
 
-def _check_op(op: pb.RequestOp, ops_left: int) -> bool:
+def _check_op(op: Op, ops_left: int) -> bool:
     """Check one operation; returns whether it is a nested txn."""
-    kind = op.WhichOneof("request")
-    if kind == "request_put":
-        check_put(op.request_put)
-    elif kind == "request_range":
-        check_range(op.request_range)
-    elif kind == "request_delete_range":
-        check_delete_range(op.request_delete_range)
-    elif kind == "request_txn":
-        _check_ops(op.request_txn, ops_left)
+    if op.put is not None:
+        check_put(op.put)
+    elif op.range is not None:
+        check_range(op.range)
+    elif op.delete_range is not None:
+        check_delete_range(op.delete_range)
+    elif op.txn is not None:
+        _check_ops(op.txn, ops_left)
         return True
     else:
         raise status_error("KeyNotFound")
@@ -122,20 +122,18 @@ def _check_op(op: pb.RequestOp, ops_left: int) -> bool:
 # branches of one nested txn exclude each other and may put the same key.
 
 
-def _check_puts(ops: Collection[pb.RequestOp]) -> tuple[set[bytes], list[Interval]]:
+def _check_puts(ops: list[Op]) -> tuple[set[bytes], list[Interval]]:
     """Check one branch.  Returns the keys it may put and the intervals it may delete."""
     puts: set[bytes] = set()
-    deletes = [
-        _interval(op.request_delete_range) for op in ops if op.HasField("request_delete_range")
-    ]
+    deletes = [_interval(op.delete_range) for op in ops if op.delete_range is not None]
     for op in ops:
-        if op.HasField("request_txn"):
-            nested_puts, nested_deletes = _check_nested(op.request_txn)
+        if op.txn is not None:
+            nested_puts, nested_deletes = _check_nested(op.txn)
             if not puts.isdisjoint(nested_puts) or _any_in(nested_puts, deletes):
                 raise status_error("DuplicateKey")
             puts |= nested_puts
             deletes += nested_deletes
-    own_puts = [op.request_put.key for op in ops if op.HasField("request_put")]
+    own_puts = [op.put.key for op in ops if op.put is not None]
     puts_count = len(puts) + len(own_puts)
     puts.update(own_puts)
     if len(puts) != puts_count or _any_in(own_puts, deletes):
@@ -143,7 +141,7 @@ def _check_puts(ops: Collection[pb.RequestOp]) -> tuple[set[bytes], list[Interva
     return puts, deletes
 
 
-def _check_nested(request: pb.TxnRequest) -> tuple[set[bytes], list[Interval]]:
+def _check_nested(request: Txn) -> tuple[set[bytes], list[Interval]]:
     then_puts, then_deletes = _check_puts(request.success)
     else_puts, else_deletes = _check_puts(request.failure)
     return then_puts | else_puts, then_deletes + else_deletes
@@ -181,19 +179,19 @@ def _any_in(keys: Collection[bytes], intervals: list[Interval]) -> bool:
 # What the request needs: a quorum, the log, or neither.
 
 
-def is_read_only(request: pb.TxnRequest) -> bool:
+def is_read_only(request: Txn) -> bool:
     """Tell whether both branches hold nothing but ranges (a nested txn is none)."""
     for ops in (request.success, request.failure):
         for op in ops:
-            if not op.HasField("request_range"):
+            if op.range is None:
                 return False
     return True
 
 
-def is_serializable(request: pb.TxnRequest) -> bool:
+def is_serializable(request: Txn) -> bool:
     """Tell whether a read-only txn accepts local data: every range says so, or there is none."""
     for ops in (request.success, request.failure):
         for op in ops:
-            if not op.request_range.serializable:
+            if op.range is None or not op.range.serializable:
                 return False
     return True

@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 from google.protobuf.message import DecodeError
 
 from etcdtw.grpc.call import INTERNAL, StatusError
+from etcdtw.wire.requests import Put, Txn, parse_put, parse_txn
 
 M_co = TypeVar("M_co", covariant=True)
 
@@ -24,4 +25,24 @@ def decode(message_class: _MessageClass[M_co], octets: bytes) -> M_co:
     try:
         return message_class.FromString(octets)
     except DecodeError as error:
-        raise StatusError(INTERNAL, f"grpc: error unmarshalling request: {error}") from None
+        raise _malformed(error) from None
+
+
+def decode_put(octets: bytes) -> Put:
+    """As `decode`, of a PutRequest."""
+    try:
+        return parse_put(octets)
+    except DecodeError as error:
+        raise _malformed(error) from None
+
+
+def decode_txn(octets: bytes) -> Txn:
+    """As `decode`, of a TxnRequest."""
+    try:
+        return parse_txn(octets)
+    except DecodeError as error:
+        raise _malformed(error) from None
+
+
+def _malformed(error: DecodeError) -> StatusError:
+    return StatusError(INTERNAL, f"grpc: error unmarshalling request: {error}")

@@ -28,11 +28,12 @@ from etcdtw.rpc.checks import (
     is_read_only,
     is_serializable,
 )
-from etcdtw.rpc.decode import decode
+from etcdtw.rpc.decode import decode, decode_put, decode_txn
 from etcdtw.rpc.errors import fail
 from etcdtw.rpc.range_stream import RangeStream
 from etcdtw.rpc.sliced_reply import Rendering, SlicedReply
 from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.requests import Txn
 
 PREFIX: Final = "/etcdserverpb.KV/"
 REQUEST_BYTES_MAX: Final = 1_572_864
@@ -165,7 +166,7 @@ class KvService:
 
     def put(self, call: Call, message: bytes) -> None:
         """Propose a put."""
-        request = decode(pb.PutRequest, message)
+        request = decode_put(message)
         quota = self._quota
         if quota is not None and quota.is_tight and not quota.admit(put_cost(request)):
             fail(call, NoSpaceError())
@@ -181,7 +182,7 @@ class KvService:
 
     def txn(self, call: Call, message: bytes) -> None:
         """Propose a txn, or read one that holds nothing but ranges."""
-        request = decode(pb.TxnRequest, message)
+        request = decode_txn(message)
         quota = self._quota
         if quota is not None and quota.is_tight:
             cost = txn_cost(request)
@@ -196,7 +197,7 @@ class KvService:
         else:
             self._node.read(call, partial(self._read_txn, request))
 
-    def _read_txn(self, request: pb.TxnRequest, call: Call, error: Exception | None) -> None:
+    def _read_txn(self, request: Txn, call: Call, error: Exception | None) -> None:
         if error is not None:
             fail(call, error)
         else:

@@ -131,14 +131,6 @@ def encode_frame(record: bytes) -> bytes:
     return (_HEADS[size] if size < 1024 else b"\x12" + encode_varint(size)) + record
 
 
-def record_of(frame: bytes) -> bytes:
-    """Return the record in a frame."""
-    at = 2
-    while frame[at - 1] & 128:
-        at += 1
-    return frame[at:]
-
-
 def encode_tombstone(key: bytes) -> bytes:
     """Return the KeyValue that a tombstone stores: the key alone."""
     return b"\x0a" + encode_varint(len(key)) + key

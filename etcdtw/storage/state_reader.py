@@ -31,12 +31,12 @@ from etcdtw.storage.state_codec import (
     parse_reference,
     parse_revision_key,
     parse_version,
-    record_of,
     revision_key,
     stored_key,
 )
 from etcdtw.storage.state_compaction import newest_version
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
+from etcdtw.wire.record import record_of
 
 CHUNK_FIRST: Final = 16  # rows read before the first look at where the range ends
 CHUNK_STEP: Final = 256  # rows

@@ -14,6 +14,7 @@ from etcdtw.mvcc.store import Store
 from etcdtw.node.requests import RequestIds, tag
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import delimited, encode_varint
+from etcdtw.wire.requests import plain
 from tests.support.model_backend import ModelBackend
 
 DEEPEST_GROUP = 100
@@ -58,7 +59,7 @@ def test_entry_of_the_deepest_request_is_applied_again_as_at_first(
 ) -> None:
     first, first_store = new_applier()
     again, again_store = new_applier()
-    at_first = first.apply(field, message_class.FromString(message))
+    at_first = first.apply(field, plain(message_class.FromString(message)))
     later = again.apply_data(entry(field, message))
     assert (later.revision, later.body, later.error) == (2, at_first.body, None)
     assert again_store.get_body(b"k") == first_store.get_body(b"k")

@@ -15,6 +15,7 @@ from etcdtw.mvcc.store import Store
 from etcdtw.rpc.checks import check_txn
 from etcdtw.rpc.errors import status_of
 from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.requests import plain, txn_of
 from tests.mvcc.random_requests import RandomRequests
 from tests.support.etcd_client import EtcdClient, RpcFailedError
 from tests.support.model_backend import ModelBackend
@@ -53,11 +54,11 @@ def answer_of_ours(store: Store, name: str, request: Any) -> tuple[Any, int]:
         if name == "range":
             return pb.RangeResponse.FromString(store.range(request)), store.revision
         if name == "txn":
-            check_txn(request)
+            check_txn(txn_of(request))
     except (MvccError, StatusError) as error:
         return status_of(error)[1], 0
     apply: Any = getattr(store, {"compact": "apply_compaction"}.get(name, "apply_" + name))
-    applied = apply(request)
+    applied = apply(plain(request))
     if applied.error is not None:
         return status_of(applied.error)[1], 0
     response_class: Any = {

@@ -10,6 +10,7 @@ from etcdtw.mvcc.hash_kv import KvHash, encode_revision, hash_kv, kept_revisions
 from etcdtw.mvcc.store import Store
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import encode_record
+from etcdtw.wire.requests import put_of, txn_of
 from tests.support.model_backend import ModelBackend
 
 
@@ -78,21 +79,20 @@ def test_a_history_fed_in_pieces_hashes_the_same() -> None:
 def apply_the_recorded_requests(store: Store) -> None:
     """Apply what was sent to etcd 3.5.1."""
     for i in range(5):
-        store.apply_put(pb.PutRequest(key=b"key%d" % i, value=b"value" * i))
-    store.apply_put(pb.PutRequest(key=b"key1", value=b"\xff\x00"))
-    store.apply_put(pb.PutRequest(key=b"leased", value=b"v", lease=0x7FFF_0000_1111_2222))
-    store.apply_put(pb.PutRequest(key=b"negative", value=b"v", lease=-5))
+        store.apply_put(put_of(pb.PutRequest(key=b"key%d" % i, value=b"value" * i)))
+    store.apply_put(put_of(pb.PutRequest(key=b"key1", value=b"\xff\x00")))
+    store.apply_put(put_of(pb.PutRequest(key=b"leased", value=b"v", lease=0x7FFF_0000_1111_2222)))
+    store.apply_put(put_of(pb.PutRequest(key=b"negative", value=b"v", lease=-5)))
     store.apply_delete_range(pb.DeleteRangeRequest(key=b"key2", range_end=b"key4"))
     nested = pb.TxnRequest(success=[pb.RequestOp(request_put=pb.PutRequest(key=b"nested"))])
-    store.apply_txn(
-        pb.TxnRequest(
-            success=[
-                pb.RequestOp(request_put=pb.PutRequest(key=b"key2", value=b"back")),
-                pb.RequestOp(request_txn=nested),
-                pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=b"key0")),
-            ]
-        )
+    last = pb.TxnRequest(
+        success=[
+            pb.RequestOp(request_put=pb.PutRequest(key=b"key2", value=b"back")),
+            pb.RequestOp(request_txn=nested),
+            pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=b"key0")),
+        ]
     )
+    store.apply_txn(txn_of(last))
 
 
 GOLDEN = {

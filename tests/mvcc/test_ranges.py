@@ -9,6 +9,7 @@ import pytest
 from etcdtw.mvcc.errors import CompactedError, FutureRevisionError
 from etcdtw.mvcc.store import Store
 from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.requests import put_of
 from tests.support.model_backend import ModelBackend
 
 SORT_TARGETS = [pb.RangeRequest.VERSION, pb.RangeRequest.CREATE, pb.RangeRequest.MOD]
@@ -22,7 +23,7 @@ class RangeRig:
         self.store = Store(self.backend, lambda lease_id: True)
 
     def put(self, key: bytes, value: bytes = b"v", lease: int = 0) -> None:
-        self.store.apply_put(pb.PutRequest(key=key, value=value, lease=lease))
+        self.store.apply_put(put_of(pb.PutRequest(key=key, value=value, lease=lease)))
 
     def read(self, key: bytes = b"\0", range_end: bytes = b"\0", **fields: Any) -> pb.RangeResponse:
         request = pb.RangeRequest(key=key, range_end=range_end, **fields)

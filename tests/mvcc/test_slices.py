@@ -16,6 +16,7 @@ from etcdtw.mvcc.slices import (
 )
 from etcdtw.mvcc.store import Store
 from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.requests import put_of
 from tests.support.model_backend import ModelBackend
 
 KEYS_COUNT = 20
@@ -34,7 +35,7 @@ class SlicesRig:
         self.store.apply_delete_range(pb.DeleteRangeRequest(key=b"05"))
 
     def put(self, key: bytes, value: bytes) -> None:
-        self.store.apply_put(pb.PutRequest(key=key, value=value, lease=5))
+        self.store.apply_put(put_of(pb.PutRequest(key=key, value=value, lease=5)))
 
     def drain(self, request: pb.RangeRequest) -> bytes:
         body = open_slices(self.backend, self.store, request)

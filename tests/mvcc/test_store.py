@@ -17,6 +17,7 @@ from etcdtw.mvcc.errors import (
 from etcdtw.mvcc.store import Store
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.mvccpb import KeyValue
+from etcdtw.wire.requests import put_of
 from tests.support.model_backend import ModelBackend
 
 
@@ -29,7 +30,7 @@ class StoreRig:
         self.store.has_watchers = True
 
     def put(self, key: bytes, value: bytes = b"v", **fields: Any) -> Applied:
-        return self.store.apply_put(pb.PutRequest(key=key, value=value, **fields))
+        return self.store.apply_put(put_of(pb.PutRequest(key=key, value=value, **fields)))
 
     def delete(self, key: bytes, range_end: bytes = b"", prev_kv: bool = False) -> Applied:
         request = pb.DeleteRangeRequest(key=key, range_end=range_end, prev_kv=prev_kv)
@@ -234,7 +235,7 @@ def test_a_store_goes_on_where_it_stood(rig: StoreRig) -> None:
     again = Store(rig.backend, lambda lease_id: True)
     again.restore(3)
     assert (again.revision, again.compact_revision) == (3, 2)
-    assert again.apply_put(pb.PutRequest(key=b"k")).revision == 4
+    assert again.apply_put(put_of(pb.PutRequest(key=b"k"))).revision == 4
     assert pb.RangeResponse.FromString(again.get_body(b"k")).kvs[0].version == 3
 
 

@@ -15,6 +15,7 @@ from etcdtw.mvcc.errors import MvccError
 from etcdtw.mvcc.store import Store
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.mvccpb import KeyValue
+from etcdtw.wire.requests import put_of, txn_of
 from tests.mvcc.random_requests import RandomRequests
 from tests.support.model_backend import ModelBackend
 
@@ -244,7 +245,7 @@ class Rig:
 
     def put(self, request: Any) -> None:
         attempt = Attempt(self.model)
-        applied = self.store.apply_put(request)
+        applied = self.store.apply_put(put_of(request))
         try:
             self.model.check_lease(request)
             self.model.check_kept(request, set(self.model.views[-1]))
@@ -260,7 +261,7 @@ class Rig:
     def txn(self, request: Any) -> None:
         attempt = Attempt(self.model)
         plan = self.model.plan(request)
-        applied = self.store.apply_txn(request)
+        applied = self.store.apply_txn(txn_of(request))
         try:
             self.model.check(plan)
         except RefusedError as refused:

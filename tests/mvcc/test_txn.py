@@ -15,6 +15,7 @@ from etcdtw.mvcc.errors import (
 )
 from etcdtw.mvcc.store import Store
 from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.requests import put_of, txn_of
 from tests.support.model_backend import ModelBackend
 
 EQUAL, GREATER, LESS, NOT_EQUAL = range(4)
@@ -45,17 +46,17 @@ class TxnRig:
         self.backend = ModelBackend()
         self.store = Store(self.backend, (7).__eq__)
         for i in range(3):
-            self.store.apply_put(pb.PutRequest(key=b"a", value=b"%d" % i))
-        self.store.apply_put(pb.PutRequest(key=b"b", value=b"5", lease=7))
+            self.store.apply_put(put_of(pb.PutRequest(key=b"a", value=b"%d" % i)))
+        self.store.apply_put(put_of(pb.PutRequest(key=b"b", value=b"5", lease=7)))
 
     def run(self, **fields: Any) -> pb.TxnResponse:
-        applied = self.store.apply_txn(pb.TxnRequest(**fields))
+        applied = self.store.apply_txn(txn_of(pb.TxnRequest(**fields)))
         assert applied.error is None
         return pb.TxnResponse.FromString(applied.body)
 
     def error(self, *ops: pb.RequestOp) -> Exception | None:
         before = (self.store.revision, dict(self.backend.revisions))
-        error = self.store.apply_txn(pb.TxnRequest(success=ops)).error
+        error = self.store.apply_txn(txn_of(pb.TxnRequest(success=ops))).error
         assert before == (self.store.revision, self.backend.revisions), "changed something"
         return error
 
@@ -276,11 +277,11 @@ def test_a_negative_revision_is_compacted_but_for_minus_one_before_any_compactio
 
 
 def test_a_txn_of_ranges_can_be_read_without_an_entry(rig: TxnRig) -> None:
-    applied = rig.store.read_txn(pb.TxnRequest(success=[read(b"a")]))
+    applied = rig.store.read_txn(txn_of(pb.TxnRequest(success=[read(b"a")])))
     response = pb.TxnResponse.FromString(applied.body)
     assert response.responses[0].response_range.count == 1
     assert applied.revision == 5
-    refused = rig.store.read_txn(pb.TxnRequest(success=[read(b"a", revision=9)]))
+    refused = rig.store.read_txn(txn_of(pb.TxnRequest(success=[read(b"a", revision=9)])))
     assert isinstance(refused.error, FutureRevisionError)
 
 
@@ -291,6 +292,6 @@ def test_an_operation_without_a_request_answers_nothing(rig: TxnRig) -> None:
 def test_a_txn_costs_its_dearer_branch_with_everything_nested() -> None:
     cheap = [put(b"k", b"v"), delete(b"z"), read(b"z")]
     dear = [put(b"k", b"v" * 10), nested(success=[put(b"kk", b"v")], failure=[delete(b"z")])]
-    assert txn_cost(pb.TxnRequest(success=cheap)) == 258
-    assert txn_cost(pb.TxnRequest(success=cheap, failure=dear)) == 267 + 259
-    assert txn_cost(pb.TxnRequest(success=[delete(b"k")])) == 0
+    assert txn_cost(txn_of(pb.TxnRequest(success=cheap))) == 258
+    assert txn_cost(txn_of(pb.TxnRequest(success=cheap, failure=dear))) == 267 + 259
+    assert txn_cost(txn_of(pb.TxnRequest(success=[delete(b"k")]))) == 0

@@ -20,6 +20,7 @@ from etcdtw.storage.state import LmdbState
 from etcdtw.storage.state_feed import InlineStateWriter
 from etcdtw.storage.state_open import open_state
 from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.requests import plain, txn_of
 from tests.support.node_rig import NodeRig, State
 
 KEYS = 40
@@ -39,9 +40,7 @@ class LongRig(NodeRig):
 
     def propose(self, field: int, request: Any) -> None:
         message = request.SerializeToString()
-        self.node.propose(
-            field, message, request, self.call, lambda call, applied: self.outcomes.append(applied)
-        )
+        self.node.propose(field, message, plain(request), self.call, self._done)
 
     def fill(self) -> None:
         self.propose(FIELD_LEASE_GRANT, pb.LeaseGrantRequest(ID=LEASE, TTL=1000))
@@ -177,11 +176,11 @@ def test_a_read_txn_in_the_midst_reads_the_old_revision(rig: LongRig) -> None:
         success=[pb.RequestOp(request_range=pb.RangeRequest(key=b"k", range_end=b"l"))]
     )
     revision = rig.node.store.revision
-    expected = rig.node.store.read_txn(read).body
+    expected = rig.node.store.read_txn(txn_of(read)).body
     delete_plainly(rig)
     for _ in range(6):
         rig.turn()
-        found = rig.node.store.read_txn(read)
+        found = rig.node.store.read_txn(txn_of(read))
         assert (found.revision, found.body) == (revision, expected)
     rig.run(1.0)
     assert rig.node.store.revision == revision + 1

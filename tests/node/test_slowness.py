@@ -14,6 +14,7 @@ from etcdtw.grpc.call import Call
 from etcdtw.mvcc.applied import Applied
 from etcdtw.node.slowness import APPLY_SLICE_ENTRIES
 from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.requests import plain
 from tests.support.node_rig import NodeRig
 
 
@@ -44,7 +45,7 @@ def put_that_takes(rig: NodeRig, seconds: float, value: bytes = b"secret") -> No
     def done(call: Call, applied: Applied) -> None:
         rig.clock.rightNow += seconds
 
-    rig.node.propose(FIELD_PUT, request.SerializeToString(), request, rig.call, done)
+    rig.node.propose(FIELD_PUT, request.SerializeToString(), plain(request), rig.call, done)
 
 
 def test_slow_apply_is_counted_and_logged_without_its_value(rig: NodeRig, lines: list[str]) -> None:

@@ -18,6 +18,7 @@ from etcdtw.rpc.checks import (
     is_serializable,
 )
 from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.requests import plain, txn_of
 
 EMPTY_KEY = "etcdserver: key is not provided"
 DUPLICATE = "etcdserver: duplicate key given in txn request"
@@ -27,7 +28,7 @@ BAD_SORT = "etcdserver: invalid sort option"
 
 def refusal(check: Callable[..., None], *arguments: Any) -> str | None:
     try:
-        check(*arguments)
+        check(*[plain(argument) for argument in arguments])
     except StatusError as error:
         return error.message
     return None
@@ -210,14 +211,14 @@ def test_the_two_branches_of_a_txn_may_put_the_same_key() -> None:
 
 
 def test_only_ranges_make_a_txn_read_only() -> None:
-    assert is_read_only(pb.TxnRequest(compare=[pb.Compare(key=b"k")]))
-    assert is_read_only(pb.TxnRequest(success=[read(b"a")], failure=[read(b"b")]))
-    assert not is_read_only(pb.TxnRequest(success=[read(b"a")], failure=[put(b"b")]))
-    assert not is_read_only(pb.TxnRequest(success=[nested([read(b"a")])]))
+    assert is_read_only(txn_of(pb.TxnRequest(compare=[pb.Compare(key=b"k")])))
+    assert is_read_only(txn_of(pb.TxnRequest(success=[read(b"a")], failure=[read(b"b")])))
+    assert not is_read_only(txn_of(pb.TxnRequest(success=[read(b"a")], failure=[put(b"b")])))
+    assert not is_read_only(txn_of(pb.TxnRequest(success=[nested([read(b"a")])])))
 
 
 def test_a_read_only_txn_is_serializable_when_every_range_is() -> None:
     local = read(b"a", serializable=True)
-    assert is_serializable(pb.TxnRequest())
-    assert is_serializable(pb.TxnRequest(success=[local], failure=[local]))
-    assert not is_serializable(pb.TxnRequest(success=[local], failure=[read(b"b")]))
+    assert is_serializable(txn_of(pb.TxnRequest()))
+    assert is_serializable(txn_of(pb.TxnRequest(success=[local], failure=[local])))
+    assert not is_serializable(txn_of(pb.TxnRequest(success=[local], failure=[read(b"b")])))

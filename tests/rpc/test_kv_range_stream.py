@@ -15,6 +15,7 @@ from etcdtw.rpc.kv import KvService
 from etcdtw.rpc.range_stream import QUEUED_BYTES_MAX
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import ResponseHeaders
+from etcdtw.wire.requests import put_of
 from tests.support.model_backend import ModelBackend
 
 
@@ -77,7 +78,7 @@ class StreamRig:
             self.put(b"%05d" % i)
 
     def put(self, key: bytes, value: bytes = b"v") -> None:
-        self.store.apply_put(pb.PutRequest(key=key, value=value, lease=5))
+        self.store.apply_put(put_of(pb.PutRequest(key=key, value=value, lease=5)))
 
     def header(self, revision: int) -> bytes:
         return ResponseHeaders(1, 2, 3).encode(revision)

@@ -14,6 +14,7 @@ from etcdtw.rpc.sliced_reply import QUEUED_BYTES_MAX, STALLED_S, WAIT_S, Renderi
 from etcdtw.storage.state import LmdbState
 from etcdtw.storage.state_open import open_state
 from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.requests import put_of
 from tests.support.recorded_call import RecordedCall
 
 VALUE_SIZE = 60_000
@@ -58,7 +59,7 @@ def state(tmp_path: Path) -> Iterator[LmdbState]:
 def node(state: LmdbState) -> ReplyNode:
     store = Store(state, lambda lease_id: True)
     for i in range(KEYS):
-        store.apply_put(pb.PutRequest(key=b"%03d" % i, value=bytes(VALUE_SIZE)))
+        store.apply_put(put_of(pb.PutRequest(key=b"%03d" % i, value=bytes(VALUE_SIZE))))
     state.set_applied(1, 1)
     state.flush(lambda: None)
     return ReplyNode(store)

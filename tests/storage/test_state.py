@@ -13,12 +13,13 @@ import pytest
 from etcdtw.mvcc.backend import BUCKET_AUTH, BUCKET_META, Backend
 from etcdtw.storage.directory import open_environment
 from etcdtw.storage.state import LmdbState
-from etcdtw.storage.state_codec import encode_tombstone, key_of, record_of, revision_key
+from etcdtw.storage.state_codec import encode_tombstone, key_of, revision_key
 from etcdtw.storage.state_compaction import compact
 from etcdtw.storage.state_feed import InlineStateWriter
 from etcdtw.storage.state_open import open_state
 from etcdtw.storage.state_rebuild import verify
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
+from etcdtw.wire.record import record_of
 from tests.support.model_backend import ModelBackend, encode_frame, encode_varint
 
 MAP_SIZE = 1 << 26

@@ -20,6 +20,7 @@ from etcdtw.storage.state_open import open_state
 from etcdtw.storage.state_rebuild import verify
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.requests import put_of
 from tests.support.model_backend import ModelBackend
 
 MAP_SIZE = 1 << 24  # small: commits have to grow it
@@ -82,7 +83,7 @@ class Both:
             if isinstance(request, int):
                 applied = store.delete_attached(backend.attached(request))
             elif isinstance(request, pb.PutRequest):
-                applied = store.apply_put(request)
+                applied = store.apply_put(put_of(request))
             else:
                 applied = store.apply_delete_range(request)
             bodies.append((applied.revision, applied.body))

@@ -25,6 +25,7 @@ from etcdtw.raft.entry import Entry, HardState
 from etcdtw.raft.memory_storage import MemoryStorage
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.requests import plain
 from tests.support.model_backend import ModelBackend
 
 MEMBER_ID = 0x1234
@@ -154,7 +155,8 @@ class NodeRig:
         self.propose(FIELD_PUT, request)
 
     def propose(self, field: int, request: pb.PutRequest | pb.LeaseGrantRequest) -> None:
-        self.node.propose(field, request.SerializeToString(), request, self.call, self._done)
+        message = request.SerializeToString()
+        self.node.propose(field, message, plain(request), self.call, self._done)
 
     def read(self) -> None:
         self.node.read(self.call, lambda call, error: self.reads.append(error))

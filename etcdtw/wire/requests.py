@@ -1,0 +1,337 @@
+"""Puts and txns as plain records, parsed without protobuf where the octets have the usual shape.
+
+A txn is looked at five times between its client and its response, and each look at a protobuf
+message makes objects anew; these are made once.  Octets of an unusual shape (fields twice, out of
+order or unknown) are left to protobuf, so that what a request means is decided there alone.
+
+Source: etcd v3 api, PutRequest, TxnRequest, RequestOp and Compare.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from etcdtw.wire import etcdserverpb as pb
+
+_OPERAND_TAGS: Final = (0x20, 0x28, 0x30, 0x3A, 0x40)
+"""Compare's fields with the operand, by target: version, create, mod, value, lease."""
+_VALUE_TAG: Final = 0x3A
+_RANGE_END_TAG: Final = 64 << 3 | 2
+_DEPTH_MAX: Final = 16
+"""Txns within txns that are parsed here; protobuf has its own bound for what it parses."""
+_NUMBER_MAX: Final = 0x7FFFFFFF
+_UNUSUAL: Final = -1
+
+
+class Put:
+    """A PutRequest."""
+
+    __slots__ = ("ignore_lease", "ignore_value", "key", "lease", "prev_kv", "value")
+
+    def __init__(
+        self,
+        key: bytes,
+        value: bytes = b"",
+        lease: int = 0,
+        prev_kv: bool = False,
+        ignore_value: bool = False,
+        ignore_lease: bool = False,
+    ) -> None:
+        self.key = key
+        self.value = value
+        self.lease = lease
+        self.prev_kv = prev_kv
+        self.ignore_value = ignore_value
+        self.ignore_lease = ignore_lease
+
+
+class Compare:
+    """A Compare.  ``number`` is the operand of every target but the value's.
+
+    An operand of another target's field counts as zero, as protobuf's oneof has it.
+    """
+
+    __slots__ = ("key", "number", "range_end", "result", "target", "value")
+
+    def __init__(
+        self, key: bytes, range_end: bytes, target: int, result: int, number: int, value: bytes
+    ) -> None:
+        self.key = key
+        self.range_end = range_end
+        self.target = target
+        self.result = result
+        self.number = number
+        self.value = value
+
+
+class Op:
+    """A RequestOp: one of the four is set, or none."""
+
+    __slots__ = ("delete_range", "put", "range", "txn")
+
+    def __init__(
+        self,
+        put: Put | None = None,
+        range: pb.RangeRequest | None = None,
+        delete_range: pb.DeleteRangeRequest | None = None,
+        txn: Txn | None = None,
+    ) -> None:
+        self.put = put
+        self.range = range
+        self.delete_range = delete_range
+        self.txn = txn
+
+
+class Txn:
+    """A TxnRequest."""
+
+    __slots__ = ("compare", "failure", "success")
+
+    def __init__(self, compare: list[Compare], success: list[Op], failure: list[Op]) -> None:
+        self.compare = compare
+        self.success = success
+        self.failure = failure
+
+
+# From protobuf's messages.
+
+
+def put_of(message: pb.PutRequest) -> Put:
+    """Return ``message`` as a record."""
+    return Put(
+        message.key,
+        message.value,
+        message.lease,
+        message.prev_kv,
+        message.ignore_value,
+        message.ignore_lease,
+    )
+
+
+def txn_of(message: pb.TxnRequest) -> Txn:
+    """Return ``message``, with everything in it, as records."""
+    return Txn(
+        [_compare_of(compare) for compare in message.compare],
+        [_op_of(op) for op in message.success],
+        [_op_of(op) for op in message.failure],
+    )
+
+
+def plain(message: Any) -> Any:
+    """Return a put or a txn as a record, any other request as it is."""
+    if isinstance(message, pb.PutRequest):
+        return put_of(message)
+    return txn_of(message) if isinstance(message, pb.TxnRequest) else message
+
+
+def _compare_of(message: pb.Compare) -> Compare:
+    target = int(message.target)
+    number = 0
+    if target == pb.Compare.VERSION:
+        number = message.version
+    elif target == pb.Compare.CREATE:
+        number = message.create_revision
+    elif target == pb.Compare.MOD:
+        number = message.mod_revision
+    elif target == pb.Compare.LEASE:
+        number = message.lease
+    value = message.value if target == pb.Compare.VALUE else b""
+    return Compare(message.key, message.range_end, target, int(message.result), number, value)
+
+
+def _op_of(message: pb.RequestOp) -> Op:
+    name = message.WhichOneof("request")
+    if name == "request_put":
+        return Op(put_of(message.request_put))
+    if name == "request_range":
+        return Op(range=message.request_range)
+    if name == "request_delete_range":
+        return Op(delete_range=message.request_delete_range)
+    return Op(txn=txn_of(message.request_txn)) if name == "request_txn" else Op()
+
+
+# From octets.
+
+
+def parse_put(octets: bytes) -> Put:
+    """Return the PutRequest in ``octets``.  Raises protobuf's ``DecodeError``."""
+    found = _parse_put(octets, 0, len(octets))
+    return put_of(pb.PutRequest.FromString(octets)) if found is None else found
+
+
+def parse_txn(octets: bytes) -> Txn:
+    """Return the TxnRequest in ``octets``.  Raises protobuf's ``DecodeError``."""
+    found = _parse_txn(octets, 0, len(octets), _DEPTH_MAX)
+    return txn_of(pb.TxnRequest.FromString(octets)) if found is None else found
+
+
+def _number(octets: bytes, at: int, end: int) -> int:
+    """Return a varint below 2**63 at ``at``; `_UNUSUAL` for others."""
+    number = 0
+    shift = 0
+    while at < end and shift < 63:
+        octet = octets[at]
+        number |= (octet & 0x7F) << shift
+        if octet < 0x80:
+            return number
+        at += 1
+        shift += 7
+    return _UNUSUAL
+
+
+def _behind(octets: bytes, at: int) -> int:
+    """Return the position behind the varint at ``at``, which `_number` has read."""
+    while octets[at] >= 0x80:
+        at += 1
+    return at + 1
+
+
+def _parse_put(octets: bytes, at: int, end: int) -> Put | None:
+    """Return the put in ``octets[at:end]``; None when its shape is unusual."""
+    put = Put(b"")
+    last_field = 0
+    while at < end:
+        tag = octets[at]
+        field = tag >> 3
+        if field <= last_field or tag >= 0x80:
+            return None
+        last_field = field
+        number = _number(octets, at + 1, end)
+        if number < 0:
+            return None
+        at = _behind(octets, at + 1)
+        if tag == 0x0A or tag == 0x12:
+            start = at
+            at += number
+            if at > end:
+                return None
+            if tag == 0x0A:
+                put.key = octets[start:at]
+            else:
+                put.value = octets[start:at]
+        elif tag == 0x18:
+            put.lease = number
+        elif tag == 0x20:
+            put.prev_kv = number != 0
+        elif tag == 0x28:
+            put.ignore_value = number != 0
+        elif tag == 0x30:
+            put.ignore_lease = number != 0
+        else:
+            return None
+    return put
+
+
+def _parse_txn(octets: bytes, at: int, end: int, depth: int) -> Txn | None:
+    """Return the txn in ``octets[at:end]``; None when its shape is unusual."""
+    txn = Txn([], [], [])
+    while at < end:
+        tag = octets[at]
+        number = _number(octets, at + 1, end)
+        if number < 0 or depth == 0:
+            return None
+        start = _behind(octets, at + 1)
+        at = start + number
+        if at > end:
+            return None
+        if tag == 0x0A:
+            compare = _parse_compare(octets, start, at)
+            if compare is None:
+                return None
+            txn.compare.append(compare)
+        elif tag == 0x12 or tag == 0x1A:
+            op = _parse_op(octets, start, at, depth)
+            if op is None:
+                return None
+            (txn.success if tag == 0x12 else txn.failure).append(op)
+        else:
+            return None
+    return txn
+
+
+def _parse_op(octets: bytes, at: int, end: int, depth: int) -> Op | None:
+    if at == end:
+        return Op()
+    tag = octets[at]
+    number = _number(octets, at + 1, end)
+    if number < 0:
+        return None
+    start = _behind(octets, at + 1)
+    if start + number != end:
+        return None
+    if tag == 0x12:
+        put = _parse_put(octets, start, end)
+        return None if put is None else Op(put)
+    if tag == 0x0A:
+        return Op(range=pb.RangeRequest.FromString(octets[start:end]))
+    if tag == 0x1A:
+        request = pb.DeleteRangeRequest.FromString(octets[start:end])
+        return Op(delete_range=request)
+    if tag == 0x22:
+        txn = _parse_txn(octets, start, end, depth - 1)
+        return None if txn is None else Op(txn=txn)
+    return None
+
+
+def _parse_compare(octets: bytes, at: int, end: int) -> Compare | None:
+    fields = _fields(octets, at, end)
+    if fields is None:
+        return None
+    compare = Compare(b"", b"", 0, 0, 0, b"")
+    operand_field = 0
+    for tag, number, start in fields:
+        if tag == 0x1A:
+            compare.key = octets[start : start + number]
+        elif tag == _RANGE_END_TAG:
+            compare.range_end = octets[start : start + number]
+        elif tag <= 0x10:
+            if number > _NUMBER_MAX:
+                return None
+            if tag == 0x08:
+                compare.result = number
+            else:
+                compare.target = number
+        elif operand_field or tag not in _OPERAND_TAGS:
+            return None
+        elif tag == _VALUE_TAG:
+            operand_field = tag
+            compare.value = octets[start : start + number]
+        else:
+            operand_field = tag
+            compare.number = number
+    if operand_field != 0 and operand_field != _operand_tag(compare.target):
+        compare.number = 0
+        compare.value = b""
+    return compare
+
+
+def _operand_tag(target: int) -> int:
+    """Return the tag of the operand that ``target`` looks at; 0: it looks at none."""
+    return _OPERAND_TAGS[target] if target < len(_OPERAND_TAGS) else 0
+
+
+def _fields(octets: bytes, at: int, end: int) -> list[tuple[int, int, int]] | None:
+    """Return (tag, number or length, position behind it) of fields that ascend.
+
+    None when the octets have any other shape.
+    """
+    found: list[tuple[int, int, int]] = []
+    last_field = 0
+    while at < end:
+        tag = _number(octets, at, end)
+        if tag < 0 or tag >> 3 <= last_field:
+            return None
+        last_field = tag >> 3
+        at = _behind(octets, at)
+        number = _number(octets, at, end)
+        if number < 0:
+            return None
+        at = _behind(octets, at)
+        found.append((tag, number, at))
+        if tag & 7 == 2:
+            at += number
+            if at > end:
+                return None
+        elif tag & 7 != 0:
+            return None
+    return found
