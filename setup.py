@@ -17,6 +17,7 @@ HOT = [
     "etcdtw/grpc/*.py",
     "etcdtw/http2/*.py",
     "etcdtw/mvcc/*.py",
+    "etcdtw/node/inbox.py",
     "etcdtw/node/requests.py",
     "etcdtw/node/reads.py",
     "etcdtw/node/turn.py",

@@ -18,29 +18,20 @@ from etcdtw.apply.applier import (
     FIELD_LEASE_CHECKPOINT,
     FIELD_LEASE_REVOKE,
 )
-from etcdtw.apply.errors import (
-    RequestTimeoutError,
-    RequestTooLargeError,
-    StoppedError,
-    TooManyRequestsError,
-)
 from etcdtw.grpc.call import Call
 from etcdtw.lease.expiry import ExpiryScan
 from etcdtw.mvcc.applied import Applied
 from etcdtw.node.auto_compaction import AutoCompaction
-from etcdtw.node.reads import ReadDone, Reads
-from etcdtw.node.requests import PREFIX_SIZE, Done, RequestIds, Waiter, tag
+from etcdtw.node.inbox import Inbox
+from etcdtw.node.reads import Reads
+from etcdtw.node.requests import RequestIds
 from etcdtw.node.slowness import Slowness
 from etcdtw.node.turn import Parts, Turn
 from etcdtw.wire import etcdserverpb as pb
-from etcdtw.wire.encode import ResponseHeaders, encode_varint
+from etcdtw.wire.encode import ResponseHeaders
 
-APPLY_GAP_MAX: Final = 5000
-"""Entries committed and not yet applied past which proposals are refused (etcd's number)."""
 LATE_HEARTBEATS: Final = 2
 """Heartbeats due at one tick from which on the leader is late (etcd warns at twice too)."""
-PROPOSALS_MAX: Final = 65_536
-"""Proposals waiting for their outcome past which new ones are refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +84,10 @@ class NoCall:
 
 
 class Node:
-    """One member's consensus and state.  Services call `propose`, `read` and `header`."""
+    """One member's consensus and state.  Services call `propose`, `read` and `header`.
+
+    Those are `Inbox.propose`, `Inbox.read` and `ResponseHeaders.encode`; see there.
+    """
 
     log = Logger()
 
@@ -111,23 +105,30 @@ class Node:
         self.members = parts.members
         self.alarms = parts.alarms
         self.storage = parts.state
-        self._ids = ids
         self._raw = parts.raw
         self._state = parts.state
-        self._reads = Reads(config.request_timeout_ms)
-        self._waiters: dict[bytes, Waiter] = {}
-        self._proposals: list[bytes] = []
+        self._inbox = inbox = Inbox(
+            parts.raw,
+            parts.store,
+            parts.state,
+            ids,
+            config.request_bytes_max,
+            config.request_timeout_ms,
+            self.wake,
+        )
+        self._headers = ResponseHeaders(config.cluster_id, config.member_id, parts.raw.term)
+        # The doors for services; bound here, so that a request passes no frame of Python.
+        self.propose = inbox.propose
+        self.read = inbox.read
+        self.header = self._headers.encode
         self.slowness = Slowness(config.warning_apply_s, config.warning_request_s)
-        self._turn = Turn(self, parts, self._waiters, self._reads)
+        self._turn = Turn(self, parts, inbox)
         self._wakeup: IDelayedCall | None = None
         self._ticking: IDelayedCall | None = None
         self._last_tick_ms = 0
         self._expiry = ExpiryScan(parts.lessor)
         self._own_call: Call = NoCall()
-        self._headers = ResponseHeaders(config.cluster_id, config.member_id, parts.raw.term)
-        self.is_stopping = False
         self._is_starting = False
-        self.proposals_failed_total = 0
         self.leader_changes_total = 0
         self.leases_expired_total = 0
         self.late_heartbeats_total = 0
@@ -162,87 +163,40 @@ class Node:
 
     @property
     def proposals_pending(self) -> int:
-        return len(self._waiters)
+        return len(self._inbox.waiters)
+
+    @property
+    def proposals_failed_total(self) -> int:
+        return self._inbox.failed_total
 
     @property
     def reads(self) -> Reads:
-        return self._reads
+        return self._inbox.reads
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._inbox.is_stopping
 
     @property
     def now_ms(self) -> int:
         return int(self.clock.seconds() * 1000)
 
-    def header(self, revision: int) -> bytes:
-        """Return the header field of a response: tag, length and ``ResponseHeader``."""
-        return self._headers.encode(revision)
-
     def term_changed(self) -> None:
         """Raft has another term; headers name it from now on."""
         self._headers.set_term(self._raw.term)
 
-    # The doors for services.
-
-    def propose(self, field: int, message: bytes, parsed: Any, call: Call, done: Done) -> None:
-        """Put a request into the log; ``done(call, applied)`` is called with its outcome.
-
-        ``message`` is the encoded request of InternalRaftRequest's ``field``, ``parsed`` the same
-        request as a message.  Refusals come through ``done`` too, in ``applied.error``.
-        """
-        size = len(message)
-        if size + PREFIX_SIZE + 8 > self.config.request_bytes_max:
-            self._refuse(call, done, RequestTooLargeError())
-            return
-        if (
-            self.is_stopping
-            or len(self._waiters) >= PROPOSALS_MAX
-            or self._raw.commit_index - self._turn.applied_index > APPLY_GAP_MAX
-            or self._state.is_full
-        ):
-            self._refuse(call, done, StoppedError() if self.is_stopping else TooManyRequestsError())
-            return
-        prefix = self._ids.next_prefix()
-        length = _SHORT_LENGTHS[size] if size < 128 else encode_varint(size)
-        data = b"".join((prefix, tag(field), length, message))
-        if self._wakeup is None:
-            self.wake()
-        self._waiters[prefix] = Waiter(data, field, parsed, call, done, self._turn.now_ms)
-        self._proposals.append(data)
-
-    def read(self, call: Call, done: ReadDone) -> None:
-        """Call ``done(call, None)`` once a read of local state is linearizable."""
-        if self.is_stopping:
-            done(call, StoppedError())
-            return
-        if self._wakeup is None:
-            self.wake()
-        self._reads.ask(call, done, self._turn.now_ms)
-
     def wake(self) -> None:
         """Ask for a turn at the end of this reactor iteration."""
-        if self._wakeup is None and not self.is_stopping:
+        inbox = self._inbox
+        if not inbox.is_awake and not inbox.is_stopping:
             self._wakeup = self.clock.callLater(0, self._run)
+            inbox.is_awake = True
             # What is asked until then began now, not when the last turn ran.
-            self._turn.now_ms = self.now_ms
-
-    def take_proposals(self) -> list[bytes]:
-        """Return what was proposed since the last turn (the turn's side of `propose`)."""
-        proposals = self._proposals
-        self._proposals = []
-        return proposals
-
-    def drop_proposals(self, proposals: list[bytes], error: Exception) -> None:
-        """Raft refused these: tell their waiters."""
-        self.proposals_failed_total += len(proposals)
-        for data in proposals:
-            waiter = self._waiters.pop(data[:PREFIX_SIZE], None)
-            if waiter is not None:
-                self._refuse(waiter.call, waiter.done, error)
-
-    def _refuse(self, call: Call, done: Done, error: Exception) -> None:
-        done(call, Applied(self.store.revision, b"", error))
+            inbox.now_ms = self.now_ms
 
     def _run(self) -> None:
         self._wakeup = None
+        self._inbox.is_awake = False
         if self.is_stopping:
             return
         try:
@@ -293,7 +247,7 @@ class Node:
         for _ in range(min(due, self.config.election_ticks - 1)):
             self._raw.tick()
         self._last_tick_ms = now_ms
-        self._expire(now_ms)
+        self._inbox.expire(now_ms)
         self._scan_leases(now_ms)
         self._compact_history(now_ms)
         self._state.tick(now_ms)
@@ -324,19 +278,6 @@ class Node:
         """This member leads and has applied an entry of its own term."""
         self.lessor.promote(self.config.heartbeat_ms * self.config.election_ticks)
         self.on_lead()
-
-    def _expire(self, now_ms: int) -> None:
-        before_ms = now_ms - self.config.request_timeout_ms
-        overdue = []
-        for prefix, waiter in self._waiters.items():
-            if waiter.started_ms > before_ms:
-                break  # a dict keeps the order of insertion: the rest is younger
-            overdue.append(prefix)
-        self.proposals_failed_total += len(overdue)
-        for prefix in overdue:
-            waiter = self._waiters.pop(prefix)
-            self._refuse(waiter.call, waiter.done, RequestTimeoutError())
-        self._reads.expire(now_ms)
 
     def _scan_leases(self, now_ms: int) -> None:
         expired, checkpoints = self._expiry.due(now_ms)
@@ -369,16 +310,12 @@ class Node:
     def stop(self) -> None:
         """Stop ticking and fail what still waits.  The log and the state are closed by others."""
         self._turn.finish_long()
-        self.is_stopping = True
+        self._inbox.is_stopping = True
         for delayed in (self._wakeup, self._ticking):
             if delayed is not None and delayed.active():
                 delayed.cancel()
         self._wakeup = self._ticking = None
-        waiters = list(self._waiters.values())
-        self._waiters.clear()
-        for waiter in waiters:
-            self._refuse(waiter.call, waiter.done, StoppedError())
-        self._reads.fail_all(StoppedError())
+        self._inbox.fail_all()
         self.parts.flusher.flush()
 
 
@@ -388,6 +325,3 @@ def _nothing() -> None:
 
 def _ignore(call: Call, applied: Applied) -> None:
     """Nobody waits for this outcome."""
-
-
-_SHORT_LENGTHS: Final = tuple(bytes((size,)) for size in range(128))

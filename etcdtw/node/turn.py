@@ -26,8 +26,8 @@ from etcdtw.mvcc.backend import Backend
 from etcdtw.mvcc.long_entry import LongEntryError
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.watch import WatchHub
+from etcdtw.node.inbox import Inbox
 from etcdtw.node.long_apply import WORK_S, LongApply
-from etcdtw.node.reads import Reads
 from etcdtw.node.requests import PREFIX_SIZE, Waiter
 from etcdtw.node.slowness import APPLY_SLICE_ENTRIES
 from etcdtw.raft.entry import ENTRY_NORMAL, Entry, HardState
@@ -126,9 +126,7 @@ class Parts:
 class Turn:
     """The turn of one node.  ``run`` is the only way in, and it is never entered twice."""
 
-    def __init__(
-        self, node: Node, parts: Parts, waiters: dict[bytes, Waiter], reads: Reads
-    ) -> None:
+    def __init__(self, node: Node, parts: Parts, inbox: Inbox) -> None:
         self._node = node
         self._raw = parts.raw
         self._log = parts.log
@@ -139,8 +137,9 @@ class Turn:
         self._applier = parts.applier
         self._members = parts.members
         self._flusher = parts.flusher
-        self._waiters = waiters
-        self._reads = reads
+        self._inbox = inbox
+        self._waiters = inbox.waiters
+        self._reads = inbox.reads
         self._seconds = node.clock.seconds
         self._slowness = node.slowness
         self._is_running = False
@@ -150,15 +149,14 @@ class Turn:
         self._unapplied: deque[tuple[list[Entry], list[Message]]] = deque()
         self._leader_term = 0
         self._term = parts.raw.term
-        self.now_ms = 0
-        self.applied_index = parts.raw.applied_index
+        inbox.applied_index = self.applied_index = parts.raw.applied_index
         self.applied_term = 0
 
     def run(self, now_ms: int) -> bool:
         """Do what there is to do; return True when another turn is wanted at once."""
         assert not self._is_running, "a turn within a turn"
         self._is_running = True
-        self.now_ms = now_ms
+        self._inbox.now_ms = now_ms
         self._flusher.hold()
         self._lessor.advance(now_ms)
         self._propose()
@@ -180,15 +178,15 @@ class Turn:
         return more or is_long_ready or bool(self._released) or self._raw.has_ready()
 
     def _propose(self) -> None:
-        proposals = self._node.take_proposals()
+        proposals = self._inbox.take_proposals()
         if proposals:
             try:
                 self._raw.propose_batch(proposals)
             except ProposalDroppedError as error:
-                self._node.drop_proposals(proposals, error)
+                self._inbox.drop(proposals, error)
 
     def _ask_reads(self) -> None:
-        context = self._reads.next_round(self.now_ms)
+        context = self._reads.next_round(self._inbox.now_ms)
         if context is not None:
             self._raw.read_index(context)
 
@@ -281,7 +279,7 @@ class Turn:
 
     def _set_applied(self, last: Entry) -> None:
         """Everything up to ``last`` is applied."""
-        self.applied_index = last.index
+        self._inbox.applied_index = self.applied_index = last.index
         self.applied_term = last.term
         self._state.set_applied(last.index, last.term)
         if self._leader_term != last.term and self._node.is_leader:

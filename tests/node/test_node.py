@@ -15,7 +15,6 @@ from etcdtw.apply.errors import (
     StoppedError,
     TooManyRequestsError,
 )
-from etcdtw.node import node as node_module
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.node_rig import MEMBER_ID, NodeRig, State
 
@@ -89,7 +88,7 @@ def test_a_state_that_cannot_keep_up_refuses_proposals(rig: NodeRig) -> None:
 
 
 def test_waiting_proposals_are_bounded(rig: NodeRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_module, "PROPOSALS_MAX", 3)
+    monkeypatch.setattr("etcdtw.node.inbox.PROPOSALS_MAX", 3)
     rig.log.holds = True
     for _ in range(4):
         rig.put(b"k")
