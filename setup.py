@@ -14,6 +14,7 @@ from setuptools import setup
 
 HOT = [
     "etcdtw/apply/a*.py",
+    "etcdtw/apply/entries.py",
     "etcdtw/grpc/*.py",
     "etcdtw/http2/*.py",
     "etcdtw/mvcc/*.py",

@@ -13,6 +13,11 @@ from etcdtw.wire import etcdserverpb as pb
 NAMES = {pb.NONE: "NONE", pb.NOSPACE: "NOSPACE", pb.CORRUPT: "CORRUPT"}
 
 
+def alarm_name(alarm: int) -> str:
+    """Return the name of an alarm; a newer member may have raised one unknown here."""
+    return NAMES.get(alarm, "UNKNOWN")
+
+
 class Alarms:
     """The active alarms, in memory and in their bucket."""
 
