@@ -24,10 +24,13 @@ from etcdtw.apply.errors import (
     StoppedError,
     TooManyRequestsError,
 )
+from etcdtw.cluster.reconfiguration import ConnectedSince
 from etcdtw.grpc.call import Call
 from etcdtw.lease.expiry import ExpiryScan
 from etcdtw.mvcc.applied import Applied
 from etcdtw.node.auto_compaction import AutoCompaction
+from etcdtw.node.conf_changes import ConfChanges
+from etcdtw.node.leader_transfer import LeaderTransfers
 from etcdtw.node.reads import ReadDone, Reads
 from etcdtw.node.requests import PREFIX_SIZE, Done, RequestIds, Waiter, tag
 from etcdtw.node.slowness import Slowness
@@ -137,6 +140,10 @@ class Node:
         self.auto_compaction: AutoCompaction | None = None
         self.on_tick: list[Callable[[int], None]] = []
         """Called at each tick with the time in ms."""
+        self.conf_changes = ConfChanges(self, parts.raw, ids.next_id)
+        self.transfers = LeaderTransfers(self, parts.raw)
+        self.connected_since: ConnectedSince = _nobody
+        """When another member was connected to, in ms of this clock; None: it is not."""
 
     # What services and metrics read.
 
@@ -167,6 +174,22 @@ class Node:
     @property
     def reads(self) -> Reads:
         return self._reads
+
+    @property
+    def is_voter(self) -> bool:
+        """Whether this member is known as a voter; once it is, it stays one."""
+        member = self.members.member(self.member_id)
+        return member is not None and not member.is_learner
+
+    @property
+    def is_learner(self) -> bool:
+        member = self.members.member(self.member_id)
+        return member is not None and member.is_learner
+
+    def match_index(self, member_id: int) -> int | None:
+        """How much of the log a member holds, as the leader knows; None for a stranger."""
+        progress = self._raw.progress().get(member_id)
+        return None if progress is None else progress.match_index
 
     @property
     def now_ms(self) -> int:
@@ -352,6 +375,12 @@ class Node:
         """Propose something of the member's own; a refusal is tried again when it is due again."""
         self.propose(field, request.SerializeToString(), request, self._own_call, _ignore)
 
+    def propose_octets(self, make: Callable[[int], bytes]) -> None:
+        """Put an entry of ``make(request id)`` into the log; nobody learns of its outcome."""
+        if not self.is_stopping:
+            self._proposals.append(make(self._ids.next_id()))
+            self.wake()
+
     def _compact_history(self, now_ms: int) -> None:
         if self.auto_compaction is not None and self.is_leader:
             revision = self.auto_compaction.due(now_ms, self.store.revision)
@@ -379,11 +408,18 @@ class Node:
         for waiter in waiters:
             self._refuse(waiter.call, waiter.done, StoppedError())
         self._reads.fail_all(StoppedError())
+        self.conf_changes.fail_all(StoppedError())
+        self.transfers.fail_all(StoppedError())
         self.parts.flusher.flush()
 
 
 def _nothing() -> None:
     """Nobody wants to know that this member leads."""
+
+
+def _nobody(member_id: int) -> int | None:
+    """No other member is connected to."""
+    return None
 
 
 def _ignore(call: Call, applied: Applied) -> None:

@@ -186,6 +186,8 @@ class Turn:
                 self._raw.propose_batch(proposals)
             except ProposalDroppedError as error:
                 self._node.drop_proposals(proposals, error)
+        if self._node.conf_changes.waiting:
+            self._node.conf_changes.propose_due(self.now_ms)
 
     def _ask_reads(self) -> None:
         context = self._reads.next_round(self.now_ms)
@@ -322,8 +324,9 @@ class Turn:
             self._hub.notify(self._store.revision, events)
 
     def _apply_conf_change(self, entry: Entry) -> None:
-        change = self._members.decide(entry)
-        self._members.keep_conf_state(self._raw.apply_conf_change(change))
+        decision = self._members.decide(entry)
+        self._members.keep_conf_state(self._raw.apply_conf_change(decision.change))
+        self._node.conf_changes.applied(decision)
 
     def _answer_reads(self) -> None:
         ready = self._reads.take_ready(self.applied_index)

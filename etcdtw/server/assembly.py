@@ -6,13 +6,14 @@ Builds only; nothing is started here.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 
 from etcdtw.apply.alarms import Alarms
 from etcdtw.apply.applier import Applier
 from etcdtw.apply.members import Members, stored_conf_state
-from etcdtw.cluster.version import COMPAT_RELEASES
+from etcdtw.cluster.line import Line
 from etcdtw.grpc.call import MethodTable
 from etcdtw.lease.lessor import CHECKPOINT_INTERVAL_MS, NEVER_MS, Lessor
 from etcdtw.mvcc.backend import BUCKET_LEASE
@@ -26,6 +27,7 @@ from etcdtw.node.turn import Parts
 from etcdtw.raft.config import Config as RaftConfig
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.rpc.cluster import ClusterService
+from etcdtw.rpc.downgrade import DowngradeService
 from etcdtw.rpc.health import HealthService
 from etcdtw.rpc.kv import KvService
 from etcdtw.rpc.lease import LeaseService
@@ -61,7 +63,7 @@ def build_node(
     store = Store(state, lessor.exists)
     store.restore(state.revision)
     lessor.restore(_lease_rows(data))
-    members = Members(state, config.max_learners)
+    members = Members(state, config.max_learners, Line(data.line))
     alarms = Alarms(state)
     raw = RawNode(
         RaftConfig(
@@ -156,8 +158,9 @@ def build_methods(
     data: Data,
     randomness: random.Random,
     maintenance: MaintenanceService,
+    unix_s: Callable[[], int],
 ) -> MethodTable:
-    """Return every RPC that this member answers."""
+    """Return every RPC that this member answers.  ``unix_s``: the wall clock, for member ids."""
     methods = MethodTable()
     methods.screen = Screening(node)
     quota = SpaceQuota(node, config.quota_backend_bytes)
@@ -173,12 +176,8 @@ def build_methods(
     LeaseService(
         node, data.state, randomness.getrandbits, election_timeout_s, quota=quota
     ).register(methods)
-    ClusterService(node).register(methods)
+    ClusterService(node, unix_s=unix_s, is_strict=config.strict_reconfig_check).register(methods)
     maintenance.register(methods)
+    DowngradeService(node).register(methods)
     HealthService().register(methods)
     return methods
-
-
-def server_version(config: Config) -> str:
-    """Return the etcd release whose contract this member keeps."""
-    return str(COMPAT_RELEASES[config.compat_version])

@@ -33,8 +33,8 @@ from twisted.logger import Logger
 from twisted.web.resource import IResource
 
 from etcdtw import __version__
-from etcdtw.apply.alarms import NAMES as ALARM_NAMES
-from etcdtw.apply.applier import FIELD_CLUSTER_VERSION_SET, FIELD_MEMBER_ATTR_SET
+from etcdtw.apply.alarms import alarm_name
+from etcdtw.apply.own_entries import attributes_entry, cluster_version_entry
 from etcdtw.cluster.ids import id_text
 from etcdtw.cluster.urls import MemberUrl
 from etcdtw.gateway.health import HealthCounts
@@ -46,7 +46,7 @@ from etcdtw.http2.limits import Limits
 from etcdtw.node.node import NoCall, Node
 from etcdtw.rpc.errors import status_of
 from etcdtw.rpc.maintenance import MaintenanceService
-from etcdtw.server.assembly import build_methods, build_node, server_version
+from etcdtw.server.assembly import build_methods, build_node
 from etcdtw.server.config import ClientTls, Config
 from etcdtw.server.data import Data, open_data
 from etcdtw.server.metric_sources import member_sources
@@ -70,7 +70,6 @@ from etcdtw.transport.http1 import HttpSite
 from etcdtw.transport.listener import listen_all, parse_listen_url
 from etcdtw.transport.tls import TlsFiles, TlsPolicy
 from etcdtw.wire import etcdserverpb as pb
-from etcdtw.wire import membershippb
 
 DRAIN_S: Final = 7.0
 """How long a stop waits for calls under way."""
@@ -145,11 +144,14 @@ class Member:
         self._node = build_node(
             self.clock, self.config, self.data, self.flusher, self.random, self.unix_ms()
         )
-        self._maintenance = MaintenanceService(
-            self._node, self.server_version, self.config.quota_backend_bytes or 0
-        )
+        self._maintenance = MaintenanceService(self._node, self.config.quota_backend_bytes or 0)
         self._methods = build_methods(
-            self._node, self.config, self.data, self.random, self._maintenance
+            self._node,
+            self.config,
+            self.data,
+            self.random,
+            self._maintenance,
+            lambda: self.unix_ms() // 1000,
         )
         self.call_stats.prepare(self._methods)
 
@@ -161,12 +163,11 @@ class Member:
 
     @property
     def is_learner(self) -> bool:
-        member = self.node.members.member(self.node.member_id)
-        return member is not None and member.is_learner
+        return self.node.is_learner
 
     @property
     def alarms(self) -> Sequence[str]:
-        return [ALARM_NAMES[alarm] for _, alarm in self.node.alarms.active()]
+        return [alarm_name(alarm) for _, alarm in self.node.alarms.active()]
 
     def read(self, linearizable: bool) -> Deferred[None]:
         """Try a read; fails with the error that a client would see."""
@@ -191,7 +192,7 @@ class Member:
 
     @property
     def server_version(self) -> str:
-        return server_version(self.config)
+        return self.node.members.server_version
 
     @property
     def cluster_version(self) -> str | None:
@@ -265,16 +266,15 @@ class Consensus(Service):
         """Tell the cluster who leads it, and settle its version."""
         node = self._member.node
         config = self._member.config
-        request = membershippb.ClusterMemberAttrSetRequest(
-            member_ID=node.member_id,
-            member_attributes=membershippb.Attributes(
-                name=config.name, client_urls=[str(url) for url in config.advertise_client_urls]
-            ),
+        members = node.members
+        urls = [str(url) for url in config.advertise_client_urls]
+        node.propose_octets(
+            lambda number: attributes_entry(members.line, number, node.member_id, config.name, urls)
         )
-        node.propose_own(FIELD_MEMBER_ATTR_SET, request)
-        if not node.members.cluster_version:
-            line = membershippb.ClusterVersionSetRequest(ver=f"{config.compat_version}.0")
-            node.propose_own(FIELD_CLUSTER_VERSION_SET, line)
+        if members.version is None:
+            node.propose_octets(
+                lambda number: cluster_version_entry(members.line, number, members.line)
+            )
         self._await_published()
 
     def _await_published(self) -> None:

@@ -150,13 +150,14 @@ def test_question_in_the_log_changes_nothing(
 
 def test_downgrade_is_kept_and_ended(rig: ApplierRig) -> None:
     rig.apply(downgrade_info_set=membershippb.DowngradeInfoSetRequest(enabled=True, ver="3.6.0"))
-    assert rig.members.downgrade_target == "3.6.0"
+    targets = [rig.members.downgrade_target]
     row = rig.backend.bucket_get(BUCKET_CLUSTER, b"downgrade")
     assert row == b'{"target-version":"3.6.0","enabled":true}'
     rig.apply(downgrade_info_set=membershippb.DowngradeInfoSetRequest(enabled=False, ver="3.6.0"))
-    assert rig.members.downgrade_target is None
+    targets.append(rig.members.downgrade_target)
     row = rig.backend.bucket_get(BUCKET_CLUSTER, b"downgrade")
     assert row == b'{"target-version":"","enabled":false}'
+    assert targets == ["3.6.0", None]
 
 
 @pytest.mark.parametrize(("version", "kept"), [(None, 0), ("3.5.0", 0), ("3.6.0", 200)])

@@ -20,7 +20,6 @@ CONFIGURATION: Final = ("config.py", "config_checks.py", "config_file.py", "flag
 
 UNREAD: Final = {
     "listen_peer_urls": "a lone member is reached by no peers; the URLs are checked",
-    "strict_reconfig_check": "the membership of a lone member cannot change",
 }
 """Fields that nothing reads, and why that is no lie to whoever sets them."""
 
