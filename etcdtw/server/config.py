@@ -92,6 +92,7 @@ class Config:
     strict_reconfig_check: bool
     pre_vote: bool
     max_learners: int
+    force_new_cluster: bool
     compat_version: str
     quota_backend_bytes: int | None
     """None: no limit."""
@@ -226,6 +227,7 @@ def _config(settings: Settings, warnings: tuple[str, ...]) -> Config:
         pre_vote=read.flag("pre-vote"),
         max_learners=read.number("max-learners"),
         compat_version=read.text("compat-version"),
+        force_new_cluster=read.flag("force-new-cluster"),
         quota_backend_bytes=None if quota < 0 else quota or QUOTA_DEFAULT_BYTES,
         max_txn_ops=read.number("max-txn-ops"),
         max_request_bytes=read.number("max-request-bytes"),

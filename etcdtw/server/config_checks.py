@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from typing import Final, cast
 
 from etcdtw.cluster.initial_cluster import InitialClusterError, parse_initial_cluster
+from etcdtw.cluster.line import LineError, parse_line
 from etcdtw.cluster.urls import MemberUrl
 from etcdtw.server.feature_gates import parse_feature_gates
 from etcdtw.server.flags import STATUS_USAGE, FlagError, Value
@@ -17,7 +18,6 @@ ELECTION_TIMEOUT_MAX_MS: Final = 50_000
 ELECTION_HEARTBEATS_MIN: Final = 5
 QUOTA_WARNED_BYTES: Final = 8 * 1024**3
 REQUEST_WARNED_BYTES: Final = 10 * 1024**2
-COMPAT_VERSIONS: Final = ("3.7",)
 _HOUR_NS: Final = 3600 * NS_PER_S
 
 
@@ -60,11 +60,10 @@ def check(settings: Settings) -> list[str]:
     settings.feature_gates = _feature_gates(settings)
     settings.auto_compaction = _auto_compaction(settings)
     settings.initial_cluster = _initial_cluster(settings)
-    if settings.text("compat-version") not in COMPAT_VERSIONS:
-        known = ", ".join(COMPAT_VERSIONS)
-        raise FlagError(
-            f'--compat-version "{settings.text("compat-version")}" is unknown; known: {known}'
-        )
+    try:
+        parse_line(settings.text("compat-version"))
+    except LineError as error:
+        raise FlagError(f"--compat-version {error}") from error
     return _warnings(settings)
 
 

@@ -13,15 +13,22 @@ from typing import Final
 
 import lmdb
 
-from etcdtw.cluster.member import encode_member
+from etcdtw import __version__
+from etcdtw.apply.members import stored_conf_state
+from etcdtw.cluster.joining import RemoteCluster
+from etcdtw.cluster.member import Member, encode_member
 from etcdtw.raft.confchange import bootstrap_log
+from etcdtw.raft.entry import ConfState
+from etcdtw.raft.log import NO_LIMIT
 from etcdtw.raft.storage import CompactedError, UnavailableError
 from etcdtw.server.bootstrap import (
     BootstrapError,
     Identity,
+    Start,
     check_directory,
     decide_start,
     encode_identity,
+    force_new_cluster,
     inspect_directory,
 )
 from etcdtw.server.config import Config
@@ -45,9 +52,10 @@ class Data:
     """The open log and state of one member, and who it is."""
 
     def __init__(
-        self, identity: Identity, raft_log: LmdbLog, state: LmdbState, log_writer: JournalWriter
+        self, start: Start, raft_log: LmdbLog, state: LmdbState, log_writer: JournalWriter
     ) -> None:
-        self.identity = identity
+        self.identity = start.identity
+        self.line = start.line
         self.log = raft_log
         self.state = state
         self.log_writer = log_writer
@@ -65,9 +73,11 @@ def open_data(
     make_state_writer: Callable[[Path, int, int], StateWriter],
     fail_stop: Callable[[str], None] = stop_process,
     random: Random = SYSTEM_RANDOM,
+    remote: RemoteCluster | None = None,
 ) -> Data:
     """Open the data directory, or found it.
 
+    ``remote``: the running cluster that a new member joins, or that has this one already.
     ``random`` gives the journal's salt, which no client may guess.
     Raises `BootstrapError` or `DataDirError`, whose texts say what is wrong and what to do.
     """
@@ -86,33 +96,65 @@ def open_data(
         os.close(lock_fd)
         raise
     try:
-        identity = _found_or_find(config, raft_log)
+        start = _found_or_find(config, raft_log, remote)
         state = open_state(root / MEMBER / STATE, fail_stop, make_state_writer)
     except (BootstrapError, DataDirError, lmdb.Error):
         raft_log.close()
         raise
     try:
         _check_together(raft_log, state)
-    except DataDirError:
+        if config.force_new_cluster:
+            _force_new_cluster(config, start.identity, raft_log, state)
+    except (BootstrapError, DataDirError):
         state.close()
         raft_log.close()
         raise
-    return Data(identity, raft_log, state, writer)
+    return Data(start, raft_log, state, writer)
 
 
-def _found_or_find(config: Config, raft_log: LmdbLog) -> Identity:
-    """Return who this member is; a new one is written down together with its first entries."""
-    start = decide_start(config, raft_log.identity())
-    if raft_log.last_index() == 0:
+def _found_or_find(config: Config, raft_log: LmdbLog, remote: RemoteCluster | None) -> Start:
+    """Return who this member is; a new one is written down together with its first entries.
+
+    One that joins has no entries of its own: its log comes from the leader.
+    """
+    start = decide_start(config, raft_log.identity(), remote)
+    if start.is_joining:
+        raft_log.put_identity(encode_identity(start.identity))
+    elif raft_log.last_index() == 0 and config.initial_cluster_state != "existing":
         # Also after a crash between the two writes: the first entries follow from the flags.
         founders = start.founders or decide_start(config, None).founders
+        if len(founders) > 1:
+            raise BootstrapError(
+                f"--initial-cluster names {len(founders)} members: clusters of more than one "
+                f"are not supported yet by etcdtw {__version__}"
+            )
         if start.is_new:
             raft_log.put_identity(encode_identity(start.identity))
         hard_state, entries = bootstrap_log(
             (member.member_id, encode_member(member)) for member in founders
         )
         raft_log.append(hard_state, entries, lambda: None)
-    return start.identity
+    return start
+
+
+def _force_new_cluster(
+    config: Config, identity: Identity, raft_log: LmdbLog, state: LmdbState
+) -> None:
+    """Write into the log that this member is the only one."""
+    hard_state, _ = raft_log.initial_state()
+    applied = state.applied_index
+    # The commit index is not always flushed: what is applied was committed.
+    hard_state.commit = max(hard_state.commit, applied)
+    entries = raft_log.entries(applied + 1, hard_state.commit + 1, NO_LIMIT)
+    own = Member(
+        member_id=identity.member_id,
+        peer_urls=tuple(str(url) for url in config.initial_advertise_peer_urls),
+        name=config.name,
+    )
+    conf_state = stored_conf_state(state) or ConfState()
+    appended = force_new_cluster(hard_state, conf_state, entries, own)
+    if appended is not None:
+        raft_log.append(*appended, lambda: None)
 
 
 def _check_together(raft_log: LmdbLog, state: LmdbState) -> None:

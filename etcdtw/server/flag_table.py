@@ -250,7 +250,7 @@ _CLUSTER: Final[tuple[_Row, ...]] = (
         STRING,
         "3.7",
         SUPPORTED,
-        "The etcd line that this member speaks (etcdtw's own).",
+        "The etcd line of a new cluster: 3.4 to 3.7 (etcdtw's own flag).",
     ),
 )
 
@@ -387,7 +387,7 @@ _BEHAVIOUR: Final[tuple[_Row, ...]] = (
 )
 
 _DANGEROUS: Final[tuple[_Row, ...]] = (
-    ("force-new-cluster", BOOL, "false", NOT_YET, "Forget the other members, keep the data."),
+    ("force-new-cluster", BOOL, "false", SUPPORTED, "Forget the other members, keep the data."),
     ("unsafe-no-fsync", BOOL, "false", SUPPORTED, "Refused: acknowledged data must last."),
 )
 

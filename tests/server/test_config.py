@@ -217,7 +217,10 @@ def test_wrong_flag_ends_with_status_2_and_gos_words(arguments: list[str], messa
             ["--initial-advertise-peer-urls="],
             "--initial-advertise-peer-urls is empty: name this member's peer URLs",
         ),
-        (["--compat-version=3.6"], '--compat-version "3.6" is unknown; known: 3.7'),
+        (
+            ["--compat-version=3.3"],
+            '--compat-version "3.3" is unknown; known: 3.7, 3.6, 3.5, 3.4',
+        ),
         (["--max-txn-ops=0"], "--max-txn-ops must be >0 (set to 0)"),
         (["--max-learners=-1"], "--max-learners must not be negative"),
         (["--grpc-keepalive-interval=-1s"], "--grpc-keepalive-interval must not be negative"),
