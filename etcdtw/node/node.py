@@ -29,6 +29,7 @@ from etcdtw.grpc.call import Call
 from etcdtw.lease.expiry import ExpiryScan
 from etcdtw.mvcc.applied import Applied
 from etcdtw.node.auto_compaction import AutoCompaction
+from etcdtw.node.cluster_version import ClusterVersion
 from etcdtw.node.conf_changes import ConfChanges
 from etcdtw.node.leader_transfer import LeaderTransfers
 from etcdtw.node.reads import ReadDone, Reads
@@ -136,12 +137,12 @@ class Node:
         self.late_heartbeats_total = 0
         """Ticks at which a leader was more than one heartbeat late."""
         self._known_leader_id = 0
-        self.on_lead: Callable[[], None] = _nothing
         self.auto_compaction: AutoCompaction | None = None
         self.on_tick: list[Callable[[int], None]] = []
         """Called at each tick with the time in ms."""
         self.conf_changes = ConfChanges(self, parts.raw, ids.next_id)
         self.transfers = LeaderTransfers(self, parts.raw)
+        self.cluster_version = ClusterVersion(self)
         self.connected_since: ConnectedSince = _nobody
         """When another member was connected to, in ms of this clock; None: it is not."""
 
@@ -346,7 +347,7 @@ class Node:
     def lead(self) -> None:
         """This member leads and has applied an entry of its own term."""
         self.lessor.promote(self.config.heartbeat_ms * self.config.election_ticks)
-        self.on_lead()
+        self.cluster_version.lead()
 
     def _expire(self, now_ms: int) -> None:
         before_ms = now_ms - self.config.request_timeout_ms
@@ -411,10 +412,6 @@ class Node:
         self.conf_changes.fail_all(StoppedError())
         self.transfers.fail_all(StoppedError())
         self.parts.flusher.flush()
-
-
-def _nothing() -> None:
-    """Nobody wants to know that this member leads."""
 
 
 def _nobody(member_id: int) -> int | None:

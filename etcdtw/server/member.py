@@ -1,7 +1,7 @@
 """One member as services, in the order they start.
 
     Storage     opens the data directory and builds the node on it
-    Consensus   ticks; waits until this member leads and has published itself
+    Consensus   ticks; waits until the cluster knows this member and lets it read
     Listeners   client and metrics ports
     Readiness   says that clients may come
 
@@ -34,16 +34,16 @@ from twisted.web.resource import IResource
 
 from etcdtw import __version__
 from etcdtw.apply.alarms import alarm_name
-from etcdtw.apply.own_entries import attributes_entry, cluster_version_entry
 from etcdtw.cluster.ids import id_text
 from etcdtw.cluster.urls import MemberUrl
 from etcdtw.gateway.health import HealthCounts
 from etcdtw.gateway.pages import Access
 from etcdtw.gateway.site import client_site, metrics_site
-from etcdtw.grpc.call import MethodTable
+from etcdtw.grpc.call import Call, MethodTable
 from etcdtw.grpc.stats import ServerStats
 from etcdtw.http2.limits import Limits
 from etcdtw.node.node import NoCall, Node
+from etcdtw.node.publication import Publication
 from etcdtw.rpc.errors import status_of
 from etcdtw.rpc.maintenance import MaintenanceService
 from etcdtw.server.assembly import build_methods, build_node
@@ -77,7 +77,7 @@ FLUSH_S: Final = 15.0
 """How long a stop waits for the state's writer.  The log holds everything, so nothing is lost
 by not waiting longer."""
 WRITER_SILENT: Final = "the state's writer does not answer"
-LEAD_POLL_S: Final = 0.01
+PUBLISHED_POLL_S: Final = 0.01
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long the log's thread waits for a busy reactor at the most, before and after a commit."""
 COLLECTOR_THRESHOLDS: Final = (50_000, 20, 50)
@@ -258,34 +258,31 @@ class Consensus(Service):
             applied=node.applied_index,
         )
         self._is_published = Deferred(lambda _: None)
-        node.on_lead = self._publish
+        config = self._member.config
+        urls = [str(url) for url in config.advertise_client_urls]
+        self._publication = Publication(node, config.name, urls)
         node.start()
+        self._look()
         return self._is_published
 
-    def _publish(self) -> None:
-        """Tell the cluster who leads it, and settle its version."""
+    def _look(self) -> None:
+        """Publish, and when the cluster knows this member, read as a client would."""
+        if self._is_published is None:
+            return
         node = self._member.node
-        config = self._member.config
-        members = node.members
-        urls = [str(url) for url in config.advertise_client_urls]
-        node.propose_octets(
-            lambda number: attributes_entry(members.line, number, node.member_id, config.name, urls)
-        )
-        if members.version is None:
-            node.propose_octets(
-                lambda number: cluster_version_entry(members.line, number, members.line)
-            )
-        self._await_published()
+        if self._publication.look(node.now_ms):
+            node.read(NoCall(), self._read)
+        else:
+            self._member.clock.callLater(PUBLISHED_POLL_S, self._look)
 
-    def _await_published(self) -> None:
-        member = self._member.node.members.member(self._member.node.member_id)
+    def _read(self, call: Call, error: Exception | None) -> None:
         waiting = self._is_published
         if waiting is None or waiting.called:
             return
-        if member is not None and member.name == self._member.config.name:
+        if error is None:
             waiting.callback(None)
         else:
-            self._member.clock.callLater(LEAD_POLL_S, self._await_published)
+            self._look()
 
     def stopService(self) -> None:
         super().stopService()
