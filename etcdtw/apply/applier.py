@@ -274,6 +274,7 @@ class Applier:
 
     def _v2_request(self, request: Any) -> Applied:
         """Apply what the old API is still used for; anything else only moves the index."""
+        self._members.has_old_members = True
         is_plain_put = request.Method == b"PUT" and not (
             request.HasField("PrevExist") or request.PrevIndex or request.PrevValue
         )

@@ -11,7 +11,13 @@ from etcdtw.cluster.line import Line
 from etcdtw.cluster.member import Member, encode_json
 from etcdtw.cluster.membership import REMOVE_NODE, Membership, Row
 from etcdtw.cluster.v2_store import decode_v2_store, encode_v2_store
-from etcdtw.cluster.version import CHECKPOINTS_KEPT_MIN, Version, storage_version
+from etcdtw.cluster.version import (
+    CHECKPOINTS_KEPT_MIN,
+    LINE_MIN,
+    OLD_FORMS_MAX,
+    Version,
+    storage_version,
+)
 from etcdtw.mvcc.backend import (
     BUCKET_CLUSTER,
     BUCKET_MEMBERS,
@@ -45,6 +51,8 @@ class Members:
         self._backend = backend
         self._membership = Membership(max_learners)
         self.line_of_member = line if line is not None else Line()
+        self.has_old_members = False
+        """Whether a member of a line up to 3.5 has written into the log since the start."""
         self.restore()
 
     def restore(self) -> None:
@@ -106,6 +114,24 @@ class Members:
     def line(self) -> Version:
         """The line of etcd whose rules hold now, such as 3.7.0."""
         return self.line_of_member.current(self._membership.cluster_version)
+
+    @property
+    def is_version_decided(self) -> bool:
+        """Whether the cluster's version says which forms of entries all members know."""
+        version = self._membership.cluster_version
+        return version is not None and version >= LINE_MIN
+
+    @property
+    def writing_line(self) -> Version:
+        """The line in whose forms this member writes about itself and the cluster.
+
+        Before the cluster has decided, others that write the old forms are taken at their word:
+        3.4 dies of the new ones.
+        """
+        line = self.line
+        if not self.is_version_decided and self.has_old_members:
+            return min(line, OLD_FORMS_MAX)
+        return line
 
     @property
     def server_version(self) -> str:

@@ -11,7 +11,13 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from etcdtw.cluster.member import Member, MemberFormatError, encode_json, member_of, record_of
-from etcdtw.cluster.version import Version, VersionError, parse_version
+from etcdtw.cluster.version import (
+    STORAGE_VERSION_MIN,
+    Version,
+    VersionError,
+    parse_version,
+    storage_version,
+)
 
 
 def encode_member_list(members: Iterable[Member]) -> bytes:
@@ -32,6 +38,14 @@ def decode_member_list(body: bytes) -> tuple[Member, ...]:
     if len(members) != len(records) or 0 in members:
         raise MemberFormatError("an id is zero or comes twice")
     return tuple(members[member_id] for member_id in sorted(members))
+
+
+def encode_version_page(server: Version, cluster: Version | None) -> bytes:
+    """Return the body of ``/version`` on the peer port, with the keys of the server's line."""
+    page = {"etcdserver": str(server), "etcdcluster": str(cluster or "not_decided")}
+    if server >= STORAGE_VERSION_MIN:
+        page["storage"] = str(storage_version(cluster) or "unknown")
+    return encode_json(page)
 
 
 class RemoteVersion(NamedTuple):

@@ -55,6 +55,8 @@ LINE_MAX: Final = Version(3, 7, 0)
 V3_ENTRIES_MIN: Final = Version(3, 6, 0)
 """From this cluster version on members publish themselves with entries that older ones do not
 know: etcd 3.4 dies of them, and 3.5 itself still writes the old form."""
+OLD_FORMS_MAX: Final = Version(3, 5, 0)
+"""The newest line that writes the old forms."""
 DOWNGRADE_ENTRIES_MIN: Final = Version(3, 5, 0)
 """From this cluster version on every member knows ``downgrade_info_set``."""
 CHECKPOINTS_KEPT_MIN: Final = Version(3, 6, 0)

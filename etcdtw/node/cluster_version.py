@@ -88,5 +88,8 @@ class ClusterVersion:
         decided = decide_cluster_version(members.version, servers, target)
         if decided is not None:
             node.log.info("the cluster's version becomes {version}", version=str(decided))
-            line = members.line
+            line = members.writing_line
+            if not members.is_version_decided:
+                # 3.4 dies of the new form; who has answered is known, if nothing else is.
+                line = min(line, *(one.line for one in servers if one is not None))
             node.propose_octets(lambda number: cluster_version_entry(line, number, decided))

@@ -20,6 +20,7 @@ from etcdtw.cluster.remote import (
     decode_member_list,
     decode_version_page,
     encode_member_list,
+    encode_version_page,
 )
 from etcdtw.cluster.version import Version
 
@@ -63,6 +64,33 @@ def test_body_that_is_no_member_list_is_refused(body: bytes) -> None:
 )
 def test_version_page_is_read(body: bytes, versions: tuple[Version | None, Version | None]) -> None:
     assert decode_version_page(body) == versions
+
+
+@pytest.mark.parametrize(
+    ("server", "cluster", "body"),
+    [
+        (
+            Version(3, 5, 33),
+            Version(3, 5, 0),
+            b'{"etcdserver":"3.5.33","etcdcluster":"3.5.0"}',
+        ),
+        (
+            Version(3, 7, 1),
+            Version(3, 7, 0),
+            b'{"etcdserver":"3.7.1","etcdcluster":"3.7.0","storage":"3.7.0"}',
+        ),
+        (
+            Version(3, 6, 14),
+            None,
+            b'{"etcdserver":"3.6.14","etcdcluster":"not_decided","storage":"unknown"}',
+        ),
+    ],
+)
+def test_version_page_has_the_keys_of_its_line(
+    server: Version, cluster: Version | None, body: bytes
+) -> None:
+    assert encode_version_page(server, cluster) == body
+    assert decode_version_page(body) == (server, cluster)
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"[" * 100_000])

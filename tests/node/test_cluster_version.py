@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 import pytest
 
+from etcdtw.apply.entries import FIELD_V2, find_request
+from etcdtw.apply.own_entries import attributes_entry
 from etcdtw.cluster.line import Line
 from etcdtw.cluster.member import Member, encode_member
 from etcdtw.cluster.membership import ADD_LEARNER_NODE
 from etcdtw.cluster.version import Version
 from etcdtw.node.cluster_version import INTERVAL_MS, PATIENCE_MS, VersionsTold
-from etcdtw.node.publication import RETRY_MS, Publication
-from tests.support.node_rig import MEMBER_ID, NodeRig
+from etcdtw.node.publication import RETRY_MS, UNDECIDED_MS, Publication
+from tests.support.node_rig import MEMBER_ID, MemoryLog, NodeRig, log_with_a_learner
 from tests.support.recorded_call import RecordedCall
 
 LEARNER = Member(member_id=5, peer_urls=("http://h:5",), is_learner=True)
@@ -21,13 +23,13 @@ LEARNER = Member(member_id=5, peer_urls=("http://h:5",), is_learner=True)
 class VersionRig(NodeRig):
     """A lone voter with a learner that answers when the test lets it."""
 
-    def __init__(self, *, has_learner: bool = True) -> None:
-        super().__init__()
+    def __init__(self, *, has_learner: bool = True, log: MemoryLog | None = None) -> None:
+        super().__init__(log)
         self.asked: list[tuple[int, ...]] = []
         self.tell: list[VersionsTold] = []
         self.node.cluster_version.ask = self.ask
         self.start()
-        if has_learner:
+        if has_learner and log is None:
             self.node.conf_changes.propose(
                 ADD_LEARNER_NODE,
                 5,
@@ -124,6 +126,38 @@ def test_member_publishes_itself_until_its_cluster_knows(version: str) -> None:
     assert member is not None
     assert (member.name, member.client_urls) == ("m1", ("http://a:1",))
     assert not Publication(rig.node, "m1", ["http://b:1"]).look(0)
+
+
+def test_publication_waits_a_while_for_a_version_that_tells_its_form() -> None:
+    rig = VersionRig(log=log_with_a_learner())
+    publication = Publication(rig.node, "m1", [])
+    for now_ms in (5_000, 5_000 + UNDECIDED_MS - 1):
+        assert not publication.look(now_ms)
+        assert rig.node.take_proposals() == []
+    assert not publication.look(5_000 + UNDECIDED_MS)
+    (entry,) = rig.node.take_proposals()
+    assert find_request(entry)[0] == 1301
+
+
+def test_publication_follows_an_old_member_that_has_written() -> None:
+    rig = VersionRig(log=log_with_a_learner())
+    rig.node.propose_octets(lambda number: attributes_entry(Version(3, 4, 0), number, 5, "l", ()))
+    rig.run()
+    publication = Publication(rig.node, "m1", [])
+    assert not publication.look(5_000)
+    (entry,) = rig.node.take_proposals()
+    assert find_request(entry)[0] == FIELD_V2
+
+
+@pytest.mark.parametrize(("server", "field"), [(Version(3, 4, 23), FIELD_V2), (None, 1300)])
+def test_first_version_is_written_in_the_form_that_who_answered_knows(
+    server: Version | None, field: int
+) -> None:
+    rig = VersionRig(log=log_with_a_learner())
+    assert rig.version == ""
+    rig.tell[0]({} if server is None else {5: server})
+    (entry,) = rig.node.take_proposals()
+    assert find_request(entry)[0] == field
 
 
 def test_nothing_is_published_by_a_stranger_or_without_a_leader() -> None:

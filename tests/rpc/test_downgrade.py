@@ -6,15 +6,11 @@ from typing import Any
 
 import pytest
 
-from etcdtw.cluster.member import Member, encode_member
 from etcdtw.grpc.call import MethodTable, StatusError
-from etcdtw.raft.confchange import ADD_LEARNER_NODE, ConfChange, encode_conf_change
-from etcdtw.raft.entry import ENTRY_CONF_CHANGE, Entry, HardState
-from etcdtw.raft.memory_storage import MemoryStorage
 from etcdtw.rpc.downgrade import CANCEL, ENABLE, VALIDATE, DowngradeService
 from etcdtw.rpc.maintenance import MaintenanceService
 from etcdtw.wire import etcdserverpb as pb
-from tests.support.node_rig import MEMBER_ID, MemoryLog, NodeRig, new_log
+from tests.support.node_rig import MEMBER_ID, NodeRig, log_with_a_learner
 from tests.support.recorded_call import RecordedCall
 
 OK = (0, "")
@@ -56,15 +52,6 @@ class MaintenanceRig(NodeRig):
 
     def status(self) -> pb.StatusResponse:
         return pb.StatusResponse.FromString(self.ask("Status", pb.StatusRequest()).replies[0])
-
-
-def log_with_a_learner() -> MemoryLog:
-    learner = Member(member_id=5, peer_urls=("http://h:5",), is_learner=True)
-    change = ConfChange(((ADD_LEARNER_NODE, 5),), 0, encode_member(learner), ENTRY_CONF_CHANGE)
-    log = new_log()
-    MemoryStorage.append(log, [Entry(1, 2, ENTRY_CONF_CHANGE, encode_conf_change(change))])
-    log.set_hard_state(HardState(1, 0, 2))
-    return log
 
 
 @pytest.fixture

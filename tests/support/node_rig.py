@@ -19,9 +19,14 @@ from etcdtw.mvcc.watch import WatchHub
 from etcdtw.node.node import NoCall, Node, NodeConfig
 from etcdtw.node.requests import RequestIds
 from etcdtw.node.turn import Parts
-from etcdtw.raft.confchange import bootstrap_log
+from etcdtw.raft.confchange import (
+    ADD_LEARNER_NODE,
+    ConfChange,
+    bootstrap_log,
+    encode_conf_change,
+)
 from etcdtw.raft.config import Config
-from etcdtw.raft.entry import Entry, HardState
+from etcdtw.raft.entry import ENTRY_CONF_CHANGE, Entry, HardState
 from etcdtw.raft.memory_storage import MemoryStorage
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.wire import etcdserverpb as pb
@@ -170,4 +175,14 @@ def new_log() -> MemoryLog:
     hard_state, entries = bootstrap_log([(MEMBER_ID, encode_member(member))])
     log.set_hard_state(hard_state)
     MemoryStorage.append(log, entries)
+    return log
+
+
+def log_with_a_learner() -> MemoryLog:
+    """Return the log of such a cluster that has added learner 5 as well."""
+    learner = Member(member_id=5, peer_urls=("http://h:5",), is_learner=True)
+    change = ConfChange(((ADD_LEARNER_NODE, 5),), 0, encode_member(learner), ENTRY_CONF_CHANGE)
+    log = new_log()
+    MemoryStorage.append(log, [Entry(1, 2, ENTRY_CONF_CHANGE, encode_conf_change(change))])
+    log.set_hard_state(HardState(1, 0, 2))
     return log
