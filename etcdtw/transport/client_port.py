@@ -55,7 +55,6 @@ class PortBounds:
     """What one client port grants its clients.  Times in seconds, sizes in octets."""
 
     connections_max: int = 10_000
-    handshake_s: float = 10.0
     first_octets_s: float = 10.0
     unread_octets_max: int = UNREAD_OCTETS_MAX
     message_size_max: int = MESSAGE_SIZE_MAX
@@ -82,7 +81,6 @@ class ClientConnection(Protocol):
 
     def __init__(self, port: ClientPort, is_tls: bool) -> None:
         self._port = port
-        self._is_tls = is_tls
         self._is_shaken = not is_tls
         self._first = b""
         self._timeout: IDelayedCall | None = None
@@ -97,8 +95,8 @@ class ClientConnection(Protocol):
 
     def connectionMade(self) -> None:
         tune_socket(self.transport)
-        bounds = self._port.bounds
-        self._wait(bounds.handshake_s if self._is_tls else bounds.first_octets_s)
+        if self._is_shaken:  # over TLS the time of the handshake is `tls_admission`'s to limit
+            self._wait(self._port.bounds.first_octets_s)
 
     def handshakeCompleted(self) -> None:
         self._is_shaken = True
