@@ -15,7 +15,7 @@ import os
 import random
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -47,7 +47,8 @@ from etcdtw.node.node import NoCall, Node
 from etcdtw.rpc.errors import status_of
 from etcdtw.rpc.maintenance import MaintenanceService
 from etcdtw.server.assembly import build_methods, build_node, server_version
-from etcdtw.server.config import ClientTls, Config
+from etcdtw.server.certificate_watch import CertificateWatch
+from etcdtw.server.config import Config
 from etcdtw.server.data import Data, open_data
 from etcdtw.server.metric_sources import member_sources
 from etcdtw.server.metrics import Scrape
@@ -59,7 +60,7 @@ from etcdtw.server.readiness import (
     notify,
     started_environment,
 )
-from etcdtw.server.tls_names import openssl_ciphers
+from etcdtw.server.tls_roles import PeerTlsRoles, client_policy, peer_roles
 from etcdtw.storage.failure import stop_process
 from etcdtw.storage.state_process import ProcessStateWriter
 from etcdtw.storage.state_worker import Pace
@@ -68,7 +69,7 @@ from etcdtw.transport.flusher import Flusher
 from etcdtw.transport.grpc_channel import KeepAlive
 from etcdtw.transport.http1 import HttpSite
 from etcdtw.transport.listener import listen_all, parse_listen_url
-from etcdtw.transport.tls import TlsFiles, TlsPolicy
+from etcdtw.transport.tls import TlsPolicy
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import membershippb
 
@@ -103,6 +104,7 @@ class Member:
         self.call_stats = ServerStats()
         self.health_counts = HealthCounts()
         self.data: Data | None = None
+        self.peer_tls: PeerTlsRoles | None = None
         self._node: Node | None = None
         self._methods: MethodTable | None = None
         self._maintenance: MaintenanceService | None = None
@@ -303,6 +305,7 @@ class Listeners(Service):
         self._member = member
         self._ports: list[IListeningPort] = []
         self._factories: list[ClientPort] = []
+        self._certificates: CertificateWatch | None = None
 
     def startService(self) -> Deferred[None]:
         super().startService()
@@ -312,6 +315,7 @@ class Listeners(Service):
         member = self._member
         config = member.config
         access = Access(config.cors_origins, config.host_whitelist)
+        policy, certificates = self._open_tls()
         scrape = Scrape(
             member_sources(
                 member.node,
@@ -320,6 +324,7 @@ class Listeners(Service):
                 config,
                 member.call_stats,
                 member.health_counts,
+                certificates,
             ),
             member.call_stats,
         )
@@ -330,7 +335,6 @@ class Listeners(Service):
             ),
             member.clock,
         )
-        policy = tls_policy(config.client_tls)
         split = bool(config.listen_client_http_urls)
         await self._open(config.listen_client_urls, None if split else site, True, policy)
         await self._open(config.listen_client_http_urls, site, False, policy)
@@ -338,6 +342,21 @@ class Listeners(Service):
         metrics = HttpSite(cast(IResource, pages), member.clock)
         await self._open(config.listen_metrics_urls, metrics, False, policy)
         await self._adopt(site, metrics)
+
+    def _open_tls(self) -> tuple[TlsPolicy | None, CertificateWatch]:
+        """Read the certificates of all roles.  Raises `TlsError`."""
+        member = self._member
+
+        def now() -> datetime:
+            return datetime.fromtimestamp(member.unix_ms() / 1000, UTC)
+
+        policy = client_policy(member.config, now())
+        member.peer_tls = peer_roles(member.config, member.reactor, now())
+        policies = (policy, *member.peer_tls)
+        watch = CertificateWatch(member.clock, now, [one for one in policies if one is not None])
+        watch.start()
+        self._certificates = watch
+        return policy, watch
 
     def _factory(self, site: HttpSite | None, serves_calls: bool, is_tls: bool) -> ClientPort:
         member = self._member
@@ -394,6 +413,8 @@ class Listeners(Service):
         closing: list[Deferred[Any]] = [maybeDeferred(port.stopListening) for port in self._ports]
         closing += [factory.drain(DRAIN_S) for factory in self._factories]
         self._ports, self._factories = [], []
+        if self._certificates is not None:
+            self._certificates.stop()
         return DeferredList(closing)
 
 
@@ -415,27 +436,6 @@ class Readiness(Service):
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self.log.info("ready to serve client requests")
         notify(os.environ)
-
-
-def tls_policy(tls: ClientTls) -> TlsPolicy | None:
-    """Return the policy of the client listeners, None without a certificate."""
-    if not tls.cert_file or not tls.key_file:
-        return None
-    files = TlsFiles(
-        cert_file=tls.cert_file,
-        key_file=tls.key_file,
-        trusted_ca_file=tls.trusted_ca_file or None,
-        crl_file=tls.crl_file or None,
-        client_cert_auth=tls.client_cert_auth,
-        allowed_hostnames=tls.allowed_hostnames,
-        version_min=tls.version_min or "TLS1.2",
-        version_max=tls.version_max or None,
-    )
-    return TlsPolicy(_with_ciphers(files, openssl_ciphers(tls.cipher_suites)))
-
-
-def _with_ciphers(files: TlsFiles, ciphers: str) -> TlsFiles:
-    return replace(files, ciphers=ciphers) if ciphers else files
 
 
 def build_member(reactor: Any, config: Config, unix_ms: Callable[[], int]) -> list[IService]:

@@ -20,6 +20,7 @@ from etcdtw.node.node import Node
 from etcdtw.rpc.maintenance import MaintenanceService
 from etcdtw.rpc.screening import UNKNOWN_VERSION
 from etcdtw.server.assembly import server_version
+from etcdtw.server.certificate_watch import CertificateWatch
 from etcdtw.server.config import Config
 from etcdtw.server.data import Data
 from etcdtw.server.feature_gates import GATES, FeatureGates
@@ -44,6 +45,7 @@ def member_sources(
     config: Config,
     calls: ServerStats,
     health: HealthCounts,
+    certificates: CertificateWatch,
 ) -> Mapping[str, Source]:
     """Return the sources of one member's own metrics."""
     return {
@@ -54,6 +56,7 @@ def member_sources(
         **_store_sources(node),
         **_lease_sources(node),
         **call_sources(calls),
+        "etcdtw_tls_certificate_expiry_seconds": lambda: {**certificates.readings()},
         "etcd_server_health_success": lambda: health.successes,
         "etcd_server_health_failures": lambda: health.failures,
         "etcd_server_healthcheck": lambda: {**health.last},
