@@ -181,21 +181,6 @@ def test_wrong_flag_ends_with_status_2_and_gos_words(arguments: list[str], messa
             '--initial-advertise-peer-urls "http://:1" must be "host:port" '
             "(unexpected empty host (http://:1))",
         ),
-        (
-            ["--listen-client-urls=https://127.0.0.1:1", "--advertise-client-urls=https://a:1"],
-            "TLS key/cert (--cert-file, --key-file) must be provided for client url "
-            "https://127.0.0.1:1 with HTTPS scheme",
-        ),
-        (["--cert-file=x"], "--cert-file and --key-file go together: set both or neither"),
-        (["--cipher-suites=FOO"], 'unexpected TLS cipher suite "FOO"'),
-        (
-            ["--cipher-suites=TLS_RSA_WITH_AES_128_CBC_SHA", "--tls-min-version=TLS1.3"],
-            "cipher suites cannot be configured when only TLS1.3 is enabled",
-        ),
-        (
-            ["--tls-min-version=TLS1.3", "--tls-max-version=TLS1.2"],
-            "--tls-min-version TLS1.3 is newer than --tls-max-version TLS1.2",
-        ),
         (["--logger=foo"], 'unknown logger option "foo"'),
         (["--log-outputs=default,stderr"], 'multi logoutput for "default" is not supported yet'),
         (["--auto-compaction-mode=foo"], 'unknown auto-compaction-mode "foo"'),
@@ -222,50 +207,6 @@ def test_wrong_flag_ends_with_status_2_and_gos_words(arguments: list[str], messa
         (["--max-learners=-1"], "--max-learners must not be negative"),
         (["--grpc-keepalive-interval=-1s"], "--grpc-keepalive-interval must not be negative"),
         (["--config-file=nope.yml"], "open nope.yml: no such file or directory"),
-        (
-            ["--listen-peer-urls=https://127.0.0.1:1"],
-            "cannot listen on TLS for 127.0.0.1:1: KeyFile and CertFile are not presented",
-        ),
-        (
-            ["--peer-key-file=x"],
-            "--peer-cert-file and --peer-key-file go together: set both or neither",
-        ),
-        (
-            ["--peer-client-cert-file=x"],
-            "ClientKeyFile and ClientCertFile must both be present or both absent: key: , cert: x]",
-        ),
-        (
-            ["--peer-cert-allowed-cn=a,b", "--peer-cert-allowed-hostname=c"],
-            'AllowedCNs and AllowedHostnames are mutually exclusive (cns=["a" "b"], '
-            'hostnames=["c"])',
-        ),
-        (
-            ["--client-cert-allowed-cn=a", "--client-cert-allowed-hostname=c"],
-            'AllowedCNs and AllowedHostnames are mutually exclusive (cns=["a"], hostnames=["c"])',
-        ),
-        (
-            ["--peer-cert-allowed-cn=a"],
-            "--peer-cert-allowed-cn needs peers that show certificates: set "
-            "--peer-trusted-ca-file or --peer-client-cert-auth",
-        ),
-        (
-            ["--auto-tls", "--self-signed-cert-validity=0"],
-            "selfSignedCertValidity is invalid,it should be greater than 0",
-        ),
-        (
-            ["--peer-auto-tls", "--self-signed-cert-validity=101"],
-            "--self-signed-cert-validity=101 is too long: 100 years at the most",
-        ),
-        (
-            ["--peer-auto-tls", "--peer-trusted-ca-file=ca"],
-            "--peer-auto-tls trusts everybody, so --peer-trusted-ca-file would not count: remove "
-            "one of them, or give --peer-cert-file",
-        ),
-        (
-            ["--auto-tls", "--client-cert-auth"],
-            "--auto-tls trusts everybody, so --client-cert-auth would not count: remove one of "
-            "them, or give --cert-file",
-        ),
     ],
 )
 def test_wrong_configuration_ends_with_status_1(arguments: list[str], message: str) -> None:
@@ -503,11 +444,6 @@ def test_retention_depends_on_the_mode(
     assert found == expected
 
 
-def test_authority_alone_demands_certificates() -> None:
-    assert configured("--trusted-ca-file=ca").client_tls.demands_certificates
-    assert configured("--client-cert-auth").client_tls.demands_certificates
-
-
 def test_risky_sizes_and_plain_listeners_are_warned_of() -> None:
     config = configured(
         "--name=m", "--quota-backend-bytes=8589934593", "--max-request-bytes=10485761",
@@ -518,41 +454,6 @@ def test_risky_sizes_and_plain_listeners_are_warned_of() -> None:
         "--max-request-bytes=10485761 exceeds the recommended 10485760",
         "http://localhost:2379 is plain though --cert-file is set: TLS is not used there",
     )
-
-
-def test_peers_tls_is_read_and_its_traps_are_warned_of() -> None:
-    config = configured(
-        "--name=m", "--peer-cert-file=c", "--peer-key-file=k", "--peer-auto-tls", "--auto-tls",
-        "--self-signed-cert-validity=100", "--peer-trusted-ca-file=ca", "--peer-crl-file=crl",
-        "--peer-cert-allowed-cn=a,b", "--peer-client-cert-file=cc", "--peer-client-key-file=ck",
-        "--peer-skip-client-san-verification", "--tls-min-version=TLS1.3",
-        "--listen-client-urls=https://127.0.0.1:1", "--advertise-client-urls=https://a:1",
-    )  # fmt: skip
-    peers = config.peer_tls
-    assert (peers.cert_file, peers.client_cert_file, peers.trusted_ca_file) == ("c", "cc", "ca")
-    assert (peers.allowed_cns, peers.crl_file) == (("a", "b"), "crl")
-    assert peers.skips_client_addresses
-    assert peers.version_min == "TLS1.3"
-    assert (peers.self_signed_years, config.client_tls.self_signed_years) == (0, 100)
-    assert config.warnings == (
-        "ignoring peer auto TLS since certs given",
-        "http://localhost:2380 is plain though --peer-cert-file is set: TLS is not used there",
-    )
-
-
-def test_file_has_keys_for_both_kinds_of_tls() -> None:
-    content = {
-        "client-transport-security": {
-            "cert-file": "c", "key-file": "k", "trusted-ca-file": "ca", "allowed-cn": ["x"],
-        },
-        "peer-transport-security": {
-            "auto-tls": True, "skip-client-san-verification": True,
-        },
-    }  # fmt: skip
-    config = configured("--config-file=f", files={"f": json.dumps(content)})
-    assert config.client_tls.allowed_cns == ("x",)
-    assert config.peer_tls.self_signed_years == 1
-    assert config.peer_tls.skips_client_addresses
 
 
 def test_progress_is_notified_at_most_ten_times_a_second() -> None:
@@ -604,12 +505,6 @@ def test_shut_gate_replicates_no_checkpoint() -> None:
         lessor.grant(1, 1000)
         lessor.advance(400_000)
         assert len(lessor.due_checkpoints(10)) == count
-
-
-def test_allowed_hostnames_need_clients_with_certificates() -> None:
-    status, message = refusal("--client-cert-allowed-hostname=a.test")
-    assert (status, "--trusted-ca-file or --client-cert-auth" in message) == (1, True)
-    assert configured("--client-cert-allowed-hostname=a,b", "--client-cert-auth").client_tls
 
 
 def test_bulk_gate_gives_way_to_a_named_one() -> None:
