@@ -39,9 +39,11 @@ class Issued:
         )
 
     def write(self) -> None:
-        """Put both files in place (again)."""
-        Path(self.cert_file).write_bytes(self.cert_pem)
-        Path(self.key_file).write_bytes(self.key_pem)
+        """Put both files in place (again), each at one moment."""
+        for name, octets in ((self.cert_file, self.cert_pem), (self.key_file, self.key_pem)):
+            beside = Path(f"{name}.new")
+            beside.write_bytes(octets)
+            beside.replace(name)
 
 
 class Authority:
@@ -59,12 +61,22 @@ class Authority:
         self.ca_file = self.issued.cert_file
 
     def issue(
-        self, name: str, *, begins: timedelta = -DAY, ends: timedelta = DAY, host: str = "localhost"
+        self,
+        name: str,
+        *,
+        begins: timedelta = -DAY,
+        ends: timedelta = DAY,
+        host: str = "localhost",
+        address: str = "127.0.0.1",
+        key: ec.EllipticCurvePrivateKey | None = None,
     ) -> Issued:
-        """Return a certificate for servers and clients alike, with ``name`` as its CN."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        """Return a certificate for servers and clients alike, with ``name`` as its CN.
+
+        With the ``key`` of an earlier one it is that one's renewal.
+        """
+        key = key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        names = [x509.DNSName(host), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        names = [x509.DNSName(host), x509.IPAddress(ipaddress.ip_address(address))]
         builder = (
             self._builder(subject, key, begins, ends)
             .add_extension(x509.SubjectAlternativeName(names), False)
