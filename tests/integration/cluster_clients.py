@@ -15,7 +15,15 @@ from typing import Any, Final
 from etcdtw.wire import etcdserverpb as pb
 from tests.differential.operations import DELETE, PUT, RANGE, TXN, WATCH
 from tests.support.cluster_processes import Cluster, ClusterMember
-from tests.support.revision_order import Change, CompareFailed, LogEntry, Operation, Read, Write
+from tests.support.revision_order import (
+    Change,
+    CompareFailed,
+    LogEntry,
+    Operation,
+    Read,
+    RevisionOrderChecker,
+    Write,
+)
 from tests.support.wire_client import ConnectionFailedError, WireClient, WireStream
 
 KEYS: Final = 30  # shared by all clients: they are to meet
@@ -34,11 +42,15 @@ class HistoryClient(threading.Thread):
     """One client; `operations` is its history once it has ended."""
 
     def __init__(
-        self, cluster: Cluster, members: Sequence[ClusterMember], number: int, seed: int
+        self,
+        cluster: Cluster,
+        members: Callable[[], Sequence[ClusterMember]],
+        number: int,
+        seed: int,
     ) -> None:
         super().__init__(daemon=True, name=f"client {number}")
         self._cluster = cluster
-        self._members = list(members)
+        self._members = members
         self._at = number
         self._random = random.Random(f"{seed}/{number}")
         self._tag = f"{seed}.{number}."
@@ -66,7 +78,8 @@ class HistoryClient(threading.Thread):
             self._disconnect()
 
     def _connect(self) -> bool:
-        member = self._members[self._at % len(self._members)]
+        members = self._members()
+        member = members[self._at % len(members)]
         try:
             self._client = self._cluster.wire_client(member, CALL_TIMEOUT_S)
         except OSError:
@@ -236,12 +249,15 @@ def read_log(client: WireClient, first: int, last: int) -> list[LogEntry]:
 
 def run_clients(
     cluster: Cluster,
-    members: Sequence[ClusterMember],
+    members: Callable[[], Sequence[ClusterMember]],
     count: int,
     seed: int,
     meanwhile: Callable[[], None],
 ) -> list[HistoryClient]:
-    """Let ``count`` clients work while ``meanwhile`` runs; returns them when they have ended."""
+    """Let ``count`` clients work while ``meanwhile`` runs; returns them when they have ended.
+
+    ``members`` says whom they may ask, anew whenever one of them connects.
+    """
     clients = [HistoryClient(cluster, members, i, seed) for i in range(count)]
     for client in clients:
         client.start()
@@ -253,3 +269,28 @@ def run_clients(
         for client in clients:
             client.join()
     return clients
+
+
+def check_history(
+    cluster: Cluster, checker: RevisionOrderChecker, clients: Sequence[HistoryClient]
+) -> int:
+    """Check what ``clients`` did against the log of each member; returns the acknowledged writes.
+
+    Raises `AssertionError` with what is wrong.
+    """
+    problems = [text for client in clients for text in client.problems]
+    operations = [operation for client in clients for operation in client.operations]
+    revision = cluster.revision()
+    cluster.wait_applied(revision)
+    logs = []
+    for member in cluster.serving:
+        wire = cluster.wire_client(member)
+        try:
+            logs.append(read_log(wire, checker.revision + 1, revision))
+        finally:
+            wire.close()
+    assert all(log == logs[0] for log in logs), "the logs of the members differ"
+    problems += checker.check(operations, logs[0])
+    assert not problems, "\n".join(problems)
+    cluster.assert_equal(revision)
+    return sum(isinstance(operation, Write) and operation.revision > 0 for operation in operations)

@@ -133,7 +133,11 @@ class ClusterKillLoop:
         fault = self._choose()
         seed = self._seed * 1_000_000 + tally.rounds
         clients = run_clients(
-            self._cluster, self._cluster.all, CLIENTS, seed, lambda: self._disturb(fault)
+            self._cluster,
+            lambda: self._cluster.all,
+            CLIENTS,
+            seed,
+            lambda: self._disturb(fault),
         )
         operations = [operation for client in clients for operation in client.operations]
         operations += self._probes

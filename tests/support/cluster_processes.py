@@ -150,12 +150,10 @@ class Cluster:
         programs: Sequence[str],
         *,
         flags: Sequence[str] = (),
-        tls: bool = False,
-        folder: Path | None = None,
+        tls: bool | ClusterTls = False,
     ) -> None:
-        self._temporary = folder is None
-        self.folder = folder or Path(tempfile.mkdtemp(prefix="cluster-"))
-        self.tls = ClusterTls(self.folder / "certs") if tls else None
+        self.folder = Path(tempfile.mkdtemp(prefix="cluster-"))
+        self.tls = ClusterTls(self.folder / "certs") if tls is True else tls or None
         self.flags = list(flags)
         self.members: dict[str, ClusterMember] = {}
         self._clients: dict[str, EtcdClient] = {}
@@ -233,8 +231,7 @@ class Cluster:
                 member.kill()
         if keep_logs:
             print(f"logs of the cluster are kept in {self.keep_logs()}")
-        if self._temporary:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def keep_logs(self) -> Path:
         """Copy what the members wrote to stderr; returns the folder."""
@@ -320,6 +317,7 @@ class Cluster:
     def leader_now(self, among: Sequence[ClusterMember] | None = None) -> ClusterMember | None:
         """Return whom a majority of the voters among ``among`` (all) follow now, if it serves."""
         votes: dict[int, int] = {}
+        voters = 0
         by_id: dict[int, ClusterMember] = {}
         for member in self.serving if among is None else among:
             status = self.status(member)
@@ -327,10 +325,13 @@ class Cluster:
                 continue
             member.member_id = status.header.member_id
             by_id[member.member_id] = member
-            if status.leader and not status.isLearner:
+            if status.isLearner:
+                continue
+            voters += 1
+            if status.leader:
                 votes[status.leader] = votes.get(status.leader, 0) + 1
         for leader_id, count in votes.items():
-            if count * 2 > len(by_id) and leader_id in by_id:
+            if count * 2 > voters and leader_id in by_id:
                 return by_id[leader_id]
         return None
 
@@ -383,8 +384,13 @@ class Cluster:
         return member
 
     def promote(self, member: ClusterMember) -> None:
-        """Make a voter of a learner; waits until it is in sync."""
+        """Make a voter of a learner; waits until it is in sync, and until it knows."""
         self._insist(self.leader(), "member_promote", pb.MemberPromoteRequest(ID=member.member_id))
+        wait_for(lambda: self._is_voter(member), SETTLE_TIMEOUT_S, f"{member.name} is a voter")
+
+    def _is_voter(self, member: ClusterMember) -> bool:
+        status = self.status(member)
+        return status is not None and not status.isLearner
 
     def remove(self, member: ClusterMember) -> None:
         """Remove a member from the cluster (by another one) and end its process."""
