@@ -18,6 +18,7 @@ from tests.support.certs import DAY, Authority, Issued
 from tests.support.cluster_processes import Cluster, ClusterMember, ClusterTls, wait_for
 from tests.support.cluster_programs import with_programs
 from tests.support.etcd_client import EtcdClient, RpcFailedError
+from tests.support.processes import READY_LINE
 from tests.support.wire_client import ConnectionFailedError
 
 pytestmark = [
@@ -33,6 +34,7 @@ LOAD_CLIENTS: Final = 4
 REQUESTS_A_CONNECTION: Final = 5
 RENEWALS: Final = 10
 RENEWALS_LONG: Final = 100
+LEFT_OUTSIDE_S: Final = 3.0
 SHOWN_TIMEOUT_S: Final = 5.0
 # A machine that is busy with handshakes must not elect: this is about certificates.
 PATIENT: Final = ("--election-timeout", "5000", "--heartbeat-interval", "100")
@@ -52,8 +54,12 @@ class Site:
         self.crl_file = self.authority.write_crl(folder / "revoked.crl")
         self.strange_authority = Authority(folder / "strange")
         self.strange = self.strange_authority.issue("client")
-        lists = ("--client-crl-file", self.crl_file, "--peer-crl-file", self.crl_file)
-        self.cluster = Cluster([program] * 3, flags=lists, tls=tls)
+        flags = [
+            *("--client-crl-file", self.crl_file, "--peer-crl-file", self.crl_file),
+            # At the peer port the names are held against the address; at the client port not.
+            *("--client-cert-allowed-hostname", "localhost"),
+        ]
+        self.cluster = Cluster([program] * 3, flags=flags, tls=tls)
 
     def shown(self, who: str) -> Issued | None:
         issued: Issued | None = None if who == "none" else getattr(self, who)
@@ -152,7 +158,10 @@ def test_versions_before_1_2_are_refused(site: Site, port: str) -> None:
         context.set_ciphers("ALL:@SECLEVEL=0")
         context.minimum_version = context.maximum_version = version
         found[version.name] = asked(member, port, context).startswith(b"HTTP/1.1 200 ")
-    assert found == {"TLSv1_1": False, "TLSv1_2": True, "TLSv1_3": True}
+    assert not found["TLSv1_1"]
+    assert found["TLSv1_2"]
+    # etcd 3.5.1 stops at 1.2.
+    assert found["TLSv1_3"] or member.program == "etcd"
 
 
 @pytest.mark.parametrize("port", PORTS)
@@ -167,7 +176,8 @@ def test_members_show_a_certificate_that_a_client_can_check(site: Site, port: st
         context.wrap_socket(plain, server_hostname="127.0.0.1")
 
 
-@pytest.mark.parametrize("who", ["strange", "expired", "revoked", "unnamed"])
+# Not one that is revoked: real etcd looks at the list when it is dialed, not when it dials.
+@pytest.mark.parametrize("who", ["strange", "expired", "unnamed"])
 def test_a_member_that_shows_the_wrong_certificate_is_left_outside(site: Site, who: str) -> None:
     cluster = site.cluster
     assert cluster.tls is not None
@@ -176,25 +186,22 @@ def test_a_member_that_shows_the_wrong_certificate_is_left_outside(site: Site, w
     shown = site.shown(who)
     assert shown is not None
     cluster.stop(outside)
+    written_before = len(outside.stderr())
     cluster.tls.members[outside.name] = shown
+    rest = [member for member in cluster.all if member is not outside]
+    revision = 0
     try:
         outside.launch()
-        rest = [member for member in cluster.all if member is not outside]
-        revision = 0
-        deadline = time.monotonic() + 3.0
+        deadline = time.monotonic() + LEFT_OUTSIDE_S
         while time.monotonic() < deadline:
-            put_ = cluster.client(rest[0]).put(b"outside", who.encode())
-            revision = put_.header.revision
+            revision = cluster.client(rest[0]).put(b"outside", who.encode()).header.revision
             time.sleep(0.1)
         assert cluster.leader_now(rest) in rest
-        cluster.kill([outside])
+        assert READY_LINE.decode() not in outside.stderr()[written_before:]
     finally:
         cluster.tls.members[outside.name] = right
-        if outside.is_running:
-            cluster.kill([outside])
-        log = outside.stderr()
+        cluster.kill([outside])
         cluster.start_members([outside])
-    assert "ready to serve client requests" not in log[log.rindex("starting") :] or revision
     cluster.wait_applied(revision)
     cluster.assert_equal()
 
