@@ -24,7 +24,6 @@ from tests.differential.operations import PUT, RANGE
 from tests.integration.cluster_clients import read_log, run_clients
 from tests.support.cluster_processes import (
     ELECTION_S,
-    LEADER_TIMEOUT_S,
     Cluster,
     ClusterMember,
 )
@@ -42,7 +41,6 @@ LEADER_PERCENT: Final = 50
 COMPACTION_EVERY: Final = 5  # rounds
 CHECK_BURST: Final = 200
 SNAPSHOT_FLAGS: Final = ("--snapshot-count", "500")
-PROBE_EVERY_S: Final = 0.01
 ELECTION_TIMEOUTS_MAX: Final = 10  # reliability.md, bar 13
 
 
@@ -204,14 +202,8 @@ class ClusterKillLoop:
     def _time_election(self, dead: ClusterMember, struck: float) -> None:
         """Measure until another member leads, and until it accepts a write."""
         cluster = self._cluster
-        deadline = struck + LEADER_TIMEOUT_S
-        leader = None
-        while leader is None or leader is dead:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"no new leader {LEADER_TIMEOUT_S} s after {dead.name} died")
-            time.sleep(PROBE_EVERY_S)
-            leader = cluster.leader_now()
-        self.tally.new_leader_s.append(time.monotonic() - struck)
+        leader, seconds = cluster.time_to_new_leader(dead, struck)
+        self.tally.new_leader_s.append(seconds)
         client = cluster.wire_client(leader)
         key = b"probe/%d" % self.tally.rounds
         began = time.monotonic()

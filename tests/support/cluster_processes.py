@@ -39,6 +39,7 @@ LEADER_TIMEOUT_S: Final = 30.0
 SETTLE_TIMEOUT_S: Final = 60.0
 PROBE_TIMEOUT_S: Final = 1.0
 POLL_S: Final = 0.02
+ELECTION_PROBE_S: Final = 0.01
 CTL_TIMEOUT_S: Final = 60.0
 KEPT_LOGS: Final = Path(os.environ.get("ETCDTW_KEPT_LOGS", "/tmp/etcdtw-cluster-logs"))
 STRICT_RETRY_TEXTS: Final = ("unhealthy cluster", "in sync with leader", "too many requests")
@@ -347,6 +348,18 @@ class Cluster:
             time.sleep(POLL_S)
         raise TimeoutError(f"no leader in {timeout_s} s")
 
+    def time_to_new_leader(
+        self, dead: ClusterMember, struck_s: float
+    ) -> tuple[ClusterMember, float]:
+        """Wait for another leader than ``dead``, which died at ``struck_s`` (monotonic)."""
+        found = None
+        while found is None or found is dead:
+            if time.monotonic() > struck_s + LEADER_TIMEOUT_S:
+                raise TimeoutError(f"no new leader {LEADER_TIMEOUT_S} s after {dead.name} died")
+            time.sleep(ELECTION_PROBE_S)
+            found = self.leader_now()
+        return found, time.monotonic() - struck_s
+
     def followers(self) -> list[ClusterMember]:
         """Return the serving members that do not lead."""
         leader = self.leader()
@@ -447,12 +460,13 @@ class Cluster:
         """Wait until each member has applied ``revision``."""
         for member in self.serving if members is None else members:
             wait_for(
-                lambda member=member: self._local_revision(member) >= revision,  # type: ignore[misc]
+                lambda member=member: self.local_revision(member) >= revision,  # type: ignore[misc]
                 SETTLE_TIMEOUT_S,
                 f"{member.name} applies revision {revision}",
             )
 
-    def _local_revision(self, member: ClusterMember) -> int:
+    def local_revision(self, member: ClusterMember) -> int:
+        """Return the revision that ``member`` has applied; 0 when it does not answer."""
         try:
             answer = self.client(member).range(b"\0", count_only=True, serializable=True)
         except RpcFailedError as error:
