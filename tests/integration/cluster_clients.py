@@ -47,10 +47,13 @@ class HistoryClient(threading.Thread):
         members: Callable[[], Sequence[ClusterMember]],
         number: int,
         seed: int,
+        *,
+        plants_stale_reads: bool = False,
     ) -> None:
         super().__init__(daemon=True, name=f"client {number}")
         self._cluster = cluster
         self._members = members
+        self._plants_stale_reads = plants_stale_reads
         self._at = number
         self._random = random.Random(f"{seed}/{number}")
         self._tag = f"{seed}.{number}."
@@ -165,7 +168,8 @@ class HistoryClient(threading.Thread):
     # -- reads ---------------------------------------------------------------------------------
 
     def _read(self, key: bytes, *, is_linearizable: bool) -> None:
-        request = pb.RangeRequest(key=key, serializable=not is_linearizable)
+        is_local = self._plants_stale_reads or not is_linearizable
+        request = pb.RangeRequest(key=key, serializable=is_local)
         began = time.monotonic()
         stream = self._call(RANGE, request)
         ended = time.monotonic()
@@ -253,12 +257,19 @@ def run_clients(
     count: int,
     seed: int,
     meanwhile: Callable[[], None],
+    *,
+    plants_stale_reads: bool = False,
 ) -> list[HistoryClient]:
     """Let ``count`` clients work while ``meanwhile`` runs; returns them when they have ended.
 
-    ``members`` says whom they may ask, anew whenever one of them connects.
+    ``members`` says whom they may ask, anew whenever one of them connects.  With
+    ``plants_stale_reads`` they read locally and say that it was linearizable: the checker, not the
+    cluster, is then under test.
     """
-    clients = [HistoryClient(cluster, members, i, seed) for i in range(count)]
+    clients = [
+        HistoryClient(cluster, members, i, seed, plants_stale_reads=plants_stale_reads)
+        for i in range(count)
+    ]
     for client in clients:
         client.start()
     try:

@@ -97,12 +97,19 @@ class ClusterKillLoop:
     """The loop over one cluster, which it starts and ends."""
 
     def __init__(
-        self, programs: Sequence[str], seed: int, *, tls: bool = False, pause_percent: int = 0
+        self,
+        programs: Sequence[str],
+        seed: int,
+        *,
+        tls: bool = False,
+        pause_percent: int = 0,
+        plants_stale_reads: bool = False,
     ) -> None:
         self.tally = Tally()
         self._seed = seed
         self._random = random.Random(seed)
         self._pause_percent = pause_percent
+        self._plants_stale_reads = plants_stale_reads
         self._cluster = Cluster(programs, flags=SNAPSHOT_FLAGS, tls=tls)
         self._checker = RevisionOrderChecker()
         self._writes: list[Write] = []  # acknowledged, above the compacted revision
@@ -136,6 +143,7 @@ class ClusterKillLoop:
             CLIENTS,
             seed,
             lambda: self._disturb(fault),
+            plants_stale_reads=self._plants_stale_reads,
         )
         operations = [operation for client in clients for operation in client.operations]
         operations += self._probes

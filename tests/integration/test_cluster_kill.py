@@ -36,6 +36,14 @@ def test_histories_stay_linearizable_while_members_are_killed(
 
 
 @pytest.mark.integration
+def test_the_loop_finds_reads_that_are_not_linearizable() -> None:
+    """Followers of real etcd answer local reads from the past; clients here call them current."""
+    tally = ClusterKillLoop(["etcd"] * 3, SEED, plants_stale_reads=True).run(ROUNDS)
+    assert tally.problems
+    assert all("STALE: Read" in text for text in tally.problems), tally.problems
+
+
+@pytest.mark.integration
 @pytest.mark.long
 @pytest.mark.parametrize(
     "program", [with_programs("etcd"), with_programs("etcdtw"), with_programs("etcd34")]
