@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from statistics import median
 from typing import Final
 
@@ -14,6 +15,7 @@ from benchmarks.disturbance import Phase, phases
 from benchmarks.load import LoadRun, Work
 from etcdtw.wire import etcdserverpb as pb
 from tests.differential.operations import PUT
+from tests.integration.mixed_clusters import snapshots_sent
 from tests.support import wire_frames as wire
 from tests.support.cluster_processes import ELECTION_S, Cluster, ClusterMember
 from tests.support.processes import memory_kib
@@ -114,17 +116,27 @@ def _install(cluster: Cluster, program: str, revision: int) -> Install:
     with MemoryWatch([leader, joiner]) as memory:
         began = time.monotonic()
         joiner.launch()
-        while cluster.local_revision(joiner) < revision:
+        while not _has_applied(cluster, joiner, revision):
             if time.monotonic() > began + INSTALL_TIMEOUT_S:
                 raise TimeoutError(f"{joiner.name} has not caught up:\n{joiner.stderr()[-2000:]}")
             time.sleep(PROBE_S)
         seconds = time.monotonic() - began
+    assert snapshots_sent(leader, joiner) >= 1, "the learner was not sent a snapshot"
     return Install(
         seconds,
         memory.most_mib[joiner.name],
         max(0.0, memory.most_mib[leader.name] - before_mib),
         status.dbSize / 2**20 if status else 0.0,
     )
+
+
+def _has_applied(cluster: Cluster, joiner: ClusterMember, revision: int) -> bool:
+    """Ask at the peer port: clients are served later, once the joiner has published itself."""
+    try:
+        cluster.peer_hash(joiner, revision)
+    except (OSError, HTTPException, AssertionError):  # it does not listen, or lacks the revision
+        return False
+    return True
 
 
 def install(program: str, keys: int) -> Install:

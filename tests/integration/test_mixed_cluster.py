@@ -132,6 +132,22 @@ def test_a_leader_that_stops_hands_over_and_one_that_dies_is_replaced(
         cluster.check_logs()
 
 
+@pytest.mark.parametrize(("base", "joiner"), PAIRS)
+def test_members_are_found_at_a_new_peer_url(base: str, joiner: str) -> None:
+    with Cluster([base, base, joiner]) as cluster:
+        for member in (cluster.all[0], cluster.all[2]):
+            store_all_kinds(cluster, cluster.leader(), f"before {member.name}")
+            cluster.move_peer_port(member)
+            serves_all(cluster, f"{member.name} has moved")
+            cluster.move_leader(member)
+            serves_all(cluster, f"{member.name} leads")
+        told = cluster.client(cluster.leader()).invoke("member_list").members
+        assert {url for one in told for url in one.peerURLs} == {
+            member.peer_url for member in cluster.all
+        }
+        cluster.check_logs()
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(("base", "joiner"), PAIRS)
 def test_snapshots_are_received_by_a_learner_and_sent_by_a_leader(base: str, joiner: str) -> None:

@@ -405,6 +405,18 @@ class Cluster:
         status = self.status(member)
         return status is not None and not status.isLearner
 
+    def move_peer_port(self, member: ClusterMember) -> None:
+        """Tell the cluster of another peer URL of ``member``, and start it there again."""
+        member_id = self.id_of(member)
+        others = [other for other in self.serving if other is not member]
+        self.stop(member)
+        before = member.peer_url
+        member.peer_port = free_port_within(os.environ.get("ETCDTW_TEST_PORTS") or PORTS)
+        request = pb.MemberUpdateRequest(ID=member_id, peerURLs=[member.peer_url])
+        self._insist(others[0], "member_update", request)
+        member.initial_cluster = member.initial_cluster.replace(before, member.peer_url)
+        member.start(READY_TIMEOUT_S)
+
     def remove(self, member: ClusterMember) -> None:
         """Remove a member from the cluster (by another one) and end its process."""
         others = [other for other in self.serving if other is not member]
