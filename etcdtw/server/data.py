@@ -31,6 +31,7 @@ from etcdtw.storage.journal_codec import SALT_SIZE
 from etcdtw.storage.journal_open import begin_journal
 from etcdtw.storage.journal_writer import JournalWriter
 from etcdtw.storage.log import MAP_SIZE, LmdbLog, open_log
+from etcdtw.storage.log_founding import found_log, stored_identity
 from etcdtw.storage.state import LmdbState
 from etcdtw.storage.state_feed import StateWriter
 from etcdtw.storage.state_open import open_state
@@ -78,17 +79,17 @@ def open_data(
     log_path = Path(config.wal_dir) if config.wal_dir else root / MEMBER / LOG
     env, lock_fd = open_log(log_path)
     try:
+        identity = _find_or_found(config, env)
         journal = begin_journal(env, log_path, MAP_SIZE, random.randbytes(SALT_SIZE))
         writer = JournalWriter(env, journal, MAP_SIZE, seconds, call_from_thread, fail_stop)
         raft_log = LmdbLog(env, writer, lock_fd=lock_fd)
-    except DataDirError:
+    except (BootstrapError, DataDirError):
         env.close()
         os.close(lock_fd)
         raise
     try:
-        identity = _found_or_find(config, raft_log)
         state = open_state(root / MEMBER / STATE, fail_stop, make_state_writer)
-    except (BootstrapError, DataDirError, lmdb.Error):
+    except (DataDirError, lmdb.Error):
         raft_log.close()
         raise
     try:
@@ -100,18 +101,14 @@ def open_data(
     return Data(identity, raft_log, state, writer)
 
 
-def _found_or_find(config: Config, raft_log: LmdbLog) -> Identity:
+def _find_or_found(config: Config, env: lmdb.Environment) -> Identity:
     """Return who this member is; a new one is written down together with its first entries."""
-    start = decide_start(config, raft_log.identity())
-    if raft_log.last_index() == 0:
-        # Also after a crash between the two writes: the first entries follow from the flags.
-        founders = start.founders or decide_start(config, None).founders
-        if start.is_new:
-            raft_log.put_identity(encode_identity(start.identity))
+    start = decide_start(config, stored_identity(env))
+    if start.is_new:
         hard_state, entries = bootstrap_log(
-            (member.member_id, encode_member(member)) for member in founders
+            (member.member_id, encode_member(member)) for member in start.founders
         )
-        raft_log.append(hard_state, entries, lambda: None)
+        found_log(env, MAP_SIZE, encode_identity(start.identity), hard_state, entries)
     return start.identity
 
 

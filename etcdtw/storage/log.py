@@ -33,7 +33,6 @@ from etcdtw.storage.log_codec import (
     KEY_COMPACTED,
     KEY_FORMAT,
     KEY_HARD_STATE,
-    KEY_IDENTITY,
     KEY_SNAPSHOT,
     CorruptionError,
     batch_key,
@@ -41,12 +40,10 @@ from etcdtw.storage.log_codec import (
     decode_batch,
     decode_hard_state,
     decode_mark,
-    decode_small,
     decode_snapshot,
     encode_batch,
     encode_hard_state,
     encode_mark,
-    encode_small,
     encode_snapshot,
     index_of_key,
 )
@@ -233,24 +230,6 @@ class LmdbLog:
         self._pump()
 
     # Beside the seam.
-
-    def identity(self) -> bytes | None:
-        """Return the octets stored at creation; None in a new log."""
-        with self._env.begin() as txn:
-            value = txn.get(KEY_IDENTITY)
-        if value is None:
-            return None
-        try:
-            return decode_small(value, "identity")
-        except CorruptionError as error:
-            raise DataDirError(f"{self._env.path()}: {error}; restore this member") from error
-
-    def put_identity(self, identity: bytes) -> None:
-        """Store, durably and before anything else, who this member is.  Once only."""
-        assert not self._is_busy, "the identity comes first"
-        with self._env.begin(write=True) as txn:
-            is_first = txn.put(KEY_IDENTITY, encode_small(identity), overwrite=False)
-        assert is_first, "the identity is written once"
 
     def put_snapshot(self, snapshot: Snapshot, done: Callable[[], None]) -> None:
         """Replace the snapshot mark; it is what `initial_state` takes its configuration from.

@@ -285,16 +285,13 @@ def test_compaction_during_a_job_waits_for_it(rig: LogRig) -> None:
     assert rig.all() == run(5, 8)
 
 
-def test_snapshot_mark_and_identity_survive(rig: LogRig) -> None:
-    assert rig.log.identity() is None
-    rig.log.put_identity(b"member 1 of cluster 2")
+def test_snapshot_mark_survives(rig: LogRig) -> None:
     rig.append(run(1, 3))
     conf = ConfState((1, 2), (3,), (4,), (5, 6), True)
     rig.log.put_snapshot(Snapshot(2, 1, conf, b"octets"), rig.tell("snapshot"))
     assert rig.log.snapshot().index == 0
     rig.writer.release()
     rig.reopen()
-    assert rig.log.identity() == b"member 1 of cluster 2"
     found = rig.log.snapshot()
     assert (found.index, found.term, found.conf_state, found.data) == (2, 1, conf, b"octets")
     assert rig.log.initial_state()[1] == conf
