@@ -63,7 +63,7 @@ from etcdtw.server.tls_names import openssl_ciphers
 from etcdtw.storage.failure import stop_process
 from etcdtw.storage.state_process import ProcessStateWriter
 from etcdtw.storage.state_worker import Pace
-from etcdtw.transport.client_port import ClientPort, PortBounds
+from etcdtw.transport.client_port import ClientPort, PortBounds, UnreadTotal
 from etcdtw.transport.flusher import Flusher
 from etcdtw.transport.grpc_channel import KeepAlive
 from etcdtw.transport.http1 import HttpSite
@@ -303,6 +303,7 @@ class Listeners(Service):
         self._member = member
         self._ports: list[IListeningPort] = []
         self._factories: list[ClientPort] = []
+        self._unread = UnreadTotal()
 
     def startService(self) -> Deferred[None]:
         super().startService()
@@ -357,6 +358,7 @@ class Listeners(Service):
                 int(config.grpc_keepalive_interval_s * 1000),
                 int(config.grpc_keepalive_timeout_s * 1000),
             ),
+            unread=self._unread,
             is_tls=is_tls,
         )
         self._factories.append(factory)

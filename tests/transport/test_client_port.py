@@ -381,21 +381,6 @@ def test_streams_of_a_client_that_does_not_read_are_told_to_wait(rig: PortRig) -
     assert len(drained) == 1
 
 
-def test_a_client_that_never_reads_is_dropped_at_a_bound() -> None:
-    rig = PortRig(bounds=PortBounds(unread_octets_max=10_000))
-    peer = rig.connect(room=1_000)
-    peer.begin()
-    for _ in range(11):
-        peer.call("Unary", b"x" * 1_000)
-        peer.send()
-        rig.clock.advance(0)
-        if peer.is_dropped:
-            break
-    assert peer.is_dropped
-    peer.lose()
-    assert rig.port.connection_count == 0
-
-
 def test_a_port_is_a_push_producer(rig: PortRig) -> None:
     peer = rig.connect()
     peer.begin()
