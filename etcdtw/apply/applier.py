@@ -22,7 +22,7 @@ from etcdtw.lease.lessor import Lessor
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.backend import BUCKET_LEASE, Backend
 from etcdtw.mvcc.cost import txn_cost
-from etcdtw.mvcc.long_entry import LONG_KEYS_MIN, LongEntryError, Steps
+from etcdtw.mvcc.long_entry import LongEntryError, Steps
 from etcdtw.mvcc.store import Store
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import leasepb
@@ -177,7 +177,7 @@ class Applier:
     def _lease_revoke(self, request: pb.LeaseRevokeRequest) -> Applied:
         if self._lessor.lookup(request.ID) is None:
             return Applied(self._store.revision, b"", LeaseNotFoundError(request.ID))
-        if self._backend.has_attached(request.ID, LONG_KEYS_MIN):
+        if self._backend.has_attached(request.ID, self._store.bounds.long_keys_min):
             raise LongEntryError(self._lease_revoke_steps(request.ID))
         # The keys go first, in one revision; then nobody can see a lease without its keys.
         self._store.delete_attached(self._backend.attached(request.ID))

@@ -28,6 +28,7 @@ from etcdtw.grpc.call import Call
 from etcdtw.lease.expiry import ExpiryScan
 from etcdtw.mvcc.applied import Applied
 from etcdtw.node.auto_compaction import AutoCompaction
+from etcdtw.node.long_apply import WORK_S
 from etcdtw.node.reads import ReadDone, Reads
 from etcdtw.node.requests import PREFIX_SIZE, Done, RequestIds, Waiter, tag
 from etcdtw.node.slowness import Slowness
@@ -56,6 +57,8 @@ class NodeConfig:
     catchup_entries: int = 5_000
     warning_apply_s: float = 0.1
     warning_request_s: float = 0.3
+    proposals_max: int = PROPOSALS_MAX
+    long_work_s: float = WORK_S
 
     @property
     def request_timeout_ms(self) -> int:
@@ -194,7 +197,7 @@ class Node:
             return
         if (
             self.is_stopping
-            or len(self._waiters) >= PROPOSALS_MAX
+            or len(self._waiters) >= self.config.proposals_max
             or self._raw.commit_index - self._turn.applied_index > APPLY_GAP_MAX
             or self._state.is_full
         ):

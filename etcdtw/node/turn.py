@@ -26,7 +26,7 @@ from etcdtw.mvcc.backend import Backend
 from etcdtw.mvcc.long_entry import LongEntryError
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.watch import WatchHub
-from etcdtw.node.long_apply import WORK_S, LongApply
+from etcdtw.node.long_apply import LongApply
 from etcdtw.node.reads import Reads
 from etcdtw.node.requests import PREFIX_SIZE, Waiter
 from etcdtw.node.slowness import APPLY_SLICE_ENTRIES
@@ -163,7 +163,7 @@ class Turn:
         self._lessor.advance(now_ms)
         self._propose()
         if self._long is not None and self._long.is_ready:
-            self._work_on_long(self._long, WORK_S)
+            self._work_on_long(self._long, self._node.config.long_work_s)
         for _ in range(READIES_PER_TURN_MAX):
             self._release()
             self._ask_reads()

@@ -14,8 +14,9 @@ from etcdtw.cluster.member import Member, encode_member
 from etcdtw.grpc.call import Call
 from etcdtw.lease.lessor import Lessor
 from etcdtw.mvcc.applied import Applied
-from etcdtw.mvcc.store import Store
+from etcdtw.mvcc.store import WORK_BOUNDS, Store
 from etcdtw.mvcc.watch import WatchHub
+from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.node.node import NoCall, Node, NodeConfig
 from etcdtw.node.requests import RequestIds
 from etcdtw.node.turn import Parts
@@ -28,6 +29,7 @@ from etcdtw.wire import etcdserverpb as pb
 from tests.support.model_backend import ModelBackend
 
 MEMBER_ID = 0x1234
+CONFIG = NodeConfig(cluster_id=1, member_id=MEMBER_ID)
 
 
 class MemoryLog(MemoryStorage):
@@ -97,7 +99,14 @@ class NoFlusher:
 class NodeRig:
     """One started voter.  `run` lets everything due happen."""
 
-    def __init__(self, log: MemoryLog | None = None, state: State | None = None) -> None:
+    def __init__(
+        self,
+        log: MemoryLog | None = None,
+        state: State | None = None,
+        *,
+        bounds: WorkBounds = WORK_BOUNDS,
+        config: NodeConfig = CONFIG,
+    ) -> None:
         self.clock = Clock()
         self.clock.advance(1_000)
         self.log = log or new_log()
@@ -107,7 +116,7 @@ class NodeRig:
         self.reads: list[Exception | None] = []
         self.stops: list[str] = []
         lessor = Lessor(2)
-        store = Store(self.state, lessor.exists)
+        store = Store(self.state, lessor.exists, bounds)
         members = Members(self.state, 1)
         alarms = Alarms(self.state)
         raw = RawNode(
@@ -133,7 +142,6 @@ class NodeRig:
             flusher=self.flusher,
             fail_stop=self.stops.append,
         )
-        config = NodeConfig(cluster_id=1, member_id=MEMBER_ID)
         self.node = Node(self.clock, config, parts, RequestIds(MEMBER_ID, 1_000_000))
         self.call: Call = NoCall()
 
