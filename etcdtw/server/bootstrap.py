@@ -20,6 +20,7 @@ from etcdtw.cluster.initial_cluster import (
 )
 from etcdtw.cluster.member import Member
 from etcdtw.server.config import Config
+from etcdtw.wire.encode import encode_varint, read_varint
 
 DIRECTORY_MODE: Final = 0o700
 _FORBIDDEN_MODE: Final = 0o077
@@ -107,9 +108,9 @@ def encode_identity(identity: Identity) -> bytes:
     """Return the identity's octets: etcd's Metadata message (1 NodeID, 2 ClusterID)."""
     return (
         bytes((_NODE_ID_TAG,))
-        + _varint(identity.member_id)
+        + encode_varint(identity.member_id)
         + bytes((_CLUSTER_ID_TAG,))
-        + _varint(identity.cluster_id)
+        + encode_varint(identity.cluster_id)
     )
 
 
@@ -122,27 +123,13 @@ def decode_identity(data: bytes) -> Identity:
     return Identity(node, cluster)
 
 
-def _varint(value: int) -> bytes:
-    octets = bytearray()
-    while value > 0x7F:
-        octets.append(value & 0x7F | 0x80)
-        value >>= 7
-    octets.append(value)
-    return bytes(octets)
-
-
 def _field(data: bytes, position: int, tag: int) -> tuple[int, int]:
     if data[position : position + 1] != bytes((tag,)):
         raise _damaged(data)
-    value, shift = 0, 0
-    for end in range(position + 1, len(data)):
-        value |= (data[end] & 0x7F) << shift
-        shift += 7
-        if data[end] < 0x80:
-            if value >= 2**64:
-                break
-            return value, end + 1
-    raise _damaged(data)
+    try:
+        return read_varint(data, position + 1)
+    except ValueError:
+        raise _damaged(data) from None
 
 
 def _damaged(data: bytes) -> BootstrapError:
