@@ -145,9 +145,8 @@ class LeaseService:
         """Return the ids of the leases this member knows, the next to expire first."""
         decode(pb.LeaseLeasesRequest, message)
         node = self._node
-        leases = [pb.LeaseStatus(ID=lease.lease_id) for lease in node.lessor.leases()]
-        body: bytes = pb.LeaseLeasesResponse(leases=leases).SerializeToString()
-        return node.header(node.store.revision) + body
+        statuses = [lease.status for lease in node.lessor.leases()]
+        return b"".join((node.header(node.store.revision), *statuses))
 
     def keep_alive(self, call: Call) -> None:
         """Serve one stream of renewals."""
