@@ -32,6 +32,8 @@ HOT = [
     "etcdtw/storage/state.py",
     "etcdtw/storage/state_codec.py",
     "etcdtw/storage/state_reader.py",
+    "etcdtw/transport/peer_codec.py",
+    "etcdtw/transport/peer_stream.py",
     "etcdtw/wire/encode.py",
     "etcdtw/wire/histogram.py",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from etcdtw.raft.entry import ENTRY_NORMAL, ConfState, Entry, Snapshot
@@ -19,6 +19,10 @@ from etcdtw.transport.peer_codec import (
 )
 from etcdtw.wire import raftpb
 from tests.support.peer_messages import entries, messages
+
+SLOW_MACHINE = settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 def as_protobuf(m: Message) -> raftpb.Message:
@@ -63,6 +67,7 @@ def test_an_entry_has_every_scalar_and_no_empty_data() -> None:
     assert encode_entry(Entry(2, 300, 1, b"ab")).hex() == "0801100218ac0222026162"
 
 
+@SLOW_MACHINE
 @given(messages())
 def test_protobuf_reads_what_is_encoded(m: Message) -> None:
     octets = encode_message(m)
@@ -73,12 +78,14 @@ def test_protobuf_reads_what_is_encoded(m: Message) -> None:
         assert ours.SerializeToString() == as_protobuf(m).snapshot.metadata.SerializeToString()
 
 
+@SLOW_MACHINE
 @given(messages())
 def test_decoding_gives_back_what_was_encoded(m: Message) -> None:
     octets = encode_message(m)
     assert encode_message(decode_message(octets)) == octets
 
 
+@SLOW_MACHINE
 @given(messages())
 def test_a_message_without_its_zeros_reads_the_same(m: Message) -> None:
     terse = raftpb.Message()
@@ -92,6 +99,7 @@ def test_a_message_without_its_zeros_reads_the_same(m: Message) -> None:
     assert encode_message(decode_message(terse.SerializeToString())) == encode_message(m)
 
 
+@SLOW_MACHINE
 @given(entries)
 def test_an_entry_comes_back(entry: Entry) -> None:
     assert decode_entry(encode_entry(entry)) == entry
@@ -99,6 +107,7 @@ def test_an_entry_comes_back(entry: Entry) -> None:
     assert (found.Type, found.Term, found.Index) == (entry.type, entry.term, entry.index)
 
 
+@SLOW_MACHINE
 @given(entries, st.integers(0, 60), st.binary(max_size=3))
 def test_a_damaged_entry_reads_as_protobuf_reads_it(
     entry: Entry, position: int, damage: bytes
@@ -169,6 +178,7 @@ def test_octets_that_are_no_message_are_refused_in_words(octets: bytes) -> None:
             decode_entry(octets)
 
 
+@SLOW_MACHINE
 @given(st.binary(max_size=60))
 def test_any_octets_are_a_message_or_refused(octets: bytes) -> None:
     try:

@@ -6,7 +6,7 @@ import itertools
 from struct import pack
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from etcdtw.raft.entry import Entry
@@ -28,6 +28,10 @@ from tests.support.peer_messages import REMOTE_TYPES, messages, same
 
 HERE = 0xA1
 THERE = 0xB2
+
+SLOW_MACHINE = settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 def append(index: int, term: int, log_term: int, count: int, commit: int = 0) -> Message:
@@ -73,6 +77,7 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 CUTS = st.lists(st.integers(0, 1 << 16), max_size=12)
 
 
+@SLOW_MACHINE
 @given(st.lists(messages(REMOTE_TYPES), max_size=5), CUTS)
 def test_messages_survive_any_chunking(sent: list[Message], cuts: list[int]) -> None:
     writer, reader = MessageWriter(), MessageReader()
@@ -82,6 +87,7 @@ def test_messages_survive_any_chunking(sent: list[Message], cuts: list[int]) -> 
     assert same(got) == same(real)
 
 
+@SLOW_MACHINE
 @given(appends(), CUTS)
 def test_appends_survive_any_chunking(sent: list[Message], cuts: list[int]) -> None:
     writer, reader = AppendWriter(), AppendReader(HERE, THERE)
@@ -221,6 +227,7 @@ def test_the_size_bound_holds_for_all_entries_of_a_message_together() -> None:
         reader.feed(alone)
 
 
+@SLOW_MACHINE
 @given(st.binary(max_size=200), CUTS)
 def test_any_octets_are_a_stream_or_refused(data: bytes, cuts: list[int]) -> None:
     for reader in (MessageReader(4096), AppendReader(HERE, THERE, 4096)):
