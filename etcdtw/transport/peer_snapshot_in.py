@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import IO, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from etcdtw.raft.message import MSG_SNAP, Message
@@ -88,7 +88,9 @@ class SnapshotIntake:
             return
         self._is_ended = True
         if self._message is None:
-            self._finish(400, "failed to decode raft message (unexpected EOF)")
+            # Go's words for an end between two parts and within one.
+            why = "unexpected EOF" if self._octets.size else "EOF"
+            self._finish(400, f"failed to decode raft message ({why})")
         elif not self._is_writing:
             self._write()
 
@@ -172,7 +174,9 @@ class SnapshotIntake:
     def _hand_over(self) -> None:
         assert self._message is not None
         self._file = None
-        self._installing = self._receiver.snapshot_received(self._message, self._path)
+        self._installing = maybeDeferred(
+            self._receiver.snapshot_received, self._message, self._path
+        )
         self._installing.addCallbacks(self._installed, self._not_installed)
 
     def _installed(self, _: None) -> None:

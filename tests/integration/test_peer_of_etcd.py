@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import queue
 import subprocess
@@ -69,6 +70,11 @@ class PeerProcess:
         return self.wait(
             lambda fact: fact["what"] == what and all(fact[k] == v for k, v in facts.items())
         )
+
+    def ask(self, command: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
 
     def close(self) -> None:
         self.process.kill()
@@ -148,10 +154,88 @@ def test_a_voter_of_ours_leads_and_real_etcd_follows(
     assert peer.process.poll() is None
 
 
+def test_real_etcd_takes_a_snapshot_of_ours(etcd: RunningMember, peer: PeerProcess) -> None:
+    """One that is out of date: it is received whole, kept as a file, and changes nothing."""
+    Etcdctl(etcd).output("put", "key", "before the snapshot")
+    status = peer.wait(lambda fact: fact["what"] == "status" and fact["lead"] != "0")
+    peer.ask(f"snapshot {status['lead']}")
+    assert peer.wait_for("snapshot sent")["ok"] is True
+    (kept,) = etcd.data_dir.glob("member/snap/*.snap.db")
+    assert kept.name == "0000000000000001.snap.db"
+    assert kept.read_bytes() == b"old" * 100_000
+    Etcdctl(etcd).output("put", "key", "after the snapshot")
+    peer.wait(entry_with("after the snapshot"))
+
+
 def test_a_removed_member_of_ours_is_told_so(etcd: RunningMember, peer: PeerProcess) -> None:
     Etcdctl(etcd).output("member", "remove", peer.wait_for("listening")["id"])
     peer.wait_for("removed")
     assert peer.process.wait(WAIT_S) == 0
+
+
+QUESTIONS: list[tuple[str, str, bytes, dict[str, str | None]]] = [
+    ("GET", "/raft", b"", {}),
+    ("POST", "/raft", b"\x08", {}),
+    ("POST", "/raft", b"rubbish", {}),
+    ("POST", "/raft", b"", {"X-Etcd-Cluster-ID": "1"}),
+    ("POST", "/raft", b"", {"X-Etcd-Cluster-ID": None}),
+    ("POST", "/raft", b"", {"X-Server-Version": "2.3.0"}),
+    ("POST", "/raft", b"", {"X-Server-Version": None}),
+    ("POST", "/raft", b"", {"X-Min-Cluster-Version": "9.0.0"}),
+    ("POST", "/raft/stream/message/1", b"", {}),
+    ("GET", "/raft/stream/message/1", b"", {}),
+    ("GET", "/raft/stream/message/zz", b"", {}),
+    ("GET", "/raft/stream/other/1", b"", {}),
+    ("GET", "/raft/stream/1", b"", {}),
+    ("GET", "/raft/stream/", b"", {}),
+    ("GET", "/raft/stream/message/1", b"", {"X-Etcd-Cluster-ID": "1"}),
+    ("GET", "/raft/stream/message/1", b"", {"X-Server-Version": "2.3.0"}),
+    ("GET", "/raft/stream/message/FROM", b"", {"X-Raft-To": "1"}),
+    ("GET", "/raft/snapshot", b"", {}),
+    ("POST", "/raft/snapshot", b"", {}),
+    ("POST", "/raft/snapshot", b"\0" * 7, {}),
+    ("POST", "/raft/snapshot", b"\0" * 8, {}),
+    ("POST", "/raft/snapshot", b"\0" * 7 + b"\x05", {}),
+    ("POST", "/raft/snapshot", b"\0" * 7 + b"\x05ab", {}),
+    ("POST", "/raft/snapshot", b"", {"X-Etcd-Cluster-ID": "1"}),
+    ("GET", "/raft/", b"", {}),
+    ("GET", "/nowhere", b"", {}),
+    ("POST", "/raft/probing/more", b"", {}),
+]
+COMPARED = (
+    "Allow",
+    "Content-Type",
+    "X-Content-Type-Options",
+    "X-Etcd-Cluster-ID",
+    "X-Server-Version",
+)
+
+
+def test_our_port_answers_as_real_etcds_does(etcd: RunningMember, peer: PeerProcess) -> None:
+    listening = peer.wait_for("listening")
+    status = peer.wait(lambda fact: fact["what"] == "status" and fact["lead"] != "0")
+    ids = {etcd.peer_port: status["lead"], peer.port: listening["id"]}
+    answers: dict[int, list[object]] = {}
+    for port, other in ((etcd.peer_port, peer.port), (peer.port, etcd.peer_port)):
+        answers[port] = []
+        for method, path, body, changes in QUESTIONS:
+            headers: dict[str, str | None] = {
+                "X-Server-From": ids[other],
+                "X-Server-Version": "3.5.1",
+                "X-Min-Cluster-Version": "3.0.0",
+                "X-Etcd-Cluster-ID": listening["cluster"],
+                "X-Raft-To": ids[port],
+                **changes,
+            }
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            sent = {name: value for name, value in headers.items() if value is not None}
+            connection.request(method, path.replace("FROM", ids[other]), body, sent)
+            answer = connection.getresponse()
+            found = [answer.getheader(name) for name in COMPARED]
+            answers[port].append((method, path, changes, answer.status, answer.read(), found))
+            connection.close()
+    pairs = zip(answers[peer.port], answers[etcd.peer_port], strict=True)
+    assert [pair for pair in pairs if pair[0] != pair[1]] == []
 
 
 @pytest.mark.long

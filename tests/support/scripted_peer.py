@@ -3,7 +3,8 @@
     python -m tests.support.scripted_peer PORT http://127.0.0.1:2380 DIRECTORY
 
 Its member must have been added with the peer URL of that port.  Each line of its stdout is a
-JSON object about something that happened; a line on stdin makes it end.
+JSON object about something that happened.  ``snapshot ID`` on stdin makes it send that member a
+snapshot that is long out of date.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from etcdtw.cluster.member import Member, decode_member
 from etcdtw.cluster.version import Version
 from etcdtw.raft.confchange import ADD_LEARNER_NODE, ADD_NODE, REMOVE_NODE, decode_conf_change
 from etcdtw.raft.config import Config
-from etcdtw.raft.entry import ENTRY_NORMAL, Entry
+from etcdtw.raft.entry import ENTRY_NORMAL, ConfState, Entry, Snapshot
 from etcdtw.raft.errors import PeerNotFoundError, ProposalDroppedError
 from etcdtw.raft.memory_storage import MemoryStorage
 from etcdtw.raft.message import MSG_SNAP, Message
@@ -189,16 +190,26 @@ class ScriptedPeer:
             say("status", **facts, types=self.types)
 
 
-class UntilStdin(Protocol):
-    """Ends the process at the first line of stdin, or when it is closed."""
+class Commands(Protocol):
+    """What is asked for on stdin."""
 
     def __init__(self, peer: ScriptedPeer) -> None:
         self.peer = peer
 
     def dataReceived(self, data: bytes) -> None:
-        self.peer.network.stop()
-        self.peer.port.close()
-        self.peer.reactor.stop()
+        _, target = data.decode().split()
+        path = self.peer.directory / "old.db"
+        path.write_bytes(b"old" * 100_000)
+        m = Message(
+            MSG_SNAP,
+            to=parse_id(target),
+            from_id=self.peer.identity.member_id,
+            term=self.peer.node.term,
+            snapshot=Snapshot(1, 1, ConfState((parse_id(target),)), b"{}"),
+        )
+        self.peer.network.send_snapshot(
+            m, str(path), path.stat().st_size, lambda ok: say("snapshot sent", ok=ok)
+        )
 
 
 async def join(reactor: ReactorBase, port: int, target: str, directory: Path) -> None:
@@ -216,7 +227,7 @@ async def join(reactor: ReactorBase, port: int, target: str, directory: Path) ->
     others: list[Member] = [member for member in members if member is not own]
     for other in others:
         peer.network.set_peer(other.member_id, other.peer_urls)
-    StandardIO(UntilStdin(peer))
+    StandardIO(Commands(peer))
     say("listening", id=f"{own.member_id:x}", cluster=f"{cluster_id:x}")
     LoopingCall(peer.tick).start(TICK_S)
 

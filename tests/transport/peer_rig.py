@@ -383,3 +383,24 @@ class Question:
         if not self.asker.heads:
             return 0, b"", {}
         return self.asker.heads[-1].status, self.asker.bodies[-1], self.asker.heads[-1].headers
+
+
+class Pair:
+    """Members `ONE` and `TWO`, each other's peers."""
+
+    def __init__(self, directory: Path, piece_size: int = 65536) -> None:
+        self.clock = Clock()
+        self.wires = Wires(self.clock, piece_size)
+        self.one = Member(self.wires, ONE, directory)
+        self.two = Member(self.wires, TWO, directory)
+        self.one.network.set_peer(TWO, [url_of(TWO)])
+        self.two.network.set_peer(ONE, [url_of(ONE)])
+        pass_time(self.clock, 0.3)
+
+    def serving_ends(self, member: Member) -> list[Any]:
+        """Return the open serving ends of ``member``'s port."""
+        found = []
+        for end in self.wires.open_ends():
+            if getattr(end.other.protocol, "_port", None) is member.port:
+                found.append(end.other)
+        return found

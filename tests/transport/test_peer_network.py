@@ -4,34 +4,37 @@ from __future__ import annotations
 
 from pathlib import Path
 from struct import pack
-from typing import Any, cast
 
 import pytest
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+)
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 
-from etcdtw.raft.entry import ConfState, Snapshot
-from etcdtw.raft.message import MSG_APP_RESP, MSG_SNAP, Message
+from etcdtw.raft.message import MSG_APP_RESP, Message
 from etcdtw.transport.peer import PeerTransport
 from etcdtw.transport.peer_client import build_dial
 from etcdtw.transport.peer_codec import encode_message
-from etcdtw.transport.peer_network import SNAPSHOTS_MAX
 from etcdtw.transport.peer_outlet import (
     LINK_HEARTBEAT_S,
     QUEUE_MESSAGES_MAX,
     QUEUE_SIZE_MAX,
     WRITE_STALL_S,
 )
-from etcdtw.transport.peer_pipeline import CONNECTIONS_MAX, POST_QUEUE_MAX
-from etcdtw.transport.peer_snapshot_out import ANSWER_S, SLICE_SIZE, STALL_S
+from etcdtw.transport.peer_pipeline import CONNECTIONS_MAX
 from tests.support.peer_messages import same
 from tests.transport.peer_rig import (
     ONE,
     THREE,
     TWO,
     Member,
+    Pair,
     Silent,
-    WireEnd,
     Wires,
     append,
     heartbeat,
@@ -39,27 +42,6 @@ from tests.transport.peer_rig import (
     settle,
     url_of,
 )
-
-
-class Pair:
-    """Members `ONE` and `TWO`, each other's peers."""
-
-    def __init__(self, directory: Path, piece_size: int = 65536) -> None:
-        self.clock = Clock()
-        self.wires = Wires(self.clock, piece_size)
-        self.one = Member(self.wires, ONE, directory)
-        self.two = Member(self.wires, TWO, directory)
-        self.one.network.set_peer(TWO, [url_of(TWO)])
-        self.two.network.set_peer(ONE, [url_of(ONE)])
-        pass_time(self.clock, 0.3)
-
-    def serving_ends(self, member: Member) -> list[Any]:
-        """Return the open serving ends of ``member``'s port."""
-        found = []
-        for end in self.wires.open_ends():
-            if getattr(end.other.protocol, "_port", None) is member.port:
-                found.append(end.other)
-        return found
 
 
 @pytest.fixture
@@ -286,52 +268,30 @@ def test_a_peer_that_accepts_and_never_answers_harms_no_other(pair: Pair) -> Non
     assert pair.one.network.connected_since_ms(TWO) is not None
 
 
-def test_posts_that_wait_are_bounded(tmp_path: Path) -> None:
-    wires = Wires(Clock())
-    one = Member(wires, ONE)
-    wires.listeners["http://silent:1"] = Silent
-    one.network.set_remote(TWO, ["http://silent:1"])
-    pair_count = CONNECTIONS_MAX + POST_QUEUE_MAX
-    for i in range(pair_count):
-        one.network.send([heartbeat(TWO, ONE, commit=i)])
-    settle(wires.clock)
-    assert one.receiver.unreachable == []
-    assert len(wires.dialled) == CONNECTIONS_MAX
-    one.network.send([heartbeat(TWO, ONE)])
-    settle(wires.clock)
-    assert one.receiver.unreachable == [TWO]
-    pass_time(wires.clock, 7.5)  # the posts time out, and those that wait are dropped
-    assert one.network.stats()[TWO].send_failures == 1 + pair_count
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("http://127.0.0.1:1", TCP4ClientEndpoint),
+        ("http://[::1]:1", TCP6ClientEndpoint),
+        ("http://localhost:1", HostnameEndpoint),
+        ("unix:///run/peer.sock", UNIXClientEndpoint),
+    ],
+)
+def test_each_url_has_its_endpoint(url: str, kind: type) -> None:
+    assert isinstance(build_dial(MemoryReactorClock(), None, 1.0)(url), kind)
 
 
-def test_posts_use_few_connections_and_keep_them(tmp_path: Path) -> None:
-    wires = Wires(Clock())
-    one, two = Member(wires, ONE), Member(wires, TWO)
-    one.network.set_remote(TWO, [url_of(TWO)])
-    for i in range(40):
-        one.network.send([heartbeat(TWO, ONE, commit=i)])
-        settle(wires.clock)
-    assert len(wires.dialled) == 1
-    one.network.send([heartbeat(TWO, ONE, commit=i) for i in range(40)])
-    settle(wires.clock)
-    assert len(wires.dialled) == CONNECTIONS_MAX
-    assert len(two.receiver.messages) == 80
+def test_tls_wraps_the_endpoint_with_the_name_to_verify() -> None:
+    wrapped: list[tuple[object, str]] = []
 
+    def wrap(endpoint: IStreamClientEndpoint, host: str) -> IStreamClientEndpoint:
+        wrapped.append((endpoint, host))
+        return endpoint
 
-def test_a_post_on_a_connection_that_was_closed_meanwhile_is_sent_again(tmp_path: Path) -> None:
-    wires = Wires(Clock())
-    one, two = Member(wires, ONE), Member(wires, TWO)
-    one.network.set_remote(TWO, [url_of(TWO)])
-    one.network.send([heartbeat(TWO, ONE, commit=1)])
-    settle(wires.clock)
-    wires.ends[0].other.is_open = False  # its octets go nowhere
-    one.network.send([heartbeat(TWO, ONE, commit=2)])
-    wires.ends[0].other.is_open = True
-    wires.ends[0].other.incoming.clear()
-    wires.ends[0].other.abortConnection()
-    settle(wires.clock)
-    assert [m.commit for m in two.receiver.messages] == [1, 2]
-    assert one.receiver.unreachable == []
+    endpoint = build_dial(MemoryReactorClock(), wrap, 1.0)("https://peer.example:1")
+    assert wrapped == [(endpoint, "peer.example")]
+    with pytest.raises(ValueError, match="https://a:1 needs TLS"):
+        build_dial(MemoryReactorClock(), None, 1.0)("https://a:1")
 
 
 def test_a_peer_of_another_cluster_gets_nothing(tmp_path: Path) -> None:
@@ -422,125 +382,6 @@ def test_new_urls_are_dialled_when_the_old_connection_is_gone(pair: Pair) -> Non
     pass_time(pair.clock, 0.5)
     assert len(pair.wires.open_ends()) == 4
     assert pair.wires.dialled[-1][1] in ("http://moved:1", url_of(ONE))
-
-
-# -- snapshots ---------------------------------------------------------------------------------
-
-
-def snapshot(to: int = TWO) -> Message:
-    return Message(
-        MSG_SNAP,
-        to=to,
-        from_id=ONE,
-        term=2,
-        snapshot=Snapshot(7, 2, ConfState((ONE, TWO)), b"{}"),
-    )
-
-
-@pytest.mark.parametrize("size", [0, 1, SLICE_SIZE, 5 * SLICE_SIZE + 3])
-def test_a_snapshot_is_sent_and_both_sides_are_told(pair: Pair, tmp_path: Path, size: int) -> None:
-    data = (bytes(range(251)) * (size // 251 + 1))[:size]
-    (tmp_path / "source").write_bytes(data)
-    ended: list[bool] = []
-    pair.one.network.send_snapshot(snapshot(), str(tmp_path / "source"), size, ended.append)
-    assert ended == []
-    settle(pair.clock, 100)
-    assert ended == [True]
-    assert pair.one.receiver.snapshots == [(TWO, True)]
-    ((m, path),) = pair.two.receiver.installed
-    assert same([m]) == same([snapshot()])
-    assert Path(path).read_bytes() == data
-    assert len(pair.wires.open_ends()) == 4
-    assert pair.one.network.stats()[TWO].snapshots_sent == 1
-
-
-def fail_snapshot(pair: Pair, path: Path, seconds: float, to: int = TWO) -> None:
-    ended: list[bool] = []
-    pair.one.network.send_snapshot(snapshot(to), str(path), 10, ended.append)
-    pass_time(pair.clock, seconds, 0.5)
-    assert ended == [False]
-    assert pair.one.receiver.snapshots == [(to, False)]
-    assert pair.one.receiver.unreachable[-1] == to
-    assert pair.two.receiver.installed == []
-
-
-def test_a_snapshot_to_nobody_fails(pair: Pair, tmp_path: Path) -> None:
-    (tmp_path / "source").write_bytes(b"x" * 10)
-    fail_snapshot(pair, tmp_path / "source", 0.5, to=THREE)
-
-
-def test_a_snapshot_whose_file_is_missing_fails(pair: Pair, tmp_path: Path) -> None:
-    fail_snapshot(pair, tmp_path / "missing", 0.5)
-
-
-def test_a_snapshot_whose_file_is_too_short_fails(pair: Pair, tmp_path: Path) -> None:
-    (tmp_path / "source").write_bytes(b"x" * 9)
-    fail_snapshot(pair, tmp_path / "source", 0.5)
-    assert [path.name for path in tmp_path.iterdir()] == ["source"]
-
-
-def test_a_snapshot_that_is_refused_fails(pair: Pair, tmp_path: Path) -> None:
-    (tmp_path / "source").write_bytes(b"x" * 10)
-    pair.two.receiver.removed_ids.add(ONE)
-    fail_snapshot(pair, tmp_path / "source", 0.5)
-
-
-@pytest.mark.parametrize("listener", [None, "hangs", Silent])
-def test_a_snapshot_to_a_peer_that_does_not_answer_fails(
-    pair: Pair, tmp_path: Path, listener: object
-) -> None:
-    (tmp_path / "source").write_bytes(b"x" * 10)
-    pair.wires.listeners["http://three:1"] = listener
-    pair.one.network.set_remote(THREE, ["http://three:1"])
-    seconds = {None: 0.5, "hangs": STALL_S + 1, Silent: ANSWER_S + 1}[listener]  # type: ignore[index]
-    fail_snapshot(pair, tmp_path / "source", seconds, to=THREE)
-
-
-class Slow(Silent):
-    """Reads only when its end is pumped."""
-
-    def connectionMade(self) -> None:
-        cast(WireEnd, self.transport).reads = False
-
-
-def test_a_snapshot_waits_for_a_peer_that_reads_slowly_but_not_for_ever(
-    pair: Pair, tmp_path: Path
-) -> None:
-    size = 20 * SLICE_SIZE
-    (tmp_path / "source").write_bytes(b"x" * size)
-    pair.wires.listeners["http://slow:1"] = Slow
-    pair.one.network.set_remote(THREE, ["http://slow:1"])
-    ended: list[bool] = []
-    pair.one.network.send_snapshot(snapshot(THREE), str(tmp_path / "source"), size, ended.append)
-    settle(pair.clock)
-    end = pair.wires.ends[-1].other
-    assert 0 < len(end.incoming) < 3 * SLICE_SIZE
-    for _ in range(5):
-        pass_time(pair.clock, STALL_S - 1, 0.5)
-        end.reads = True
-        end.pump()
-        end.reads = False
-        assert 0 < len(end.incoming) < 3 * SLICE_SIZE
-    assert ended == []
-    pass_time(pair.clock, STALL_S + 1, 0.5)
-    assert ended == [False]
-
-
-def test_snapshots_on_their_way_are_bounded_and_end_with_the_transport(
-    pair: Pair, tmp_path: Path
-) -> None:
-    (tmp_path / "source").write_bytes(b"x" * 10)
-    pair.wires.listeners["http://silent:1"] = Silent
-    pair.one.network.set_remote(THREE, ["http://silent:1"])
-    ended: list[bool] = []
-    for _ in range(SNAPSHOTS_MAX + 1):
-        pair.one.network.send_snapshot(snapshot(THREE), str(tmp_path / "source"), 10, ended.append)
-    settle(pair.clock)
-    assert ended == [False]
-    pair.one.network.stop()
-    pass_time(pair.clock, ANSWER_S + 1, 1.0)
-    assert ended == [False]
-    assert pair.one.receiver.snapshots == [(THREE, False)]
 
 
 def test_the_length_of_a_stream_message_is_bounded_before_it_is_kept(pair: Pair) -> None:

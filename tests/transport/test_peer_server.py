@@ -6,13 +6,15 @@ from pathlib import Path
 from struct import pack
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from etcdtw.raft.message import MSG_APP_RESP, MSG_HUP, MSG_PROP, Message
 from etcdtw.transport.peer_answers import rfc3339_nano
 from etcdtw.transport.peer_codec import encode_message
 from etcdtw.transport.peer_headers import request_headers
-from etcdtw.transport.peer_http import encode_chunk, encode_request
+from etcdtw.transport.peer_http import LAST_CHUNK, encode_chunk, encode_request
 from etcdtw.transport.peer_network import REMOTES_MAX
 from etcdtw.transport.peer_server import PeerBounds
 from tests.transport.peer_rig import (
@@ -417,3 +419,48 @@ def test_garbage_is_answered_and_dropped(one: Member, octets: bytes, status: int
     assert question.asker.is_closed
     assert one.port.counts.garbage == 1
     assert other.ask("GET", "/echo")[0] == 200
+
+
+VALID = (
+    encode_request("GET", "/echo", "h", ()),
+    encode_request("GET", MESSAGE_STREAM, "h", request_headers(identity_of(TWO), ONE)),
+    encode_request(
+        "POST",
+        "/raft",
+        "h",
+        [*request_headers(identity_of(TWO)), ("Content-Length", str(len(POSTED)))],
+    )
+    + POSTED,
+    encode_request(
+        "POST",
+        "/raft/snapshot",
+        "h",
+        [*request_headers(identity_of(TWO)), ("Transfer-Encoding", "chunked")],
+    )
+    + encode_chunk(pack(">Q", len(POSTED)) + POSTED)
+    + LAST_CHUNK,
+)
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.sampled_from(VALID), max_size=3),
+    st.lists(st.tuples(st.integers(0, 1000), st.binary(max_size=4)), max_size=3),
+    st.sampled_from([1, 13, 65536]),
+)
+def test_damaged_requests_harm_nobody(
+    requests: list[bytes], damages: list[tuple[int, bytes]], piece_size: int
+) -> None:
+    one = Member(Wires(Clock()), ONE, Path("/nowhere"), bounds=BOUNDS)
+    one.network.set_peer(TWO, [url_of(TWO)])
+    octets = b"".join(requests)
+    for position, damage in damages:
+        octets = octets[:position] + damage + octets[position + len(damage) :]
+    other, question = Question(one), Question(one, piece_size)
+    question.send(octets)
+    assert other.ask("GET", "/raft/probing")[0] == 200
+    question.end.abortConnection()
+    other.end.abortConnection()
+    settle(one.clock)
+    assert one.port.connection_count == 0
+    assert one.port.collected_size == 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from struct import pack
+from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, fail
@@ -100,7 +102,8 @@ def test_the_answer_to_a_snapshot_waits_for_the_member(one: Member) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "text"),
     [
-        (b"", 400, "failed to decode raft message (unexpected EOF)"),
+        (b"", 400, "failed to decode raft message (EOF)"),
+        (pack(">Q", 10), 400, "failed to decode raft message (EOF)"),
         (b"\0\0\0", 400, "failed to decode raft message (unexpected EOF)"),
         (pack(">Q", 10) + b"abc", 400, "failed to decode raft message (unexpected EOF)"),
         (
@@ -189,16 +192,15 @@ class SlowDisk:
     """An `Offload` whose work is done when the test says so."""
 
     def __init__(self) -> None:
-        self.jobs: list[tuple[Deferred[object], object]] = []
+        self.jobs: list[tuple[Deferred[Any], Any]] = []
 
-    def __call__(self, function: object) -> Deferred[object]:
-        waiting: Deferred[object] = Deferred()
+    def __call__(self, function: Callable[[], Any]) -> Deferred[Any]:
+        waiting: Deferred[Any] = Deferred()
         self.jobs.append((waiting, function))
         return waiting
 
     def work(self) -> None:
         waiting, function = self.jobs.pop(0)
-        assert callable(function)
         waiting.callback(function())
 
 
@@ -231,7 +233,7 @@ def test_a_snapshot_given_up_during_a_write_leaves_nothing(tmp_path: Path) -> No
         end = LAST_CHUNK if whole else b""
         question.send(snapshot_head() + chunks(framed(snapshot_message()) + data) + end)
         if whole:
-            while len(disk.jobs[0][1].args) != 4:  # type: ignore[attr-defined]
+            while len(disk.jobs[0][1].args) != 4:
                 disk.work()
                 settle(one.clock)
         assert question.server is not None
@@ -263,3 +265,60 @@ def test_the_size_of_the_file_is_bounded(tmp_path: Path, size: int, status: int)
     if status == 500:
         assert answers == [(500, "failed to save KV snapshot (more than 100 octets)")]
     assert FILE_SIZE_MAX >= 8 * 8 << 30
+
+
+def test_a_disk_that_fails_in_the_middle_is_an_error(tmp_path: Path) -> None:
+    disk = SlowDisk()
+    one = Member(Wires(Clock()), ONE, tmp_path, offload=disk)
+    question = Question(one)
+    question.send(snapshot_head() + chunks(framed(snapshot_message()) + b"x" * 2 * WRITE_SIZE))
+    disk.jobs.pop(0)[0].errback(OSError("No space left on device"))
+    settle(one.clock)
+    assert question.asker.bodies == [b"failed to save KV snapshot (No space left on device)\n"]
+    assert question.asker.is_closed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_snapshot_too_large_for_its_bound_during_a_write_leaves_nothing(tmp_path: Path) -> None:
+    disk = SlowDisk()
+    answers: list[int] = []
+    intake = SnapshotIntake(
+        NotingReceiver(tmp_path),
+        disk,
+        local_id=ONE,
+        sender_id=TWO,
+        serial=1,
+        answer=lambda status, text: answers.append(status),
+        pause=lambda: None,
+        resume=lambda: None,
+        file_size_max=WRITE_SIZE,
+    )
+    intake.feed(framed(snapshot_message()) + b"x" * WRITE_SIZE)
+    intake.feed(b"x")
+    assert answers == [500]
+    disk.work()
+    intake.end()
+    assert answers == [500]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_member_that_fails_to_take_a_snapshot_answers(one: Member) -> None:
+    def install() -> Deferred[None]:
+        raise ZeroDivisionError("a defect")
+
+    one.receiver.install = install
+    question = Question(one)
+    question.send(snapshot_head() + chunks(framed(snapshot_message()) + b"db") + LAST_CHUNK)
+    assert question.asker.bodies == [b"failed to process raft message (a defect)\n"]
+
+
+def test_a_snapshot_that_was_handed_over_is_the_members(one: Member, tmp_path: Path) -> None:
+    installed: Deferred[None] = Deferred()
+    one.receiver.install = lambda: installed
+    question = Question(one)
+    question.send(snapshot_head() + chunks(framed(snapshot_message()) + b"db") + LAST_CHUNK)
+    assert question.server is not None
+    question.server.drop()
+    settle(one.clock)
+    installed.callback(None)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"db"]
