@@ -17,6 +17,7 @@ from etcdtw.raft.message import (
     LOCAL_TYPES,
     MSG_PROP,
     MSG_READ_INDEX,
+    MSG_SNAP,
     MSG_TRANSFER_LEADER,
     Message,
 )
@@ -158,5 +159,12 @@ def refusal(m: Message, local_id: int, sender_id: int | None, receiver: PeerRece
 
 
 def may_travel(m: Message) -> bool:
-    """Tell whether a peer can have sent this; what it cannot is ignored, as in etcd."""
-    return m.type not in LOCAL_TYPES and (m.term > 0 or m.type in TERMLESS_TYPES)
+    """Tell whether a peer can have sent this alone; what it cannot is ignored, as in etcd.
+
+    A MsgSnap comes with a database, by a way of its own: without one it must not be stepped.
+    """
+    return (
+        m.type not in LOCAL_TYPES
+        and m.type != MSG_SNAP
+        and (m.term > 0 or m.type in TERMLESS_TYPES)
+    )

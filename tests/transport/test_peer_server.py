@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from etcdtw.raft.message import MSG_APP_RESP, MSG_HUP, MSG_PROP, Message
+from etcdtw.raft.entry import Snapshot
+from etcdtw.raft.message import MSG_APP_RESP, MSG_HUP, MSG_PROP, MSG_SNAP, Message
 from etcdtw.transport.peer_answers import rfc3339_nano
 from etcdtw.transport.peer_codec import encode_message
 from etcdtw.transport.peer_headers import request_headers
@@ -139,9 +140,14 @@ def test_a_removed_member_is_heard_no_more(one: Member) -> None:
 
 
 @pytest.mark.parametrize(
-    "m", [Message(MSG_HUP, to=ONE, from_id=TWO), Message(MSG_APP_RESP, to=ONE, from_id=TWO)]
+    "m",
+    [
+        Message(MSG_HUP, to=ONE, from_id=TWO),
+        Message(MSG_APP_RESP, to=ONE, from_id=TWO),  # without a term
+        Message(MSG_SNAP, to=ONE, from_id=TWO, term=2, snapshot=Snapshot(7, 2)),
+    ],
 )
-def test_what_never_travels_is_ignored(one: Member, m: Message) -> None:
+def test_what_never_travels_alone_is_ignored(one: Member, m: Message) -> None:
     assert Question(one).ask("POST", "/raft", encode_message(m))[0] == 204
     assert one.receiver.messages == []
 
