@@ -87,7 +87,12 @@ def open_data(
         raise
     try:
         identity = _found_or_find(config, raft_log)
-        state = open_state(root / MEMBER / STATE, fail_stop, make_state_writer)
+        state = open_state(
+            root / MEMBER / STATE,
+            fail_stop,
+            make_state_writer,
+            compacted=raft_log.first_index() - 1,
+        )
     except (BootstrapError, DataDirError, lmdb.Error):
         raft_log.close()
         raise
