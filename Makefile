@@ -5,7 +5,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 .DEFAULT_GOAL = help
 
-.PHONY: help run test lint cover bench build clean differential kill-loop crashlab long
+.PHONY: help run test lint cover bench bench-cluster build clean differential kill-loop \
+	differential-cluster cluster-kill-loop crashlab long
 
 help:
 	@echo "make run           one member on 127.0.0.1:2379, data in default.etcd/"
@@ -13,8 +14,11 @@ help:
 	@echo "make lint          ruff, mypy --strict, import contract, sizes, spelling"
 	@echo "make cover         branch coverage of the pure rooms"
 	@echo "make bench         side by side with real etcd; results in benchmarks/results/"
+	@echo "make bench-cluster three members of each, through leader and follower; elections; snapshots"
 	@echo "make differential  200,000 random operations against real etcd and etcdtw"
 	@echo "make kill-loop     200 cycles of kill -9 under load"
+	@echo "make cluster-kill-loop     200 rounds of kill -9 in a cluster, with a checker of histories"
+	@echo "make differential-cluster  100,000 operations on a mixed cluster against a single etcd"
 	@echo "make crashlab      2,000 power-loss images of the real storage"
 	@echo "make long          what is marked long: check perf, more seeds"
 
@@ -72,11 +76,20 @@ $(BENCH)/.installed: $(shell find etcdtw -name '*.py') setup.py setup.cfg
 bench: $(BENCH)/.installed
 	$(BENCH)/bin/python -m benchmarks.side_by_side $(ARGS)
 
+bench-cluster: $(BENCH)/.installed
+	$(BENCH)/bin/python -m benchmarks.cluster $(ARGS)
+
 differential: $(VENV)/.installed-test
 	$(BIN)/python -m tests.differential --operations 200000
 
 kill-loop: $(VENV)/.installed-test
 	$(BIN)/python -m tests.integration.kill_loop --cycles 200
+
+cluster-kill-loop: $(VENV)/.installed-test
+	$(BIN)/python -m tests.integration.cluster_kill_loop --rounds 200 --tls $(ARGS)
+
+differential-cluster: $(VENV)/.installed-test
+	$(BIN)/python -m tests.differential.cluster --operations 100000 $(ARGS)
 
 crashlab: $(VENV)/.installed-test
 	$(BIN)/python -m tests.support.crashlab 2000

@@ -14,6 +14,7 @@ from setuptools import setup
 
 HOT = [
     "etcdtw/apply/a*.py",
+    "etcdtw/apply/entries.py",
     "etcdtw/grpc/*.py",
     "etcdtw/http2/*.py",
     "etcdtw/mvcc/*.py",
@@ -33,6 +34,8 @@ HOT = [
     "etcdtw/storage/state.py",
     "etcdtw/storage/state_codec.py",
     "etcdtw/storage/state_reader.py",
+    "etcdtw/transport/peer_codec.py",
+    "etcdtw/transport/peer_stream.py",
     "etcdtw/wire/encode.py",
     "etcdtw/wire/record.py",
     "etcdtw/wire/requests.py",

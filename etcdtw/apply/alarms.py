@@ -13,13 +13,22 @@ from etcdtw.wire import etcdserverpb as pb
 NAMES = {pb.NONE: "NONE", pb.NOSPACE: "NOSPACE", pb.CORRUPT: "CORRUPT"}
 
 
+def alarm_name(alarm: int) -> str:
+    """Return the name of an alarm; a newer member may have raised one unknown here."""
+    return NAMES.get(alarm, "UNKNOWN")
+
+
 class Alarms:
     """The active alarms, in memory and in their bucket."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self.restore()
+
+    def restore(self) -> None:
+        """Take what the bucket holds (again: a snapshot may have brought another one)."""
         self._active: set[tuple[int, int]] = set()
-        for key, _ in backend.bucket_items(BUCKET_ALARM):
+        for key, _ in self._backend.bucket_items(BUCKET_ALARM):
             member = pb.AlarmMember.FromString(key)
             self._active.add((member.memberID, member.alarm))
         self._note()

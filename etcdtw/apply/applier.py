@@ -9,25 +9,28 @@ Source: etcd's ``InternalRaftRequest``; the rules are those of the cluster's ver
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
 from etcdtw.apply.alarms import Alarms, encode_alarms
+from etcdtw.apply.entries import FIELD_V2, find_request
 from etcdtw.apply.errors import CorruptError, NoSpaceError
 from etcdtw.apply.members import Members
+from etcdtw.cluster.member import MemberFormatError, decode_attributes
+from etcdtw.cluster.version import VersionError
 from etcdtw.lease.errors import LeaseExistsError, LeaseNotFoundError, LeaseTtlTooLargeError
 from etcdtw.lease.lessor import Lessor
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.backend import BUCKET_LEASE, Backend
 from etcdtw.mvcc.cost import txn_cost
-from etcdtw.mvcc.long_entry import LONG_KEYS_MIN, LongEntryError, Steps
+from etcdtw.mvcc.long_entry import LongEntryError, Steps
 from etcdtw.mvcc.store import Store
 from etcdtw.wire import etcdserverpb as pb
-from etcdtw.wire import leasepb
-from etcdtw.wire.encode import read_varint
-from etcdtw.wire.requests import parse_put, parse_txn, plain
+from etcdtw.wire import leasepb, membershippb
+from etcdtw.wire.requests import parse_put, parse_txn
 
 FIELD_PUT: Final = 4
 FIELD_DELETE_RANGE: Final = 5
@@ -39,6 +42,7 @@ FIELD_ALARM: Final = 10
 FIELD_LEASE_CHECKPOINT: Final = 11
 FIELD_CLUSTER_VERSION_SET: Final = 1300
 FIELD_MEMBER_ATTR_SET: Final = 1301
+FIELD_DOWNGRADE_INFO_SET: Final = 1302
 
 NAMES: Final = {
     FIELD_PUT: "put",
@@ -51,9 +55,10 @@ NAMES: Final = {
     FIELD_LEASE_CHECKPOINT: "lease_checkpoint",
     FIELD_CLUSTER_VERSION_SET: "cluster_version_set",
     FIELD_MEMBER_ATTR_SET: "cluster_member_attr_set",
+    FIELD_DOWNGRADE_INFO_SET: "downgrade_info_set",
 }
 
-_CLIENTS_REQUESTS: Final[dict[int, Callable[[bytes], Any]]] = {
+_PARSERS: Final[dict[int, Callable[[bytes], Any]]] = {
     FIELD_PUT: parse_put,
     FIELD_DELETE_RANGE: pb.DeleteRangeRequest.FromString,
     FIELD_TXN: parse_txn,
@@ -61,8 +66,41 @@ _CLIENTS_REQUESTS: Final[dict[int, Callable[[bytes], Any]]] = {
     FIELD_LEASE_GRANT: pb.LeaseGrantRequest.FromString,
     FIELD_LEASE_REVOKE: pb.LeaseRevokeRequest.FromString,
     FIELD_ALARM: pb.AlarmRequest.FromString,
+    FIELD_LEASE_CHECKPOINT: pb.LeaseCheckpointRequest.FromString,
+    FIELD_CLUSTER_VERSION_SET: membershippb.ClusterVersionSetRequest.FromString,
+    FIELD_MEMBER_ATTR_SET: membershippb.ClusterMemberAttrSetRequest.FromString,
+    FIELD_DOWNGRADE_INFO_SET: membershippb.DowngradeInfoSetRequest.FromString,
+    FIELD_V2: pb.Request.FromString,
 }
-_DELIMITED: Final = 2  # protobuf's wire type of a field with a length
+
+_WITHOUT_EFFECT: Final = frozenset(
+    (
+        3,  # range
+        1012,  # authenticate: tokens are each member's own, and there is nothing to log in to
+        1013,  # auth_status
+        1102,  # auth_user_get
+        1106,  # auth_user_list
+        1107,  # auth_role_list
+        1202,  # auth_role_get
+        9900,  # downgrade_version_test
+    )
+)
+_CHANGES_AUTH: Final = {
+    1000: "auth_enable",
+    1011: "auth_disable",
+    1100: "auth_user_add",
+    1101: "auth_user_delete",
+    1103: "auth_user_change_password",
+    1104: "auth_user_grant_role",
+    1105: "auth_user_revoke_role",
+    1200: "auth_role_add",
+    1201: "auth_role_delete",
+    1203: "auth_role_grant_permission",
+    1204: "auth_role_revoke_permission",
+}
+
+_ATTRIBUTES_PATH: Final = re.compile(rb"/0/members/([0-9A-Fa-f]{1,16})/attributes")
+_VERSION_PATH: Final = b"/0/version"
 
 # What an alarm refuses (etcd's semantics of NOSPACE and CORRUPT).
 _REFUSED_WHEN_CORRUPT: Final = frozenset(
@@ -103,7 +141,18 @@ class Applier:
             FIELD_LEASE_CHECKPOINT: self._lease_checkpoint,
             FIELD_CLUSTER_VERSION_SET: self._cluster_version_set,
             FIELD_MEMBER_ATTR_SET: self._member_attr_set,
+            FIELD_DOWNGRADE_INFO_SET: self._downgrade_info_set,
+            FIELD_V2: self._v2_request,
         }
+
+    def restore(self) -> None:
+        """Take leases, members and alarms from the buckets: at boot, and after a snapshot."""
+        rows = [
+            leasepb.Lease.FromString(row) for _, row in self._backend.bucket_items(BUCKET_LEASE)
+        ]
+        self._lessor.restore([(lease.ID, lease.TTL, lease.RemainingTTL) for lease in rows])
+        self._members.restore()
+        self._alarms.restore()
 
     def apply_data(self, data: bytes) -> Applied:
         """Apply the octets of a normal entry; an empty one (a leader's no-op) does nothing.
@@ -113,33 +162,28 @@ class Applier:
         if not data:
             return Applied(self._store.revision, b"", None)
         try:
-            request = pb.InternalRaftRequest.FromString(data)
-        except DecodeError:
-            return self._apply_deep(data)
-        for field, name in NAMES.items():
-            if request.HasField(name):
-                return self.apply(field, plain(getattr(request, name)))
-        raise _unknown_entry()
+            field, start, end = find_request(data)
+        except ValueError as error:
+            raise _unknown_entry() from error
+        parse = _PARSERS.get(field)
+        if parse is None:
+            return self._apply_rare(field)
+        try:
+            request = parse(data[start:end])
+        except DecodeError as error:
+            raise _unknown_entry() from error
+        return self.apply(field, request)
 
-    def _apply_deep(self, data: bytes) -> Applied:
-        """Apply an entry whose request is nested as deeply as a client's message may be.
-
-        Within the entry it lies one level deeper, where the parser gives up; by itself it is
-        what this or another member took from the client and has applied.
-        """
-        position = 0
-        while position < len(data):
-            try:
-                tag, position = read_varint(data, position)
-                size, position = read_varint(data, position)
-            except ValueError:
-                break
-            if tag & 7 != _DELIMITED:
-                break
-            parse = _CLIENTS_REQUESTS.get(tag >> 3)
-            if parse is not None:
-                return self.apply(tag >> 3, parse(data[position : position + size]))
-            position += size
+    def _apply_rare(self, field: int) -> Applied:
+        if field in _WITHOUT_EFFECT:
+            return Applied(self._store.revision, b"", None)
+        if field in _CHANGES_AUTH:
+            # Passing over it would let members judge later requests differently.
+            raise UnknownEntryError(
+                f"a committed entry changes users or roles ({_CHANGES_AUTH[field]}), which "
+                "this version cannot apply; remove this member from the cluster, or run a "
+                "version that supports auth"
+            )
         raise _unknown_entry()
 
     def apply(self, field: int, request: Any) -> Applied:
@@ -180,7 +224,7 @@ class Applier:
     def _lease_revoke(self, request: pb.LeaseRevokeRequest) -> Applied:
         if self._lessor.lookup(request.ID) is None:
             return Applied(self._store.revision, b"", LeaseNotFoundError(request.ID))
-        if self._backend.has_attached(request.ID, LONG_KEYS_MIN):
+        if self._backend.has_attached(request.ID, self._store.bounds.long_keys_min):
             raise LongEntryError(self._lease_revoke_steps(request.ID))
         # The keys go first, in one revision; then nobody can see a lease without its keys.
         self._store.delete_attached(self._backend.attached(request.ID))
@@ -201,6 +245,8 @@ class Applier:
             if lease is None:
                 continue
             self._lessor.checkpoint(checkpoint.ID, checkpoint.remaining_TTL)
+            if not self._members.keeps_checkpoints:
+                continue
             row = leasepb.Lease(
                 ID=lease.lease_id, TTL=lease.ttl_s, RemainingTTL=checkpoint.remaining_TTL
             )
@@ -219,14 +265,42 @@ class Applier:
         return Applied(self._store.revision, encode_alarms(pairs), None)
 
     def _cluster_version_set(self, request: Any) -> Applied:
-        self._members.set_cluster_version(request.ver)
+        self._set_cluster_version(request.ver)
         return Applied(self._store.revision, b"", None)
+
+    def _set_cluster_version(self, text: str) -> None:
+        try:
+            self._members.set_cluster_version(text)
+        except VersionError as error:
+            raise UnknownEntryError(str(error)) from error
 
     def _member_attr_set(self, request: Any) -> Applied:
         attributes = request.member_attributes
         self._members.set_attributes(
             request.member_ID, attributes.name, tuple(attributes.client_urls)
         )
+        return Applied(self._store.revision, b"", None)
+
+    def _downgrade_info_set(self, request: Any) -> Applied:
+        self._members.set_downgrade(request.enabled, request.ver)
+        return Applied(self._store.revision, b"", None)
+
+    def _v2_request(self, request: Any) -> Applied:
+        """Apply what the old API is still used for; anything else only moves the index."""
+        self._members.has_old_members = True
+        is_plain_put = request.Method == b"PUT" and not (
+            request.HasField("PrevExist") or request.PrevIndex or request.PrevValue
+        )
+        if is_plain_put:
+            published = _ATTRIBUTES_PATH.fullmatch(request.Path)
+            if published is not None:
+                try:
+                    name, client_urls = decode_attributes(request.Val)
+                except MemberFormatError as error:
+                    raise UnknownEntryError(f"attributes of a member: {error}") from error
+                self._members.set_attributes(int(published[1], 16), name, client_urls)
+            elif request.Path == _VERSION_PATH:
+                self._set_cluster_version(request.Val.decode(errors="replace"))
         return Applied(self._store.revision, b"", None)
 
 

@@ -80,3 +80,15 @@ class BadTransfereeError(MemberError):
 
 class UnhealthyClusterError(MemberError):
     """The change could cost the cluster its quorum."""
+
+
+class NotEnoughStartedError(MemberError):
+    """Too few voters have started for the change."""
+
+
+class LearnerNotReadyError(MemberError):
+    """The learner does not hold enough of the leader's log to vote."""
+
+
+class TransferTimeoutError(MemberError):
+    """The leadership did not move to the member that was asked for."""

@@ -51,3 +51,9 @@ class TooManyLearnersError(MembershipError):
     """``--max-learners`` are there already."""
 
     text = "membership: too many learner members in cluster"
+
+
+class LastVoterError(MembershipError):
+    """Nobody would be left to decide anything; etcd's members die of such a change."""
+
+    text = "membership: the last voter cannot be removed"

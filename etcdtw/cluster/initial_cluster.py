@@ -34,13 +34,10 @@ def parse_initial_cluster(text: str) -> dict[str, tuple[MemberUrl, ...]]:
     return {name: tuple(sorted(urls, key=str)) for name, urls in found.items()}
 
 
-def check_own_place(
-    text: str, cluster: InitialCluster, name: str, advertised: Iterable[MemberUrl]
-) -> None:
-    """Check that ``name`` founds the cluster with the URLs that it advertises.
+def check_named_once(text: str, cluster: InitialCluster, name: str) -> tuple[MemberUrl, ...]:
+    """Check that ``name`` is there and no URL comes twice; returns the name's URLs.
 
-    ``text``: the flag, for the message.  Raises `InitialClusterError`.  Names are compared as
-    text: etcd also resolves host names, so two spellings of one address are refused here.
+    ``text``: the flag, for the message.  Raises `InitialClusterError`.
     """
     mine = cluster.get(name)
     if mine is None:
@@ -50,6 +47,18 @@ def check_own_place(
     urls = [url for member_urls in cluster.values() for url in member_urls]
     if len(set(urls)) != len(urls):
         raise InitialClusterError(f"initial cluster {text} has duplicate url")
+    return mine
+
+
+def check_own_place(
+    text: str, cluster: InitialCluster, name: str, advertised: Iterable[MemberUrl]
+) -> None:
+    """Check that ``name`` founds the cluster with the URLs that it advertises.
+
+    ``text``: the flag, for the message.  Raises `InitialClusterError`.  Names are compared as
+    text: etcd also resolves host names, so two spellings of one address are refused here.
+    """
+    mine = check_named_once(text, cluster, name)
     given = tuple(sorted(advertised, key=str))
     missing = [url for url in given if url not in mine]
     if missing:

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
+from etcdtw.cluster.ids import ID_MAX
+
 
 class MemberFormatError(ValueError):
     """The octets are not the JSON of a member."""
@@ -47,6 +49,11 @@ def encode_json(value: object) -> bytes:
 
 def encode_member(member: Member) -> bytes:
     """Return the row of the ``members`` bucket, which is also a conf change's context."""
+    return encode_json(record_of(member))
+
+
+def record_of(member: Member) -> dict[str, object]:
+    """Return the member as JSON's object; what is empty is left out but for the peer URLs."""
     record: dict[str, object] = {
         "id": member.member_id,
         "peerURLs": list(member.peer_urls) or None,
@@ -57,7 +64,7 @@ def encode_member(member: Member) -> bytes:
         record["name"] = member.name
     if member.client_urls:
         record["clientURLs"] = list(member.client_urls)
-    return encode_json(record)
+    return record
 
 
 def encode_promotion(member_id: int) -> bytes:
@@ -72,18 +79,31 @@ def decode_member(data: bytes) -> tuple[Member, bool]:
     """
     try:
         record: Any = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MemberFormatError(f"not JSON: {error}") from error
+    return member_of(record), _typed(record, "isPromote", bool, False)
+
+
+def member_of(record: Any) -> Member:
+    """Return the member that parsed JSON describes.  Raises `MemberFormatError`."""
     if not isinstance(record, dict):
         raise MemberFormatError("not a JSON object")
-    member = Member(
-        member_id=_typed(record, "id", int, 0),
+    member_id = _typed(record, "id", int, 0)
+    if not 0 <= member_id <= ID_MAX:
+        raise MemberFormatError(f"id is {member_id}")
+    return Member(
+        member_id=member_id,
         peer_urls=_texts(record, "peerURLs"),
         is_learner=_typed(record, "isLearner", bool, False),
         name=_typed(record, "name", str, ""),
         client_urls=_texts(record, "clientURLs"),
     )
-    return member, _typed(record, "isPromote", bool, False)
+
+
+def decode_attributes(data: bytes) -> tuple[str, tuple[str, ...]]:
+    """Return name and client URLs from their JSON.  Raises `MemberFormatError`."""
+    member, _ = decode_member(data)
+    return member.name, member.client_urls
 
 
 def _typed(record: dict[str, Any], key: str, kind: type, absent: Any) -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from etcdtw.cluster.errors import (
+    LastVoterError,
     MemberIdExistsError,
     MemberIdNotFoundError,
     MemberIdRemovedError,
@@ -21,7 +22,8 @@ from etcdtw.cluster.errors import (
 )
 from etcdtw.cluster.ids import id_text, parse_id
 from etcdtw.cluster.member import Member, decode_member, encode_json, encode_member
-from etcdtw.cluster.version import Version, parse_version
+from etcdtw.cluster.v2_store import V2Store
+from etcdtw.cluster.version import LINE_MAX, Version, VersionError, parse_version
 
 MEMBERS: Final = b"members"
 MEMBERS_REMOVED: Final = b"members_removed"
@@ -74,11 +76,8 @@ class Membership:
         self._removed = {parse_id(key.decode("ascii")) for key, _ in removed}
         values = dict(cluster)
         version = values.get(VERSION_KEY)
-        self._cluster_version = None if version is None else parse_version(version.decode())
-        downgrade = json.loads(values.get(DOWNGRADE_KEY, b"{}"))
-        self._downgrade_target = (
-            downgrade.get("target-version") if downgrade.get("enabled") else None
-        )
+        self._cluster_version = None if version is None else _spoken(version.decode())
+        self._downgrade_target = decode_downgrade(values.get(DOWNGRADE_KEY, b"{}"))
 
     @property
     def members(self) -> list[Member]:
@@ -106,6 +105,11 @@ class Membership:
     def member(self, member_id: int) -> Member | None:
         return self._members.get(member_id)
 
+    @property
+    def removed_ids(self) -> list[int]:
+        """Who was removed, for ever, by ascending id."""
+        return sorted(self._removed)
+
     def is_removed(self, member_id: int) -> bool:
         return member_id in self._removed
 
@@ -123,44 +127,50 @@ class Membership:
         if kind not in (ADD_NODE, UPDATE_NODE, ADD_LEARNER_NODE):
             raise UnknownChangeError(f"conf change of kind {kind}")
         member, is_promotion = decode_member(context)
+        if kind == UPDATE_NODE:
+            changed = self._updated(node_id, member.peer_urls)
+        elif is_promotion:
+            changed = self._promoted(node_id)
+        else:
+            changed = self._added(node_id, member)
+        # Only now, as in etcd: a change that is refused may say what it likes.
         if member.member_id != node_id:
             raise UnknownChangeError(f"change of {node_id:x} describes {member.member_id:x}")
-        if kind == UPDATE_NODE:
-            return self._update(node_id, member.peer_urls)
-        if is_promotion:
-            return self._promote(node_id)
-        return self._add(member)
+        return self._put(changed)
 
-    def _add(self, member: Member) -> list[Row]:
-        if member.member_id in self._members:
-            raise MemberIdExistsError(member.member_id)
-        self._check_peer_urls(member.member_id, member.peer_urls)
+    def _added(self, node_id: int, member: Member) -> Member:
+        if node_id in self._members:
+            raise MemberIdExistsError(node_id)
+        self._check_peer_urls(node_id, member.peer_urls)
         if member.is_learner and len(self.learner_ids) >= self._max_learners:
-            raise TooManyLearnersError(member.member_id)
-        return self._put(member)
+            raise TooManyLearnersError(node_id)
+        return member
 
     def _remove(self, node_id: int) -> list[Row]:
         if node_id not in self._members:
             raise MemberIdNotFoundError(node_id)
+        if self.voter_ids == [node_id]:
+            raise LastVoterError(node_id)
         del self._members[node_id]
         self._removed.add(node_id)
         key = id_text(node_id).encode()
         return [(MEMBERS, key, None), (MEMBERS_REMOVED, key, REMOVED_VALUE)]
 
-    def _update(self, node_id: int, peer_urls: tuple[str, ...]) -> list[Row]:
+    def _updated(self, node_id: int, peer_urls: tuple[str, ...]) -> Member:
         member = self._members.get(node_id)
         if member is None:
             raise MemberIdNotFoundError(node_id)
         self._check_peer_urls(node_id, peer_urls)
-        return self._put(member.with_peer_urls(peer_urls))
+        # Whether it is a learner stays as it is, whatever the change says (etcd's PR 21736).
+        return member.with_peer_urls(peer_urls)
 
-    def _promote(self, node_id: int) -> list[Row]:
+    def _promoted(self, node_id: int) -> Member:
         member = self._members.get(node_id)
         if member is None:
             raise MemberIdNotFoundError(node_id)
         if not member.is_learner:
             raise MemberNotLearnerError(node_id)
-        return self._put(member.promoted())
+        return member.promoted()
 
     def _check_peer_urls(self, node_id: int, peer_urls: tuple[str, ...]) -> None:
         for other in self._members.values():
@@ -182,16 +192,67 @@ class Membership:
 
     def set_cluster_version(self, text: str) -> list[Row]:
         """The leader has decided the cluster's version.  Raises `VersionError`."""
-        self._cluster_version = parse_version(text)
+        self._cluster_version = _spoken(text)
         return [(CLUSTER, VERSION_KEY, str(self._cluster_version).encode())]
 
     def set_downgrade(self, enabled: bool, target: str) -> list[Row]:
         """A downgrade has begun or ended."""
         self._downgrade_target = target if enabled else None
-        record: dict[str, object] = {"target-version": target if enabled else ""}
-        record["enabled"] = enabled
-        return [(CLUSTER, DOWNGRADE_KEY, encode_json(record))]
+        return [(CLUSTER, DOWNGRADE_KEY, encode_downgrade(enabled, target))]
+
+    def v2_store(self) -> V2Store:
+        """Return what the old store says of the cluster, for a snapshot's data."""
+        return V2Store(tuple(self.members), tuple(self.removed_ids), self._cluster_version)
+
+    def replace(self, store: V2Store) -> list[Row]:
+        """Take members, removed ids and version from a snapshot's data; returns the rows.
+
+        Its leader kept them there and not in its buckets (etcd up to 3.5).
+        """
+        rows: list[Row] = [
+            (bucket, id_text(gone).encode(), None)
+            for bucket, before, after in (
+                (MEMBERS, set(self._members), {one.member_id for one in store.members}),
+                (MEMBERS_REMOVED, self._removed, set(store.removed_ids)),
+            )
+            for gone in sorted(before - after)
+        ]
+        self._members = {}
+        for member in store.members:
+            rows += self._put(member)
+        self._removed = set(store.removed_ids)
+        rows += [(MEMBERS_REMOVED, id_text(i).encode(), REMOVED_VALUE) for i in store.removed_ids]
+        if store.version is not None:
+            rows += self.set_cluster_version(str(store.version))
+        return rows
 
     def _put(self, member: Member) -> list[Row]:
         self._members[member.member_id] = member
         return [(MEMBERS, id_text(member.member_id).encode(), encode_member(member))]
+
+
+def _spoken(text: str) -> Version:
+    version = parse_version(text)
+    if version.line > LINE_MAX:
+        raise VersionError(
+            "invalid downgrade; server version is lower than determined cluster version: the "
+            f"cluster is at {version.line}, this member speaks lines up to {LINE_MAX}"
+        )
+    return version
+
+
+def encode_downgrade(enabled: bool, target: str) -> bytes:
+    """Return the row of a downgrade: etcd's JSON, with no target once it has ended."""
+    return encode_json({"target-version": target if enabled else "", "enabled": enabled})
+
+
+def decode_downgrade(data: bytes) -> str | None:
+    """Return the target of the downgrade in progress, None without one.  Raises ValueError."""
+    try:
+        record = json.loads(data)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        raise ValueError(f"{data!r} is no downgrade")
+    target = record.get("target-version")
+    return target if record.get("enabled") and isinstance(target, str) else None

@@ -39,8 +39,28 @@ class Version(NamedTuple):
 CLUSTER_VERSION_MIN: Final = Version(3, 0, 0)
 """What a cluster starts with, and the oldest that may be joined."""
 
-COMPAT_RELEASES: Final = {"3.7": Version(3, 7, 1)}
-"""``--compat-version`` -> the etcd release whose contract is kept."""
+COMPAT_RELEASES: Final = {
+    "3.7": Version(3, 7, 1),
+    "3.6": Version(3, 6, 14),
+    "3.5": Version(3, 5, 33),
+    "3.4": Version(3, 4, 44),
+}
+"""Line -> the etcd release whose contract is kept there, and which is said to others.
+
+Peers look at major and minor only; the patch is the one that the contract was read from.
+"""
+LINE_MIN: Final = Version(3, 4, 0)
+LINE_MAX: Final = Version(3, 7, 0)
+
+V3_ENTRIES_MIN: Final = Version(3, 6, 0)
+"""From this cluster version on members publish themselves with entries that older ones do not
+know: etcd 3.4 dies of them, and 3.5 itself still writes the old form."""
+OLD_FORMS_MAX: Final = Version(3, 5, 0)
+"""The newest line that writes the old forms."""
+DOWNGRADE_ENTRIES_MIN: Final = Version(3, 5, 0)
+"""From this cluster version on every member knows ``downgrade_info_set``."""
+CHECKPOINTS_KEPT_MIN: Final = Version(3, 6, 0)
+"""From this cluster version on what is left of a lease is part of the stored state."""
 
 STORAGE_VERSION_MIN: Final = Version(3, 6, 0)
 """Data before this one does not say its version."""
@@ -55,12 +75,16 @@ def parse_version(text: str) -> Version:
 
 
 def decide_cluster_version(
-    current: Version | None, servers: Iterable[Version | None]
+    current: Version | None,
+    servers: Iterable[Version | None],
+    downgrade_target: Version | None = None,
 ) -> Version | None:
     """Return the version that the leader should set now; None: leave it.
 
     ``servers``: what every member runs, None for one that did not answer: then nothing is
-    decided but the very first version.  The version is only ever raised here.
+    decided but the very first version.  The version is only ever raised here, but for a
+    downgrade: from 3.6 on the cluster goes first and its members follow, before it the
+    members go first.
     """
     known = list(servers)
     if not known or None in known:
@@ -68,7 +92,29 @@ def decide_cluster_version(
     lowest = min(version for version in known if version is not None).line
     if current is None:
         return max(lowest, CLUSTER_VERSION_MIN)
-    return lowest if lowest > current else None
+    if downgrade_target is None:
+        return lowest if lowest > current else None
+    goes_down = current >= V3_ENTRIES_MIN or lowest == downgrade_target
+    return downgrade_target if goes_down and downgrade_target < current else None
+
+
+def downgrade_is_done(target: Version, servers: Iterable[Version | None]) -> bool:
+    """Tell whether every member runs the target's line: then the leader ends the downgrade."""
+    known = list(servers)
+    return bool(known) and all(one is not None and one.line == target.line for one in known)
+
+
+def parse_downgrade_target(text: str) -> Version:
+    """Parse an operator's ``3.6`` or ``3.6.1``; the patch is dropped.  Raises `VersionError`."""
+    try:
+        return parse_version(text).line
+    except VersionError:
+        return parse_version(f"{text}.0").line
+
+
+def downgrade_target_of(cluster: Version) -> Version:
+    """Return the only version that such a cluster may go down to."""
+    return Version(cluster.major, cluster.minor - 1, 0)
 
 
 def may_serve(server: Version, cluster: Version | None) -> bool:

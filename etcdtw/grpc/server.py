@@ -58,6 +58,11 @@ class CallServer:
         return len(self._register.calls) + len(self._plain)
 
     @property
+    def queued_octets(self) -> int:
+        """Octets of answers that wait for the client's windows."""
+        return self._connection.queued_octets
+
+    @property
     def next_deadline_ms(self) -> int:
         """Before this time `expire` has nothing to do."""
         return self._register.next_deadline_ms

@@ -65,6 +65,11 @@ class Connection(Receiving):
         """Streams that are not closed, opened by either side."""
         return len(self._streams)
 
+    @property
+    def queued_octets(self) -> int:
+        """Octets of data of all streams that are not let out yet."""
+        return self._queued_octets
+
     def begin(self) -> None:
         """Queue our preface: the client's magic octets, SETTINGS, the connection's window."""
         if self._client:

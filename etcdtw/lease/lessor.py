@@ -10,10 +10,12 @@ Source: etcd v3 api, Lease.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Final
 
 from etcdtw.lease.deadlines import Deadlines
 from etcdtw.lease.errors import LeaseExistsError, LeaseNotFoundError, LeaseTtlTooLargeError
+from etcdtw.wire.encode import encode_varint
 from etcdtw.wire.histogram import Histogram, exponential_bounds
 
 LEASE_TTL_MAX_S: Final = 9_000_000_000
@@ -39,13 +41,16 @@ RENEW_CHECKPOINTED: Final = -1
 class Lease:
     """One granted lease.  ``remaining_ttl_s`` is its last checkpoint; 0: it has none."""
 
-    __slots__ = ("deadline_ms", "lease_id", "remaining_ttl_s", "ttl_s")
+    __slots__ = ("deadline_ms", "lease_id", "remaining_ttl_s", "status", "ttl_s")
 
     def __init__(self, lease_id: int, ttl_s: int, remaining_ttl_s: int) -> None:
         self.lease_id = lease_id
         self.ttl_s = ttl_s
         self.remaining_ttl_s = remaining_ttl_s
         self.deadline_ms = NEVER_MS
+        number = encode_varint(lease_id)
+        self.status = b"\x12%c\x08%b" % (len(number) + 1, number)
+        """The octets of its LeaseStatus in a LeaseLeasesResponse: those of all are asked for."""
 
     @property
     def recorded_ttl_s(self) -> int:
@@ -161,16 +166,17 @@ class Lessor:
         which no renewal could have reached a leader.
         """
         self.is_primary = True
-        self._expiry.clear()
-        self._checkpoints.clear()
         start_ms = self.now_ms + extend_ms
         leases = sorted(self._leases.values(), key=_recorded_ttl_s)
         is_many = len(leases) >= self._expiries_per_s_max
         spread_per_s = max(self._expiries_per_s_max * 3 // 4, 1)
         base_ms = -1000
         position = 0
+        expiry: dict[int, int] = {}
+        checkpoints: dict[int, int] = {}
+        checkpoint_ms = self.now_ms + self._checkpoint_interval_ms
         for lease in leases:
-            deadline_ms = start_ms + lease.recorded_ttl_s * 1000
+            deadline_ms = start_ms + _recorded_ttl_s(lease) * 1000
             # The window of those that would be due together starts at its first; one that
             # the spreading has overtaken joins it.
             if deadline_ms - base_ms >= 1000 * (1 + position // spread_per_s):
@@ -179,7 +185,13 @@ class Lessor:
             if is_many:
                 deadline_ms = max(deadline_ms, base_ms + position * 1000 // spread_per_s)
             position += 1
-            self._arm(lease, deadline_ms)
+            lease.deadline_ms = deadline_ms
+            expiry[lease.lease_id] = deadline_ms
+            if deadline_ms > checkpoint_ms:  # as `_arm_checkpoint`: nothing of it has passed
+                checkpoints[lease.lease_id] = checkpoint_ms
+        # At once: one after the other takes three times as long, and there may be very many.
+        self._expiry.arm_all(expiry)
+        self._checkpoints.arm_all(checkpoints)
 
     def demote(self) -> None:
         """Stop timing leases: another member may lead."""
@@ -228,7 +240,7 @@ class Lessor:
         """
         lease = self._held(lease_id)
         if lease.deadline_ms == NEVER_MS:
-            return lease.recorded_ttl_s
+            return lease.remaining_ttl_s or lease.ttl_s
         # Towards zero, as etcd's conversion of a duration does.
         return int((lease.deadline_ms - self.now_ms) / 1000)
 
@@ -297,9 +309,8 @@ class Lessor:
             released()
 
 
+_deadline_ms: Final = attrgetter("deadline_ms")
+
+
 def _recorded_ttl_s(lease: Lease) -> int:
     return lease.recorded_ttl_s
-
-
-def _deadline_ms(lease: Lease) -> int:
-    return lease.deadline_ms

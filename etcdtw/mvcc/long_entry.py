@@ -11,10 +11,6 @@ from typing import Final
 
 from etcdtw.mvcc.applied import Applied
 
-LONG_KEYS_MIN: Final = 5_000
-"""Keys of one delete, or attached to one lease, from which on its entry is long: about 10 ms."""
-STEP_KEYS_MAX: Final = 500
-"""Keys deleted in one step: about 1 ms."""
 STEP_OCTETS_MAX: Final = 1 << 20
 """Octets of records read in one step; passed by at most one record."""
 

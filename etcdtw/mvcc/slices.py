@@ -30,11 +30,10 @@ from etcdtw.mvcc.ranges import (
     sort_kvs,
     view_of,
 )
+from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.mvccpb import KeyValue
 
-SLICE_KEYS_MAX: Final = 5_000  # about 2 ms of a cursor and a join
-SLICE_PAST_KEYS_MAX: Final = 1_000  # an old revision is looked up key by key: about 5 us each
 SLICE_SORTED_KEYS_MAX: Final = 1_000  # merging and encoding them takes about 3 ms
 ANSWER_OCTETS_MAX: Final = 1 << 20  # a larger answer goes out in slices
 SLICE_OCTETS_MAX: Final = 1 << 18  # about 0.5 ms of reading, joining and sending
@@ -48,6 +47,9 @@ class Revisions(Protocol):
 
     @property
     def compact_revision(self) -> int: ...
+
+    @property
+    def bounds(self) -> WorkBounds: ...
 
 
 class PinnedRange:
@@ -89,7 +91,7 @@ class PinnedRange:
     def read(self, keys_max: int) -> list[bytes]:
         """Return the frames of the next keys: at most ``keys_max``, and about 256 KiB.
 
-        Of an old revision they are at most `SLICE_PAST_KEYS_MAX`.
+        Of an old revision they are at most `WorkBounds.slice_past_keys_max`.
 
         An empty list does not mean the end: keys behind the limit may have to be counted.
         Raises `CompactedError` when the revision can no longer be read.
@@ -98,12 +100,13 @@ class PinnedRange:
         if self._revisions.compact_revision > self.revision:
             raise CompactedError(self.revision, self._revisions.compact_revision)
         is_counting = self._left == 0
-        wanted = SLICE_KEYS_MAX if is_counting else keys_max
+        bounds = self._revisions.bounds
+        wanted = bounds.slice_keys_max if is_counting else keys_max
         if self._left > 0:
             wanted = min(wanted, self._left)
         view = 0 if self.revision == self._revisions.revision else self.revision
         if view:
-            wanted = min(wanted, SLICE_PAST_KEYS_MAX)
+            wanted = min(wanted, bounds.slice_past_keys_max)
         frames = fetch_frames(
             self._backend, self._start, self._end, view, wanted, SLICE_OCTETS_MAX + 1
         )
@@ -150,8 +153,9 @@ class RangeSlices:
     ``revision`` is the pinned one.  A sorted range yields nothing until all is fetched.
     """
 
-    def __init__(self, pinned: PinnedRange, request: pb.RangeRequest) -> None:
+    def __init__(self, pinned: PinnedRange, request: pb.RangeRequest, bounds: WorkBounds) -> None:
         self._pinned = pinned
+        self._keys_max = bounds.slice_keys_max
         self._request = request
         self._is_sorted = is_sorted(request)
         self._is_shaped = is_shaped(request)
@@ -174,7 +178,7 @@ class RangeSlices:
         if self._is_finished:
             return None
         pinned = self._pinned
-        frames = [] if pinned.is_done else pinned.read(SLICE_KEYS_MAX)
+        frames = [] if pinned.is_done else pinned.read(self._keys_max)
         if self._is_shaped and frames:
             frames = self._shape(frames)
         if not pinned.is_done:
@@ -207,7 +211,7 @@ class RangeSlices:
         """Keep a slice as a run in order; the runs are merged as they go out."""
         self.kept += len(kvs)
         limit = self._limit
-        if 0 < limit <= SLICE_KEYS_MAX and self._request.sort_order != NONE:
+        if 0 < limit <= self._keys_max and self._request.sort_order != NONE:
             # Only the first few so far can be among the first few in the end.
             kvs = [*self._sortable.pop(), *kvs] if self._sortable else kvs
             sort_kvs(kvs, self._request)
@@ -227,7 +231,7 @@ class RangeSlices:
             self._merged = merge_kvs(self._sortable, self._request)
         frames: list[bytes] = []
         size = 0
-        for kv in islice(self._merged, min(self.kept, SLICE_KEYS_MAX, SLICE_SORTED_KEYS_MAX)):
+        for kv in islice(self._merged, min(self.kept, self._keys_max, SLICE_SORTED_KEYS_MAX)):
             self.kept -= 1
             frames += encode_kvs([kv], self._request.keys_only)
             size += len(frames[-1])
@@ -251,7 +255,8 @@ def open_slices(
         return read_range(backend, request, revisions.revision, revisions.compact_revision, head)
     limit = fetch_limit(request)
     # The current view knows its counts; an old one has to be walked for them.
-    keys_max = SLICE_PAST_KEYS_MAX if view else SLICE_KEYS_MAX
+    bounds = revisions.bounds
+    keys_max = bounds.slice_past_keys_max if view else bounds.slice_keys_max
     wanted = limit if 0 < limit <= keys_max and not view else keys_max + 1
     # One octet more tells that the range is too large: then this was in vain, but little.
     frames = fetch_frames(backend, start, end, view, wanted, ANSWER_OCTETS_MAX + 1)
@@ -277,4 +282,4 @@ def _pin(
     pinned = PinnedRange(backend, revisions, request.key, end, revision, limit)
     if request.count_only:
         pinned.skip()
-    return RangeSlices(pinned, request)
+    return RangeSlices(pinned, request, revisions.bounds)

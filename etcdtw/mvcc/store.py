@@ -11,6 +11,7 @@ watchers and no disk; records live behind `mvcc.backend.Backend`.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from typing import Final
 
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.backend import BUCKET_META, Backend
@@ -21,16 +22,18 @@ from etcdtw.mvcc.errors import (
     LeaseNotFoundError,
     MvccError,
 )
-from etcdtw.mvcc.long_entry import LONG_KEYS_MIN, STEP_KEYS_MAX, LongEntryError, Steps
+from etcdtw.mvcc.long_entry import LongEntryError, Steps
 from etcdtw.mvcc.ranges import open_end, read_range, single_body
 from etcdtw.mvcc.slices import PinnedRange, RangeSlices, open_slices
 from etcdtw.mvcc.txn import LongTxnError, Transactor
+from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.mvcc.writer import Event, Writer
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import encode_varint
 from etcdtw.wire.record import Record
 from etcdtw.wire.requests import Put, Txn
 
+WORK_BOUNDS: Final = WorkBounds()
 SCHEDULED_COMPACT_REVISION = b"scheduledCompactRev"
 FINISHED_COMPACT_REVISION = b"finishedCompactRev"
 
@@ -38,14 +41,20 @@ FINISHED_COMPACT_REVISION = b"finishedCompactRev"
 class Store:
     """The keys of one member.  ``lease_exists`` asks the lessor, which apply feeds too."""
 
-    def __init__(self, backend: Backend, lease_exists: Callable[[int], bool]) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        lease_exists: Callable[[int], bool],
+        bounds: WorkBounds = WORK_BOUNDS,
+    ) -> None:
+        self.bounds = bounds
         self._backend = backend
         self._lease_exists = lease_exists
-        self._writer = Writer(backend)
-        self._transactor = Transactor(backend, self._writer, lease_exists)
+        self._writer = Writer(backend, bounds)
+        self._transactor = Transactor(backend, self._writer, lease_exists, bounds)
         # Reads get a place of their own: they happen in the midst of long entries too.
-        self._read_writer = Writer(backend)
-        self._read_transactor = Transactor(backend, self._read_writer, lease_exists)
+        self._read_writer = Writer(backend, bounds)
+        self._read_transactor = Transactor(backend, self._read_writer, lease_exists, bounds)
         self._is_watched = False
         self._is_long = False
         self.revision = 1
@@ -147,7 +156,7 @@ class Store:
         """Raises `LongEntryError`."""
         if request.range_end:
             end = open_end(request.range_end)
-            if self._backend.count(request.key, end) >= LONG_KEYS_MIN:
+            if self._backend.count(request.key, end) >= self.bounds.long_keys_min:
                 raise LongEntryError(self._delete_range_steps(request))
         _, body = self._writer.delete_range(request)
         self.revision = self._writer.finish()
@@ -189,11 +198,14 @@ class Store:
     def delete_attached_steps(self, lease_id: int) -> Steps:
         """Delete what is attached to a lease, in steps; all of that must be durable."""
         self._begin_long()
+        bounds = self.bounds
         keys: list[bytes] = []
         is_ordered = True
         position = b""
         while True:
-            some, position = self._backend.attached_durable(lease_id, position, LONG_KEYS_MIN)
+            some, position = self._backend.attached_durable(
+                lease_id, position, bounds.long_keys_min
+            )
             is_ordered = is_ordered and some == sorted(some) and (not keys or keys[-1] < some[0])
             keys += some
             yield
@@ -201,8 +213,8 @@ class Store:
                 break
         if not is_ordered:
             keys.sort()
-        for first in range(0, len(keys), STEP_KEYS_MAX):
-            self._delete_live(keys[first : first + STEP_KEYS_MAX])
+        for first in range(0, len(keys), bounds.step_keys_max):
+            self._delete_live(keys[first : first + bounds.step_keys_max])
             yield
         return self._end_long(b"")
 

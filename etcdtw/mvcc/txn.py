@@ -19,8 +19,8 @@ from etcdtw.mvcc.errors import (
     LeaseNotFoundError,
     MvccError,
 )
-from etcdtw.mvcc.long_entry import LONG_KEYS_MIN
 from etcdtw.mvcc.ranges import open_end, read_range
+from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.mvcc.writer import Writer
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import encode_varint
@@ -39,8 +39,13 @@ class Transactor:
     """Runs txns over a backend.  One per store."""
 
     def __init__(
-        self, backend: Backend, writer: Writer, lease_exists: Callable[[int], bool]
+        self,
+        backend: Backend,
+        writer: Writer,
+        lease_exists: Callable[[int], bool],
+        bounds: WorkBounds,
     ) -> None:
+        self._long_keys_min = bounds.long_keys_min
         self._backend = backend
         self._writer = writer
         self._lease_exists = lease_exists
@@ -75,7 +80,7 @@ class Transactor:
     def _is_long(self) -> bool:
         count = self._backend.count
         ranges = [pair for pair in self._deleted if pair[1] != pair[0] + b"\0"]
-        return sum([count(start, end) for start, end in ranges]) >= LONG_KEYS_MIN
+        return sum([count(start, end) for start, end in ranges]) >= self._long_keys_min
 
     # Checks, all against the state before the txn.
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from etcdtw.mvcc.backend import Backend
-from etcdtw.mvcc.long_entry import STEP_KEYS_MAX, STEP_OCTETS_MAX
+from etcdtw.mvcc.long_entry import STEP_OCTETS_MAX
 from etcdtw.mvcc.ranges import open_end
+from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import encode_record, encode_varint
 from etcdtw.wire.record import Record
@@ -28,6 +29,7 @@ class Writer:
 
     __slots__ = (
         "_backend",
+        "_step_keys_max",
         "changes",
         "deletes_total",
         "events",
@@ -37,8 +39,9 @@ class Writer:
         "revision",
     )
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, bounds: WorkBounds) -> None:
         self._backend = backend
+        self._step_keys_max = bounds.step_keys_max
         self.revision = 1  # etcd's number for an empty store
         self.changes = 0
         self.has_watchers = False
@@ -137,7 +140,7 @@ class Writer:
         count = 0
         previous: list[bytes] = []
         while True:
-            frames = self._backend.frames(start, end, STEP_KEYS_MAX, STEP_OCTETS_MAX)
+            frames = self._backend.frames(start, end, self._step_keys_max, STEP_OCTETS_MAX)
             if not frames:
                 break
             kvs = pb.RangeResponse.FromString(b"".join(frames)).kvs

@@ -7,9 +7,11 @@ every request, so nothing of Twisted is known here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from etcdtw.apply.errors import (
+    ConnectionLostTimeoutError,
+    LeaderFailTimeoutError,
     RequestTimeoutError,
     RequestTooLargeError,
     StoppedError,
@@ -27,6 +29,18 @@ APPLY_GAP_MAX: Final = 5000
 """Entries committed and not yet applied past which proposals are refused (etcd's number)."""
 PROPOSALS_MAX: Final = 65_536
 """Proposals waiting for their outcome past which new ones are refused."""
+
+
+NEVER_MS: Final = 1 << 62
+
+
+class InboxBounds(NamedTuple):
+    """How much is taken in, and for how long it may wait."""
+
+    request_bytes_max: int
+    request_timeout_ms: int
+    election_timeout_ms: int
+    proposals_max: int = PROPOSALS_MAX
 
 
 class Room(Protocol):
@@ -48,21 +62,22 @@ class Inbox:
         store: Store,
         state: Room,
         ids: RequestIds,
-        request_bytes_max: int,
-        request_timeout_ms: int,
+        bounds: InboxBounds,
         wake: Callable[[], None],
     ) -> None:
         self._raw = raw
         self._store = store
         self._state = state
         self._ids = ids
-        self._request_bytes_max = request_bytes_max
-        self._request_timeout_ms = request_timeout_ms
+        self._request_bytes_max = bounds.request_bytes_max
+        self._request_timeout_ms = bounds.request_timeout_ms
+        self._election_timeout_ms = bounds.election_timeout_ms
+        self._proposals_max = bounds.proposals_max
         self._wake = wake
         self._proposals: list[bytes] = []
         self.waiters: dict[bytes, Waiter] = {}
         """By the prefix of their entry, oldest first."""
-        self.reads = Reads(request_timeout_ms)
+        self.reads = Reads(bounds.request_timeout_ms, ids.next_id())
         self.is_awake = False
         self.is_stopping = False
         self.now_ms = 0
@@ -70,6 +85,9 @@ class Inbox:
         self.applied_index = 0
         """What the turn has applied."""
         self.failed_total = 0
+        self._elected_ms = -NEVER_MS
+        self.is_connected: Callable[[int], bool] = _always
+        """Whether the leader (of a leader: a quorum) is reached since a time in ms."""
 
     def propose(self, field: int, message: bytes, parsed: Any, call: Call, done: Done) -> None:
         """Put a request into the log; ``done(call, applied)`` is called with its outcome.
@@ -83,7 +101,7 @@ class Inbox:
             return
         if (
             self.is_stopping
-            or len(self.waiters) >= PROPOSALS_MAX
+            or len(self.waiters) >= self._proposals_max
             or self._raw.commit_index - self.applied_index > APPLY_GAP_MAX
             or self._state.is_full
         ):
@@ -96,6 +114,12 @@ class Inbox:
         self.waiters[prefix] = Waiter(data, field, parsed, call, done, self.now_ms)
         self._proposals.append(data)
 
+    def add(self, data: bytes) -> None:
+        """Put a whole entry into the log; nobody waits for its outcome."""
+        if not self.is_awake:
+            self._wake()
+        self._proposals.append(data)
+
     def read(self, call: Call, done: ReadDone) -> None:
         """Call ``done(call, None)`` once a read of local state is linearizable."""
         if self.is_stopping:
@@ -104,6 +128,10 @@ class Inbox:
         if not self.is_awake:
             self._wake()
         self.reads.ask(call, done, self.now_ms)
+
+    @property
+    def has_proposals(self) -> bool:
+        return bool(self._proposals)
 
     def take_proposals(self) -> list[bytes]:
         """Return what was proposed since the last turn."""
@@ -119,6 +147,19 @@ class Inbox:
             if waiter is not None:
                 self._refuse(waiter.call, waiter.done, error)
 
+    def leader_changed(self, leader_id: int, now_ms: int) -> None:
+        """Reads that nobody will answer are asked of the new leader."""
+        if leader_id:
+            self._elected_ms = now_ms
+            self.reads.ask_again()
+        if (self._proposals or not self.reads.is_idle) and not self.is_awake:
+            self._wake()
+
+    def give_up(self, waiter: Waiter) -> None:
+        """Nobody can tell any more what became of this one."""
+        self.failed_total += 1
+        self._refuse(waiter.call, waiter.done, RequestTimeoutError())
+
     def expire(self, now_ms: int) -> None:
         """Fail what has waited for the whole request timeout."""
         before_ms = now_ms - self._request_timeout_ms
@@ -130,8 +171,17 @@ class Inbox:
         self.failed_total += len(overdue)
         for prefix in overdue:
             waiter = self.waiters.pop(prefix)
-            self._refuse(waiter.call, waiter.done, RequestTimeoutError())
+            self._refuse(waiter.call, waiter.done, self._why_late(waiter.started_ms))
         self.reads.expire(now_ms)
+
+    def _why_late(self, started_ms: int) -> Exception:
+        """Return etcd's guess at why a proposal has no outcome."""
+        before_ms = self._elected_ms - 2 * self._election_timeout_ms
+        if before_ms < started_ms < self._elected_ms:
+            return LeaderFailTimeoutError()
+        if not self.is_connected(started_ms):
+            return ConnectionLostTimeoutError()
+        return RequestTimeoutError()
 
     def fail_all(self) -> None:
         """The member stops: fail what still waits."""
@@ -143,3 +193,8 @@ class Inbox:
 
     def _refuse(self, call: Call, done: Done, error: Exception) -> None:
         done(call, Applied(self._store.revision, b"", error))
+
+
+def _always(since_ms: int) -> bool:
+    """A member without peers reaches all there are."""
+    return True

@@ -18,15 +18,23 @@ from etcdtw.apply.applier import (
     FIELD_LEASE_CHECKPOINT,
     FIELD_LEASE_REVOKE,
 )
+from etcdtw.apply.errors import StoppedError
 from etcdtw.grpc.call import Call
 from etcdtw.lease.expiry import ExpiryScan
 from etcdtw.mvcc.applied import Applied
 from etcdtw.node.auto_compaction import AutoCompaction
-from etcdtw.node.inbox import Inbox
+from etcdtw.node.cluster_version import ClusterVersion
+from etcdtw.node.conf_changes import ConfChanges
+from etcdtw.node.inbox import PROPOSALS_MAX, Inbox, InboxBounds
+from etcdtw.node.leader_transfer import LeaderTransfers
+from etcdtw.node.long_apply import WORK_S
+from etcdtw.node.peers import Peers
 from etcdtw.node.reads import Reads
 from etcdtw.node.requests import RequestIds
 from etcdtw.node.slowness import Slowness
+from etcdtw.node.snapshots import Snapshots
 from etcdtw.node.turn import Parts, Turn
+from etcdtw.raft.entry import Snapshot
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import ResponseHeaders
 
@@ -43,15 +51,22 @@ class NodeConfig:
     heartbeat_ms: int = 100
     election_ticks: int = 10
     request_bytes_max: int = 1_572_864
+    max_learners: int = 1
     snapshot_count: int = 10_000
     catchup_entries: int = 5_000
     warning_apply_s: float = 0.1
     warning_request_s: float = 0.3
+    proposals_max: int = PROPOSALS_MAX
+    long_work_s: float = WORK_S
+
+    @property
+    def election_timeout_ms(self) -> int:
+        return self.heartbeat_ms * self.election_ticks
 
     @property
     def request_timeout_ms(self) -> int:
         """etcd's: five seconds and two elections."""
-        return 5_000 + 2 * self.heartbeat_ms * self.election_ticks
+        return 5_000 + 2 * self.election_timeout_ms
 
 
 class NoCall:
@@ -105,15 +120,20 @@ class Node:
         self.members = parts.members
         self.alarms = parts.alarms
         self.storage = parts.state
+        self._ids = ids
         self._raw = parts.raw
         self._state = parts.state
-        self._inbox = inbox = Inbox(
+        self.inbox = inbox = Inbox(
             parts.raw,
             parts.store,
             parts.state,
             ids,
-            config.request_bytes_max,
-            config.request_timeout_ms,
+            InboxBounds(
+                config.request_bytes_max,
+                config.request_timeout_ms,
+                config.election_timeout_ms,
+                config.proposals_max,
+            ),
             self.wake,
         )
         self._headers = ResponseHeaders(config.cluster_id, config.member_id, parts.raw.term)
@@ -122,6 +142,8 @@ class Node:
         self.read = inbox.read
         self.header = self._headers.encode
         self.slowness = Slowness(config.warning_apply_s, config.warning_request_s)
+        self.peers = Peers(self)
+        self.snapshots = Snapshots(self, parts.snapshot_files, parts.snapshot_folder)
         self._turn = Turn(self, parts, inbox)
         self._wakeup: IDelayedCall | None = None
         self._ticking: IDelayedCall | None = None
@@ -134,10 +156,15 @@ class Node:
         self.late_heartbeats_total = 0
         """Ticks at which a leader was more than one heartbeat late."""
         self._known_leader_id = 0
-        self.on_lead: Callable[[], None] = _nothing
+        self.on_removed: Callable[[], None] = _nothing
+        """Called once when the others say that this member was removed for good."""
         self.auto_compaction: AutoCompaction | None = None
         self.on_tick: list[Callable[[int], None]] = []
         """Called at each tick with the time in ms."""
+        self.conf_changes = ConfChanges(self, parts.raw, ids.next_id)
+        self.transfers = LeaderTransfers(self, parts.raw)
+        inbox.is_connected = self._is_connected
+        self.cluster_version = ClusterVersion(self)
 
     # What services and metrics read.
 
@@ -163,19 +190,61 @@ class Node:
 
     @property
     def proposals_pending(self) -> int:
-        return len(self._inbox.waiters)
+        return len(self.inbox.waiters)
 
     @property
     def proposals_failed_total(self) -> int:
-        return self._inbox.failed_total
+        return self.inbox.failed_total
 
     @property
     def reads(self) -> Reads:
-        return self._inbox.reads
+        return self.inbox.reads
 
     @property
     def is_stopping(self) -> bool:
-        return self._inbox.is_stopping
+        return self.inbox.is_stopping
+
+    @property
+    def is_voter(self) -> bool:
+        """Whether this member is known as a voter; once it is, it stays one."""
+        member = self.members.member(self.member_id)
+        return member is not None and not member.is_learner
+
+    @property
+    def is_learner(self) -> bool:
+        member = self.members.member(self.member_id)
+        return member is not None and member.is_learner
+
+    def successor(self) -> int | None:
+        """Return who should lead when this leader goes: the voter connected for longest.
+
+        None: it does not lead, or nobody is there to.
+        """
+        if not self.is_leader:
+            return None
+        connected = [
+            (since_ms, one.member_id)
+            for one in self.members.voters()
+            if one.member_id != self.member_id
+            and (since_ms := self.connected_since(one.member_id)) is not None
+        ]
+        return min(connected)[1] if connected else None
+
+    def match_index(self, member_id: int) -> int | None:
+        """How much of the log a member holds, as the leader knows; None for a stranger."""
+        progress = self._raw.progress().get(member_id)
+        return None if progress is None else progress.match_index
+
+    def connected_since(self, member_id: int) -> int | None:
+        """When another member was connected to, in ms of this clock; None: it is not."""
+        return self.peers.connected_since_ms(member_id)
+
+    def _is_connected(self, since_ms: int) -> bool:
+        """Whether the leader was reached since then; by a leader, a quorum."""
+        if self.leader_id in (0, self.member_id):
+            return self.leader_id == 0 or self.peers.is_connected_to_quorum(since_ms)
+        connected_ms = self.connected_since(self.leader_id)
+        return connected_ms is not None and connected_ms <= since_ms
 
     @property
     def now_ms(self) -> int:
@@ -187,7 +256,7 @@ class Node:
 
     def wake(self) -> None:
         """Ask for a turn at the end of this reactor iteration."""
-        inbox = self._inbox
+        inbox = self.inbox
         if not inbox.is_awake and not inbox.is_stopping:
             self._wakeup = self.clock.callLater(0, self._run)
             inbox.is_awake = True
@@ -196,7 +265,7 @@ class Node:
 
     def _run(self) -> None:
         self._wakeup = None
-        self._inbox.is_awake = False
+        self.inbox.is_awake = False
         if self.is_stopping:
             return
         try:
@@ -247,7 +316,7 @@ class Node:
         for _ in range(min(due, self.config.election_ticks - 1)):
             self._raw.tick()
         self._last_tick_ms = now_ms
-        self._inbox.expire(now_ms)
+        self.inbox.expire(now_ms)
         self._scan_leases(now_ms)
         self._compact_history(now_ms)
         self._state.tick(now_ms)
@@ -268,16 +337,27 @@ class Node:
         if leader_id == self._known_leader_id:
             return
         self._known_leader_id = leader_id
+        self.inbox.leader_changed(leader_id, self.now_ms)
         if leader_id == 0:
             self.log.info("no leader is known at term {term}", term=self.term)
             return
         self.leader_changes_total += 1
         self.log.info("leader is {leader} at term {term}", leader=f"{leader_id:x}", term=self.term)
 
+    def state_replaced(self, last_revision: int) -> None:
+        """Log and state are those of a snapshot: whatever was kept beside them is read anew.
+
+        ``last_revision``: the last one that watchers were told of.
+        """
+        self.store.restore(self._state.revision)
+        self.parts.applier.restore()
+        self.hub.store_replaced(last_revision)
+        self.peers.follow_membership()
+
     def lead(self) -> None:
         """This member leads and has applied an entry of its own term."""
-        self.lessor.promote(self.config.heartbeat_ms * self.config.election_ticks)
-        self.on_lead()
+        self.lessor.promote(self.config.election_timeout_ms)
+        self.cluster_version.lead()
 
     def _scan_leases(self, now_ms: int) -> None:
         expired, checkpoints = self._expiry.due(now_ms)
@@ -293,6 +373,11 @@ class Node:
         """Propose something of the member's own; a refusal is tried again when it is due again."""
         self.propose(field, request.SerializeToString(), request, self._own_call, _ignore)
 
+    def propose_octets(self, make: Callable[[int], bytes]) -> None:
+        """Put an entry of ``make(request id)`` into the log; nobody learns of its outcome."""
+        if not self.is_stopping:
+            self.inbox.add(make(self._ids.next_id()))
+
     def _compact_history(self, now_ms: int) -> None:
         if self.auto_compaction is not None and self.is_leader:
             revision = self.auto_compaction.due(now_ms, self.store.revision)
@@ -301,26 +386,36 @@ class Node:
                 self.propose_own(FIELD_COMPACTION, pb.CompactionRequest(revision=revision))
 
     def _compact_log(self) -> None:
-        keep_from = self._state.applied_durable - self.config.catchup_entries
-        if keep_from - self.parts.log.first_index() >= self.config.snapshot_count:
-            self.parts.log.compact(keep_from)
+        log = self.parts.log
+        durable_index = self._state.applied_durable
+        keep_from = durable_index - self.config.catchup_entries
+        if keep_from - log.first_index() < self.config.snapshot_count:
+            return
+        if self.snapshots.keeps_log(self._last_tick_ms):
+            return
+        # Whoever lags behind the log's new beginning is sent a snapshot: this mark says so.
+        conf_state = self._raw.configuration.conf_state()
+        log.put_snapshot(Snapshot(durable_index, log.term(durable_index), conf_state), lambda: None)
+        log.compact(keep_from)
 
     # The end.
 
     def stop(self) -> None:
         """Stop ticking and fail what still waits.  The log and the state are closed by others."""
         self._turn.finish_long()
-        self._inbox.is_stopping = True
+        self.inbox.is_stopping = True
         for delayed in (self._wakeup, self._ticking):
             if delayed is not None and delayed.active():
                 delayed.cancel()
         self._wakeup = self._ticking = None
-        self._inbox.fail_all()
+        self.inbox.fail_all()
+        self.conf_changes.fail_all(StoppedError())
+        self.transfers.fail_all(StoppedError())
         self.parts.flusher.flush()
 
 
 def _nothing() -> None:
-    """Nobody wants to know that this member leads."""
+    """Nobody wants to know that this member was removed."""
 
 
 def _ignore(call: Call, applied: Applied) -> None:

@@ -27,12 +27,13 @@ Read = tuple[Call, ReadDone, int]
 class Reads:
     """The linearizable reads of one member.  Counts in ``stats`` style plain ints."""
 
-    def __init__(self, timeout_ms: int) -> None:
+    def __init__(self, timeout_ms: int, first_round: int = 1) -> None:
+        """``first_round``: where this member's contexts begin; no other member's meet them."""
         self._timeout_ms = timeout_ms
         self._asked: list[Read] = []
         self._rounds: dict[bytes, tuple[int, list[Read]]] = {}
         self._confirmed: list[tuple[int, list[Read]]] = []
-        self._next_round = 1
+        self._next_round = first_round
         self.slow_total = 0
         self.failed_total = 0
 
@@ -60,6 +61,16 @@ class Reads:
         self._rounds[context] = (now_ms, self._asked)
         self._asked = []
         return context
+
+    def ask_again(self) -> None:
+        """Nobody will answer the open rounds: their reads join the next one.
+
+        The leader has changed.  etcd fails such reads; asking the new leader is as right, since
+        every round counts only what was confirmed after it began.
+        """
+        for _, reads in self._rounds.values():
+            self._asked += reads
+        self._rounds.clear()
 
     def confirm(self, context: bytes, index: int) -> None:
         """The round ``context`` may read at ``index``; an unknown round is too old to matter."""

@@ -49,6 +49,14 @@ class RequestIds:
         self._next += 1
         return HEADER + bytes(((low & 0x7F) | 0x80, (low >> 7) | 0x80)) + self._tail
 
+    def next_id(self) -> int:
+        """Return an id for what is no request: a conf change, an entry nobody waits for."""
+        number = self._next
+        if number & 0x3FFF == 0:
+            self._tail = b""  # `next_prefix` makes it again
+        self._next += 1
+        return number
+
 
 class Waiter:
     """One proposal whose outcome somebody waits for.

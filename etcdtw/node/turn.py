@@ -1,7 +1,7 @@
 """The turn: everything one member does in one reactor iteration, top to bottom.
 
     propose   all requests of this iteration become one append
-    send      messages that need no fsync
+    send      messages that need no fsync: a leader's appends travel while its own disk writes
     append    one durable transaction; its acks and votes are released when it is done
     apply     committed entries; resolve their proposals; collect watch events
     answer    reads whose index is applied; watchers with events
@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from math import inf
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from etcdtw.apply.alarms import Alarms
@@ -27,12 +28,13 @@ from etcdtw.mvcc.long_entry import LongEntryError
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.watch import WatchHub
 from etcdtw.node.inbox import Inbox
-from etcdtw.node.long_apply import WORK_S, LongApply
+from etcdtw.node.long_apply import LongApply
 from etcdtw.node.requests import PREFIX_SIZE, Waiter
 from etcdtw.node.slowness import APPLY_SLICE_ENTRIES
+from etcdtw.node.snapshots import StateSnapshotFiles
 from etcdtw.raft.entry import ENTRY_NORMAL, Entry, HardState
 from etcdtw.raft.errors import ProposalDroppedError
-from etcdtw.raft.message import STORAGE_APPEND, STORAGE_APPLY, Message
+from etcdtw.raft.message import NO_MEMBER, STORAGE_APPEND, STORAGE_APPLY, Message
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.raft.storage import LogStore
 
@@ -41,10 +43,17 @@ if TYPE_CHECKING:
 
 READIES_PER_TURN_MAX: Final = 16
 """Rounds of work in one turn; what is left waits for the next, after the sockets were read."""
+FORWARDED_OCTETS_MAX: Final = 1 << 20
+"""Octets of proposals that a follower passes on in one message, unless a single one is larger."""
 
 
 class StateStore(Backend, Protocol):
     """The state as the node drives it and maintenance asks about it."""
+
+    @property
+    def revision(self) -> int:
+        """The newest main revision."""
+        ...
 
     @property
     def is_full(self) -> bool:
@@ -107,6 +116,8 @@ class Parts:
         members: Members,
         alarms: Alarms,
         flusher: Flushes,
+        snapshot_files: StateSnapshotFiles,
+        snapshot_folder: Path,
         fail_stop: Callable[[str], None],
     ) -> None:
         """``fail_stop``: ends the process; it is called with a reason and does not return."""
@@ -120,6 +131,8 @@ class Parts:
         self.members = members
         self.alarms = alarms
         self.flusher = flusher
+        self.snapshot_files = snapshot_files
+        self.snapshot_folder = snapshot_folder
         self.fail_stop = fail_stop
 
 
@@ -136,6 +149,8 @@ class Turn:
         self._hub = parts.hub
         self._applier = parts.applier
         self._members = parts.members
+        self._peers = node.peers
+        self._snapshots = node.snapshots
         self._flusher = parts.flusher
         self._inbox = inbox
         self._waiters = inbox.waiters
@@ -144,6 +159,9 @@ class Turn:
         self._slowness = node.slowness
         self._is_running = False
         self._released: list[Message] = []
+        self._outgoing: list[Message] = []
+        # Appends behind a snapshot that is being installed; None: none is.
+        self._held: list[Message] | None = None
         # Committed and not yet applied: a long entry, and what waits behind it.
         self._long: LongApply | None = None
         self._unapplied: deque[tuple[list[Entry], list[Message]]] = deque()
@@ -161,13 +179,14 @@ class Turn:
         self._lessor.advance(now_ms)
         self._propose()
         if self._long is not None and self._long.is_ready:
-            self._work_on_long(self._long, WORK_S)
+            self._work_on_long(self._long, self._node.config.long_work_s)
         for _ in range(READIES_PER_TURN_MAX):
             self._release()
             self._ask_reads()
             if not self._raw.has_ready():
                 break
             self._carry_out()
+        self._send()
         self._answer_reads()
         more = self._hub.work(now_ms) if self._hub.has_work else False
         self._flusher.flush()
@@ -175,15 +194,32 @@ class Turn:
         if self._slowness.has_news:
             self._slowness.report()
         is_long_ready = self._long is not None and self._long.is_ready
-        return more or is_long_ready or bool(self._released) or self._raw.has_ready()
+        return (
+            more
+            or is_long_ready
+            or bool(self._released)
+            or self._raw.has_ready()
+            or (self._inbox.has_proposals and self._raw.lead != NO_MEMBER)
+        )
 
     def _propose(self) -> None:
+        if self._node.conf_changes.waiting:
+            self._node.conf_changes.propose_due(self._inbox.now_ms)
+        # Without a leader they wait, as in etcd, for one or for their time-out.
+        if self._raw.lead == NO_MEMBER or not self._inbox.has_proposals:
+            return
         proposals = self._inbox.take_proposals()
-        if proposals:
+        for some in [proposals] if self._raw.is_leader else _batches(proposals):
             try:
-                self._raw.propose_batch(proposals)
+                self._raw.propose_batch(some)
             except ProposalDroppedError as error:
-                self._inbox.drop(proposals, error)
+                self._inbox.drop(some, error)
+
+    def _send(self) -> None:
+        """Let go what waits for no disk."""
+        if self._outgoing:
+            outgoing, self._outgoing = self._outgoing, []
+            self._peers.send(outgoing)
 
     def _ask_reads(self) -> None:
         context = self._reads.next_round(self._inbox.now_ms)
@@ -199,15 +235,25 @@ class Turn:
             self._node.leader_changed(ready.soft_state.lead)
         for message in ready.messages:
             if message.to == STORAGE_APPEND:
+                self._send()
                 self._append(message)
             elif message.to == STORAGE_APPLY:
                 self._unapplied.append((message.entries, message.responses))
                 self._apply_waiting()
+            else:
+                self._outgoing.append(message)
         for read_state in ready.read_states:
             self._reads.confirm(read_state.context, read_state.index)
 
     def _append(self, message: Message) -> None:
+        if self._held is not None:
+            self._held.append(message)
+            return
         hard_state = HardState(message.term, message.vote, message.commit) if message.term else None
+        if message.snapshot is not None:
+            self._held = []
+            self._snapshots.install(hard_state, message.snapshot, lambda: self._installed(message))
+            return
         responses = message.responses
         self._log.append(hard_state, message.entries, lambda: self._appended(responses))
 
@@ -217,11 +263,32 @@ class Turn:
         if not self._is_running:
             self._node.run_now()
 
+    def _installed(self, message: Message) -> None:
+        """The log and the state are those of a snapshot now; go on behind it."""
+        snapshot = message.snapshot
+        assert snapshot is not None
+        long, self._long = self._long, None
+        if long is not None and long.waiter is not None:
+            # What became of it is in the snapshot, and nobody can tell.
+            self._inbox.give_up(long.waiter)
+        self._inbox.applied_index = self.applied_index = snapshot.index
+        self.applied_term = snapshot.term
+        for _, responses in self._unapplied:
+            self._released += responses
+        self._unapplied.clear()
+        held, self._held = self._held, None
+        self._appended(message.responses)
+        for later in held or ():
+            self._append(later)
+
     def _release(self) -> None:
         if self._released:
             released, self._released = self._released, []
             for response in released:
-                self._raw.step(response)
+                if response.to == self._raw.id:
+                    self._raw.step(response)
+                else:
+                    self._outgoing.append(response)
 
     def _apply_waiting(self) -> None:
         """Apply what is committed, up to a long entry."""
@@ -238,8 +305,7 @@ class Turn:
                 return
             if entries:
                 self._set_applied(entries[-1])
-            for response in responses:
-                self._raw.step(response)
+            self._released += responses
 
     def _work_on_long(self, long: LongApply, work_s: float) -> None:
         applied = long.work(work_s)
@@ -320,8 +386,10 @@ class Turn:
             self._hub.notify(self._store.revision, events)
 
     def _apply_conf_change(self, entry: Entry) -> None:
-        change = self._members.decide(entry)
-        self._members.keep_conf_state(self._raw.apply_conf_change(change))
+        decision = self._members.decide(entry)
+        self._members.keep_conf_state(self._raw.apply_conf_change(decision.change))
+        self._node.conf_changes.applied(decision)
+        self._peers.follow_membership()
 
     def _answer_reads(self) -> None:
         ready = self._reads.take_ready(self.applied_index)
@@ -331,3 +399,16 @@ class Turn:
             took_s = self._seconds() - ready[0][2] / 1000
             if took_s > self._slowness.request_s:
                 self._slowness.answered(took_s, None)
+
+
+def _batches(proposals: list[bytes]) -> list[list[bytes]]:
+    """Return ``proposals`` in pieces that each fit a message to the leader."""
+    batches: list[list[bytes]] = []
+    size = FORWARDED_OCTETS_MAX
+    for data in proposals:
+        size += len(data)
+        if size > FORWARDED_OCTETS_MAX:
+            batches.append([])
+            size = len(data)
+        batches[-1].append(data)
+    return batches

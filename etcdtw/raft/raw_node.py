@@ -85,6 +85,12 @@ class RawNode:
         return self._state.log.applied_index
 
     @property
+    def installing_index(self) -> int:
+        """The index of a snapshot that is accepted and not yet installed, 0 if there is none."""
+        snapshot = self._state.log.unstable.snapshot
+        return 0 if snapshot is None else snapshot.index
+
+    @property
     def last_index(self) -> int:
         return self._state.log.last_index()
 

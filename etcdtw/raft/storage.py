@@ -67,6 +67,16 @@ class LogStore(Storage, Protocol):
         """
         ...
 
+    def put_snapshot(self, snapshot: Snapshot, done: Callable[[], None]) -> None:
+        """Say durably what a snapshot would stand for; before entries up to it are forgotten."""
+        ...
+
+    def install_snapshot(
+        self, hard_state: HardState, snapshot: Snapshot, done: Callable[[], None]
+    ) -> None:
+        """Let ``snapshot`` stand for the whole log, in one transaction, then call ``done``."""
+        ...
+
     def compact(self, index: int) -> None:
         """Forget entries up to and including ``index``, in bounded steps."""
         ...

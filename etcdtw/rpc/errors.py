@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from etcdtw.apply import errors as member
+from etcdtw.cluster import errors as cluster
 from etcdtw.grpc.call import (
     CANCELLED,
     DATA_LOSS,
@@ -131,6 +132,13 @@ STATUSES: Final[dict[str, tuple[int, str]]] = {
 """symbol -> (code, whole text)."""
 
 SYMBOLS: Final[dict[type[Exception], str]] = {
+    cluster.LastVoterError: "MemberNotEnoughStarted",
+    cluster.MemberIdExistsError: "MemberExist",
+    cluster.MemberIdNotFoundError: "MemberNotFound",
+    cluster.MemberIdRemovedError: "MemberNotFound",
+    cluster.MemberNotLearnerError: "MemberNotLearner",
+    cluster.PeerUrlExistsError: "PeerURLExist",
+    cluster.TooManyLearnersError: "TooManyLearners",
     mvcc.CompactedError: "Compacted",
     mvcc.FutureRevisionError: "FutureRev",
     mvcc.KeyNotFoundError: "KeyNotFound",
@@ -145,8 +153,10 @@ SYMBOLS: Final[dict[type[Exception], str]] = {
     member.LeaderChangedError: "LeaderChanged",
     member.LeaderFailTimeoutError: "TimeoutDueToLeaderFail",
     member.LearnerError: "NotSupportedForLearner",
+    member.LearnerNotReadyError: "LearnerNotReady",
     member.NoLeaderError: "NoLeader",
     member.NoSpaceError: "NoSpace",
+    member.NotEnoughStartedError: "MemberNotEnoughStarted",
     member.NotCapableError: "NotCapable",
     member.NotLeaderError: "NotLeader",
     member.RequestCanceledError: "Canceled",
@@ -161,6 +171,10 @@ SYMBOLS: Final[dict[type[Exception], str]] = {
 _OTHERS: Final[dict[type[Exception], tuple[int, str]]] = {
     # Errors that etcd lets through untranslated.
     member.ProposalDroppedError: (UNKNOWN, "raft proposal dropped"),
+    member.TransferTimeoutError: (
+        UNKNOWN,
+        "etcdserver: request timed out, leader transfer took too long",
+    ),
 }
 
 

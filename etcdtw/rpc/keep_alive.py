@@ -23,6 +23,7 @@ from etcdtw.lease.errors import LeaseNotFoundError
 from etcdtw.lease.lessor import RENEW_CHECKPOINTED, RENEW_EXPIRED, Lessor
 from etcdtw.rpc.errors import fail
 from etcdtw.rpc.leader_loss import NO_LEADER, LeaderLoss
+from etcdtw.rpc.leases_for_peers import LeaderLine, ask_to_renew
 from etcdtw.wire import etcdserverpb as pb
 
 OUTPUT_BYTES_MAX: Final = 256 * 1024
@@ -64,6 +65,10 @@ class KeepAliveNode(Protocol):
     def clock(self) -> IReactorTime: ...
     @property
     def now_ms(self) -> int: ...
+    @property
+    def leader_id(self) -> int: ...
+    @property
+    def member_id(self) -> int: ...
     def header(self, revision: int) -> bytes: ...
     def read(self, call: Call, done: Callable[[Call, Exception | None], None]) -> None: ...
     def propose(
@@ -82,11 +87,19 @@ class KeepAliveStream:
     Invariant: ``_pending`` is empty or its head is what `_wait` waits for.
     """
 
-    def __init__(self, call: Call, node: KeepAliveNode, leader_loss: LeaderLoss) -> None:
+    def __init__(
+        self,
+        call: Call,
+        node: KeepAliveNode,
+        leader_loss: LeaderLoss,
+        line: LeaderLine | None = None,
+    ) -> None:
+        """``line``: the way to the leader while this member is none; None: there is no other."""
         self._call = call
         self._node = node
         self._lessor = node.lessor
         self._leader_loss = leader_loss
+        self._line = line
         self._pending: deque[int] = deque()
         self._wait = GO_ON
         # Of the request at the head.
@@ -231,11 +244,27 @@ class KeepAliveStream:
 
     def _await_primary(self) -> None:
         self._wait = WAIT_FOR_EVENT
+        if self._line is not None and self._node.leader_id not in (0, self._node.member_id):
+            ask_to_renew(self._line, self._pending[0], self._told)
+            return
         if self._waited_s >= PRIMARY_WAIT_S:
             self._fail(UNAVAILABLE, NO_LEADER)
             return
         self._waited_s += PRIMARY_POLL_S
         self._poll_due = self._node.clock.callLater(PRIMARY_POLL_S, self._poll)
+
+    def _told(self, error: Exception | None, ttl_s: int) -> None:
+        """The leader has answered the head of the line, or nobody has."""
+        if not self._is_open:
+            return
+        if error is not None:
+            fail(self._call, error)
+            self._ended()
+            return
+        self._wait = GO_ON
+        self._answer_head(self._pending[0], ttl_s)
+        if self._wait == GO_ON:
+            self._go_on()
 
     def _poll(self) -> None:
         self._poll_due = None

@@ -20,6 +20,7 @@ from etcdtw.rpc.decode import decode
 from etcdtw.rpc.errors import fail
 from etcdtw.rpc.keep_alive import KeepAliveStream
 from etcdtw.rpc.leader_loss import LeaderLoss
+from etcdtw.rpc.leases_for_peers import LeaderLine, ask_time_to_live, describe_lease
 from etcdtw.wire import etcdserverpb as pb
 
 LEADER_CHANGED: Final = "etcdserver: leader changed"
@@ -59,6 +60,8 @@ class LeaseNode(Protocol):
     @property
     def leader_id(self) -> int: ...
     @property
+    def member_id(self) -> int: ...
+    @property
     def clock(self) -> IReactorTime: ...
     @property
     def now_ms(self) -> int: ...
@@ -83,7 +86,7 @@ class Quota(Protocol):
 class LeaseService:
     """Answers the five RPCs.  ``random_bits``: as `random.Random.getrandbits`.
 
-    ``quota`` None: nothing is refused for its size.
+    ``quota`` None: nothing is refused for its size.  ``line`` None: there is no other member.
     """
 
     def __init__(
@@ -94,9 +97,11 @@ class LeaseService:
         election_timeout_s: float,
         *,
         quota: Quota | None = None,
+        line: LeaderLine | None = None,
     ) -> None:
         self._node = node
         self._quota = quota
+        self._line = line
         self._backend = backend
         self._random_bits = random_bits
         self._leader_loss = LeaderLoss(node, election_timeout_s)
@@ -130,14 +135,25 @@ class LeaseService:
         """Return what is left of a lease; an unknown one has TTL -1."""
         request = decode(pb.LeaseTimeToLiveRequest, message)
 
-        def confirmed(call: Call, error: Exception | None) -> None:
+        def found(error: Exception | None, known: pb.LeaseTimeToLiveResponse | None) -> None:
             if error is not None:
                 fail(call, error)
-            elif not self._node.lessor.is_primary:
-                call.fail(UNAVAILABLE, LEADER_CHANGED)
+                return
+            response = known or pb.LeaseTimeToLiveResponse(ID=request.ID, TTL=-1)
+            node = self._node
+            call.reply(node.header(node.store.revision) + response.SerializeToString())
+
+        def confirmed(call: Call, error: Exception | None) -> None:
+            lessor = self._node.lessor
+            if error is not None:
+                fail(call, error)
+            elif lessor.is_primary:
+                lessor.advance(self._node.now_ms)
+                found(None, describe_lease(lessor, self._backend, request.ID, request.keys))
+            elif self._line is not None:
+                ask_time_to_live(self._line, request.ID, request.keys, found)
             else:
-                self._node.lessor.advance(self._node.now_ms)
-                call.reply(self._time_to_live(request.ID, request.keys))
+                call.fail(UNAVAILABLE, LEADER_CHANGED)
 
         self._node.read(call, confirmed)
 
@@ -145,13 +161,12 @@ class LeaseService:
         """Return the ids of the leases this member knows, the next to expire first."""
         decode(pb.LeaseLeasesRequest, message)
         node = self._node
-        leases = [pb.LeaseStatus(ID=lease.lease_id) for lease in node.lessor.leases()]
-        body: bytes = pb.LeaseLeasesResponse(leases=leases).SerializeToString()
-        return node.header(node.store.revision) + body
+        statuses = [lease.status for lease in node.lessor.leases()]
+        return b"".join((node.header(node.store.revision), *statuses))
 
     def keep_alive(self, call: Call) -> None:
         """Serve one stream of renewals."""
-        KeepAliveStream(call, self._node, self._leader_loss)
+        KeepAliveStream(call, self._node, self._leader_loss, self._line)
 
     def _unused_id(self) -> int:
         while True:
@@ -164,15 +179,3 @@ class LeaseService:
             fail(call, applied.error)
         else:
             call.reply(self._node.header(applied.revision) + applied.body)
-
-    def _time_to_live(self, lease_id: int, wants_keys: bool) -> bytes:
-        node = self._node
-        response = pb.LeaseTimeToLiveResponse(ID=lease_id, TTL=-1)
-        lease = node.lessor.lookup(lease_id)
-        if lease is not None:
-            response.TTL = node.lessor.remaining_ttl_s(lease_id)
-            response.grantedTTL = lease.ttl_s
-            if wants_keys:
-                response.keys.extend(self._backend.attached(lease_id))
-        body: bytes = response.SerializeToString()
-        return node.header(node.store.revision) + body

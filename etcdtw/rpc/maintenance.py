@@ -5,13 +5,15 @@ Source: etcd v3 api, Maintenance; error texts are in `rpc.errors`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
-from etcdtw.apply.alarms import NAMES, encode_alarms
+from etcdtw.apply.alarms import NAMES, alarm_name, encode_alarms
 from etcdtw.apply.applier import FIELD_ALARM
-from etcdtw.grpc.call import UNKNOWN, Call, MethodTable
+from etcdtw.apply.errors import BadTransfereeError, NotLeaderError
+from etcdtw.grpc.call import INVALID_ARGUMENT, UNKNOWN, Call, MethodTable, StatusError
 from etcdtw.mvcc.applied import Applied
-from etcdtw.mvcc.errors import CompactedError, FutureRevisionError
+from etcdtw.mvcc.errors import CompactedError, FutureRevisionError, MvccError
 from etcdtw.node.node import Node
 from etcdtw.rpc.decode import decode
 from etcdtw.rpc.errors import fail
@@ -24,11 +26,10 @@ NO_LEADER_TEXT: Final = "etcdserver: no leader"
 
 
 class MaintenanceService:
-    """Answers about this member.  ``etcd_version`` is the contract that Status reports."""
+    """Answers about this member."""
 
-    def __init__(self, node: Node, etcd_version: str, quota_bytes: int) -> None:
+    def __init__(self, node: Node, quota_bytes: int) -> None:
         self._node = node
-        self._etcd_version = etcd_version
         self._quota_bytes = quota_bytes
         self.hash_s = Histogram(HASH_BOUNDS_S)
         self.hash_kv_s = Histogram(HASH_BOUNDS_S)
@@ -43,19 +44,20 @@ class MaintenanceService:
         methods.add_unary(prefix + "Hash", self.hash)
         methods.add_unary(prefix + "HashKV", self.hash_kv)
         methods.add_unary(prefix + "Defragment", self.defragment)
+        methods.add_unary(prefix + "MoveLeader", self.move_leader)
 
     def status(self, call: Call, message: bytes) -> bytes:
         """Return what this member knows of itself; no quorum is asked."""
         decode(pb.StatusRequest, message)
         node = self._node
         errors = [
-            f"memberID:{member_id} alarm:{NAMES[alarm]} "
+            f"memberID:{member_id} alarm:{alarm_name(alarm)} "
             for member_id, alarm in node.alarms.active()
         ]
         if node.leader_id == 0:
             errors.append(NO_LEADER_TEXT)
         response = pb.StatusResponse(
-            version=self._etcd_version,
+            version=node.members.server_version,
             dbSize=node.storage.size_allocated,
             dbSizeInUse=node.storage.size_in_use,
             dbSizeQuota=self._quota_bytes,
@@ -64,15 +66,21 @@ class MaintenanceService:
             raftTerm=node.term,
             raftAppliedIndex=node.applied_index,
             errors=errors,
-            isLearner=False,
+            isLearner=node.is_learner,
             storageVersion=node.members.storage_version,
-            downgradeInfo=pb.DowngradeInfo(enabled=False),
+            downgradeInfo=pb.DowngradeInfo(
+                enabled=node.members.downgrade_target is not None,
+                targetVersion=node.members.downgrade_target or "",
+            ),
         )
         return node.header(node.store.revision) + response.SerializeToString()
 
     def alarm(self, call: Call, message: bytes) -> bytes | None:
         """List alarms after a read of the quorum, or raise and clear them through the log."""
         request = decode(pb.AlarmRequest, message)
+        if request.alarm not in NAMES:
+            # etcd has no check here, and its members die when they apply such an alarm.
+            raise StatusError(INVALID_ARGUMENT, f"etcdserver: unknown alarm {request.alarm}")
         if request.action == pb.AlarmRequest.GET:
             kind = request.alarm
             self._node.read(call, lambda call, error: self._answer_list(call, error, kind))
@@ -93,6 +101,19 @@ class MaintenanceService:
         else:
             call.reply(self._node.header(applied.revision) + applied.body)
 
+    def move_leader(self, call: Call, message: bytes) -> None:
+        """Hand the leadership to another voter; answered when it leads."""
+        target_id = decode(pb.MoveLeaderRequest, message).targetID
+        node = self._node
+        if not node.is_leader:
+            fail(call, NotLeaderError())
+            return
+        target = node.members.member(target_id)
+        if target is None or target.is_learner:
+            fail(call, BadTransfereeError())
+            return
+        node.transfers.start(target_id, call, _answer_move)
+
     def hash(self, call: Call, message: bytes) -> None:
         """Hash the whole state; comparable only between members of one version."""
         decode(pb.HashRequest, message)
@@ -108,16 +129,31 @@ class MaintenanceService:
 
     def hash_kv(self, call: Call, message: bytes) -> None:
         """Hash all revisions up to the asked-for one, as etcd does, octet for octet."""
-        asked = decode(pb.HashKVRequest, message).revision
+        node = self._node
+
+        def hashed(value: int, compact_revision: int, revision: int) -> None:
+            response = pb.HashKVResponse(
+                hash=value, compact_revision=compact_revision, hash_revision=revision
+            )
+            call.reply(node.header(node.store.revision) + response.SerializeToString())
+
+        try:
+            self.compute_hash_kv(decode(pb.HashKVRequest, message).revision, hashed)
+        except MvccError as error:
+            fail(call, error)
+
+    def compute_hash_kv(self, asked: int, hashed: Callable[[int, int, int], None]) -> None:
+        """Call ``hashed(hash, compact revision, hashed revision)`` for ``asked``; 0: the newest.
+
+        Raises `FutureRevisionError` or `CompactedError`.
+        """
         node = self._node
         store = node.store
         if asked > store.revision:
-            fail(call, FutureRevisionError(asked, store.revision))
-            return
+            raise FutureRevisionError(asked, store.revision)
         # A negative one is older than everything, compacted or not: etcd hashes nothing then.
         if 0 < asked < store.compact_revision:
-            fail(call, CompactedError(asked, store.compact_revision))
-            return
+            raise CompactedError(asked, store.compact_revision)
         # No revision is below zero: what a negative one hashes is what zero would.
         revision = max(asked, 0) if asked else store.revision
         compact_revision = store.compact_revision
@@ -125,10 +161,7 @@ class MaintenanceService:
 
         def done(value: int) -> None:
             self.hash_kv_s.observe(node.clock.seconds() - started_s)
-            response = pb.HashKVResponse(
-                hash=value, compact_revision=compact_revision, hash_revision=revision
-            )
-            call.reply(node.header(node.store.revision) + response.SerializeToString())
+            hashed(value, compact_revision, revision)
 
         node.storage.hash_kv(revision, compact_revision, done)
 
@@ -150,3 +183,10 @@ class MaintenanceService:
                 call.reply(b"")
 
         self._node.storage.defragment(done)
+
+
+def _answer_move(call: Call, error: Exception | None) -> None:
+    if error is not None:
+        fail(call, error)
+    else:
+        call.reply(b"")

@@ -15,8 +15,9 @@ from twisted.internet.interfaces import IReactorTime
 from etcdtw.grpc.call import INTERNAL, Call, StatusError
 from etcdtw.mvcc.errors import MvccError
 from etcdtw.mvcc.ranges import count_body, open_end, shape, view_of
-from etcdtw.mvcc.slices import SLICE_KEYS_MAX, PinnedRange
+from etcdtw.mvcc.slices import PinnedRange
 from etcdtw.mvcc.store import Store
+from etcdtw.mvcc.work_bounds import SLICE_KEYS_MAX
 from etcdtw.rpc.checks import check_range_stream
 from etcdtw.rpc.errors import fail
 from etcdtw.wire import etcdserverpb as pb

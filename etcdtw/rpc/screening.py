@@ -1,16 +1,20 @@
-"""What a call's metadata decides before its method is called: version label and ``hasleader``.
+"""What is decided before a method is called: may a learner serve it, its caller's version label
+and ``hasleader``.
 
-Worked out once for each distinct header block; only callers that ask for a leader pay for it
-on every call.  Source: etcd v3 api, metadata of clients.
+Worked out once for each distinct header block; only callers that ask for a leader, and those
+who came before this member was a voter, pay for it on every call.  Source: etcd v3 api,
+metadata of clients and rules of learners.
 """
 
 from __future__ import annotations
 
 from typing import Final, Protocol
 
-from etcdtw.apply.errors import NoLeaderError
+from etcdtw.apply.errors import LearnerError, NoLeaderError
 from etcdtw.grpc.call import BIDI_STREAM, Call, Metadata, Method
+from etcdtw.rpc.decode import decode
 from etcdtw.rpc.errors import fail, status_error
+from etcdtw.wire import etcdserverpb as pb
 
 CLIENT_API_VERSION: Final = b"client-api-version"
 HAS_LEADER: Final = b"hasleader"
@@ -22,6 +26,13 @@ VERSIONS_MAX: Final = 32
 VERSION_LENGTH_MAX: Final = 32
 
 
+RANGE: Final = "/etcdserverpb.KV/Range"
+LEARNER_METHODS: Final = frozenset(
+    ("/etcdserverpb.Maintenance/Status", "/etcdserverpb.Maintenance/Snapshot")
+)
+"""What a learner answers, besides serializable ranges; not even the health service."""
+
+
 class LeaderSource(Protocol):
     """What of the node is looked at."""
 
@@ -29,6 +40,14 @@ class LeaderSource(Protocol):
     def leader_id(self) -> int:
         """0: no leader is known."""
         ...
+
+    @property
+    def is_voter(self) -> bool:
+        """Whether this member votes; once it does, that stays so."""
+        ...
+
+    @property
+    def is_learner(self) -> bool: ...
 
 
 class Screening:
@@ -44,6 +63,8 @@ class Screening:
         Raises `StatusError` for a version that is no text.
         """
         version = self._version(metadata(CLIENT_API_VERSION))
+        if not self._source.is_voter and method.path not in LEARNER_METHODS:
+            method = _UnlessLearner(self._source, method).method
         # Bidirectional streams look for themselves: they must also end when the leader goes.
         if metadata(HAS_LEADER) != b"true" or method.kind == BIDI_STREAM:
             return version, method
@@ -61,6 +82,36 @@ class Screening:
                 return OTHER_VERSION
             self._versions.add(version)
         return version
+
+
+class _UnlessLearner:
+    """A method that is refused while this member learns, but for serializable ranges."""
+
+    def __init__(self, source: LeaderSource, inner: Method) -> None:
+        self._source = source
+        self._inner = inner
+        self._is_range = inner.path == RANGE
+        self.method = Method(
+            inner.path,
+            inner.kind,
+            None if inner.unary is None else self._unary,
+            None if inner.opened is None else self._opened,
+        )
+
+    def _unary(self, call: Call, message: bytes) -> bytes | None:
+        if self._source.is_learner and not (
+            self._is_range and decode(pb.RangeRequest, message).serializable
+        ):
+            raise status_error("NotSupportedForLearner")
+        assert self._inner.unary is not None
+        return self._inner.unary(call, message)
+
+    def _opened(self, call: Call) -> None:
+        if self._source.is_learner:
+            fail(call, LearnerError())
+            return
+        assert self._inner.opened is not None
+        self._inner.opened(call)
 
 
 class _WithLeader:

@@ -6,29 +6,33 @@ Builds only; nothing is started here.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from twisted.internet.interfaces import IReactorTime
 
 from etcdtw.apply.alarms import Alarms
 from etcdtw.apply.applier import Applier
 from etcdtw.apply.members import Members, stored_conf_state
-from etcdtw.cluster.version import COMPAT_RELEASES
+from etcdtw.cluster.line import Line
 from etcdtw.grpc.call import MethodTable
 from etcdtw.lease.lessor import CHECKPOINT_INTERVAL_MS, NEVER_MS, Lessor
-from etcdtw.mvcc.backend import BUCKET_LEASE
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.watch import WatchHub
 from etcdtw.node.auto_compaction import AutoCompaction, PeriodicCompaction, RevisionCompaction
 from etcdtw.node.node import Node, NodeConfig
 from etcdtw.node.quota import SpaceQuota
 from etcdtw.node.requests import RequestIds
+from etcdtw.node.snapshots import StateSnapshotFiles
 from etcdtw.node.turn import Parts
 from etcdtw.raft.config import Config as RaftConfig
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.rpc.cluster import ClusterService
+from etcdtw.rpc.downgrade import DowngradeService
 from etcdtw.rpc.health import HealthService
 from etcdtw.rpc.kv import KvService
 from etcdtw.rpc.lease import LeaseService
+from etcdtw.rpc.leases_for_peers import LeasesForPeers
 from etcdtw.rpc.maintenance import MaintenanceService
 from etcdtw.rpc.screening import Screening
 from etcdtw.rpc.watch import WatchService
@@ -36,9 +40,9 @@ from etcdtw.server.bootstrap import Identity
 from etcdtw.server.config import PERIODIC_MODE, REVISION_MODE, Config
 from etcdtw.server.data import Data
 from etcdtw.server.feature_gates import FeatureGates
+from etcdtw.server.leader_line import LeaderLine
 from etcdtw.storage.failure import stop_process
 from etcdtw.transport.flusher import Flusher
-from etcdtw.wire import leasepb
 
 COMMITTED_SIZE_PER_READY_MAX = 1024 * 1024
 """Octets of entries applied before the turn looks up again."""
@@ -51,6 +55,7 @@ def build_node(
     flusher: Flusher,
     randomness: random.Random,
     unix_ms: int,
+    snapshot_files: StateSnapshotFiles,
 ) -> Node:
     """Return the node on ``data``.  ``unix_ms``: the wall clock, for request ids only."""
     state = data.state
@@ -60,8 +65,7 @@ def build_node(
     )
     store = Store(state, lessor.exists)
     store.restore(state.revision)
-    lessor.restore(_lease_rows(data))
-    members = Members(state, config.max_learners)
+    members = Members(state, config.max_learners, Line(data.line))
     alarms = Alarms(state)
     raw = RawNode(
         RaftConfig(
@@ -77,6 +81,8 @@ def build_node(
             pre_vote=config.pre_vote,
         )
     )
+    applier = Applier(state, store, lessor, members, alarms)
+    applier.restore()
     # The hub asks for headers and turns of a node that is built on the hub.
     node: Node
     hub = WatchHub(
@@ -95,10 +101,12 @@ def build_node(
         store=store,
         lessor=lessor,
         hub=hub,
-        applier=Applier(state, store, lessor, members, alarms),
+        applier=applier,
         members=members,
         alarms=alarms,
         flusher=flusher,
+        snapshot_files=snapshot_files,
+        snapshot_folder=data.snapshot_folder,
         fail_stop=stop_process,
     )
     node = Node(
@@ -121,6 +129,7 @@ def node_config(config: Config, identity: Identity) -> NodeConfig:
         request_bytes_max=config.max_request_bytes,
         snapshot_count=config.snapshot_count,
         catchup_entries=config.snapshot_catchup_entries,
+        max_learners=config.max_learners,
         warning_apply_s=config.warning_apply_duration_s,
         warning_request_s=config.warning_unary_request_duration_s,
     )
@@ -145,19 +154,28 @@ def checkpoint_interval_ms(gates: FeatureGates) -> int:
     return CHECKPOINT_INTERVAL_MS if gates["LeaseCheckpoint"] else NEVER_MS
 
 
-def _lease_rows(data: Data) -> list[tuple[int, int, int]]:
-    leases = [leasepb.Lease.FromString(row) for _, row in data.state.bucket_items(BUCKET_LEASE)]
-    return [(lease.ID, lease.TTL, lease.RemainingTTL) for lease in leases]
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """What answers a member's clients, and its peers beside Raft."""
+
+    methods: MethodTable
+    maintenance: MaintenanceService
+    cluster: ClusterService
+    leases_for_peers: LeasesForPeers
 
 
-def build_methods(
+def build_services(
     node: Node,
     config: Config,
     data: Data,
     randomness: random.Random,
-    maintenance: MaintenanceService,
-) -> MethodTable:
-    """Return every RPC that this member answers."""
+    unix_s: Callable[[], int],
+    line: LeaderLine,
+) -> Services:
+    """Return every RPC that this member answers.
+
+    ``unix_s``: the wall clock, for member ids; ``line``: the way to the leader.
+    """
     methods = MethodTable()
     methods.screen = Screening(node)
     quota = SpaceQuota(node, config.quota_backend_bytes)
@@ -171,14 +189,19 @@ def build_methods(
     ).register(methods)
     WatchService(node, election_timeout_s).register(methods)
     LeaseService(
-        node, data.state, randomness.getrandbits, election_timeout_s, quota=quota
+        node, data.state, randomness.getrandbits, election_timeout_s, quota=quota, line=line
     ).register(methods)
-    ClusterService(node).register(methods)
+    cluster = ClusterService(
+        node, unix_s=unix_s, is_strict=config.strict_reconfig_check, forward=line
+    )
+    cluster.register(methods)
+    maintenance = MaintenanceService(node, config.quota_backend_bytes or 0)
     maintenance.register(methods)
+    DowngradeService(node).register(methods)
     HealthService().register(methods)
-    return methods
-
-
-def server_version(config: Config) -> str:
-    """Return the etcd release whose contract this member keeps."""
-    return str(COMPAT_RELEASES[config.compat_version])
+    return Services(
+        methods=methods,
+        maintenance=maintenance,
+        cluster=cluster,
+        leases_for_peers=LeasesForPeers(node, data.state),
+    )

@@ -7,19 +7,44 @@ founding entries; where it exists the bootstrap flags are not read again, as in 
 from __future__ import annotations
 
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from etcdtw import __version__
 from etcdtw.cluster.ids import RESERVED_IDS, cluster_id, member_id
 from etcdtw.cluster.initial_cluster import (
     InitialClusterError,
+    check_named_once,
     check_own_place,
     parse_initial_cluster,
 )
-from etcdtw.cluster.member import Member
+from etcdtw.cluster.joining import (
+    JoinError,
+    RemoteCluster,
+    Resolve,
+    as_it_is,
+    check_learners,
+    check_not_bootstrapped,
+    check_versions,
+    match_members,
+    urls_to_ask,
+)
+from etcdtw.cluster.line import parse_line
+from etcdtw.cluster.member import Member, encode_member, encode_promotion
+from etcdtw.cluster.version import Version
+from etcdtw.raft.confchange import (
+    ADD_LEARNER_NODE,
+    ADD_NODE,
+    REMOVE_NODE,
+    UPDATE_NODE,
+    ConfChange,
+    decode_conf_change,
+    encode_conf_change,
+)
+from etcdtw.raft.entry import ENTRY_CONF_CHANGE, ENTRY_NORMAL, ConfState, Entry, HardState
 from etcdtw.server.config import Config
+from etcdtw.wire.encode import encode_varint, read_varint
 
 DIRECTORY_MODE: Final = 0o700
 _FORBIDDEN_MODE: Final = 0o077
@@ -58,12 +83,17 @@ class Start:
 
     identity: Identity
     founders: tuple[Member, ...]
-    """New member: all founding members by ascending id, for the first log entries.
-    Restart: empty."""
+    """New cluster: all founding members by ascending id, for the first log entries.
+    Else empty."""
+    line: Version
+    """The line of etcd to speak while the cluster's version is not known yet."""
+    remotes: tuple[Member, ...] = ()
+    """Joining: the other members, who can be spoken to before the log has named them."""
+    is_joining: bool = False
 
     @property
     def is_new(self) -> bool:
-        return bool(self.founders)
+        return bool(self.founders) or self.is_joining
 
 
 def inspect_directory(path: str) -> DirectoryFacts:
@@ -107,9 +137,9 @@ def encode_identity(identity: Identity) -> bytes:
     """Return the identity's octets: etcd's Metadata message (1 NodeID, 2 ClusterID)."""
     return (
         bytes((_NODE_ID_TAG,))
-        + _varint(identity.member_id)
+        + encode_varint(identity.member_id)
         + bytes((_CLUSTER_ID_TAG,))
-        + _varint(identity.cluster_id)
+        + encode_varint(identity.cluster_id)
     )
 
 
@@ -122,27 +152,13 @@ def decode_identity(data: bytes) -> Identity:
     return Identity(node, cluster)
 
 
-def _varint(value: int) -> bytes:
-    octets = bytearray()
-    while value > 0x7F:
-        octets.append(value & 0x7F | 0x80)
-        value >>= 7
-    octets.append(value)
-    return bytes(octets)
-
-
 def _field(data: bytes, position: int, tag: int) -> tuple[int, int]:
     if data[position : position + 1] != bytes((tag,)):
         raise _damaged(data)
-    value, shift = 0, 0
-    for end in range(position + 1, len(data)):
-        value |= (data[end] & 0x7F) << shift
-        shift += 7
-        if data[end] < 0x80:
-            if value >= 2**64:
-                break
-            return value, end + 1
-    raise _damaged(data)
+    try:
+        return read_varint(data, position + 1)
+    except ValueError:
+        raise _damaged(data) from None
 
 
 def _damaged(data: bytes) -> BootstrapError:
@@ -152,30 +168,49 @@ def _damaged(data: bytes) -> BootstrapError:
     )
 
 
-def decide_start(config: Config, identity: bytes | None) -> Start:
+def decide_start(
+    config: Config,
+    identity: bytes | None,
+    remote: RemoteCluster | None = None,
+    resolve: Resolve = as_it_is,
+) -> Start:
     """Return how to start.  ``identity``: the octets in the log, None when it has none.
 
-    Raises `BootstrapError` when a new member's flags do not describe a cluster it can found.
+    ``remote``: what the members of a running cluster have answered, which a new member joins;
+    None when none has.  A new member that founds its cluster needs no answer; if it gets one,
+    it learns that its data is gone.  Raises `BootstrapError` when the flags of a new member
+    do not describe a cluster that it can found or join.
     """
+    compat = parse_line(config.compat_version)
     if identity is not None:
-        return Start(identity=decode_identity(identity), founders=())
-    if config.initial_cluster_state == "existing":
-        raise BootstrapError(
-            "joining a running cluster (--initial-cluster-state existing) is not supported yet "
-            f"by etcdtw {__version__}"
-        )
+        return Start(identity=decode_identity(identity), founders=(), line=compat)
     try:
-        cluster = parse_initial_cluster(config.initial_cluster)
-        check_own_place(
-            config.initial_cluster, cluster, config.name, config.initial_advertise_peer_urls
-        )
+        if config.initial_cluster_state == "existing":
+            return _decide_join(config, remote, resolve)
+        start = _decide_founding(config, compat)
+        if remote is not None:
+            check_not_bootstrapped(start.identity.member_id, remote.members)
+    except (InitialClusterError, JoinError) as error:
+        raise BootstrapError(str(error)) from error
+    return start
+
+
+def remote_urls(config: Config) -> tuple[str, ...]:
+    """Return the peer URLs at which a new member asks others who they are.
+
+    Raises `BootstrapError`.
+    """
+    try:
+        return urls_to_ask(parse_initial_cluster(config.initial_cluster), config.name)
     except InitialClusterError as error:
         raise BootstrapError(str(error)) from error
-    if len(cluster) > 1:
-        raise BootstrapError(
-            f"--initial-cluster names {len(cluster)} members: clusters of more than one are not "
-            f"supported yet by etcdtw {__version__}"
-        )
+
+
+def _decide_founding(config: Config, line: Version) -> Start:
+    cluster = parse_initial_cluster(config.initial_cluster)
+    check_own_place(
+        config.initial_cluster, cluster, config.name, config.initial_advertise_peer_urls
+    )
     founders = [
         Member(
             member_id=member_id(urls, config.initial_cluster_token),
@@ -187,4 +222,90 @@ def decide_start(config: Config, identity: bytes | None) -> Start:
     founders.sort(key=lambda member: member.member_id)
     mine = next(member for member in founders if member.name == config.name)
     ids = [member.member_id for member in founders]
-    return Start(identity=Identity(mine.member_id, cluster_id(ids)), founders=tuple(founders))
+    return Start(
+        identity=Identity(mine.member_id, cluster_id(ids)), founders=tuple(founders), line=line
+    )
+
+
+def _decide_join(config: Config, remote: RemoteCluster | None, resolve: Resolve) -> Start:
+    cluster = parse_initial_cluster(config.initial_cluster)
+    # Its URLs are known to the cluster already: those that it advertises are not compared.
+    check_named_once(config.initial_cluster, cluster, config.name)
+    if remote is None or remote.cluster_id == 0:
+        raise JoinError(
+            "cannot fetch cluster info from peer urls: could not retrieve cluster information "
+            f"from the given URLs ({', '.join(urls_to_ask(cluster, config.name))})"
+        )
+    mine = match_members(cluster, remote, resolve)[config.name]
+    others = {
+        number: version for number, version in remote.versions.items() if number != mine.member_id
+    }
+    line = check_versions(others.values())
+    check_learners(config.max_learners, remote.members)
+    return Start(
+        identity=Identity(mine.member_id, remote.cluster_id),
+        founders=(),
+        line=line,
+        remotes=tuple(one for one in remote.members if one.member_id != mine.member_id),
+        is_joining=True,
+    )
+
+
+def force_new_cluster(
+    hard_state: HardState,
+    conf_state: ConfState,
+    entries: Sequence[Entry],
+    own: Member,
+) -> tuple[HardState, list[Entry]] | None:
+    """Return what to append to the log so that only this member is left; None: it is so already.
+
+    ``conf_state``: the applied configuration; ``entries``: what is committed behind it, to the
+    end.  Everything behind the commit index is to be dropped: the entries take its place.  They
+    are conf changes like any other and count when they are applied.  Unsafe: other members
+    of the old cluster may still be at work.  Raises `BootstrapError` on an empty log.
+    """
+    if hard_state.commit == 0:
+        raise BootstrapError(
+            "--force-new-cluster: this member holds nothing of its cluster yet; found a new "
+            "cluster in an empty directory instead"
+        )
+    ids, is_voter = _ids_after(conf_state, entries, own.member_id)
+    if ids == {own.member_id} and is_voter:
+        return None
+    changes = []
+    if not is_voter:
+        # First, or removing the last voter would be refused.
+        context = encode_promotion(own.member_id) if own.member_id in ids else encode_member(own)
+        changes.append(ConfChange(((ADD_NODE, own.member_id),), 0, context, ENTRY_CONF_CHANGE))
+    changes += [
+        ConfChange(((REMOVE_NODE, other),), entry_type=ENTRY_CONF_CHANGE)
+        for other in sorted(ids - {own.member_id})
+    ]
+    first = hard_state.commit + 1
+    appended = [
+        Entry(hard_state.term, first + i, ENTRY_CONF_CHANGE, encode_conf_change(change))
+        for i, change in enumerate(changes)
+    ]
+    return HardState(hard_state.term, hard_state.vote, appended[-1].index), appended
+
+
+def _ids_after(
+    conf_state: ConfState, entries: Sequence[Entry], own_id: int
+) -> tuple[set[int], bool]:
+    """Return all members and whether ``own_id`` votes, once ``entries`` are applied."""
+    voters = set(conf_state.voters)
+    learners = set(conf_state.learners)
+    for entry in entries:
+        if entry.type == ENTRY_NORMAL:
+            continue
+        for kind, node_id in decode_conf_change(entry).changes:
+            if kind == UPDATE_NODE:
+                continue
+            learners.discard(node_id)
+            if kind == REMOVE_NODE:
+                voters.discard(node_id)
+            elif kind == ADD_LEARNER_NODE:
+                learners.add(node_id)
+            else:
+                voters.add(node_id)
+    return voters | learners, own_id in voters

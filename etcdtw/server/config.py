@@ -11,7 +11,7 @@ from typing import Final, TypeVar, cast
 
 from etcdtw import __version__
 from etcdtw.cluster.urls import MemberUrl
-from etcdtw.server.config_checks import Settings, check
+from etcdtw.server.config_checks import check
 from etcdtw.server.config_file import values_from_file
 from etcdtw.server.environment import values_from_environment
 from etcdtw.server.feature_gates import FeatureGates
@@ -19,6 +19,7 @@ from etcdtw.server.flag_table import FLAGS
 from etcdtw.server.flags import NO_EFFECT, NOT_YET, FlagError, Value, parse_arguments, parse_value
 from etcdtw.server.govalues import NS_PER_S
 from etcdtw.server.help import help_text, version_text
+from etcdtw.server.settings import Settings
 
 REVISION_MODE: Final = "revision"
 PERIODIC_MODE: Final = "periodic"
@@ -49,6 +50,9 @@ class ClientTls:
     client_cert_auth: bool
     crl_file: str
     allowed_hostnames: tuple[str, ...]
+    allowed_cns: tuple[str, ...]
+    self_signed_years: int
+    """How long a certificate lasts that is made here; 0: none is made."""
     cipher_suites: tuple[str, ...]
     version_min: str
     version_max: str
@@ -57,6 +61,29 @@ class ClientTls:
     def demands_certificates(self) -> bool:
         """etcd's rule: an authority alone already demands certificates of clients."""
         return self.client_cert_auth or bool(self.trusted_ca_file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeerTls:
+    """What members show each other and demand; file names, empty where not set."""
+
+    cert_file: str
+    key_file: str
+    client_cert_file: str
+    """Shown when dialling; empty: ``cert_file``."""
+    client_key_file: str
+    trusted_ca_file: str
+    client_cert_auth: bool
+    crl_file: str
+    allowed_cns: tuple[str, ...]
+    allowed_hostnames: tuple[str, ...]
+    skips_client_addresses: bool
+    """Do not compare a dialling member's certificate with its address."""
+    self_signed_years: int
+    """How long a certificate lasts that is made here; 0: none is made."""
+    cipher_suites: tuple[str, ...]
+    version_min: str
+    version_max: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +119,7 @@ class Config:
     strict_reconfig_check: bool
     pre_vote: bool
     max_learners: int
+    force_new_cluster: bool
     compat_version: str
     quota_backend_bytes: int | None
     """None: no limit."""
@@ -114,6 +142,7 @@ class Config:
     warning_unary_request_duration_s: float
     feature_gates: FeatureGates
     client_tls: ClientTls
+    peer_tls: PeerTls
     logging: Logging
     cors_origins: frozenset[str]
     host_whitelist: frozenset[str]
@@ -226,6 +255,7 @@ def _config(settings: Settings, warnings: tuple[str, ...]) -> Config:
         pre_vote=read.flag("pre-vote"),
         max_learners=read.number("max-learners"),
         compat_version=read.text("compat-version"),
+        force_new_cluster=read.flag("force-new-cluster"),
         quota_backend_bytes=None if quota < 0 else quota or QUOTA_DEFAULT_BYTES,
         max_txn_ops=read.number("max-txn-ops"),
         max_request_bytes=read.number("max-request-bytes"),
@@ -246,6 +276,7 @@ def _config(settings: Settings, warnings: tuple[str, ...]) -> Config:
         warning_unary_request_duration_s=read.seconds("warning-unary-request-duration"),
         feature_gates=settings.feature_gates,
         client_tls=_client_tls(read),
+        peer_tls=_peer_tls(read),
         logging=_logging(read),
         cors_origins=_word_set(read.text("cors")),
         host_whitelist=_word_set(read.text("host-whitelist")),
@@ -261,6 +292,7 @@ def _progress_interval_s(read: _Reader) -> float:
 
 
 def _client_tls(read: _Reader) -> ClientTls:
+    is_self_signed = read.flag("auto-tls") and not read.text("cert-file")
     return ClientTls(
         cert_file=read.text("cert-file"),
         key_file=read.text("key-file"),
@@ -268,6 +300,28 @@ def _client_tls(read: _Reader) -> ClientTls:
         client_cert_auth=read.flag("client-cert-auth"),
         crl_file=read.text("client-crl-file"),
         allowed_hostnames=read.words("client-cert-allowed-hostname"),
+        allowed_cns=read.words("client-cert-allowed-cn"),
+        self_signed_years=read.number("self-signed-cert-validity") if is_self_signed else 0,
+        cipher_suites=read.words("cipher-suites"),
+        version_min=read.text("tls-min-version"),
+        version_max=read.text("tls-max-version"),
+    )
+
+
+def _peer_tls(read: _Reader) -> PeerTls:
+    is_self_signed = read.flag("peer-auto-tls") and not read.text("peer-cert-file")
+    return PeerTls(
+        cert_file=read.text("peer-cert-file"),
+        key_file=read.text("peer-key-file"),
+        client_cert_file=read.text("peer-client-cert-file"),
+        client_key_file=read.text("peer-client-key-file"),
+        trusted_ca_file=read.text("peer-trusted-ca-file"),
+        client_cert_auth=read.flag("peer-client-cert-auth"),
+        crl_file=read.text("peer-crl-file"),
+        allowed_cns=read.words("peer-cert-allowed-cn"),
+        allowed_hostnames=read.words("peer-cert-allowed-hostname"),
+        skips_client_addresses=read.flag("peer-skip-client-san-verification"),
+        self_signed_years=read.number("self-signed-cert-validity") if is_self_signed else 0,
         cipher_suites=read.words("cipher-suites"),
         version_min=read.text("tls-min-version"),
         version_max=read.text("tls-max-version"),

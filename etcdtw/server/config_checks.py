@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Final, cast
 
 from etcdtw.cluster.initial_cluster import InitialClusterError, parse_initial_cluster
-from etcdtw.cluster.urls import MemberUrl
+from etcdtw.cluster.line import LineError, parse_line
 from etcdtw.server.feature_gates import parse_feature_gates
-from etcdtw.server.flags import STATUS_USAGE, FlagError, Value
+from etcdtw.server.flags import STATUS_USAGE, FlagError
 from etcdtw.server.govalues import NS_PER_S, ValueTextError, parse_duration_ns, parse_integer
-from etcdtw.server.tls_names import UnknownCipherSuiteError, check_cipher_suites
+from etcdtw.server.settings import Settings
+from etcdtw.server.tls_checks import check_tls, tls_warnings
 
 ELECTION_TIMEOUT_MAX_MS: Final = 50_000
 ELECTION_HEARTBEATS_MIN: Final = 5
 QUOTA_WARNED_BYTES: Final = 8 * 1024**3
 REQUEST_WARNED_BYTES: Final = 10 * 1024**2
-COMPAT_VERSIONS: Final = ("3.7",)
 _HOUR_NS: Final = 3600 * NS_PER_S
-
-
-class Settings:
-    """The values of all flags; ``given`` names those that were set."""
-
-    def __init__(self, given: Mapping[str, Value], defaults: Mapping[str, Value]) -> None:
-        self.given = given
-        self._defaults = defaults
-        self.feature_gates: dict[str, bool] = {}
-        self.auto_compaction: tuple[str, int, float] = ("periodic", 0, 0.0)
-        """mode, revisions to keep, seconds to keep"""
-        self.initial_cluster = ""
-
-    def __getitem__(self, name: str) -> Value:
-        value = self.given.get(name)
-        return self._defaults[name] if value is None else value
-
-    def text(self, name: str) -> str:
-        return cast(str, self[name])
-
-    def number(self, name: str) -> int:
-        return cast(int, self[name])
-
-    def urls(self, name: str) -> tuple[MemberUrl, ...]:
-        return cast("tuple[MemberUrl, ...]", self[name])
 
 
 def check(settings: Settings) -> list[str]:
@@ -55,16 +29,15 @@ def check(settings: Settings) -> list[str]:
     _check_urls(settings)
     _check_timing(settings)
     _check_limits(settings)
-    _check_tls(settings)
+    check_tls(settings)
     _check_logging(settings)
     settings.feature_gates = _feature_gates(settings)
     settings.auto_compaction = _auto_compaction(settings)
     settings.initial_cluster = _initial_cluster(settings)
-    if settings.text("compat-version") not in COMPAT_VERSIONS:
-        known = ", ".join(COMPAT_VERSIONS)
-        raise FlagError(
-            f'--compat-version "{settings.text("compat-version")}" is unknown; known: {known}'
-        )
+    try:
+        parse_line(settings.text("compat-version"))
+    except LineError as error:
+        raise FlagError(f"--compat-version {error}") from error
     return _warnings(settings)
 
 
@@ -148,41 +121,6 @@ def _check_limits(settings: Settings) -> None:
             raise FlagError(f"--{name} must not be negative")
 
 
-def _check_tls(settings: Settings) -> None:
-    cert, key = settings.text("cert-file"), settings.text("key-file")
-    for name in ("listen-client-urls", "listen-client-http-urls", "listen-metrics-urls"):
-        for url in settings.urls(name):
-            if url.is_tls and not (cert and key):
-                raise FlagError(
-                    "TLS key/cert (--cert-file, --key-file) must be provided for client url "
-                    f"{url} with HTTPS scheme"
-                )
-    if bool(cert) != bool(key):
-        raise FlagError("--cert-file and --key-file go together: set both or neither")
-    for url in settings.urls("listen-peer-urls"):
-        if url.is_tls:
-            raise FlagError(
-                f"--listen-peer-urls {url}: TLS between members is not supported yet; use http"
-            )
-    if settings["client-cert-allowed-hostname"] and not (
-        settings["client-cert-auth"] or settings["trusted-ca-file"]
-    ):
-        raise FlagError(
-            "--client-cert-allowed-hostname needs clients that show certificates: set "
-            "--trusted-ca-file or --client-cert-auth"
-        )
-    suites = cast("tuple[str, ...]", settings["cipher-suites"])
-    oldest, newest = settings.text("tls-min-version"), settings.text("tls-max-version")
-    if oldest == "TLS1.3" and newest == "TLS1.2":
-        raise FlagError("--tls-min-version TLS1.3 is newer than --tls-max-version TLS1.2")
-    if suites and oldest == "TLS1.3":
-        raise FlagError("cipher suites cannot be configured when only TLS1.3 is enabled")
-    try:
-        check_cipher_suites(suites)
-    except UnknownCipherSuiteError as error:
-        raise FlagError(f'unexpected TLS cipher suite "{error.name}"') from error
-
-
 def _check_logging(settings: Settings) -> None:
     if settings.text("logger") != "zap":
         raise FlagError(f'unknown logger option "{settings.text("logger")}"')
@@ -261,12 +199,7 @@ def _warnings(settings: Settings) -> list[str]:
         warnings.append(
             f"--max-request-bytes={request} exceeds the recommended {REQUEST_WARNED_BYTES}"
         )
-    if settings.text("cert-file"):
-        warnings += [
-            f"{url} is plain though --cert-file is set: TLS is not used there"
-            for url in settings.urls("listen-client-urls")
-            if not url.is_tls
-        ]
+    warnings += tls_warnings(settings)
     if settings.text("name") == "default":
         warnings.append('this member is called "default": give it a name of its own (--name)')
     return warnings

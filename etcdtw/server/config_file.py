@@ -34,6 +34,7 @@ _CLIENT_TLS: Final = {
     "client-cert-auth": "client-cert-auth",
     "trusted-ca-file": "trusted-ca-file",
     "auto-tls": "auto-tls",
+    "allowed-cn": "client-cert-allowed-cn",
     "allowed-hostname": "client-cert-allowed-hostname",
 }
 _PEER_TLS: Final = {

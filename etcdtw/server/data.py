@@ -13,24 +13,31 @@ from typing import Final
 
 import lmdb
 
-from etcdtw.cluster.member import encode_member
+from etcdtw.apply.members import stored_conf_state
+from etcdtw.cluster.joining import RemoteCluster
+from etcdtw.cluster.member import Member, encode_member
 from etcdtw.raft.confchange import bootstrap_log
+from etcdtw.raft.entry import ConfState, Entry, HardState
+from etcdtw.raft.log import NO_LIMIT
 from etcdtw.raft.storage import CompactedError, UnavailableError
 from etcdtw.server.bootstrap import (
     BootstrapError,
     Identity,
+    Start,
     check_directory,
     decide_start,
     encode_identity,
+    force_new_cluster,
     inspect_directory,
 )
 from etcdtw.server.config import Config
-from etcdtw.storage.directory import DataDirError, prepare_directory
+from etcdtw.storage.directory import DATA_FILE, DataDirError, prepare_directory
 from etcdtw.storage.failure import stop_process
 from etcdtw.storage.journal_codec import SALT_SIZE
 from etcdtw.storage.journal_open import begin_journal
 from etcdtw.storage.journal_writer import JournalWriter
 from etcdtw.storage.log import MAP_SIZE, LmdbLog, open_log
+from etcdtw.storage.log_founding import found_log, stored_identity
 from etcdtw.storage.state import LmdbState
 from etcdtw.storage.state_feed import StateWriter
 from etcdtw.storage.state_open import open_state
@@ -38,6 +45,7 @@ from etcdtw.storage.state_open import open_state
 MEMBER: Final = "member"
 LOG: Final = "wal"
 STATE: Final = "state"
+SNAPSHOTS: Final = "snap"
 SYSTEM_RANDOM: Final = SystemRandom()
 
 
@@ -45,9 +53,18 @@ class Data:
     """The open log and state of one member, and who it is."""
 
     def __init__(
-        self, identity: Identity, raft_log: LmdbLog, state: LmdbState, log_writer: JournalWriter
+        self,
+        start: Start,
+        raft_log: LmdbLog,
+        state: LmdbState,
+        log_writer: JournalWriter,
+        folder: Path,
     ) -> None:
-        self.identity = identity
+        self.identity = start.identity
+        self.line = start.line
+        self.remotes = start.remotes
+        self.state_path = folder / STATE
+        self.snapshot_folder = folder / SNAPSHOTS
         self.log = raft_log
         self.state = state
         self.log_writer = log_writer
@@ -58,6 +75,15 @@ class Data:
         self.log.close()
 
 
+def has_identity(config: Config) -> bool:
+    """Whether this member has run before: then its bootstrap flags are not read again."""
+    return (_log_path(config) / DATA_FILE).exists()
+
+
+def _log_path(config: Config) -> Path:
+    return Path(config.wal_dir) if config.wal_dir else Path(config.data_dir) / MEMBER / LOG
+
+
 def open_data(
     config: Config,
     seconds: Callable[[], float],
@@ -65,9 +91,11 @@ def open_data(
     make_state_writer: Callable[[Path, int, int], StateWriter],
     fail_stop: Callable[[str], None] = stop_process,
     random: Random = SYSTEM_RANDOM,
+    remote: RemoteCluster | None = None,
 ) -> Data:
     """Open the data directory, or found it.
 
+    ``remote``: the running cluster that a new member joins, or that has this one already.
     ``random`` gives the journal's salt, which no client may guess.
     Raises `BootstrapError` or `DataDirError`, whose texts say what is wrong and what to do.
     """
@@ -75,44 +103,73 @@ def open_data(
     root = Path(config.data_dir)
     prepare_directory(root)
     prepare_directory(root / MEMBER)
-    log_path = Path(config.wal_dir) if config.wal_dir else root / MEMBER / LOG
+    log_path = _log_path(config)
     env, lock_fd = open_log(log_path)
     try:
+        start = _find_or_found(config, env, remote)
         journal = begin_journal(env, log_path, MAP_SIZE, random.randbytes(SALT_SIZE))
         writer = JournalWriter(env, journal, MAP_SIZE, seconds, call_from_thread, fail_stop)
         raft_log = LmdbLog(env, writer, lock_fd=lock_fd)
-    except DataDirError:
+    except (BootstrapError, DataDirError):
         env.close()
         os.close(lock_fd)
         raise
     try:
-        identity = _found_or_find(config, raft_log)
-        state = open_state(root / MEMBER / STATE, fail_stop, make_state_writer)
-    except (BootstrapError, DataDirError, lmdb.Error):
+        state = open_state(
+            root / MEMBER / STATE,
+            fail_stop,
+            make_state_writer,
+            compacted=raft_log.first_index() - 1,
+        )
+    except (DataDirError, lmdb.Error):
         raft_log.close()
         raise
     try:
         _check_together(raft_log, state)
-    except DataDirError:
+        if config.force_new_cluster:
+            _force_new_cluster(config, start.identity, raft_log, state)
+    except (BootstrapError, DataDirError):
         state.close()
         raft_log.close()
         raise
-    return Data(identity, raft_log, state, writer)
+    return Data(start, raft_log, state, writer, root / MEMBER)
 
 
-def _found_or_find(config: Config, raft_log: LmdbLog) -> Identity:
-    """Return who this member is; a new one is written down together with its first entries."""
-    start = decide_start(config, raft_log.identity())
-    if raft_log.last_index() == 0:
-        # Also after a crash between the two writes: the first entries follow from the flags.
-        founders = start.founders or decide_start(config, None).founders
-        if start.is_new:
-            raft_log.put_identity(encode_identity(start.identity))
-        hard_state, entries = bootstrap_log(
-            (member.member_id, encode_member(member)) for member in founders
-        )
-        raft_log.append(hard_state, entries, lambda: None)
-    return start.identity
+def _find_or_found(config: Config, env: lmdb.Environment, remote: RemoteCluster | None) -> Start:
+    """Return who this member is; a new one is written down together with its first entries.
+
+    One that joins has no entries of its own: its log comes from the leader.
+    """
+    start = decide_start(config, stored_identity(env), remote)
+    if start.is_new:
+        hard_state = HardState()
+        entries: list[Entry] = []
+        if not start.is_joining:
+            hard_state, entries = bootstrap_log(
+                (member.member_id, encode_member(member)) for member in start.founders
+            )
+        found_log(env, MAP_SIZE, encode_identity(start.identity), hard_state, entries)
+    return start
+
+
+def _force_new_cluster(
+    config: Config, identity: Identity, raft_log: LmdbLog, state: LmdbState
+) -> None:
+    """Write into the log that this member is the only one."""
+    hard_state, _ = raft_log.initial_state()
+    applied = state.applied_index
+    # The commit index is not always flushed: what is applied was committed.
+    hard_state.commit = max(hard_state.commit, applied)
+    entries = raft_log.entries(applied + 1, hard_state.commit + 1, NO_LIMIT)
+    own = Member(
+        member_id=identity.member_id,
+        peer_urls=tuple(str(url) for url in config.initial_advertise_peer_urls),
+        name=config.name,
+    )
+    conf_state = stored_conf_state(state) or ConfState()
+    appended = force_new_cluster(hard_state, conf_state, entries, own)
+    if appended is not None:
+        raft_log.append(*appended, lambda: None)
 
 
 def _check_together(raft_log: LmdbLog, state: LmdbState) -> None:

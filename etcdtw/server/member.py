@@ -1,7 +1,8 @@
 """One member as services, in the order they start.
 
-    Storage     opens the data directory and builds the node on it
-    Consensus   ticks; waits until this member leads and has published itself
+    Storage     asks the cluster who this member is, if it joins; opens the data; builds the node
+    Peering     listens for the other members and connects with them
+    Consensus   ticks; waits until the cluster knows this member and lets it read; hands over
     Listeners   client and metrics ports
     Readiness   says that clients may come
 
@@ -15,70 +16,56 @@ import os
 import random
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, DeferredList, execute, maybeDeferred
+from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import (
-    IListeningPort,
     IReactorCore,
     IReactorFDSet,
     IReactorFromThreads,
-    IReactorSocket,
     IReactorTime,
 )
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.web.resource import IResource
 
 from etcdtw import __version__
-from etcdtw.apply.alarms import NAMES as ALARM_NAMES
-from etcdtw.apply.applier import FIELD_CLUSTER_VERSION_SET, FIELD_MEMBER_ATTR_SET
-from etcdtw.cluster.ids import id_text
-from etcdtw.cluster.urls import MemberUrl
+from etcdtw.apply.alarms import alarm_name
+from etcdtw.cluster.joining import RemoteCluster
 from etcdtw.gateway.health import HealthCounts
-from etcdtw.gateway.pages import Access
-from etcdtw.gateway.site import client_site, metrics_site
-from etcdtw.grpc.call import MethodTable
 from etcdtw.grpc.stats import ServerStats
-from etcdtw.http2.limits import Limits
 from etcdtw.node.node import NoCall, Node
 from etcdtw.rpc.errors import status_of
-from etcdtw.rpc.maintenance import MaintenanceService
-from etcdtw.server.assembly import build_methods, build_node, server_version
-from etcdtw.server.config import ClientTls, Config
-from etcdtw.server.data import Data, open_data
-from etcdtw.server.metric_sources import member_sources
-from etcdtw.server.metrics import Scrape
+from etcdtw.server.assembly import Services, build_node, build_services
+from etcdtw.server.bootstrap import remote_urls
+from etcdtw.server.config import Config
+from etcdtw.server.consensus import Consensus
+from etcdtw.server.data import Data, has_identity, open_data
+from etcdtw.server.joining import ask_cluster
+from etcdtw.server.leader_line import LeaderLine
+from etcdtw.server.listeners import Listeners
+from etcdtw.server.peering import Peering
 from etcdtw.server.readiness import (
-    CLIENT_SOCKET,
-    METRICS_SOCKET,
-    adopted_endpoint,
-    inherited_sockets,
     notify,
-    started_environment,
 )
-from etcdtw.server.tls_names import openssl_ciphers
+from etcdtw.server.services import leave_with_status
+from etcdtw.server.tls_roles import PeerTlsRoles, peer_roles
 from etcdtw.storage.failure import stop_process
+from etcdtw.storage.state_open import MAP_SIZE
 from etcdtw.storage.state_process import ProcessStateWriter
+from etcdtw.storage.state_snapshots import StateSnapshots
 from etcdtw.storage.state_worker import Pace
-from etcdtw.transport.client_port import ClientPort, PortBounds
 from etcdtw.transport.flusher import Flusher
-from etcdtw.transport.grpc_channel import KeepAlive
-from etcdtw.transport.http1 import HttpSite
-from etcdtw.transport.listener import listen_all, parse_listen_url
-from etcdtw.transport.tls import TlsFiles, TlsPolicy
+from etcdtw.transport.peer_client import build_dial
+from etcdtw.transport.peer_network import PeerNetwork
 from etcdtw.wire import etcdserverpb as pb
-from etcdtw.wire import membershippb
 
-DRAIN_S: Final = 7.0
-"""How long a stop waits for calls under way."""
 FLUSH_S: Final = 15.0
 """How long a stop waits for the state's writer.  The log holds everything, so nothing is lost
 by not waiting longer."""
 WRITER_SILENT: Final = "the state's writer does not answer"
-LEAD_POLL_S: Final = 0.01
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long the log's thread waits for a busy reactor at the most, before and after a commit."""
 COLLECTOR_THRESHOLDS: Final = (50_000, 20, 50)
@@ -86,8 +73,9 @@ COLLECTOR_THRESHOLDS: Final = (50_000, 20, 50)
 looking for cycles among them takes a seventh of the reactor's time (measured)."""
 READ_ONE: Final = pb.RangeRequest(key=b"\0", range_end=b"\0", limit=1, keys_only=True)
 """What a health check reads: the first key, whichever it is."""
-GRPC_OVERHEAD: Final = 512 * 1024
-"""What a gRPC message may be larger than a request (etcd's number)."""
+
+
+_T = TypeVar("_T")
 
 
 class Member:
@@ -103,9 +91,11 @@ class Member:
         self.call_stats = ServerStats()
         self.health_counts = HealthCounts()
         self.data: Data | None = None
+        self.network: PeerNetwork | None = None
+        self._peer_tls: PeerTlsRoles | None = None
         self._node: Node | None = None
-        self._methods: MethodTable | None = None
-        self._maintenance: MaintenanceService | None = None
+        self._line: LeaderLine | None = None
+        self._services: Services | None = None
 
     @property
     def node(self) -> Node:
@@ -113,9 +103,9 @@ class Member:
         return self._node
 
     @property
-    def methods(self) -> MethodTable:
-        assert self._methods is not None, "storage was not opened"
-        return self._methods
+    def services(self) -> Services:
+        assert self._services is not None, "storage was not opened"
+        return self._services
 
     @property
     def opened(self) -> Data:
@@ -123,35 +113,68 @@ class Member:
         return self.data
 
     @property
-    def maintenance(self) -> MaintenanceService:
-        assert self._maintenance is not None, "storage was not opened"
-        return self._maintenance
+    def line(self) -> LeaderLine:
+        assert self._line is not None, "storage was not opened"
+        return self._line
 
-    def open(self) -> None:
-        """Open the data and build the node."""
+    @property
+    def peer_tls(self) -> PeerTlsRoles:
+        assert self._peer_tls is not None, "storage was not opened"
+        return self._peer_tls
+
+    async def open(self) -> None:
+        """Open the data and build the node; ask the cluster first if this member joins it."""
         reactor = self.reactor
         config = self.config
+        self._peer_tls = peer_roles(config, reactor, self.now())
+        # etcd's dial timeout: a second and an election.
+        dial_s = 1.0 + config.election_timeout_ms / 1000
+        self.dial = build_dial(cast(IReactorCore, reactor), self._peer_tls.dials.wrap, dial_s)
+        remote = await self._ask_cluster()
         pace = Pace(config.compaction_batch_limit, config.compaction_sleep_interval_s)
 
         def make_writer(path: Path, map_size: int, lock_fd: int) -> ProcessStateWriter:
             return ProcessStateWriter(cast(IReactorFDSet, reactor), path, map_size, lock_fd, pace)
 
-        self.data = open_data(
-            self.config,
+        data = self.data = open_data(
+            config,
             self.clock.seconds,
             cast(IReactorFromThreads, reactor).callFromThread,
             make_writer,
+            remote=remote,
         )
-        self._node = build_node(
-            self.clock, self.config, self.data, self.flusher, self.random, self.unix_ms()
+        self.snapshot_files = StateSnapshots(
+            cast(IReactorFDSet, reactor), data.state, data.state_path, MAP_SIZE
         )
-        self._maintenance = MaintenanceService(
-            self._node, self.server_version, self.config.quota_backend_bytes or 0
+        node = self._node = build_node(
+            self.clock, config, data, self.flusher, self.random, self.unix_ms(), self.snapshot_files
         )
-        self._methods = build_methods(
-            self._node, self.config, self.data, self.random, self._maintenance
+        self._line = LeaderLine(node, self.dial, self.clock)
+        self._services = build_services(
+            node, config, data, self.random, lambda: self.unix_ms() // 1000, self._line
         )
-        self.call_stats.prepare(self._methods)
+        self.call_stats.prepare(self.services.methods)
+
+    async def _ask_cluster(self) -> RemoteCluster | None:
+        """Return what the others say, if this member is new and there may be others."""
+        config = self.config
+        if has_identity(config):
+            return None
+        urls = remote_urls(config)
+        return await ask_cluster(self.dial, self.clock, urls) if urls else None
+
+    def now(self) -> datetime:
+        """Return the time of day, for certificates."""
+        return datetime.fromtimestamp(self.unix_ms() / 1000, UTC)
+
+    def offload(self, function: Callable[[], _T], /) -> Deferred[_T]:
+        """Run what may block in a thread; give its result."""
+        pool = self.reactor.getThreadPool()
+        return deferToThreadPool(self.reactor, pool, function)
+
+    def removed(self) -> None:
+        """The others have removed this member for good: it ends, as etcd does."""
+        leave_with_status(self.reactor, 0)
 
     # What the gateway asks.
 
@@ -161,12 +184,11 @@ class Member:
 
     @property
     def is_learner(self) -> bool:
-        member = self.node.members.member(self.node.member_id)
-        return member is not None and member.is_learner
+        return self.node.is_learner
 
     @property
     def alarms(self) -> Sequence[str]:
-        return [ALARM_NAMES[alarm] for _, alarm in self.node.alarms.active()]
+        return [alarm_name(alarm) for _, alarm in self.node.alarms.active()]
 
     def read(self, linearizable: bool) -> Deferred[None]:
         """Try a read; fails with the error that a client would see."""
@@ -191,7 +213,7 @@ class Member:
 
     @property
     def server_version(self) -> str:
-        return server_version(self.config)
+        return self.node.members.server_version
 
     @property
     def cluster_version(self) -> str | None:
@@ -218,9 +240,9 @@ class Storage(Service):
     def __init__(self, member: Member) -> None:
         self._member = member
 
-    def startService(self) -> None:
+    def startService(self) -> Deferred[None]:
         super().startService()
-        self._member.open()
+        return Deferred.fromCoroutine(self._member.open())
 
     def stopService(self) -> Deferred[None] | None:
         """Bring everything applied to the disk, then let go of it."""
@@ -232,169 +254,9 @@ class Storage(Service):
         overdue = self._member.clock.callLater(FLUSH_S, stop_process, WRITER_SILENT)
         data.state.flush(lambda: flushed.callback(None))
         flushed.addBoth(lambda _: overdue.cancel())
+        flushed.addBoth(lambda _: self._member.snapshot_files.close())
         flushed.addBoth(lambda _: data.close())
         return flushed
-
-
-class Consensus(Service):
-    """The ticking node."""
-
-    name = "consensus"
-    log = Logger()
-
-    def __init__(self, member: Member) -> None:
-        self._member = member
-        self._is_published: Deferred[None] | None = None
-
-    def startService(self) -> Deferred[None]:
-        """Start; the result fires when the cluster knows this member's name and URLs."""
-        super().startService()
-        node = self._member.node
-        self.log.info(
-            "starting member {member} of cluster {cluster} at applied index {applied}",
-            member=id_text(node.member_id),
-            cluster=id_text(node.cluster_id),
-            applied=node.applied_index,
-        )
-        self._is_published = Deferred(lambda _: None)
-        node.on_lead = self._publish
-        node.start()
-        return self._is_published
-
-    def _publish(self) -> None:
-        """Tell the cluster who leads it, and settle its version."""
-        node = self._member.node
-        config = self._member.config
-        request = membershippb.ClusterMemberAttrSetRequest(
-            member_ID=node.member_id,
-            member_attributes=membershippb.Attributes(
-                name=config.name, client_urls=[str(url) for url in config.advertise_client_urls]
-            ),
-        )
-        node.propose_own(FIELD_MEMBER_ATTR_SET, request)
-        if not node.members.cluster_version:
-            line = membershippb.ClusterVersionSetRequest(ver=f"{config.compat_version}.0")
-            node.propose_own(FIELD_CLUSTER_VERSION_SET, line)
-        self._await_published()
-
-    def _await_published(self) -> None:
-        member = self._member.node.members.member(self._member.node.member_id)
-        waiting = self._is_published
-        if waiting is None or waiting.called:
-            return
-        if member is not None and member.name == self._member.config.name:
-            waiting.callback(None)
-        else:
-            self._member.clock.callLater(LEAD_POLL_S, self._await_published)
-
-    def stopService(self) -> None:
-        super().stopService()
-        self._is_published = None
-        self._member.node.stop()
-
-
-class Listeners(Service):
-    """The client and metrics ports."""
-
-    name = "listeners"
-    log = Logger()
-
-    def __init__(self, member: Member) -> None:
-        self._member = member
-        self._ports: list[IListeningPort] = []
-        self._factories: list[ClientPort] = []
-
-    def startService(self) -> Deferred[None]:
-        super().startService()
-        return Deferred.fromCoroutine(self._listen())
-
-    async def _listen(self) -> None:
-        member = self._member
-        config = member.config
-        access = Access(config.cors_origins, config.host_whitelist)
-        scrape = Scrape(
-            member_sources(
-                member.node,
-                member.opened,
-                member.maintenance,
-                config,
-                member.call_stats,
-                member.health_counts,
-            ),
-            member.call_stats,
-        )
-        site = HttpSite(
-            cast(
-                IResource,
-                client_site(member, member.health_counts, member, scrape.render, access),
-            ),
-            member.clock,
-        )
-        policy = tls_policy(config.client_tls)
-        split = bool(config.listen_client_http_urls)
-        await self._open(config.listen_client_urls, None if split else site, True, policy)
-        await self._open(config.listen_client_http_urls, site, False, policy)
-        pages = metrics_site(member, member.health_counts, scrape.render)
-        metrics = HttpSite(cast(IResource, pages), member.clock)
-        await self._open(config.listen_metrics_urls, metrics, False, policy)
-        await self._adopt(site, metrics)
-
-    def _factory(self, site: HttpSite | None, serves_calls: bool, is_tls: bool) -> ClientPort:
-        member = self._member
-        config = member.config
-        factory = ClientPort(
-            member.clock,
-            member.methods if serves_calls else MethodTable(),
-            member.call_stats,
-            member.flusher,
-            site=site,
-            limits=Limits(
-                max_concurrent_streams=config.max_concurrent_streams,
-                keepalive_min_ms=int(config.grpc_keepalive_min_time_s * 1000),
-            ),
-            bounds=PortBounds(message_size_max=config.max_request_bytes + GRPC_OVERHEAD),
-            keepalive=KeepAlive(
-                int(config.grpc_keepalive_interval_s * 1000),
-                int(config.grpc_keepalive_timeout_s * 1000),
-            ),
-            is_tls=is_tls,
-        )
-        self._factories.append(factory)
-        return factory
-
-    async def _open(
-        self,
-        urls: Sequence[MemberUrl],
-        site: HttpSite | None,
-        serves_calls: bool,
-        policy: TlsPolicy | None,
-    ) -> None:
-        config = self._member.config
-        for url in urls:
-            listen_url = parse_listen_url(str(url))
-            factory = self._factory(site, serves_calls, listen_url.is_tls)
-            reactor = cast(IReactorCore, self._member.reactor)
-            self._ports += await listen_all(
-                reactor, [listen_url], factory, policy, shares_port=config.socket_reuse_port
-            )
-            self.log.info("listening on {url}", url=str(url))
-
-    async def _adopt(self, site: HttpSite, metrics: HttpSite) -> None:
-        """Take over the sockets of systemd's socket units, beside the URLs."""
-        reactor = cast(IReactorSocket, self._member.reactor)
-        for name, descriptor in inherited_sockets(started_environment()).items():
-            served = {CLIENT_SOCKET: site, METRICS_SOCKET: metrics}[name]
-            factory = self._factory(served, name == CLIENT_SOCKET, False)
-            self._ports.append(await adopted_endpoint(reactor, descriptor).listen(factory))
-            self.log.info("listening on systemd's socket {socket}", socket=name)
-
-    def stopService(self) -> Deferred[Any]:
-        """Stop listening, let calls under way end, drop the rest after `DRAIN_S`."""
-        super().stopService()
-        closing: list[Deferred[Any]] = [maybeDeferred(port.stopListening) for port in self._ports]
-        closing += [factory.drain(DRAIN_S) for factory in self._factories]
-        self._ports, self._factories = [], []
-        return DeferredList(closing)
 
 
 class Readiness(Service):
@@ -417,29 +279,14 @@ class Readiness(Service):
         notify(os.environ)
 
 
-def tls_policy(tls: ClientTls) -> TlsPolicy | None:
-    """Return the policy of the client listeners, None without a certificate."""
-    if not tls.cert_file or not tls.key_file:
-        return None
-    files = TlsFiles(
-        cert_file=tls.cert_file,
-        key_file=tls.key_file,
-        trusted_ca_file=tls.trusted_ca_file or None,
-        crl_file=tls.crl_file or None,
-        client_cert_auth=tls.client_cert_auth,
-        allowed_hostnames=tls.allowed_hostnames,
-        version_min=tls.version_min or "TLS1.2",
-        version_max=tls.version_max or None,
-    )
-    return TlsPolicy(_with_ciphers(files, openssl_ciphers(tls.cipher_suites)))
-
-
-def _with_ciphers(files: TlsFiles, ciphers: str) -> TlsFiles:
-    return replace(files, ciphers=ciphers) if ciphers else files
-
-
 def build_member(reactor: Any, config: Config, unix_ms: Callable[[], int]) -> list[IService]:
     """Return the services of one member; nothing is opened before they start."""
     member = Member(reactor, config, unix_ms)
-    services = [Storage(member), Consensus(member), Listeners(member), Readiness(member)]
+    services = [
+        Storage(member),
+        Peering(member),
+        Consensus(member),
+        Listeners(member),
+        Readiness(member),
+    ]
     return cast("list[IService]", services)

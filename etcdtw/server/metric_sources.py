@@ -11,7 +11,7 @@ import resource
 from collections.abc import Mapping
 from typing import Final
 
-from etcdtw.apply.alarms import NAMES as ALARM_NAMES
+from etcdtw.apply.alarms import alarm_name
 from etcdtw.cluster.ids import id_text
 from etcdtw.gateway.health import HealthCounts
 from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, UNARY
@@ -19,7 +19,7 @@ from etcdtw.grpc.stats import ServerStats
 from etcdtw.node.node import Node
 from etcdtw.rpc.maintenance import MaintenanceService
 from etcdtw.rpc.screening import UNKNOWN_VERSION
-from etcdtw.server.assembly import server_version
+from etcdtw.server.certificate_watch import CertificateWatch
 from etcdtw.server.config import Config
 from etcdtw.server.data import Data
 from etcdtw.server.feature_gates import GATES, FeatureGates
@@ -44,16 +44,18 @@ def member_sources(
     config: Config,
     calls: ServerStats,
     health: HealthCounts,
+    certificates: CertificateWatch,
 ) -> Mapping[str, Source]:
     """Return the sources of one member's own metrics."""
     return {
-        **_node_sources(node, server_version(config), config.quota_backend_bytes or 0),
+        **_node_sources(node, config.quota_backend_bytes or 0),
         **disk_sources(data.log_writer, data.state.stats),
         **_maintenance_sources(maintenance),
         **_feature_sources(config.feature_gates),
         **_store_sources(node),
         **_lease_sources(node),
         **call_sources(calls),
+        "etcdtw_tls_certificate_expiry_seconds": lambda: {**certificates.readings()},
         "etcd_server_health_success": lambda: health.successes,
         "etcd_server_health_failures": lambda: health.failures,
         "etcd_server_healthcheck": lambda: {**health.last},
@@ -63,20 +65,20 @@ def member_sources(
     }
 
 
-def _node_sources(node: Node, server_version: str, quota_bytes: int) -> dict[str, Source]:
+def _node_sources(node: Node, quota_bytes: int) -> dict[str, Source]:
     def alarms() -> dict[tuple[str, ...], int]:
         return {
-            (id_text(member_id), ALARM_NAMES[alarm]): 1 for member_id, alarm in node.alarms.active()
+            (id_text(member_id), alarm_name(alarm)): 1 for member_id, alarm in node.alarms.active()
         }
 
     return {
         "etcd_cluster_version": lambda: {(_line(node.members.cluster_version),): 1},
         "etcd_server_id": lambda: {(id_text(node.member_id),): 1},
-        "etcd_server_version": lambda: {(server_version,): 1},
+        "etcd_server_version": lambda: {(node.members.server_version,): 1},
         "etcd_server_go_version": lambda: {(f"python{platform.python_version()}",): 1},
         "etcd_server_has_leader": lambda: int(node.leader_id != 0),
         "etcd_server_is_leader": lambda: int(node.is_leader),
-        "etcd_server_is_learner": lambda: 0,
+        "etcd_server_is_learner": lambda: int(node.is_learner),
         "etcd_server_leader_changes_seen_total": lambda: node.leader_changes_total,
         "etcd_server_proposals_applied_total": lambda: node.applied_index,
         "etcd_server_proposals_committed_total": lambda: node.commit_index,

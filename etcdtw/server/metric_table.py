@@ -249,6 +249,12 @@ _ROWS: Final = (
         "Always 1; the label is the version of the server.",
         labels=("server_version",),
     ),
+    Series(
+        "etcdtw_tls_certificate_expiry_seconds",
+        GAUGE,
+        "Unix time at which the certificates of a file end (etcdtw's own).",
+        labels=("file",),
+    ),
     Series("os_fd_limit", GAUGE, "File descriptors that the process may have."),
     Series("os_fd_used", GAUGE, "File descriptors that the process has."),
 )

@@ -9,6 +9,8 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from struct import error as StructError  # noqa: N812 - the name says nothing alone
 from typing import Final
@@ -62,6 +64,21 @@ def sync_directory(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def names_held(path: Path, is_changing: bool) -> Iterator[None]:
+    """Keep the files in ``path`` from being renamed meanwhile, or rename them alone.
+
+    A data file and its lock file are opened together: one that is opened by another process
+    between two renames would get two that do not belong together.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX if is_changing else fcntl.LOCK_SH)
+        yield
     finally:
         os.close(fd)
 

@@ -38,6 +38,13 @@ class Fences:
         """Return the table as it is now; its ``dirty`` is empty."""
         return Fences(list(zip(self.starts, self.counts, strict=True)))
 
+    def take_dirty(self) -> list[tuple[bytes, int]]:
+        """Return the dirty rows; they are the writer's from now on."""
+        counts = dict(zip(self.starts, self.counts, strict=True))
+        rows = [(start, counts[start]) for start in self.dirty]
+        self.dirty.clear()
+        return rows
+
     def next_live(self, key: bytes) -> bytes | None:
         """Return ``key``, or the start of the first fence with live keys behind its own empty one.
 

@@ -200,6 +200,8 @@ def _replay(txn: Any, jobs: list[LogJob], note: bytes) -> None:
         previous = batch_previous(job.batch) if job.batch_first else 0
         perform(txn, job)
         if not job.batch_first:
+            if job.keep_below:  # a snapshot took the place of the log
+                index, crc = _end_of(txn)
             continue
         if job.keep_below:
             index, crc = _end_before(txn, job.batch_first)

@@ -16,6 +16,7 @@ from typing import Final
 import lmdb
 
 from etcdtw.raft.entry import ConfState, Entry, HardState, Snapshot
+from etcdtw.raft.errors import SnapshotUnavailableError
 from etcdtw.raft.storage import CompactedError, UnavailableError
 from etcdtw.storage.directory import (
     DataDirError,
@@ -33,7 +34,6 @@ from etcdtw.storage.log_codec import (
     KEY_COMPACTED,
     KEY_FORMAT,
     KEY_HARD_STATE,
-    KEY_IDENTITY,
     KEY_SNAPSHOT,
     CorruptionError,
     batch_key,
@@ -41,12 +41,10 @@ from etcdtw.storage.log_codec import (
     decode_batch,
     decode_hard_state,
     decode_mark,
-    decode_small,
     decode_snapshot,
     encode_batch,
     encode_hard_state,
     encode_mark,
-    encode_small,
     encode_snapshot,
     index_of_key,
 )
@@ -55,6 +53,7 @@ from etcdtw.storage.log_writer import LogJob, LogWriter
 MAP_SIZE: Final = 4 << 30
 TAIL_SIZE_MAX: Final = 16 << 20  # octets of entries kept in memory
 ENTRY_OVERHEAD: Final = 200  # octets an Entry costs beside its data
+NO_CRC: Final = 0  # of the entry that a snapshot stands for: nobody here has seen it
 
 
 def open_log(
@@ -124,6 +123,7 @@ class LmdbLog:
         self._pending_first = 0  # where the pending entries overwrite; 0: no entries pend
         self._pending_done: list[Callable[[], None]] = []
         self._pending_snapshot: Snapshot | None = None
+        self._pending_install = 0  # the index that the pending snapshot takes the log to; 0: none
         self._hard_state_due = False
         self._forget_due = False
         # The job in flight.
@@ -139,6 +139,7 @@ class LmdbLog:
         self._flight_crcs: list[int] = []
         self._flight_done: list[Callable[[], None]] = []
         self._flight_snapshot: Snapshot | None = None
+        self._flight_install = 0
         try:
             self._load()
         except (CorruptionError, lmdb.Error) as error:
@@ -196,6 +197,9 @@ class LmdbLog:
         return found
 
     def snapshot(self) -> Snapshot:
+        """Raises `SnapshotUnavailableError` when the log begins behind the newest mark."""
+        if self._snapshot.index < self._mark[0]:
+            raise SnapshotUnavailableError
         return self._snapshot
 
     # LogStore.
@@ -234,30 +238,32 @@ class LmdbLog:
 
     # Beside the seam.
 
-    def identity(self) -> bytes | None:
-        """Return the octets stored at creation; None in a new log."""
-        with self._env.begin() as txn:
-            value = txn.get(KEY_IDENTITY)
-        if value is None:
-            return None
-        try:
-            return decode_small(value, "identity")
-        except CorruptionError as error:
-            raise DataDirError(f"{self._env.path()}: {error}; restore this member") from error
-
-    def put_identity(self, identity: bytes) -> None:
-        """Store, durably and before anything else, who this member is.  Once only."""
-        assert not self._is_busy, "the identity comes first"
-        with self._env.begin(write=True) as txn:
-            is_first = txn.put(KEY_IDENTITY, encode_small(identity), overwrite=False)
-        assert is_first, "the identity is written once"
-
     def put_snapshot(self, snapshot: Snapshot, done: Callable[[], None]) -> None:
         """Replace the snapshot mark; it is what `initial_state` takes its configuration from.
 
         The log itself is left alone: compaction is a call of its own.
         """
+        assert not self._pending_install, "a mark amid an install"
         self._pending_snapshot = snapshot
+        self._pending_done.append(done)
+        self._pump()
+
+    def install_snapshot(
+        self, hard_state: HardState, snapshot: Snapshot, done: Callable[[], None]
+    ) -> None:
+        """Let ``snapshot`` stand for the whole log: every entry goes, the next is behind its index.
+
+        All in one job with the hard state.  What waits to be appended is dropped with the rest,
+        and its callbacks are called with this one; appends that follow begin behind the index.
+        """
+        assert hard_state.commit >= snapshot.index > self._mark[0], "a snapshot of the past"
+        self._take_hard_state(hard_state)
+        self._hard_state_due = True
+        self._pending = []
+        self._pending_first = 0
+        self._compact_to = 0
+        self._pending_snapshot = snapshot
+        self._pending_install = snapshot.index
         self._pending_done.append(done)
         self._pump()
 
@@ -295,12 +301,17 @@ class LmdbLog:
             assert first <= self._pending_first + len(self._pending), "a gap in the log"
             del self._pending[max(0, first - self._pending_first) :]
             self._pending_first = min(self._pending_first, first)
-        assert first > self._mark[0], "an overwrite of compacted entries"
+        floor = max(self._mark[0], self._pending_install, self._flight_install)
+        assert first > floor, "an overwrite of compacted entries"
         self._pending.extend(entries)
 
     def _end_index(self) -> int:
-        """Return the last index once the job in flight is done."""
-        return self._flight[-1].index if self._flight else self._last_index
+        """Return the last index once the job in flight, and an install that waits, is done."""
+        if self._pending_install:
+            return self._pending_install
+        if self._flight:
+            return self._flight[-1].index
+        return self._flight_install or self._last_index
 
     def _has_pending(self) -> bool:
         return (
@@ -313,9 +324,10 @@ class LmdbLog:
     def _start(self) -> None:
         """Make one job of all that waits and hand it to the writer."""
         job = LogJob()
+        install = self._pending_snapshot if self._pending_install else None
         if self._pending_first:
             first = self._pending_first
-            previous = self._crc_at(first - 1)
+            previous = self._crc_at(first - 1) if install is None else NO_CRC
             job.batch, self._flight_crcs = encode_batch(previous, self._pending)
             job.batch_first = first
             job.entry_count = len(self._pending)
@@ -326,12 +338,16 @@ class LmdbLog:
             self._hard_state_due = self._commit_changed = False
         if self._pending_snapshot is not None:
             job.snapshot = encode_snapshot(self._pending_snapshot)
-        if self._forget_due:
+        if install is not None:
+            job.keep_below = 1
+            job.mark = encode_mark(install.index, install.term, NO_CRC)
+        elif self._forget_due:
             job.mark = encode_mark(*self._mark)
             job.forget_below = self._mark[0] + 1
         self._flight = self._pending
         self._flight_done = self._pending_done
         self._flight_snapshot = self._pending_snapshot
+        self._flight_install, self._pending_install = self._pending_install, 0
         self._pending = []
         self._pending_first = 0
         self._pending_done = []
@@ -351,6 +367,8 @@ class LmdbLog:
 
     def _written(self, more_to_forget: bool) -> None:
         """The job in flight is durable: show it, tell, go on with the next one."""
+        if self._flight_install:
+            self._start_over()
         if self._flight:
             self._publish()
         if self._flight_snapshot is not None:
@@ -373,6 +391,15 @@ class LmdbLog:
         if index > self._mark[0]:
             self._mark = (index, self.term(index), self._crc_at(index))
             self._forget_due = True
+
+    def _start_over(self) -> None:
+        """The snapshot in flight is durable: nothing is left of the log before it."""
+        snapshot = self._flight_snapshot
+        assert snapshot is not None
+        self._flight_install = 0
+        self._tail, self._crcs, self._tail_size = [], [], 0
+        self._mark = (snapshot.index, snapshot.term, NO_CRC)
+        self._last_index, self._last_term, self._last_crc = self._mark
 
     def _publish(self) -> None:
         flight, crcs = self._flight, self._flight_crcs

@@ -6,6 +6,7 @@ Writes are O(1); key order is made when a range asks for it.  Knows no LMDB.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Any, Final
 
 from etcdtw.storage.state_codec import encode_frame
@@ -142,3 +143,17 @@ def merge_rows(
         if len(found) == limit or 0 < octets_max <= size:
             break
     return found
+
+
+def attached_keys(
+    generations: Sequence[Generation], lease_id: int, durable: Sequence[bytes]
+) -> list[bytes]:
+    """Return the keys of a lease, sorted: the durable ones as ``generations`` changed them."""
+    keys = set(durable)
+    for generation in generations:
+        for key, is_attached in generation.attached.get(lease_id, {}).items():
+            if is_attached:
+                keys.add(key)
+            else:
+                keys.discard(key)
+    return sorted(keys)

@@ -14,24 +14,31 @@ from typing import Final
 from etcdtw.mvcc.backend import BUCKET_META, BUCKETS, Change
 from etcdtw.storage.directory import DataDirError
 from etcdtw.storage.fences import FENCE_COUNT_MAX, Fences
-from etcdtw.storage.overlay import CHANGE_OVERHEAD, MISSING, Generation, Missing, merge_rows
+from etcdtw.storage.overlay import (
+    CHANGE_OVERHEAD,
+    MISSING,
+    Generation,
+    Missing,
+    attached_keys,
+    merge_rows,
+)
 from etcdtw.storage.state_boot import BootState
 from etcdtw.storage.state_codec import (
     KEY_SIZE_MAX,
-    META_FINISHED,
     META_INDEX,
-    META_SCHEDULED,
     META_TERM,
     encode_frame,
     encode_tombstone,
     encode_u64,
-    parse_revision_key,
 )
+from etcdtw.storage.state_errands import Compactions, Errands, interrupted_compaction
 from etcdtw.storage.state_feed import Message, StateWriter
 from etcdtw.storage.state_reader import CHUNK_MAX, StateReader
 from etcdtw.storage.state_stats import StateStats
 from etcdtw.storage.state_tables import Batch, pack_changes
 from etcdtw.storage.state_worker import (
+    ADOPT,
+    ADOPTED,
     ATTACHMENTS,
     CHANGES,
     COMMIT,
@@ -77,13 +84,21 @@ class LmdbState:
         self._reader = reader
         self._writer = writer
         self._fail_stop = fail_stop
+        self._errands = Errands()
+        self._is_stopped = False
+        self.stats = StateStats()
+        self._begin(boot)
+        writer.start(self._receive)
+        self._resume_compaction()
+
+    def _begin(self, boot: BootState) -> None:
+        """Have nothing in memory above the durable state."""
         self._fences = Fences(boot.fences)
-        self._has_long = reader.has_long
+        self._has_long = self._reader.has_long
         self._open = Generation(1)
         self._seen = self._open
-        self._seen_fences = self._fences
+        self._seen_fences = self._old_fences = self._fences
         self._unseen = Generation(0)  # stays empty: what reads see of a long entry
-        self._old_fences = self._fences
         self._is_hiding = False
         self._closed: Generation | None = None
         self._retired: list[Generation] = []
@@ -95,18 +110,10 @@ class LmdbState:
         self.applied_durable = boot.applied_index
         """The applied index that a crash cannot take back."""
         self._closed_index = 0
-        self._durable_number = 0
         self._flushes: list[tuple[int, Callable[[], None]]] = []
-        self._compactions: list[int] = []
-        self._compacted_waiters: list[tuple[int, Callable[[], None]]] = []
-        self._hash_number = 0
-        self._hash_waiters: dict[int, Callable[[int], None]] = {}
-        self._defragment_waiters: dict[int, Callable[[str], None]] = {}
-        self._is_stopped = False
+        self._compactions = Compactions()
+        self._adopted: Callable[[], None] | None = None
         self._is_flush_due = False  # at the end of the entry being applied
-        self.stats = StateStats()
-        writer.start(self._receive)
-        self._resume_compaction()
 
     # The current view.
 
@@ -260,14 +267,8 @@ class LmdbState:
         self._set_attached(lease_id, key, False)
 
     def attached(self, lease_id: int) -> list[bytes]:
-        keys = set(self._reader.attached(lease_id, b"", sys.maxsize)[0])
-        for generation in self._generations():
-            for key, is_attached in generation.attached.get(lease_id, {}).items():
-                if is_attached:
-                    keys.add(key)
-                else:
-                    keys.discard(key)
-        return sorted(keys)
+        durable = self._reader.attached(lease_id, b"", sys.maxsize)[0]
+        return attached_keys(self._generations(), lease_id, durable)
 
     def has_attached(self, lease_id: int, count: int) -> bool:
         if any(len(g.attached.get(lease_id, ())) >= count for g in self._generations()):
@@ -281,11 +282,8 @@ class LmdbState:
         return self._reader.attached(lease_id, position, limit)
 
     def bucket_get(self, bucket: bytes, key: bytes) -> bytes | None:
-        if bucket == BUCKET_META and self.applied_index:
-            if key == META_INDEX:
-                return encode_u64(self.applied_index)
-            if key == META_TERM:
-                return encode_u64(self.applied_term)
+        if bucket == BUCKET_META and self.applied_index and key in (META_INDEX, META_TERM):
+            return encode_u64(self.applied_index if key == META_INDEX else self.applied_term)
         for generation in reversed(self._generations()):
             if (bucket, key) in generation.buckets:
                 return generation.buckets[bucket, key]
@@ -314,7 +312,7 @@ class LmdbState:
 
     def schedule_compaction(self, revision: int) -> None:
         self._open.compact_revision = revision
-        self._compactions.append(revision)
+        self._compactions.schedule(revision)
 
     def set_applied(self, index: int, term: int) -> None:
         self.applied_index = index
@@ -382,20 +380,17 @@ class LmdbState:
 
     def on_compacted(self, revision: int, done: Callable[[], None]) -> None:
         """Call ``done`` when no scheduled compaction up to ``revision`` is left to do."""
-        if any(scheduled <= revision for scheduled in self._compactions):
-            self._compacted_waiters.append((revision, done))
+        if self._compactions.wait(revision, done):
             self._is_flush_due = True  # asked amid an entry: its index must be stored with it
-        else:
-            done()
 
     def hash_kv(self, revision: int, compact_revision: int, done: Callable[[int], None]) -> None:
         """Call ``done`` with etcd's HashKV as of ``revision``, computed beside the reactor."""
-        number = self._new_hash(done)
+        number = self._errands.expect(done)
         self.flush(lambda: self._writer.send((HASH_KV, number, revision, compact_revision)))
 
     def hash_all(self, done: Callable[[int], None]) -> None:
         """Call ``done`` with etcd's Maintenance.Hash of everything applied up to now."""
-        number = self._new_hash(done)
+        number = self._errands.expect(done)
         self.flush(lambda: self._writer.send((HASH_ALL, number)))
 
     def defragment(self, done: Callable[[str], None]) -> None:
@@ -403,10 +398,17 @@ class LmdbState:
 
         The overlay takes writes meanwhile.
         """
-        self._hash_number += 1
-        number = self._hash_number
-        self._defragment_waiters[number] = done
+        number = self._errands.expect(done)
         self.flush(lambda: self._writer.send((DEFRAGMENT, number)))
+
+    def adopt(self, index: int, done: Callable[[], None]) -> None:
+        """Stand on the state that was built beside this one (`state_swap`), then call ``done``.
+
+        Everything in memory is forgotten then; reads see it until then.  The log begins behind
+        ``index`` already, and nothing is applied from here to ``done``: there is no way back.
+        """
+        self._adopted = done
+        self._writer.send((ADOPT, index))
 
     @property
     def size_allocated(self) -> int:
@@ -500,23 +502,20 @@ class LmdbState:
 
         Not in the midst of a long entry: a generation holds whole revisions.
         """
-        if self._closed is not None or self._is_hiding:
+        if self._closed is not None or self._is_hiding or self._adopted is not None:
             return
         self._is_flush_due = False
         generation = self._open
         self._send_changes(generation)
-        fences = self._fences
-        counts = dict(zip(fences.starts, fences.counts, strict=True))
         batch = Batch(
             [(bucket, key, value) for (bucket, key), value in generation.buckets.items()],
             generation.attachments,
-            [(start, counts[start]) for start in fences.dirty],
+            self._fences.take_dirty(),
             self._has_long,
             self.applied_index,
             self.applied_term,
             self.revision,
         )
-        fences.dirty.clear()
         self._closed = generation
         self._closed_index = self.applied_index
         self._open = self._seen = Generation(generation.number + 1)
@@ -534,11 +533,16 @@ class LmdbState:
             self.stats.stepped(message)
         elif kind == COMPACTED:
             self.stats.compacted(message)
-            self._finish_compaction(message[1])
+            self._reader.renew()
+            self._compactions.finish(message[1])
         elif kind == HASH:
-            self._hash_waiters.pop(message[1])(message[2])
+            self._errands.answer(message[1], message[2])
+        elif kind == ADOPTED:
+            self._finish_adoption()
         elif kind == DEFRAGMENTED:
-            self._finish_defragmentation(*message[1:])
+            # Before any later commit is confirmed: this process still reads the old file.
+            if not message[2] or self._reopen() is not None:
+                self._errands.answer(message[1], message[3])
         elif kind == FAILED and not self._is_stopped:
             self._is_stopped = True
             self._fail_stop(message[1])
@@ -550,9 +554,8 @@ class LmdbState:
         self._closed = None
         self._retired.append(generation)
         self._reader.renew()
-        self._durable_number = number
         self.applied_durable = self._closed_index
-        if generation.compact_revision:
+        if generation.compact_revision and self._adopted is None:
             self._writer.send((COMPACT, generation.compact_revision))
         due = [done for wanted, done in self._flushes if wanted <= number]
         self._flushes = [item for item in self._flushes if item[0] > number]
@@ -566,35 +569,32 @@ class LmdbState:
         if self._retired[0].bury(rows):
             self._retired.pop(0)
 
-    def _finish_compaction(self, revision: int) -> None:
-        self._reader.renew()
-        self._compactions = [left for left in self._compactions if left > revision]
-        waiters, self._compacted_waiters = self._compacted_waiters, []
-        for wanted, done in waiters:
-            self.on_compacted(wanted, done)
+    def _finish_adoption(self) -> None:
+        boot = self._reopen()
+        if boot is None:
+            return
+        flushes, done = self._flushes, self._adopted
+        compactions = self._compactions
+        self._begin(boot)
+        self._resume_compaction()
+        for _, flushed in flushes:
+            flushed()
+        compactions.hand_over(self._compactions)
+        assert done is not None
+        done()
 
-    def _finish_defragmentation(self, number: int, is_moved: bool, error: str) -> None:
-        if is_moved:
-            # Before any later commit is confirmed: this process still reads the old file.
-            try:
-                self._reader.reopen()
-            except DataDirError as failure:
-                self._is_stopped = True
-                self._fail_stop(f"the defragmented state cannot be opened: {failure}")
-                return
-        self._defragment_waiters.pop(number)(error)
+    def _reopen(self) -> BootState | None:
+        """Read the file that has taken the old one's place; None: it cannot be, and we stop."""
+        try:
+            return self._reader.reopen()
+        except DataDirError as failure:
+            self._is_stopped = True
+            self._fail_stop(f"the new file of the state cannot be opened: {failure}")
+            return None
 
     def _resume_compaction(self) -> None:
-        """Go on with a compaction that a crash interrupted."""
-        scheduled = self._reader.bucket_get(BUCKET_META, META_SCHEDULED)
-        finished = self._reader.bucket_get(BUCKET_META, META_FINISHED)
-        if scheduled is None or (finished is not None and finished >= scheduled):
-            return
-        revision = parse_revision_key(scheduled)[0]
-        self._compactions.append(revision)
-        self._writer.send((COMPACT, revision))
-
-    def _new_hash(self, done: Callable[[int], None]) -> int:
-        self._hash_number += 1
-        self._hash_waiters[self._hash_number] = done
-        return self._hash_number
+        """Go on with a compaction that a crash, or the member that sent this state, left."""
+        revision = interrupted_compaction(self._reader)
+        if revision:
+            self._compactions.schedule(revision)
+            self._writer.send((COMPACT, revision))

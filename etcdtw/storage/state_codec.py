@@ -30,6 +30,8 @@ ROW_HAS_LONG: Final = b"has_long"
 META: Final = b"meta"
 META_INDEX: Final = b"consistent_index"
 META_TERM: Final = b"term"
+META_CONF_STATE: Final = b"confState"
+META_STORAGE_VERSION: Final = b"storageVersion"
 META_SCHEDULED: Final = b"scheduledCompactRev"
 META_FINISHED: Final = b"finishedCompactRev"
 

@@ -22,6 +22,7 @@ import lmdb
 from etcdtw.storage.directory import (
     DATA_FILE,
     DataDirError,
+    names_held,
     open_environment,
     sync_directory,
 )
@@ -65,8 +66,9 @@ def defragment(tables: Tables, path: Path, map_size: int) -> str:
             fresh.env.close()
         remove_copy(path)
         return str(error)
-    os.rename(copy / DATA_FILE, path / DATA_FILE)
-    os.rename(copy / LMDB_LOCK_FILE, path / LMDB_LOCK_FILE)
+    with names_held(path, is_changing=True):
+        os.rename(copy / DATA_FILE, path / DATA_FILE)
+        os.rename(copy / LMDB_LOCK_FILE, path / LMDB_LOCK_FILE)
     sync_directory(path)
     copy.rmdir()
     tables.adopt(fresh)

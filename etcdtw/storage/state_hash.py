@@ -12,6 +12,7 @@ from etcdtw.storage.state_codec import (
     BUCKETS,
     META,
     META_INDEX,
+    META_STORAGE_VERSION,
     META_TERM,
     TABLE_HISTORY,
     TABLE_KEY,
@@ -23,7 +24,7 @@ from etcdtw.storage.state_compaction import newest_version
 from etcdtw.storage.state_tables import Tables
 
 STEP_ROWS_MAX: Final = 2000
-HASH_IGNORED: Final = ((META, META_INDEX), (META, META_TERM), (META, b"storageVersion"))
+HASH_IGNORED: Final = ((META, META_INDEX), (META, META_TERM), (META, META_STORAGE_VERSION))
 
 
 def hash_kv(

@@ -30,6 +30,7 @@ from etcdtw.storage.state_codec import (
 from etcdtw.storage.state_defragment import remove_copy
 from etcdtw.storage.state_feed import InlineStateWriter, StateWriter
 from etcdtw.storage.state_reader import StateReader
+from etcdtw.storage.state_swap import finish_install, has_built
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 
 MAP_SIZE: Final = 64 << 30  # address space, not disk
@@ -42,8 +43,12 @@ def open_state(
     map_size: int = MAP_SIZE,
     allow_remote: bool = False,
     wait_s: float = 2.0,
+    compacted: int = 0,
 ) -> LmdbState:
     """Open (or create) the state in ``path``, check it, start its writer.
+
+    ``compacted`` is the last index that the log has forgotten: it decides about a snapshot that
+    was being installed when the member ended (`state_swap`).
 
     ``make_writer(path, map_size, lock_fd)`` builds the writer; None: an `InlineStateWriter`,
     in this process and synchronous, for tests.  Raises `DataDirError` with advice.
@@ -56,6 +61,11 @@ def open_state(
         remove_copy(path)
         tables = _open_tables(path, map_size)
         boot = read_boot_state(tables, path)
+        if has_built(path):
+            tables.env.close()
+            finish_install(path, boot.applied_index, compacted)
+            tables = _open_tables(path, map_size)
+            boot = read_boot_state(tables, path)
         if make_writer is None:
             writer: StateWriter = InlineStateWriter(tables, map_size)
         else:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import lmdb
 
 from etcdtw.storage.directory import DATA_FILE, DataDirError, open_environment
+from etcdtw.storage.state_boot import BootState, read_boot_state
 from etcdtw.storage.state_codec import (
     KEY_SIZE_MAX,
     REFERENCE_SIZE,
@@ -73,8 +74,8 @@ class StateReader:
         self._key: Any = self._txn.cursor(self._key_db)
         self.has_long = self._txn.get(ROW_HAS_LONG, db=handles[TABLE_PRIVATE]) is not None
 
-    def reopen(self) -> None:
-        """Read on from the file that has taken the place of this one.
+    def reopen(self) -> BootState:
+        """Read on from the file that has taken the place of this one; return what it says.
 
         Raises `DataDirError`.
         """
@@ -87,6 +88,7 @@ class StateReader:
             self.renew()
         except lmdb.Error as error:
             raise DataDirError(f"{path} cannot be read: {error}") from error
+        return read_boot_state(self._tables, path)
 
     def release(self) -> None:
         """End the transaction; only `renew` or `reopen` may follow."""

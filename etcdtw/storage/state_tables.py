@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import marshal
 import os
+from collections.abc import Callable
 from typing import Any, Final
 
 import lmdb
@@ -96,6 +97,13 @@ class Tables:
         self.handles = fresh.handles
         env.close()
 
+    def replace(self, open_fresh: Callable[[], Tables]) -> None:
+        """Close this environment, and stand on the one that ``open_fresh`` then opens."""
+        self.env.close()
+        fresh = open_fresh()
+        self.env = fresh.env
+        self.handles = fresh.handles
+
 
 class Batch:
     """What a generation's commit carries beside its changes.  Plain values: it is marshalled."""
@@ -146,6 +154,11 @@ class StateCommitter:
         """Go on with the same environment opened anew; what was collected stays."""
         self._tables = tables
         self.changes_since_reopen = 0
+
+    def start_over(self) -> None:
+        """Forget what was collected: the tables hold another state."""
+        self._packed = []
+        self._attachments = []
 
     def add(self, packed: bytes) -> None:
         """Take the next changes of the generation, packed, in revision order."""

@@ -20,10 +20,10 @@ from etcdtw.storage.state_tables import (
 
 # Messages: ("changes", packed), ("attachments", rows), ("commit", number, *batch),
 # ("compact", revision), ("hash_kv", id, revision, compact_revision), ("hash_all", id),
-# ("defragment", id).
+# ("defragment", id), ("adopt", index).
 # Answers: ("committed", number, seconds), ("compaction_step", rows deleted, seconds),
 # ("compacted", revision, seconds, unix time), ("hash", id, crc),
-# ("defragmented", id, whether the file is another one, error).
+# ("defragmented", id, whether the file is another one, error), ("adopted",).
 CHANGES: Final = "changes"
 ATTACHMENTS: Final = "attachments"
 COMMIT: Final = "commit"
@@ -36,6 +36,8 @@ HASH_ALL: Final = "hash_all"
 HASH: Final = "hash"
 DEFRAGMENT: Final = "defragment"
 DEFRAGMENTED: Final = "defragmented"
+ADOPT: Final = "adopt"
+ADOPTED: Final = "adopted"
 SWOLLEN_MESSAGES_MIN: Final = 10  # of changes, 512 in each
 READY: Final = "ready"
 FAILED: Final = "failed"
@@ -69,11 +71,15 @@ class StateWorker:
         pace: Pace = FULL_PACE,
         seconds: Callable[[], float] = _no_time,
         unix_s: Callable[[], float] = _no_time,
+        *,
         defragment: Callable[[Tables, int], str] | None = None,
+        adopt: Callable[[int, int], Tables] | None = None,
     ) -> None:
         """``defragment(tables, map_size)``: see `state_defragment`; None: there is nothing to do,
-        as where the reader shares the environment."""
+        as where the reader shares the environment.  ``adopt(index, map_size)`` swaps a built
+        state in while nothing is open, and opens it (`state_install`)."""
         self._defragment = defragment
+        self._adopt = adopt
         self._pace = pace
         self._seconds = seconds
         self._unix_s = unix_s
@@ -82,6 +88,7 @@ class StateWorker:
         self._committer = StateCommitter(tables, map_size)
         self._answer = answer
         self._jobs: list[Iterator[tuple[Any, ...] | None]] = []
+        self._is_abandoned = False  # what compactions would delete is about to go altogether
 
     def receive(self, message: tuple[Any, ...]) -> None:
         """Do, or begin, what a message asks for."""
@@ -102,6 +109,9 @@ class StateWorker:
             self._jobs.append(hash_all(self._tables, message[1]))
         elif kind == DEFRAGMENT:
             self._jobs.append(self._defragmentation(message[1]))
+        elif kind == ADOPT:
+            self._is_abandoned = True
+            self._jobs.append(self._adoption(message[1]))
         else:
             raise ValueError(f"no such message: {kind!r}")
 
@@ -110,6 +120,9 @@ class StateWorker:
         for deleted in compact(self._tables, revision, self._committer.grow, self._pace.rows_max):
             ended_s = self._seconds()
             self._rests_until_s = ended_s + self._pace.pause_s
+            if self._is_abandoned:
+                self._rests_until_s = 0.0
+                return
             yield (COMPACTION_STEP, deleted, ended_s - started_s)
             started_s = self._seconds()
         self._rests_until_s = 0.0
@@ -122,6 +135,15 @@ class StateWorker:
             error = self._defragment(self._tables, self._committer.map_size)
             is_moved = not error
         yield (DEFRAGMENTED, number, is_moved, error)
+
+    def _adoption(self, index: int) -> Iterator[tuple[Any, ...] | None]:
+        """One step, as the oldest job; what was collected for a commit is the old state's."""
+        adopt = self._adopt
+        assert adopt is not None, "the reader shares the environment"
+        self._tables.replace(lambda: adopt(index, self._committer.map_size))
+        self._committer.start_over()
+        self._is_abandoned = False
+        yield (ADOPTED,)
 
     @property
     def rest_s(self) -> float:

@@ -29,6 +29,7 @@ import lmdb
 from etcdtw.storage.directory import DataDirError, open_environment
 from etcdtw.storage.state_codec import StateCorruptionError
 from etcdtw.storage.state_defragment import defragment
+from etcdtw.storage.state_swap import swap_in
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 from etcdtw.storage.state_worker import COMMIT, FAILED, READY, Pace, StateWorker
 
@@ -137,6 +138,10 @@ def main(arguments: list[str]) -> int:
     def open_tables(size: int) -> Tables:
         return Tables(open_environment(path, size, DATABASES_MAX))
 
+    def adopt(index: int, size: int) -> Tables:
+        swap_in(path, index)
+        return open_tables(size)
+
     # A process of its own: this is where time comes in.
     seconds, unix_s = time.monotonic, time.time  # noqa: TID251
     try:
@@ -147,7 +152,8 @@ def main(arguments: list[str]) -> int:
             pace,
             seconds,
             unix_s,
-            lambda tables, size: defragment(tables, path, size),
+            defragment=lambda tables, size: defragment(tables, path, size),
+            adopt=adopt,
         )
         answer((READY, os.getpid()))
         serve(connection, worker, open_tables)

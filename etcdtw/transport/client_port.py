@@ -47,7 +47,13 @@ SWEEP_S: Final = 0.05
 """Deadlines of calls are looked at this often."""
 KEEP_ALIVE_SWEEPS: Final = 20
 """Silent connections are looked for once in so many sweeps."""
+UNREAD_SWEEPS: Final = 4
+"""What is unread is added up once in so many sweeps."""
 DRAIN_POLL_S: Final = 0.05
+UNREAD_TOTAL_MAX: Final = 512 * 1024 * 1024
+"""Output held for all clients of a member that do not read; looked at in sweeps.
+
+Two dozen of the slowest honest clients (`UNREAD_OCTETS_MAX`) fit beside each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +61,22 @@ class PortBounds:
     """What one client port grants its clients.  Times in seconds, sizes in octets."""
 
     connections_max: int = 10_000
-    handshake_s: float = 10.0
     first_octets_s: float = 10.0
     unread_octets_max: int = UNREAD_OCTETS_MAX
     message_size_max: int = MESSAGE_SIZE_MAX
+
+
+class UnreadTotal:
+    """What the clients of all ports of a member leave unread; every port notes its own part."""
+
+    def __init__(self, octets_max: int = UNREAD_TOTAL_MAX) -> None:
+        self.octets_max = octets_max
+        self._parts: dict[ClientPort, int] = {}
+
+    def note(self, port: ClientPort, octets: int) -> int:
+        """Replace the part of ``port``; return by how many octets all are above the bound."""
+        self._parts[port] = octets
+        return max(0, sum(self._parts.values()) - self.octets_max)
 
 
 class PortStats:
@@ -70,6 +88,7 @@ class PortStats:
         self.handshakes_failed = 0
         self.garbage = 0
         self.silent = 0
+        self.unread = 0
 
 
 def _ignore(data: bytes) -> None:
@@ -82,7 +101,6 @@ class ClientConnection(Protocol):
 
     def __init__(self, port: ClientPort, is_tls: bool) -> None:
         self._port = port
-        self._is_tls = is_tls
         self._is_shaken = not is_tls
         self._first = b""
         self._timeout: IDelayedCall | None = None
@@ -97,8 +115,8 @@ class ClientConnection(Protocol):
 
     def connectionMade(self) -> None:
         tune_socket(self.transport)
-        bounds = self._port.bounds
-        self._wait(bounds.handshake_s if self._is_tls else bounds.first_octets_s)
+        if self._is_shaken:  # over TLS the time of the handshake is `tls_admission`'s to limit
+            self._wait(self._port.bounds.first_octets_s)
 
     def handshakeCompleted(self) -> None:
         self._is_shaken = True
@@ -174,7 +192,7 @@ class ClientPort(Factory):
     """Builds and keeps the connections of client listeners: all over TLS, or none.
 
     ``site`` None: no HTTP routes here (etcd: --listen-client-http-urls).  ``methods`` are
-    shared by all ports, as are ``stats`` and ``flusher``.
+    shared by all ports, as are ``stats``, ``flusher`` and ``unread``.
     """
 
     noisy = False
@@ -191,6 +209,7 @@ class ClientPort(Factory):
         limits: Limits | None = None,
         bounds: PortBounds | None = None,
         keepalive: KeepAlive | None = None,
+        unread: UnreadTotal | None = None,
         is_tls: bool = False,
     ) -> None:
         self.clock = clock
@@ -202,6 +221,7 @@ class ClientPort(Factory):
         self._flusher = flusher
         self._limits = limits or Limits()
         self._keepalive = keepalive or KeepAlive()
+        self._unread = unread or UnreadTotal()
         self._is_tls = is_tls
         self._connections: set[ClientConnection] = set()
         self._sweep: IDelayedCall | None = None
@@ -229,6 +249,7 @@ class ClientPort(Factory):
         """A connection is gone."""
         self._connections.discard(connection)
         if not self._connections:
+            self._unread.note(self, 0)
             if self._sweep is not None:
                 self._sweep.cancel()
                 self._sweep = None
@@ -302,11 +323,13 @@ class ClientPort(Factory):
             drained.callback(None)
 
     def _swept(self) -> None:
-        """End overdue calls; now and then look for silent clients."""
+        """End overdue calls, bound what is unread; now and then look for silent clients."""
         self._sweep = self.clock.callLater(SWEEP_S, self._swept)
         now_ms = int(self.clock.seconds() * 1000)
         self._sweep_count += 1
         is_keep_alive = self._sweep_count % KEEP_ALIVE_SWEEPS == 0
+        is_unread = self._sweep_count % UNREAD_SWEEPS == 0
+        unread_octets = 0
         for connection in list(self._connections):
             channel = connection.channel
             if channel is None:
@@ -315,3 +338,30 @@ class ClientPort(Factory):
                 channel.expire(now_ms)
             if is_keep_alive:
                 channel.keep_alive(now_ms)
+            if is_unread:
+                unread_octets += channel.unread_octets
+        if is_unread:
+            self._bound_unread(unread_octets)
+
+    def _bound_unread(self, unread_octets: int) -> None:
+        """Above the bound, drop those of our clients that leave most unread."""
+        excess = self._unread.note(self, unread_octets)
+        if not excess:
+            return
+        channels = [c.channel for c in self._connections if c.channel is not None]
+        channels.sort(key=lambda channel: channel.unread_octets, reverse=True)
+        dropped = count = 0
+        for channel in channels:
+            if dropped >= excess or not channel.unread_octets:
+                break
+            dropped += channel.unread_octets
+            count += 1
+            channel.abort()
+        self.stats.unread += count
+        self._unread.note(self, unread_octets - dropped)
+        self.log.warn(
+            "dropped {count} clients that left most unread ({octets} octets): all together "
+            "hold more than is granted",
+            count=count,
+            octets=dropped,
+        )

@@ -72,6 +72,7 @@ class GrpcChannel:
         self._unread_octets_max = unread_octets_max
         self._held: list[bytes] = []
         self._held_octets = 0
+        self._rest_octets = 0  # what the transport was given and, while paused, still has
         self._is_paused = False
         self._is_closing = False
         self._is_lost = False
@@ -86,6 +87,12 @@ class GrpcChannel:
     @property
     def next_deadline_ms(self) -> int:
         return self.server.next_deadline_ms
+
+    @property
+    def unread_octets(self) -> int:
+        """Octets held here, at most, because the client does not read."""
+        octets = self._held_octets + self._rest_octets if self._is_paused else 0
+        return octets if self._is_closing else octets + self.server.queued_octets
 
     def receive(self, data: bytes) -> None:
         """Take octets from the client."""
@@ -149,6 +156,7 @@ class GrpcChannel:
     def abort(self) -> None:
         """Drop the connection at once."""
         self._is_closing = True
+        self._let_go()
         self._transport.abortConnection()
 
     def lost(self) -> None:
@@ -157,7 +165,7 @@ class GrpcChannel:
         if self._lingering is not None:
             self._lingering.cancel()
             self._lingering = None
-        self._held.clear()
+        self._let_go()
         self.server.connection_lost()
         self.server.release()
 
@@ -168,6 +176,7 @@ class GrpcChannel:
 
     def resumeProducing(self) -> None:
         self._is_paused = False
+        self._rest_octets = 0
         if self._held:
             data = b"".join(self._held)
             self._held.clear()
@@ -181,6 +190,7 @@ class GrpcChannel:
 
     def _write(self, data: bytes) -> None:
         if self._socket is None:
+            self._rest_octets = len(data)
             self._transport.write(data)  # pauses us when it is too much
             return
         try:
@@ -189,6 +199,7 @@ class GrpcChannel:
             # Full, or broken: then the transport will find out and say so.
             sent = 0
         if sent < len(data):
+            self._rest_octets = len(data) - sent
             self.pauseProducing()
             self._transport.write(data[sent:])
 
@@ -205,6 +216,10 @@ class GrpcChannel:
                 octets=self._held_octets,
             )
             self.abort()
+
+    def _let_go(self) -> None:
+        self._held.clear()
+        self._held_octets = self._rest_octets = 0
 
     def _mark(self) -> None:
         self._flusher.mark(self)

@@ -921,3 +921,25 @@ class InternalAuthenticateRequest(BaseMessage):
     def __init__(self, *, name: str = ..., password: str = ..., simple_token: str = ...) -> None: ...
     @staticmethod
     def FromString(data: bytes) -> InternalAuthenticateRequest: ...
+
+class Request(BaseMessage):
+    ID: int
+    Method: bytes
+    Path: bytes
+    Val: bytes
+    Dir: bool
+    PrevValue: bytes
+    PrevIndex: int
+    PrevExist: bool
+    Expiration: int
+    Wait: bool
+    Since: int
+    Recursive: bool
+    Sorted: bool
+    Quorum: bool
+    Time: int
+    Stream: bool
+    Refresh: bool
+    def __init__(self, *, ID: int = ..., Method: bytes = ..., Path: bytes = ..., Val: bytes = ..., Dir: bool = ..., PrevValue: bytes = ..., PrevIndex: int = ..., PrevExist: bool = ..., Expiration: int = ..., Wait: bool = ..., Since: int = ..., Recursive: bool = ..., Sorted: bool = ..., Quorum: bool = ..., Time: int = ..., Stream: bool = ..., Refresh: bool = ...) -> None: ...
+    @staticmethod
+    def FromString(data: bytes) -> Request: ...

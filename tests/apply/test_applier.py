@@ -10,7 +10,8 @@ from etcdtw.apply import applier as fields
 from etcdtw.apply.alarms import Alarms
 from etcdtw.apply.applier import Applier, UnknownEntryError
 from etcdtw.apply.errors import CorruptError, NoSpaceError
-from etcdtw.apply.members import Members, stored_conf_state
+from etcdtw.apply.members import Decision, Members, stored_conf_state
+from etcdtw.cluster.errors import MemberIdNotFoundError
 from etcdtw.cluster.member import Member, encode_member
 from etcdtw.lease.errors import LeaseExistsError, LeaseNotFoundError, LeaseTtlTooLargeError
 from etcdtw.lease.lessor import Lessor
@@ -44,7 +45,7 @@ class ApplierRig:
     def add_member(self) -> None:
         self.change(ADD_NODE, MEMBER.member_id, encode_member(MEMBER))
 
-    def change(self, kind: int, member_id: int, context: bytes = b"") -> ConfChange:
+    def change(self, kind: int, member_id: int, context: bytes = b"") -> Decision:
         change = ConfChange(((kind, member_id),), 0, context, ENTRY_CONF_CHANGE)
         return self.members.decide(Entry(1, 1, ENTRY_CONF_CHANGE, encode_conf_change(change)))
 
@@ -61,9 +62,7 @@ def test_an_empty_entry_changes_nothing(rig: ApplierRig) -> None:
 
 def test_an_entry_without_a_known_request_stops_the_member(rig: ApplierRig) -> None:
     with pytest.raises(UnknownEntryError, match="run a version at least as new"):
-        rig.applier.apply_data(
-            pb.InternalRaftRequest(auth_enable=pb.AuthEnableRequest()).SerializeToString()
-        )
+        rig.applier.apply_data(b"\xa2\x06\x02\x08\x01\xea\x7d\x00")  # field 2013
     with pytest.raises(UnknownEntryError):
         rig.applier.apply_data(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")
 
@@ -143,6 +142,7 @@ def test_a_revoke_deletes_the_keys_in_one_revision_and_then_the_lease(rig: Appli
 
 
 def test_a_checkpoint_is_kept_and_one_of_a_revoked_lease_is_ignored(rig: ApplierRig) -> None:
+    rig.members.set_cluster_version("3.7.0")
     rig.apply(lease_grant=pb.LeaseGrantRequest(ID=1, TTL=500))
     checkpoints = [
         pb.LeaseCheckpoint(ID=1, remaining_TTL=200),
@@ -204,11 +204,16 @@ def test_corrupt_refuses_every_change_of_keys_and_leases(rig: ApplierRig) -> Non
 def test_a_refused_conf_change_becomes_one_of_nobody(rig: ApplierRig) -> None:
     rig.add_member()
     refused = rig.change(REMOVE_NODE, 99)
-    assert refused.changes == ((REMOVE_NODE, 0),)
+    assert refused.change.changes == ((REMOVE_NODE, 0),)
+    assert (type(refused.error), refused.removed_ids) == (MemberIdNotFoundError, ())
+    other = Member(member_id=8, peer_urls=("http://localhost:2390",))
+    assert rig.change(ADD_NODE, 8, encode_member(other)).error is None
     accepted = rig.change(REMOVE_NODE, 7)
-    assert accepted.changes == ((REMOVE_NODE, 7),)
-    assert rig.members.all() == []
-    assert Members(rig.backend, 1).all() == []
+    assert (accepted.change.changes, accepted.error) == (((REMOVE_NODE, 7),), None)
+    assert accepted.removed_ids == (7,)
+    assert rig.members.is_removed(7)
+    assert (rig.members.all(), rig.members.removed_ids) == ([other], [7])
+    assert Members(rig.backend, 1).all() == [other]
 
 
 def test_a_restart_reads_the_members_and_the_configuration_from_the_buckets(

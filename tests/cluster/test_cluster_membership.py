@@ -7,6 +7,7 @@ import json
 import pytest
 
 from etcdtw.cluster.errors import (
+    LastVoterError,
     MemberIdExistsError,
     MemberIdNotFoundError,
     MemberIdRemovedError,
@@ -35,7 +36,7 @@ from etcdtw.cluster.membership import (
     Row,
     UnknownChangeError,
 )
-from etcdtw.cluster.version import Version
+from etcdtw.cluster.version import Version, VersionError
 
 
 def url_of(member_id: int) -> str:
@@ -133,6 +134,10 @@ def test_updated_member_keeps_all_but_its_peer_urls(rig: MembershipRig) -> None:
         (REMOVE_NODE, 8, b"", MemberIdRemovedError),
         (UPDATE_NODE, 8, described(8), MemberIdRemovedError),
         (77, 8, b"", MemberIdRemovedError),
+        # A refusal comes before the check that the context speaks of the same member.
+        (ADD_NODE, 1, described(5), MemberIdExistsError),
+        (ADD_NODE, 4, described(5, url=url_of(1)), PeerUrlExistsError),
+        (UPDATE_NODE, 9, described(5), MemberIdNotFoundError),
     ],
 )
 def test_refused_change_leaves_everything_as_it_was(
@@ -162,13 +167,40 @@ def test_second_learner_is_allowed_where_two_may_be() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "context"), [(9, described(4)), (ADD_NODE, described(5)), (UPDATE_NODE, described(5))]
+    ("kind", "node_id", "context"),
+    [
+        (9, 4, described(4)),
+        (ADD_NODE, 4, described(5)),
+        (UPDATE_NODE, 1, described(5)),
+        (ADD_NODE, 3, encode_promotion(5)),
+    ],
 )
 def test_change_that_makes_no_sense_stops_the_member(
-    rig: MembershipRig, kind: int, context: bytes
+    rig: MembershipRig, kind: int, node_id: int, context: bytes
 ) -> None:
     with pytest.raises(UnknownChangeError):
-        rig.membership.applied_change(kind, 4, context)
+        rig.membership.applied_change(kind, node_id, context)
+
+
+def test_last_voter_stays_even_with_learners_around(rig: MembershipRig) -> None:
+    rig.change(REMOVE_NODE, 2)
+    with pytest.raises(LastVoterError):
+        rig.membership.applied_change(REMOVE_NODE, 1, b"")
+    rig.change(REMOVE_NODE, 3)
+    assert (rig.membership.voter_ids, rig.membership.removed_ids) == ([1], [2, 3])
+
+
+def test_cluster_of_a_newer_line_than_we_speak_is_refused(rig: MembershipRig) -> None:
+    with pytest.raises(VersionError, match="server version is lower than determined"):
+        rig.membership.set_cluster_version("3.8.0")
+    with pytest.raises(VersionError):
+        Membership().restore([], [], [(b"clusterVersion", b"4.0.0")])
+
+
+@pytest.mark.parametrize("row", [b"{", b"[]", b"1"])
+def test_damaged_downgrade_is_refused(row: bytes) -> None:
+    with pytest.raises(ValueError, match="is no downgrade"):
+        Membership().restore([], [], [(b"downgrade", row)])
 
 
 def test_attributes_of_a_removed_member_are_ignored(rig: MembershipRig) -> None:
@@ -221,6 +253,9 @@ def test_row_under_a_wrong_key_is_damage() -> None:
         b"[]",
         b'{"id":"1"}',
         b'{"id":true}',
+        b'{"id":-1}',
+        b'{"id":18446744073709551616}',
+        b"[" * 100_000,
         b'{"peerURLs":"x"}',
         b'{"peerURLs":[1]}',
         b'{"name":1}',

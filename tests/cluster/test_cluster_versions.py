@@ -16,8 +16,11 @@ from etcdtw.cluster.version import (
     Version,
     VersionError,
     decide_cluster_version,
+    downgrade_is_done,
+    downgrade_target_of,
     may_join,
     may_serve,
+    parse_downgrade_target,
     parse_version,
     storage_version,
 )
@@ -57,6 +60,41 @@ def test_leader_raises_the_cluster_version_and_never_lowers_it(
     current: Version | None, servers: list[Version | None], decision: Version | None
 ) -> None:
     assert decide_cluster_version(current, servers) == decision
+
+
+@pytest.mark.parametrize(
+    ("current", "servers", "decision"),
+    [
+        (Version(3, 7, 0), [V37, V37], Version(3, 6, 0)),  # the cluster goes first
+        (Version(3, 6, 0), [V37, V36], None),  # it is there
+        (Version(3, 7, 0), [V37, None], None),
+    ],
+)
+def test_downgrade_lowers_the_cluster_version_at_once(
+    current: Version, servers: list[Version | None], decision: Version | None
+) -> None:
+    assert decide_cluster_version(current, servers, Version(3, 6, 0)) == decision
+
+
+def test_downgrade_before_3_6_waits_for_its_members() -> None:
+    current, target = Version(3, 5, 0), Version(3, 4, 0)
+    assert decide_cluster_version(current, [V35, V35], target) is None
+    assert decide_cluster_version(current, [V35, Version(3, 4, 23)], target) == target
+
+
+def test_downgrade_is_done_when_all_members_run_the_target() -> None:
+    target = Version(3, 6, 0)
+    assert downgrade_is_done(target, [V36, Version(3, 6, 9)])
+    for servers in ([V36, V37], [V36, None], []):
+        assert not downgrade_is_done(target, servers)
+
+
+def test_downgrade_target_is_the_minor_version_below() -> None:
+    assert downgrade_target_of(Version(3, 7, 0)) == Version(3, 6, 0)
+    assert parse_downgrade_target("3.6") == parse_downgrade_target("3.6.9") == Version(3, 6, 0)
+    for text in ("", "3", "3.x", "v3.6", "3.6.1.1"):
+        with pytest.raises(VersionError):
+            parse_downgrade_target(text)
 
 
 def test_server_older_than_its_cluster_must_not_run() -> None:

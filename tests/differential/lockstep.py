@@ -45,7 +45,7 @@ class Lockstep:
         self.outcome = Outcome()
         self._clients = (WireClient(left), WireClient(right))
         self._keep_alives = [client.open(ops.KEEP_ALIVE) for client in self._clients]
-        self._watches = WatchPair(left, right, WATCH_STREAMS)
+        self._watches = WatchPair(left, [right], WATCH_STREAMS)
         self._burst: list[Operation] = []
         self._settled_at = 0
 

@@ -114,6 +114,11 @@ class OperationSource:
         operation: Operation = maker()
         return operation
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether the next operation belongs to the last one and must follow it at once."""
+        return bool(self._forced)
+
     def observe(self, operation: Operation, code: int, response: Any) -> None:
         """Learn from the answer to ``operation``; ``response`` is None after an error."""
         if code != 0 or response is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -38,19 +39,30 @@ class Watcher:
 
 
 class WatchSide:
-    """The watch streams of one member."""
+    """The watch streams of one member, or spread over the members of one cluster."""
 
-    def __init__(self, name: str, endpoint: str, streams: int) -> None:
+    def __init__(self, name: str, endpoints: Sequence[str], streams: int) -> None:
         self.name = name
-        self.client = WireClient(endpoint)
-        self.streams = [self.client.open(WATCH) for _ in range(streams)]
+        self._clients = [WireClient(endpoint) for endpoint in endpoints]
+        self.streams = [self._of_stream(i).open(WATCH) for i in range(streams)]
         self.watchers: list[dict[int, Watcher]] = [{} for _ in range(streams)]
         self.replies: list[list[Any]] = [[] for _ in range(streams)]  # created, progress
 
+    def _of_stream(self, stream: int) -> WireClient:
+        return self._clients[stream % len(self._clients)]
+
+    def send(self, stream: int, octets: bytes) -> None:
+        self._of_stream(stream).send(self.streams[stream], octets)
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+
     def collect(self, wait_s: float = POLL_S) -> None:
         """Read what has arrived and sort it by watcher."""
-        while self.client.poll(wait_s):
-            wait_s = 0.0
+        for client in self._clients:
+            while client.poll(wait_s):
+                wait_s = 0.0
         for i, stream in enumerate(self.streams):
             if stream.is_ended:
                 raise WatchDifferenceError(
@@ -94,10 +106,10 @@ class Expected:
 
 
 class WatchPair:
-    """The same watchers on two members."""
+    """The same watchers on two members, or on one and a cluster: ``right`` has its endpoints."""
 
-    def __init__(self, left: str, right: str, streams: int) -> None:
-        self.sides = (WatchSide("left", left, streams), WatchSide("right", right, streams))
+    def __init__(self, left: str, right: Sequence[str], streams: int) -> None:
+        self.sides = (WatchSide("left", [left], streams), WatchSide("right", right, streams))
         self.expected: list[dict[int, Expected]] = [{} for _ in range(streams)]
         # Ended by a compaction, but until they are cancelled their ids are taken.
         self._lingering: list[set[int]] = [set() for _ in range(streams)]
@@ -111,7 +123,7 @@ class WatchPair:
     def close(self) -> None:
         self._observer.close()
         for side in self.sides:
-            side.client.close()
+            side.close()
 
     def active(self) -> list[tuple[int, int]]:
         """Return (stream, watch id) of every watcher that can be cancelled."""
@@ -137,7 +149,7 @@ class WatchPair:
 
     def _send(self, request: Any, stream: int) -> None:
         for side in self.sides:
-            side.client.send(side.streams[stream], _octets(request))
+            side.send(stream, _octets(request))
 
     def _answers_progress(self, stream: int, revision: int) -> bool:
         # 3.5.1 always answers.  3.7 does not with no watcher, with one from the future, or with

@@ -15,6 +15,7 @@ from etcdtw.mvcc.slices import (
     open_slices,
 )
 from etcdtw.mvcc.store import Store
+from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.requests import put_of
 from tests.support.model_backend import ModelBackend
@@ -22,12 +23,15 @@ from tests.support.model_backend import ModelBackend
 KEYS_COUNT = 20
 
 
+SMALL = WorkBounds(slice_keys_max=3, slice_past_keys_max=2)
+
+
 class SlicesRig:
     """A store of 20 keys with a past, read three keys at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: WorkBounds = SMALL) -> None:
         self.backend = ModelBackend()
-        self.store = Store(self.backend, lambda lease_id: True)
+        self.store = Store(self.backend, lambda lease_id: True, bounds)
         for i in range(KEYS_COUNT):
             self.put(b"%02d" % i, b"%d" % (i * 7 % 10))
         for i in range(0, KEYS_COUNT, 3):
@@ -49,9 +53,7 @@ class SlicesRig:
 
 
 @pytest.fixture
-def rig(monkeypatch: pytest.MonkeyPatch) -> SlicesRig:
-    monkeypatch.setattr("etcdtw.mvcc.slices.SLICE_KEYS_MAX", 3)
-    monkeypatch.setattr("etcdtw.mvcc.slices.SLICE_PAST_KEYS_MAX", 2)
+def rig() -> SlicesRig:
     return SlicesRig()
 
 
@@ -146,7 +148,7 @@ def test_a_single_value_larger_than_a_slice_is_the_whole_of_it() -> None:
 
 
 def test_a_small_past_range_is_counted_at_once() -> None:
-    rig = SlicesRig()
+    rig = SlicesRig(WorkBounds())
     request = pb.RangeRequest(key=b"\0", range_end=b"\0", revision=10, count_only=True)
     assert rig.store.open_range(request, b"head") == b"head\x20\x09"
 

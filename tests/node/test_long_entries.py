@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,28 +16,32 @@ from etcdtw.apply.applier import (
     FIELD_PUT,
     FIELD_TXN,
 )
-from etcdtw.mvcc import long_entry, store, txn, writer
+from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.storage.state import LmdbState
 from etcdtw.storage.state_feed import InlineStateWriter
 from etcdtw.storage.state_open import open_state
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.requests import plain, txn_of
-from tests.support.node_rig import NodeRig, State
+from tests.support.model_state import State
+from tests.support.node_rig import CONFIG, NodeRig
 
 KEYS = 40
 LEASE = 7
 ALL = pb.DeleteRangeRequest(key=b"k", range_end=b"l", prev_kv=True)
 LATER = b"z"
+SMALL = WorkBounds(long_keys_min=10, step_keys_max=3)
 
 
 class LongRig(NodeRig):
     """A node for which ten keys are many, and one step a turn is much."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, bounds: WorkBounds = SMALL) -> None:
         self.lmdb: LmdbState = open_state(path, pytest.fail, map_size=1 << 26)
         assert isinstance(self.lmdb._writer, InlineStateWriter)
         self.writer = self.lmdb._writer
-        super().__init__(state=cast(State, self.lmdb))
+        super().__init__(
+            state=cast(State, self.lmdb), bounds=bounds, config=replace(CONFIG, long_work_s=0.0)
+        )
 
     def propose(self, field: int, request: Any) -> None:
         message = request.SerializeToString()
@@ -61,13 +66,7 @@ class LongRig(NodeRig):
 
 
 @pytest.fixture
-def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LongRig]:
-    for module in (long_entry, store, txn):
-        monkeypatch.setattr(module, "LONG_KEYS_MIN", 10, raising=False)
-    for module in (long_entry, store, writer):
-        monkeypatch.setattr(module, "STEP_KEYS_MAX", 3, raising=False)
-    monkeypatch.setattr("etcdtw.apply.applier.LONG_KEYS_MIN", 10)
-    monkeypatch.setattr("etcdtw.node.turn.WORK_S", 0.0)
+def rig(tmp_path: Path) -> Iterator[LongRig]:
     made = LongRig(tmp_path / "state")
     made.start()
     made.fill()
@@ -130,14 +129,12 @@ def test_a_long_entry_stays_out_of_sight_until_it_is_complete(
 
 @KINDS
 def test_a_long_entry_does_what_a_short_one_does(
-    rig: LongRig, begin: Callable[[LongRig], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rig: LongRig, begin: Callable[[LongRig], None], tmp_path: Path
 ) -> None:
     begin(rig)
     while not rig.outcomes:
         rig.turn()
-    for module in ("etcdtw.mvcc.store", "etcdtw.mvcc.txn", "etcdtw.apply.applier"):
-        monkeypatch.setattr(module + ".LONG_KEYS_MIN", 1 << 30)
-    other = LongRig(tmp_path / "other")
+    other = LongRig(tmp_path / "other", WorkBounds(long_keys_min=1 << 30))
     other.start()
     other.fill()
     begin(other)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -16,7 +17,8 @@ from etcdtw.apply.errors import (
     TooManyRequestsError,
 )
 from etcdtw.wire import etcdserverpb as pb
-from tests.support.node_rig import MEMBER_ID, NodeRig, State
+from tests.support.model_state import State
+from tests.support.node_rig import CONFIG, MEMBER_ID, NodeRig
 
 
 @pytest.fixture
@@ -87,8 +89,8 @@ def test_a_state_that_cannot_keep_up_refuses_proposals(rig: NodeRig) -> None:
     assert type(rig.outcomes[0].error) is TooManyRequestsError
 
 
-def test_waiting_proposals_are_bounded(rig: NodeRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("etcdtw.node.inbox.PROPOSALS_MAX", 3)
+def test_waiting_proposals_are_bounded() -> None:
+    rig = NodeRig(config=replace(CONFIG, proposals_max=3)).start()
     rig.log.holds = True
     for _ in range(4):
         rig.put(b"k")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from etcdtw.node.requests import PREFIX_SIZE, RequestIds, tag
 from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.encode import read_varint
 
 
 def test_an_entry_is_an_internal_raft_request_with_a_header_id() -> None:
@@ -32,3 +33,14 @@ def test_prefixes_have_one_length_and_decode_to_consecutive_ids() -> None:
 def test_a_field_above_fifteen_has_a_longer_tag() -> None:
     assert tag(4) == b"\x22"
     assert pb.InternalRaftRequest.FromString(tag(1300) + b"\x00").HasField("cluster_version_set")
+
+
+def test_ids_of_other_entries_and_of_requests_never_meet() -> None:
+    ids = RequestIds(5, 1)
+    numbers = []
+    for turn in range(40_000):
+        if turn % 3 == 0:
+            numbers.append(ids.next_id())
+        else:
+            numbers.append(read_varint(ids.next_prefix(), 4)[0])
+    assert numbers == list(range(numbers[0], numbers[0] + 40_000))

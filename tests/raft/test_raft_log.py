@@ -6,13 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etcdtw.raft import unstable as unstable_module
 from etcdtw.raft.entry import Entry, Snapshot
 from etcdtw.raft.errors import InvariantError
 from etcdtw.raft.log import ENTRY_OVERHEAD, NO_LIMIT, RaftLog, limit_size
 from etcdtw.raft.memory_storage import MemoryStorage
 from etcdtw.raft.storage import CompactedError, UnavailableError
-from etcdtw.raft.unstable import Unstable
+from etcdtw.raft.unstable import KEPT_ENTRIES_MAX, KEPT_SIZE_MAX, Unstable
 
 
 def entries_of(first: int, *terms: int, size: int = 0) -> list[Entry]:
@@ -235,27 +234,25 @@ def test_a_cut_before_the_tail_begins_it_anew() -> None:
     assert log.unstable.stable_index == 1
 
 
-def test_the_kept_tail_has_a_bound_in_entries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unstable_module, "KEPT_ENTRIES_MAX", 8)
+def test_the_kept_tail_has_a_bound_in_entries() -> None:
+    most = KEPT_ENTRIES_MAX
     unstable = Unstable(0)
-    unstable.append(entries_of(1, *[1] * 8))
-    unstable.stable_to(8, 1)
-    assert len(unstable.entries) == 8
-    unstable.append(entries_of(9, 1))
-    unstable.stable_to(9, 1)
-    assert len(unstable.entries) == 4
-    assert unstable.last_index() == 9
+    unstable.append(entries_of(1, *[1] * most))
+    unstable.stable_to(most, 1)
+    assert len(unstable.entries) == most
+    unstable.append(entries_of(most + 1, 1))
+    unstable.stable_to(most + 1, 1)
+    assert len(unstable.entries) == most // 2
+    assert unstable.last_index() == most + 1
 
 
-def test_the_kept_tail_has_a_bound_in_octets_but_keeps_what_is_not_durable(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(unstable_module, "KEPT_SIZE_MAX", 100)
+def test_the_kept_tail_has_a_bound_in_octets_but_keeps_what_is_not_durable() -> None:
+    half = KEPT_SIZE_MAX // 2
     unstable = Unstable(0)
-    unstable.append(entries_of(1, 1, 1, size=50))
+    unstable.append(entries_of(1, 1, 1, size=half))
     unstable.stable_to(2, 1)
     assert len(unstable.entries) == 2
-    unstable.append(entries_of(3, 1, 1, size=50))
+    unstable.append(entries_of(3, 1, 1, size=half))
     unstable.stable_to(3, 1)
     assert unstable.offset > 1
     assert unstable.term(4) == 1

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from etcdtw.raft import leader as leader_module
 from etcdtw.raft.confchange import REMOVE_NODE, ConfChange
 from etcdtw.raft.config import READ_ONLY_LEASE_BASED
 from etcdtw.raft.message import MSG_HEARTBEAT, MSG_HEARTBEAT_RESP, Message
-from etcdtw.raft.read_only import ReadOnly
+from etcdtw.raft.read_only import PENDING_READS_MAX, ReadOnly
 from tests.raft.raft_network import Network
 
 
@@ -165,16 +164,13 @@ def test_etcd_7331_reads_wait_until_the_leader_has_committed_in_its_term() -> No
     assert network.members[1].reads[0].index == node.commit_index
 
 
-@pytest.mark.parametrize(("count_max", "expected"), [(2, 2), (3, 3)])
-def test_reads_that_wait_have_a_bound(
-    monkeypatch: pytest.MonkeyPatch, count_max: int, expected: int
-) -> None:
-    monkeypatch.setattr(leader_module, "PENDING_READS_MAX", count_max)
+@pytest.mark.parametrize("count", [PENDING_READS_MAX, PENDING_READS_MAX + 1])
+def test_reads_that_wait_have_a_bound(count: int) -> None:
     network = led_network()
-    for i in range(3):
+    for i in range(count):
         network.node(1).read_index(b"%d" % i)
     network.settle()
-    assert len(contexts(network, 1)) == expected
+    assert len(contexts(network, 1)) == PENDING_READS_MAX
 
 
 def test_lease_based_reads_ask_nobody_and_keep_the_leader_known() -> None:

@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 from etcdtw.apply import errors as member_errors
+from etcdtw.cluster import errors as cluster_errors
 from etcdtw.grpc.call import INTERNAL, UNKNOWN, StatusError
 from etcdtw.lease import errors as lease_errors
 from etcdtw.mvcc import errors as mvcc_errors
@@ -80,7 +81,7 @@ KNOWN = """
 4 context deadline exceeded
 """.strip().splitlines()
 
-ABSTRACT = {mvcc_errors.MvccError, member_errors.MemberError}
+ABSTRACT = {mvcc_errors.MvccError, member_errors.MemberError, cluster_errors.MembershipError}
 
 
 class FailedCall:
@@ -102,13 +103,16 @@ def test_every_text_begins_as_etcds_do() -> None:
         assert text.startswith("etcdserver: ")
 
 
-@pytest.mark.parametrize("module", [mvcc_errors, lease_errors, member_errors])
+@pytest.mark.parametrize("module", [mvcc_errors, lease_errors, member_errors, cluster_errors])
 def test_no_error_of_a_core_lacks_its_status(module: ModuleType) -> None:
     for _, cls in inspect.getmembers(module, inspect.isclass):
         if not issubclass(cls, Exception) or cls in ABSTRACT or cls.__module__ != module.__name__:
             continue
         if cls is member_errors.ProposalDroppedError:
             assert status_of(cls()) == (UNKNOWN, "raft proposal dropped")
+        elif cls is member_errors.TransferTimeoutError:
+            text = "etcdserver: request timed out, leader transfer took too long"
+            assert status_of(cls()) == (UNKNOWN, text)
         else:
             assert SYMBOLS[cls] in STATUSES, cls
 

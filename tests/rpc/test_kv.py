@@ -13,6 +13,7 @@ from etcdtw.apply.errors import LeaderChangedError, RequestTooLargeError
 from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, MethodTable, StatusError
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.store import Store
+from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.rpc.kv import KvService
 from etcdtw.rpc.sliced_reply import WAIT_S
 from etcdtw.wire import etcdserverpb as pb
@@ -393,9 +394,8 @@ def fill(rig: KvRig, count: int) -> None:
 
 
 @pytest.fixture
-def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("etcdtw.mvcc.slices.SLICE_KEYS_MAX", 3)
-    monkeypatch.setattr("etcdtw.mvcc.slices.SLICE_PAST_KEYS_MAX", 3)
+def small_slices(rig: KvRig) -> None:
+    rig.node.store.bounds = WorkBounds(slice_keys_max=3, slice_past_keys_max=3)
 
 
 @pytest.mark.usefixtures("small_slices")

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from etcdtw.grpc.call import INVALID_ARGUMENT, UNAVAILABLE
+from etcdtw.grpc.call import (
+    FAILED_PRECONDITION,
+    INVALID_ARGUMENT,
+    SERVER_STREAM,
+    UNARY,
+    UNAVAILABLE,
+    Call,
+    Method,
+    StatusError,
+)
 from etcdtw.rpc.screening import VERSION_LENGTH_MAX, VERSIONS_MAX, Screening
 from etcdtw.server.metric_sources import call_sources
+from etcdtw.wire import etcdserverpb as pb
 from tests.grpc.grpc_rig import ServerRig
+from tests.support.recorded_call import RecordedCall
 
 NO_LEADER = (UNAVAILABLE, "etcdserver: no leader")
 HAS_LEADER = (b"hasleader", b"true")
@@ -15,6 +26,8 @@ HAS_LEADER = (b"hasleader", b"true")
 
 class Leaders:
     leader_id = 7
+    is_voter = True
+    is_learner = False
 
 
 @pytest.fixture
@@ -91,3 +104,54 @@ def test_metric_shows_every_version(rig: ServerRig) -> None:
         ("unary", "3.7"): 1,
         ("unary", "unknown"): 1,
     }
+
+
+NOT_FOR_LEARNERS = (FAILED_PRECONDITION, "etcdserver: rpc not supported for learner")
+
+
+def test_learner_refuses_calls_of_each_kind_until_it_votes(
+    rig: ServerRig, leaders: Leaders
+) -> None:
+    leaders.is_voter, leaders.is_learner = False, True
+    for method in ("Unary", "Server", "Bidi"):
+        assert rig.request(method, b"m").status == NOT_FOR_LEARNERS
+    leaders.is_voter, leaders.is_learner = True, False  # the header blocks are known by now
+    assert rig.request("Unary", b"m").status == (0, "")
+
+
+def test_member_that_nobody_has_added_yet_answers_until_it_learns(
+    rig: ServerRig, leaders: Leaders
+) -> None:
+    leaders.is_voter = False
+    assert rig.request("Unary", b"m").status == (0, "")
+    leaders.is_learner = True
+    assert rig.request("Unary", b"m").status == NOT_FOR_LEARNERS
+
+
+def test_learner_serves_status_snapshots_and_serializable_ranges(leaders: Leaders) -> None:
+    leaders.is_voter, leaders.is_learner = False, True
+    screen = Screening(leaders)
+    served = []
+
+    def unary(call: Call, message: bytes) -> bytes:
+        served.append(message)
+        return b""
+
+    def screened(path: str) -> Method:
+        return screen(Method(path, UNARY, unary, None), lambda name: None)[1]
+
+    status = screened("/etcdserverpb.Maintenance/Status")
+    assert status.unary is unary
+    of_range = screened("/etcdserverpb.KV/Range").unary
+    assert of_range is not None
+    serializable = pb.RangeRequest(key=b"k", serializable=True).SerializeToString()
+    of_range(RecordedCall(), serializable)
+    assert served == [serializable]
+    for path in ("/etcdserverpb.KV/Range", "/etcdserverpb.Cluster/MemberList"):
+        refused = screened(path).unary
+        assert refused is not None
+        with pytest.raises(StatusError) as caught:
+            refused(RecordedCall(), pb.RangeRequest(key=b"k").SerializeToString())
+        assert (caught.value.code, caught.value.message) == NOT_FOR_LEARNERS
+    snapshot = Method("/etcdserverpb.Maintenance/Snapshot", SERVER_STREAM, None, lambda call: None)
+    assert screen(snapshot, lambda name: None)[1] is snapshot

@@ -181,21 +181,6 @@ def test_wrong_flag_ends_with_status_2_and_gos_words(arguments: list[str], messa
             '--initial-advertise-peer-urls "http://:1" must be "host:port" '
             "(unexpected empty host (http://:1))",
         ),
-        (
-            ["--listen-client-urls=https://127.0.0.1:1", "--advertise-client-urls=https://a:1"],
-            "TLS key/cert (--cert-file, --key-file) must be provided for client url "
-            "https://127.0.0.1:1 with HTTPS scheme",
-        ),
-        (["--cert-file=x"], "--cert-file and --key-file go together: set both or neither"),
-        (["--cipher-suites=FOO"], 'unexpected TLS cipher suite "FOO"'),
-        (
-            ["--cipher-suites=TLS_RSA_WITH_AES_128_CBC_SHA", "--tls-min-version=TLS1.3"],
-            "cipher suites cannot be configured when only TLS1.3 is enabled",
-        ),
-        (
-            ["--tls-min-version=TLS1.3", "--tls-max-version=TLS1.2"],
-            "--tls-min-version TLS1.3 is newer than --tls-max-version TLS1.2",
-        ),
         (["--logger=foo"], 'unknown logger option "foo"'),
         (["--log-outputs=default,stderr"], 'multi logoutput for "default" is not supported yet'),
         (["--auto-compaction-mode=foo"], 'unknown auto-compaction-mode "foo"'),
@@ -217,16 +202,14 @@ def test_wrong_flag_ends_with_status_2_and_gos_words(arguments: list[str], messa
             ["--initial-advertise-peer-urls="],
             "--initial-advertise-peer-urls is empty: name this member's peer URLs",
         ),
-        (["--compat-version=3.6"], '--compat-version "3.6" is unknown; known: 3.7'),
+        (
+            ["--compat-version=3.3"],
+            '--compat-version "3.3" is unknown; known: 3.7, 3.6, 3.5, 3.4',
+        ),
         (["--max-txn-ops=0"], "--max-txn-ops must be >0 (set to 0)"),
         (["--max-learners=-1"], "--max-learners must not be negative"),
         (["--grpc-keepalive-interval=-1s"], "--grpc-keepalive-interval must not be negative"),
         (["--config-file=nope.yml"], "open nope.yml: no such file or directory"),
-        (
-            ["--listen-peer-urls=https://127.0.0.1:1"],
-            "--listen-peer-urls https://127.0.0.1:1: TLS between members is not supported yet; "
-            "use http",
-        ),
     ],
 )
 def test_wrong_configuration_ends_with_status_1(arguments: list[str], message: str) -> None:
@@ -464,11 +447,6 @@ def test_retention_depends_on_the_mode(
     assert found == expected
 
 
-def test_authority_alone_demands_certificates() -> None:
-    assert configured("--trusted-ca-file=ca").client_tls.demands_certificates
-    assert configured("--client-cert-auth").client_tls.demands_certificates
-
-
 def test_risky_sizes_and_plain_listeners_are_warned_of() -> None:
     config = configured(
         "--name=m", "--quota-backend-bytes=8589934593", "--max-request-bytes=10485761",
@@ -530,12 +508,6 @@ def test_shut_gate_replicates_no_checkpoint() -> None:
         lessor.grant(1, 1000)
         lessor.advance(400_000)
         assert len(lessor.due_checkpoints(10)) == count
-
-
-def test_allowed_hostnames_need_clients_with_certificates() -> None:
-    status, message = refusal("--client-cert-allowed-hostname=a.test")
-    assert (status, "--trusted-ca-file or --client-cert-auth" in message) == (1, True)
-    assert configured("--client-cert-allowed-hostname=a,b", "--client-cert-auth").client_tls
 
 
 def test_bulk_gate_gives_way_to_a_named_one() -> None:

@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 import lmdb
 import pytest
 
-from etcdtw.raft.entry import Entry
+from etcdtw.raft.entry import Entry, HardState
 from etcdtw.storage import log_codec
 from etcdtw.storage.directory import (
     DataDirError,
@@ -28,6 +28,7 @@ from etcdtw.storage.file_extent import used_size
 from etcdtw.storage.journal_open import begin_journal
 from etcdtw.storage.journal_writer import JournalWriter
 from etcdtw.storage.log import LmdbLog, open_log
+from etcdtw.storage.log_founding import found_log, stored_identity
 from etcdtw.storage.log_writer import NOTHING_UNSETTLED, LogJob, perform
 from etcdtw.storage.state_open import open_state
 
@@ -61,13 +62,24 @@ def open_whole_log(path: Path) -> LmdbLog:
         raise
 
 
+def read_whole_log(path: Path) -> None:
+    env, lock_fd = open_log(path, MAP_SIZE)
+    try:
+        stored_identity(env)
+        LmdbLog(env, DirectWriter(env))
+    finally:
+        env.close()
+        os.close(lock_fd)
+
+
 @pytest.fixture
 def wal(tmp_path: Path) -> Path:
     """A log of thirty entries in ten batches, closed."""
-    log = open_whole_log(tmp_path / "wal")
-    log.put_identity(b"me")
-    for first in range(1, 31, 3):
-        entries = [Entry(1, index, 0, bytes(200)) for index in range(first, first + 3)]
+    env, lock_fd = open_log(tmp_path / "wal", MAP_SIZE)
+    batches = [[Entry(1, first + i, 0, bytes(200)) for i in range(3)] for first in range(1, 31, 3)]
+    found_log(env, MAP_SIZE, b"me", HardState(1, 0, 3), batches[0])
+    log = LmdbLog(env, DirectWriter(env), lock_fd=lock_fd)
+    for entries in batches[1:]:
         log.append(None, entries, lambda: None)
     log.close()
     return tmp_path / "wal"
@@ -114,7 +126,7 @@ def test_a_changed_or_missing_record_is_refused(wal: Path, key: bytes, size: int
     env.close()
     os.close(lock_fd)
     with pytest.raises(DataDirError):
-        open_whole_log(wal).identity()
+        read_whole_log(wal)
 
 
 def test_a_missing_batch_is_refused(wal: Path) -> None:

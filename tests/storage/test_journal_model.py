@@ -9,7 +9,7 @@ from random import Random
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from etcdtw.raft.entry import Entry, HardState
+from etcdtw.raft.entry import Entry, HardState, Snapshot
 from etcdtw.storage.journal_codec import PAGE
 from tests.support.journal_rig import JournalRig, all_of, read_log, write_image
 
@@ -40,6 +40,8 @@ class ModelRun:
             self.rig.settle()
         elif choice < 14:
             self.compact()
+        elif choice < 15:
+            self.install()
         elif choice < 18:
             self.crash()
         else:
@@ -59,14 +61,11 @@ class ModelRun:
             Entry(term, index, 0, random.randbytes(random.choice(SIZES)))
             for index in range(first, first + count)
         ]
-        return entries, HardState(term, random.randrange(3), 0)
+        return entries, HardState(term, random.randrange(3), self.hard_state.commit)
 
     def append(self) -> None:
         entries, hard_state = self.next_write()
         self.rig.append(entries, hard_state)
-        self.take(entries, hard_state)
-
-    def take(self, entries: list[Entry], hard_state: HardState) -> None:
         if entries:
             del self.entries[entries[0].index - 1 :]
             self.entries += entries
@@ -80,12 +79,28 @@ class ModelRun:
         self.rig.turn_until(lambda: not self.rig.log.has_work())
         self.first = index + 1
 
+    def install(self) -> None:
+        """A snapshot takes the place of the log."""
+        index = len(self.entries) + self.random.randint(1, 9)
+        term = self.hard_state.term + 1
+        state = HardState(term, 0, index)
+        told: list[int] = []
+        self.rig.log.install_snapshot(state, Snapshot(index, term), lambda: told.append(1))
+        self.rig.turn_until(lambda: told != [])
+        self.entries = [Entry(term, i) for i in range(1, index + 1)]
+        self.first = index + 1
+        self.hard_state = state
+
     def crash(self) -> None:
-        """Cut the power during an append: any of its sectors may have reached the disk."""
+        """Cut the power during a write: any of its sectors may have reached the disk."""
         random, rig = self.random, self.rig
         before = rig.image()
-        entries, hard_state = self.next_write()
-        rig.append(entries, hard_state)
+        kept = (self.entries[:], self.first, self.hard_state)
+        old = (self.entries[self.first - 1 :], self.hard_state)
+        if random.randrange(5):
+            self.append()
+        else:
+            self.install()
         after = rig.image()
         rig.close()
         share = random.choice((0.0, 0.5, 0.9, 1.0))
@@ -103,14 +118,11 @@ class ModelRun:
         folder = self.path / "crashed"
         write_image(folder, image)
         found = read_log(folder)
-        old = (self.entries[self.first - 1 :], self.hard_state)
-        self.take(entries, hard_state)
         new = (self.entries[self.first - 1 :], self.hard_state)
         # A sector that is missing may have held padding only, and LMDB may hold the append.
         assert found == new or (not is_whole and found == old)
         if found != new:
-            self.entries = self.entries[: self.first - 1] + old[0]
-            self.hard_state = old[1]
+            self.entries, self.first, self.hard_state = kept
         self.lives += 1
         folder.rename(self.path / str(self.lives))
         self.reopen(self.path / str(self.lives))

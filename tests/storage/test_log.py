@@ -13,6 +13,7 @@ import lmdb
 import pytest
 
 from etcdtw.raft.entry import ConfState, Entry, HardState, Snapshot
+from etcdtw.raft.errors import SnapshotUnavailableError
 from etcdtw.raft.storage import CompactedError, LogStore, UnavailableError
 from etcdtw.storage.journal_open import begin_journal
 from etcdtw.storage.journal_writer import INLINE_SIZE_MAX, JournalWriter
@@ -285,19 +286,84 @@ def test_compaction_during_a_job_waits_for_it(rig: LogRig) -> None:
     assert rig.all() == run(5, 8)
 
 
-def test_snapshot_mark_and_identity_survive(rig: LogRig) -> None:
-    assert rig.log.identity() is None
-    rig.log.put_identity(b"member 1 of cluster 2")
+def test_snapshot_mark_survives(rig: LogRig) -> None:
     rig.append(run(1, 3))
     conf = ConfState((1, 2), (3,), (4,), (5, 6), True)
     rig.log.put_snapshot(Snapshot(2, 1, conf, b"octets"), rig.tell("snapshot"))
     assert rig.log.snapshot().index == 0
     rig.writer.release()
     rig.reopen()
-    assert rig.log.identity() == b"member 1 of cluster 2"
     found = rig.log.snapshot()
     assert (found.index, found.term, found.conf_state, found.data) == (2, 1, conf, b"octets")
     assert rig.log.initial_state()[1] == conf
+
+
+def test_an_installed_snapshot_stands_for_the_whole_log(rig: LogRig) -> None:
+    rig.append(run(1, 9), HardState(1, 1, 5))
+    conf = ConfState((1, 2))
+    rig.log.install_snapshot(HardState(4, 0, 20), Snapshot(20, 3, conf, b"v2"), rig.tell("in"))
+    assert rig.log.last_index() == 9, "nothing is shown before it is durable"
+    rig.writer.release()
+    assert rig.told[-1] == "in"
+    rig.append([entry(21, 4), entry(22, 4)])
+    for _ in range(2):
+        assert (rig.log.first_index(), rig.log.last_index()) == (21, 22)
+        assert (rig.log.term(20), rig.log.term(22)) == (3, 4)
+        assert rig.all() == [entry(21, 4), entry(22, 4)]
+        assert rig.log.initial_state() == (HardState(4, 0, 20), conf)
+        assert (rig.log.snapshot().index, rig.log.snapshot().data) == (20, b"v2")
+        with pytest.raises(CompactedError):
+            rig.log.term(19)
+        rig.reopen()
+    rig.append([entry(22, 5)])
+    assert rig.all() == [entry(21, 4), entry(22, 5)]
+
+
+def test_an_install_drops_what_waits_and_takes_what_follows_with_it(rig: LogRig) -> None:
+    rig.log.append(None, run(1, 3), rig.tell("flying"))
+    rig.log.append(None, run(4, 6), rig.tell("waiting"))
+    rig.log.compact(2)
+    rig.log.install_snapshot(HardState(2, 0, 10), Snapshot(10, 2), rig.tell("installed"))
+    rig.log.append(HardState(3, 0, 10), [entry(11, 3)], rig.tell("behind"))
+    assert rig.told == []
+    while rig.log.has_work():
+        rig.writer.release()
+    assert rig.told == ["flying", "waiting", "installed", "behind"]
+    assert rig.all() == [entry(11, 3)]
+    rig.reopen()
+    assert rig.all() == [entry(11, 3)]
+    assert rig.log.initial_state()[0] == HardState(3, 0, 10)
+
+
+def test_a_snapshot_behind_the_log_is_installed_over_entries_beyond_it(rig: LogRig) -> None:
+    rig.append(run(1, 9))
+    rig.log.install_snapshot(HardState(2, 0, 5), Snapshot(5, 2), rig.tell("in"))
+    rig.log.append(None, [entry(6, 2)], rig.tell("six"))
+    while rig.log.has_work():
+        rig.writer.release()
+    assert rig.all() == [entry(6, 2)]
+    rig.reopen()
+    assert rig.all() == [entry(6, 2)]
+
+
+def test_an_install_takes_a_new_log_to_its_index(rig: LogRig) -> None:
+    rig.log.install_snapshot(HardState(1, 0, 7), Snapshot(7, 1), rig.tell("in"))
+    rig.writer.release()
+    rig.reopen()
+    assert (rig.log.first_index(), rig.log.last_index(), rig.all()) == (8, 7, [])
+
+
+def test_there_is_no_snapshot_while_the_log_begins_behind_the_newest_mark(rig: LogRig) -> None:
+    rig.append(run(1, 9))
+    rig.log.put_snapshot(Snapshot(4, 1), rig.tell("mark"))
+    rig.writer.release()
+    rig.log.compact(4)
+    rig.writer.release()
+    assert rig.log.snapshot().index == 4
+    rig.log.compact(5)
+    rig.writer.release()
+    with pytest.raises(SnapshotUnavailableError):
+        rig.log.snapshot()
 
 
 class ThreadRig:

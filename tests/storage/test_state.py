@@ -12,7 +12,13 @@ import pytest
 
 from etcdtw.mvcc.backend import BUCKET_AUTH, BUCKET_META, Backend
 from etcdtw.storage.directory import open_environment
-from etcdtw.storage.state import LmdbState
+from etcdtw.storage.overlay import CHANGE_OVERHEAD
+from etcdtw.storage.state import (
+    GENERATION_OCTETS_MAX,
+    OVERLAY_OCTETS_MAX,
+    SEND_CHANGES_MAX,
+    LmdbState,
+)
 from etcdtw.storage.state_codec import encode_tombstone, key_of, revision_key
 from etcdtw.storage.state_compaction import compact
 from etcdtw.storage.state_feed import InlineStateWriter
@@ -115,32 +121,32 @@ def test_a_generation_waits_for_the_one_before_it(rig: Rig) -> None:
     assert rig.state.applied_durable == 3
 
 
-def test_a_large_generation_is_due_at_the_next_tick(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("etcdtw.storage.state.GENERATION_OCTETS_MAX", 100_000)
-    monkeypatch.setattr("etcdtw.storage.state.SEND_CHANGES_MAX", 8)
+def test_a_large_generation_is_due_at_the_next_tick(rig: Rig) -> None:
     rig.state.tick(10)
-    for _ in range(8):
-        rig.put(b"k", 20_000)
+    for _ in range(SEND_CHANGES_MAX - 1):
+        rig.put(b"k", GENERATION_OCTETS_MAX // SEND_CHANGES_MAX)
     rig.state.tick(20)
+    assert rig.state.applied_durable < rig.main
+    rig.put(b"k")
+    rig.state.tick(30)
     assert rig.state.applied_durable == rig.main
 
 
-def test_the_overlay_is_full_at_its_bound(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("missing", "is_full"), [(1, False), (0, True)])
+def test_the_overlay_is_full_at_its_bound(rig: Rig, missing: int, is_full: bool) -> None:
     rig.writer.is_held = True
     rig.put(b"a", 1000)
+    closed = rig.state._open.octets
     rig.flush()
-    rig.put(b"b", 1000)
-    octets = rig.state._open.octets * 2
-    monkeypatch.setattr("etcdtw.storage.state.OVERLAY_OCTETS_MAX", octets + 1)
-    found = [rig.state.is_full]
-    monkeypatch.setattr("etcdtw.storage.state.OVERLAY_OCTETS_MAX", octets)
-    found.append(rig.state.is_full)
+    large = bytes(OVERLAY_OCTETS_MAX // 16)  # one object for all: the overlay counts, memory not
+    for i in range(15):
+        rig.state.put(rig.main + 1 + i, 0, b"b%02d" % i, large, True)
+    rest = OVERLAY_OCTETS_MAX - closed - rig.state._open.octets - CHANGE_OVERHEAD - len(b"c")
+    rig.state.put(rig.main + 16, 0, b"c", bytes(rest - missing), True)
+    assert rig.state.is_full is is_full
     rig.writer.is_held = False
     rig.writer.release()
-    found.append(rig.state.is_full)
-    assert found == [False, True, False]
+    assert not rig.state.is_full
 
 
 def test_an_applied_index_without_changes_becomes_durable_too(rig: Rig) -> None:

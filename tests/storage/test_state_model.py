@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from etcdtw.mvcc.backend import BUCKET_AUTH_USERS, BUCKET_META, BUCKETS
 from etcdtw.storage import fences
 from etcdtw.storage.directory import lock_directory, open_environment
+from etcdtw.storage.fences import FENCE_COUNT_MAX
 from etcdtw.storage.state import LmdbState
 from etcdtw.storage.state_boot import read_boot_state
 from etcdtw.storage.state_codec import lease_of
@@ -104,6 +105,16 @@ class StateRig:
                 self.set_lease(key, lease)
         self.index += 1
         self.both(lambda b: b.set_applied(self.index, 1 + self.index // 10))
+
+    def fill(self, keys: list[bytes]) -> None:
+        """One transaction of puts to new keys."""
+        self.main += 1
+        for sub, key in enumerate(keys):
+            record = encode_record(key, self.main, 1, b"", 0)
+            for backend in self.backends():
+                backend.put(self.main, sub, key, record, True)
+        self.index += 1
+        self.both(lambda b: b.set_applied(self.index, 1))
 
     def set_lease(self, key: bytes, lease: int) -> None:
         old = self.leases.pop(key, 0)
@@ -242,20 +253,21 @@ def test_state_answers_as_the_model_does_at_length(seed: int) -> None:
     run_steps(seed, 400)
 
 
-def test_fences_split_and_stay_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("etcdtw.storage.state.FENCE_COUNT_MAX", 16)
-    monkeypatch.setattr("etcdtw.storage.state.SPLIT_EVERY", 2)
-    keys = tuple(b"%05d" % i for i in range(600))
+def test_fences_split_and_stay_exact(tmp_path: Path) -> None:
+    keys = tuple(b"%05d" % i for i in range(FENCE_COUNT_MAX * 6))
     rig = StateRig(tmp_path / "state", Random(5), keys)
-    for i in range(500):
+    shuffled = rig.random.sample(keys, len(keys))
+    for first in range(0, len(keys), 64):
+        rig.fill(shuffled[first : first + 64])
+    for i in range(300):
         rig.write()
         if i % 50 == 0:
             rig.tick()
             start, end = sorted(rig.random.sample(keys, 2))
             assert rig.state.count(start, end) == rig.model.count(start, end)
-    assert len(rig.state._fences.starts) > 20
+    assert len(rig.state._fences.starts) > 6
     rig.reopen()
-    for _ in range(100):
+    for _ in range(20):
         start, end = sorted(rig.random.sample(keys, 2))
         assert rig.state.count(start, end) == rig.model.count(start, end)
     rig.state.close()

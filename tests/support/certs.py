@@ -39,45 +39,73 @@ class Issued:
         )
 
     def write(self) -> None:
-        """Put both files in place (again)."""
-        Path(self.cert_file).write_bytes(self.cert_pem)
-        Path(self.key_file).write_bytes(self.key_pem)
+        """Put both files in place (again), each at one moment."""
+        for name, octets in ((self.cert_file, self.cert_pem), (self.key_file, self.key_pem)):
+            beside = Path(f"{name}.new")
+            beside.touch(mode=0o600)
+            beside.write_bytes(octets)
+            beside.replace(name)
 
 
 class Authority:
     """Issues certificates into ``folder``; ``ca_file`` is what others trust."""
 
-    def __init__(self, folder: Path, name: str = "ca") -> None:
+    def __init__(self, folder: Path, name: str = "ca", parent: Authority | None = None) -> None:
         self._folder = folder
+        self._parent = parent
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._revoked: list[x509.RevokedCertificate] = []
-        builder = self._builder(self._name, self._key, -DAY, DAY)
+        signer = parent or self
+        builder = signer._builder(self._name, self._key, -DAY, DAY)
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
         builder = builder.add_extension(_usage(is_ca=True), True)
-        self.issued = Issued(builder.sign(self._key, hashes.SHA256()), self._key, folder / name)
+        certificate = builder.sign(signer._key, hashes.SHA256())
+        self.issued = Issued(certificate, self._key, folder / name)
         self.ca_file = self.issued.cert_file
 
     def issue(
-        self, name: str, *, begins: timedelta = -DAY, ends: timedelta = DAY, host: str = "localhost"
+        self,
+        name: str,
+        *,
+        begins: timedelta = -DAY,
+        ends: timedelta = DAY,
+        host: str = "localhost",
+        address: str = "127.0.0.1",
+        usages: tuple[x509.ObjectIdentifier, ...] = (
+            ExtendedKeyUsageOID.SERVER_AUTH,
+            ExtendedKeyUsageOID.CLIENT_AUTH,
+        ),
+        key: ec.EllipticCurvePrivateKey | None = None,
     ) -> Issued:
-        """Return a certificate for servers and clients alike, with ``name`` as its CN."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        """Return a certificate with ``name`` as its CN; an authority in between stands behind it.
+
+        Empty ``host`` or ``address``: no such alternative name.  With the ``key`` of an earlier
+        one it is that one's renewal.
+        """
+        key = key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        names = [x509.DNSName(host), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        names: list[x509.GeneralName] = [x509.DNSName(host)] if host else []
+        if address:
+            names.append(x509.IPAddress(ipaddress.ip_address(address)))
         builder = (
             self._builder(subject, key, begins, ends)
-            .add_extension(x509.SubjectAlternativeName(names), False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
             .add_extension(_usage(is_ca=False), True)
-            .add_extension(
-                x509.ExtendedKeyUsage(
-                    [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-                ),
-                False,
-            )
+            .add_extension(x509.ExtendedKeyUsage(usages), False)
         )
-        return Issued(builder.sign(self._key, hashes.SHA256()), key, self._folder / name)
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), False)
+        return self._signed(builder, key, name)
+
+    def _signed(
+        self, builder: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey, name: str
+    ) -> Issued:
+        issued = Issued(builder.sign(self._key, hashes.SHA256()), key, self._folder / name)
+        if self._parent is not None:
+            with open(issued.cert_file, "ab") as file:
+                file.write(self.issued.cert_pem)
+        return issued
 
     def revoke(self, issued: Issued) -> None:
         """Put a certificate on the next list."""

@@ -57,6 +57,31 @@ _UNARY: Final[dict[str, tuple[str, Any, Any]]] = {
         pb.MemberListRequest,
         pb.MemberListResponse,
     ),
+    "member_add": (
+        "/etcdserverpb.Cluster/MemberAdd",
+        pb.MemberAddRequest,
+        pb.MemberAddResponse,
+    ),
+    "member_promote": (
+        "/etcdserverpb.Cluster/MemberPromote",
+        pb.MemberPromoteRequest,
+        pb.MemberPromoteResponse,
+    ),
+    "member_update": (
+        "/etcdserverpb.Cluster/MemberUpdate",
+        pb.MemberUpdateRequest,
+        pb.MemberUpdateResponse,
+    ),
+    "member_remove": (
+        "/etcdserverpb.Cluster/MemberRemove",
+        pb.MemberRemoveRequest,
+        pb.MemberRemoveResponse,
+    ),
+    "move_leader": (
+        "/etcdserverpb.Maintenance/MoveLeader",
+        pb.MoveLeaderRequest,
+        pb.MoveLeaderResponse,
+    ),
     "status": ("/etcdserverpb.Maintenance/Status", pb.StatusRequest, pb.StatusResponse),
     "hash_kv": ("/etcdserverpb.Maintenance/HashKV", pb.HashKVRequest, pb.HashKVResponse),
     "defragment": (
@@ -158,6 +183,9 @@ class EtcdClient:
             ("grpc.max_receive_message_length", RECEIVE_OCTETS_MAX),
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.enable_retries", 0),
+            # A member that was killed and started again is to be found soon.
+            ("grpc.initial_reconnect_backoff_ms", 50),
+            ("grpc.max_reconnect_backoff_ms", 500),
         )
         if ca_file is None:
             self._channel = grpc.insecure_channel(endpoint, options=options)

@@ -30,7 +30,7 @@ class LeaseRig:
 
     def __init__(self) -> None:
         self.clock: Any = Clock()
-        self.leader_id = 2
+        self.leader_id = self.member_id = 2
         self.lessor = Lessor(2)
         self.lessor.promote(0)
         self.store = Revisions()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from twisted.internet.task import Clock
 
@@ -14,21 +15,28 @@ from etcdtw.cluster.member import Member, encode_member
 from etcdtw.grpc.call import Call
 from etcdtw.lease.lessor import Lessor
 from etcdtw.mvcc.applied import Applied
-from etcdtw.mvcc.store import Store
+from etcdtw.mvcc.store import WORK_BOUNDS, Store
 from etcdtw.mvcc.watch import WatchHub
+from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.node.node import NoCall, Node, NodeConfig
 from etcdtw.node.requests import RequestIds
 from etcdtw.node.turn import Parts
-from etcdtw.raft.confchange import bootstrap_log
+from etcdtw.raft.confchange import (
+    ADD_LEARNER_NODE,
+    ConfChange,
+    bootstrap_log,
+    encode_conf_change,
+)
 from etcdtw.raft.config import Config
-from etcdtw.raft.entry import Entry, HardState
+from etcdtw.raft.entry import ENTRY_CONF_CHANGE, Entry, HardState, Snapshot
 from etcdtw.raft.memory_storage import MemoryStorage
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.requests import plain
-from tests.support.model_backend import ModelBackend
+from tests.support.model_state import ModelSnapshots, State
 
 MEMBER_ID = 0x1234
+CONFIG = NodeConfig(cluster_id=1, member_id=MEMBER_ID)
 
 
 class MemoryLog(MemoryStorage):
@@ -58,28 +66,20 @@ class MemoryLog(MemoryStorage):
                 super().append(entries)
             done()
 
+    def put_snapshot(self, snapshot: Snapshot, done: Callable[[], None]) -> None:
+        self._snapshot = snapshot
+        done()
 
-class State(ModelBackend):
-    """The model backend as a node drives it."""
+    def install_snapshot(
+        self, hard_state: HardState, snapshot: Snapshot, done: Callable[[], None]
+    ) -> None:
+        self.set_hard_state(hard_state)
+        self.apply_snapshot(snapshot)
+        done()
 
-    is_full = False
-    size_allocated = 0
-    size_in_use = 0
-
-    def hash_all(self, done: Callable[[int], None]) -> None:
-        done(0)
-
-    def defragment(self, done: Callable[[str], None]) -> None:
-        done("")
-
-    def reveal(self) -> None:
-        pass  # nothing is hidden here: `LmdbState` does that
-
-    def conceal(self) -> None:
-        pass
-
-    def publish(self) -> None:
-        pass
+    def compact(self, index: int) -> None:
+        if index >= self.first_index():
+            super().compact(index)
 
 
 class NoFlusher:
@@ -98,7 +98,14 @@ class NoFlusher:
 class NodeRig:
     """One started voter.  `run` lets everything due happen."""
 
-    def __init__(self, log: MemoryLog | None = None, state: State | None = None) -> None:
+    def __init__(
+        self,
+        log: MemoryLog | None = None,
+        state: State | None = None,
+        *,
+        bounds: WorkBounds = WORK_BOUNDS,
+        config: NodeConfig = CONFIG,
+    ) -> None:
         self.clock = Clock()
         self.clock.advance(1_000)
         self.log = log or new_log()
@@ -108,7 +115,7 @@ class NodeRig:
         self.reads: list[Exception | None] = []
         self.stops: list[str] = []
         lessor = Lessor(2)
-        store = Store(self.state, lessor.exists)
+        store = Store(self.state, lessor.exists, bounds)
         members = Members(self.state, 1)
         alarms = Alarms(self.state)
         raw = RawNode(
@@ -132,10 +139,12 @@ class NodeRig:
             members=members,
             alarms=alarms,
             flusher=self.flusher,
+            snapshot_files=ModelSnapshots(self.state),
+            snapshot_folder=Path("unused"),
             fail_stop=self.stops.append,
         )
-        config = NodeConfig(cluster_id=1, member_id=MEMBER_ID)
         self.node = Node(self.clock, config, parts, RequestIds(MEMBER_ID, 1_000_000))
+        self.inbox = self.node.inbox
         self.call: Call = NoCall()
 
     def start(self) -> NodeRig:
@@ -172,4 +181,14 @@ def new_log() -> MemoryLog:
     hard_state, entries = bootstrap_log([(MEMBER_ID, encode_member(member))])
     log.set_hard_state(hard_state)
     MemoryStorage.append(log, entries)
+    return log
+
+
+def log_with_a_learner() -> MemoryLog:
+    """Return the log of such a cluster that has added learner 5 as well."""
+    learner = Member(member_id=5, peer_urls=("http://h:5",), is_learner=True)
+    change = ConfChange(((ADD_LEARNER_NODE, 5),), 0, encode_member(learner), ENTRY_CONF_CHANGE)
+    log = new_log()
+    MemoryStorage.append(log, [Entry(1, 2, ENTRY_CONF_CHANGE, encode_conf_change(change))])
+    log.set_hard_state(HardState(1, 0, 2))
     return log

@@ -27,6 +27,7 @@ READY_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 30.0
 STDERR_OCTETS_KEPT: Final = 4 * 1024 * 1024  # of each run; the rest stays in the file
 PROGRAMS: Final = ("etcd", "etcdtw")
+ETCD34: Final = "etcd34"  # real etcd 3.4, which only members of clusters may be
 
 
 class MemberNotReadyError(Exception):
@@ -57,6 +58,31 @@ def etcdtw_command() -> list[str]:
     return [str(twistd), "-n", "--pidfile=", "etcdtw"]
 
 
+def etcd34_program() -> Path | None:
+    """Return the path of real etcd 3.4: ``ETCDTW_ETCD34``, or what Debian installs; None if absent.
+
+    ``apt-get download etcd-server && dpkg -x etcd-server_*.deb DIR`` is enough to have one.
+    """
+    named = os.environ.get("ETCDTW_ETCD34")
+    path = Path(named) if named else Path("/usr/bin/etcd")
+    if not path.exists():
+        return None
+    told = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+    return path if told.startswith("etcd Version: 3.4.") else None
+
+
+def start_command(program: str) -> list[str]:
+    """Return the command that starts ``program``, without its flags."""
+    if program == "etcd":
+        return [str(distributed_program("etcd"))]
+    if program == ETCD34:
+        path = etcd34_program()
+        if path is None:
+            raise FileNotFoundError("no etcd 3.4: name its path in ETCDTW_ETCD34")
+        return [str(path)]
+    return etcdtw_command()
+
+
 def free_port() -> int:
     """Return a TCP port of 127.0.0.1 that nothing listens on at this moment.
 
@@ -67,6 +93,11 @@ def free_port() -> int:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             return int(probe.getsockname()[1])
+    return free_port_within(wanted)
+
+
+def free_port_within(wanted: str) -> int:
+    """Return a TCP port of 127.0.0.1 out of ``first-last`` that nothing listens on now."""
     first, last = (int(part) for part in wanted.split("-"))
     size = last - first + 1
     # Start somewhere that differs between calls, so that two members do not race for one port.
@@ -121,8 +152,8 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 class RunningMember:
     """One member of a cluster of one; a context manager that stops and removes what it made.
 
-    ``program`` is ``etcd`` or ``etcdtw``.  The data directory outlives `stop` and `kill`, so
-    that `start` is a restart; `close` deletes it when it was temporary.
+    ``program`` is ``etcd``, ``etcdtw`` or ``etcd34``.  The data directory outlives `stop` and
+    `kill`, so that `start` is a restart; `close` deletes it when it was temporary.
     """
 
     def __init__(
@@ -134,7 +165,7 @@ class RunningMember:
         data_dir: Path | None = None,
         environment: dict[str, str] | None = None,
     ) -> None:
-        assert program in PROGRAMS, program
+        assert program in (*PROGRAMS, ETCD34), program
         self.program = program
         self.flags = list(flags)
         self.tls = tls
@@ -183,7 +214,6 @@ class RunningMember:
 
     def command(self) -> list[str]:
         """Return the whole command line."""
-        start = [str(distributed_program("etcd"))] if self.program == "etcd" else etcdtw_command()
         peer_url = f"http://127.0.0.1:{self.peer_port}"
         flags = [
             *("--name", "m1", "--data-dir", str(self.data_dir)),
@@ -197,7 +227,7 @@ class RunningMember:
             flags += ["--cert-file", str(self.tls.cert_file), "--key-file", str(self.tls.key_file)]
             if self.tls.client_cert_auth:
                 flags += ["--trusted-ca-file", str(self.tls.ca_file), "--client-cert-auth"]
-        return [*start, *flags, *self.flags]
+        return [*start_command(self.program), *flags, *self.flags]
 
     # -- its life ------------------------------------------------------------------------------
 

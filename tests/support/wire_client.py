@@ -8,6 +8,7 @@ code of etcdtw's.  Not for large requests: it trusts that a request fits the ser
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Sequence
 from typing import Any, Final
@@ -48,12 +49,18 @@ class WireStream:
 class WireClient:
     """One connection to one member.  Not safe for threads."""
 
-    def __init__(self, endpoint: str, timeout_s: float = 20.0) -> None:
+    def __init__(
+        self, endpoint: str, timeout_s: float = 20.0, tls: ssl.SSLContext | None = None
+    ) -> None:
         host, _, port = endpoint.rpartition(":")
         self.endpoint = endpoint
         self.timeout_s = timeout_s
-        self._socket = socket.create_connection((host, int(port)), timeout=timeout_s)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._scheme = "http" if tls is None else "https"
+        plain = socket.create_connection((host, int(port)), timeout=timeout_s)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket: socket.socket = plain
+        if tls is not None:
+            self._socket = tls.wrap_socket(plain, server_hostname=host)
         self._decoder = hpack.Decoder()
         self._block_cache: dict[bytes, list[tuple[str, str]]] = {}
         self._request_blocks: dict[str, bytes] = {}
@@ -134,7 +141,7 @@ class WireClient:
     def _headers(self, stream_id: int, path: str) -> bytes:
         block = self._request_blocks.get(path)
         if block is None:
-            block = wire.header_block(wire.grpc_fields(path, self.endpoint))
+            block = wire.header_block(wire.grpc_fields(path, self.endpoint, self._scheme))
             self._request_blocks[path] = block
         return wire.frame(wire.HEADERS, wire.END_HEADERS, stream_id, block)
 

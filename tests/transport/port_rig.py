@@ -12,7 +12,7 @@ from etcdtw.grpc.call import Call, MethodTable
 from etcdtw.grpc.client import CallClient
 from etcdtw.grpc.stats import ServerStats
 from etcdtw.http2.connection import Connection
-from etcdtw.transport.client_port import ClientConnection, ClientPort, PortBounds
+from etcdtw.transport.client_port import ClientConnection, ClientPort, PortBounds, UnreadTotal
 from etcdtw.transport.flusher import Flusher
 from etcdtw.transport.grpc_channel import KeepAlive
 from tests.transport.echo_server import Echo, build_site
@@ -49,7 +49,13 @@ class SocketLike(StringTransport):
 class PortRig:
     """A `ClientPort` serving `Echo`; ``held`` are the calls of /test.Echo/Hold."""
 
-    def __init__(self, *, bounds: PortBounds | None = None, is_tls: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        bounds: PortBounds | None = None,
+        unread: UnreadTotal | None = None,
+        is_tls: bool = False,
+    ) -> None:
         self.clock = Clock()
         self.clock.advance(1_000.0)
         self.flusher = Flusher(self.clock)
@@ -67,6 +73,7 @@ class PortRig:
             site=build_site(self.clock),
             bounds=bounds,
             keepalive=KeepAlive(60_000, 20_000),
+            unread=unread,
             is_tls=is_tls,
         )
 

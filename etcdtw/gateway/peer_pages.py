@@ -1,0 +1,213 @@
+"""The pages of the peer port that are not Raft's: who the members are, what a leader is asked.
+
+``/members`` ``/version`` ``/downgrade/enabled`` ``/members/hashkv`` are for everybody;
+``/leases`` ``/leases/internal`` ``/members/promote/<id>`` are what followers ask their leader.
+Source: etcd's peer contract, section 3, texts included.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Final
+
+from google.protobuf.message import DecodeError
+from twisted.internet.defer import Deferred, succeed
+
+from etcdtw.apply.errors import RequestTimeoutError
+from etcdtw.cluster.ids import id_text
+from etcdtw.cluster.remote import encode_member_list, encode_version_page
+from etcdtw.cluster.version import parse_version
+from etcdtw.grpc.call import Call
+from etcdtw.mvcc.errors import CompactedError, FutureRevisionError
+from etcdtw.node.node import NoCall, Node
+from etcdtw.rpc.cluster import ClusterService
+from etcdtw.rpc.errors import status_of
+from etcdtw.rpc.leases_for_peers import LeasesForPeers
+from etcdtw.rpc.maintenance import MaintenanceService
+from etcdtw.rpc.promotion import PATH as PROMOTE
+from etcdtw.rpc.promotion import promotion_answer, promotion_id
+from etcdtw.transport.peer import PageAnswer
+from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire import leasepb
+
+CLUSTER_ID: Final = "X-Etcd-Cluster-ID"
+MEMBERS: Final = "/members"
+HASH_KV: Final = "/members/hashkv"
+JSON: Final = ("Content-Type", "application/json")
+TEXT: Final = ("Content-Type", "text/plain; charset=utf-8")
+PROTOBUF: Final = ("Content-Type", "application/protobuf")
+OK: Final = 200
+BAD_REQUEST: Final = 400
+NOT_FOUND: Final = 404
+NOT_ALLOWED: Final = 405
+TIMEOUT: Final = 408
+MISMATCH: Final = 412
+FAILED: Final = 500
+
+Headers = dict[str, str]
+Page = Callable[[str, Headers, bytes], "Deferred[PageAnswer]"]
+
+
+def text(status: int, line: str) -> PageAnswer:
+    """Return one line of plain text, as Go's ``http.Error`` writes it."""
+    return PageAnswer(status, f"{line}\n".encode(), (TEXT, ("X-Content-Type-Options", "nosniff")))
+
+
+class PeerCall(NoCall):
+    """A request of a peer on its way through the node: nobody else is to be answered."""
+
+    is_open = True
+
+
+class MemberPages:
+    """Implements `transport.peer.PeerPages` for one member."""
+
+    def __init__(
+        self,
+        node: Node,
+        cluster: ClusterService,
+        leases: LeasesForPeers,
+        hashes: MaintenanceService,
+    ) -> None:
+        self._node = node
+        self._cluster = cluster
+        self._leases = leases
+        self._hashes = hashes
+        self._pages: dict[str, tuple[str, Page]] = {
+            MEMBERS: ("GET", self._members),
+            "/version": ("GET", self._version),
+            "/downgrade/enabled": ("GET", self._downgrade_enabled),
+            HASH_KV: ("GET", self._hash_kv),
+            "/leases": ("POST", self._renew),
+            "/leases/internal": ("POST", self._time_to_live),
+        }
+
+    def page(
+        self, method: str, path: str, headers: Headers, body: bytes
+    ) -> Deferred[PageAnswer] | None:
+        """Answer one request; None: there is no such page."""
+        verb, page = self._pages.get(path, ("", self._members))
+        if not verb and path.startswith(PROMOTE):
+            verb, page = "POST", self._promote
+        elif not verb and path.startswith(MEMBERS + "/"):
+            return succeed(text(BAD_REQUEST, "bad path"))
+        if not verb:
+            return None
+        if method != verb:
+            answer = PageAnswer(NOT_ALLOWED, b"Method Not Allowed\n", (("Allow", verb), TEXT))
+            return succeed(answer)
+        return page(path, headers, body)
+
+    # For everybody.
+
+    def _members(self, path: str, headers: Headers, body: bytes) -> Deferred[PageAnswer]:
+        octets = encode_member_list(self._node.members.all())
+        identity = (CLUSTER_ID, id_text(self._node.cluster_id))
+        return succeed(PageAnswer(OK, octets, (identity, JSON)))
+
+    def _version(self, path: str, headers: Headers, body: bytes) -> Deferred[PageAnswer]:
+        members = self._node.members
+        octets = encode_version_page(parse_version(members.server_version), members.version)
+        return succeed(PageAnswer(OK, octets, (JSON,)))
+
+    def _downgrade_enabled(self, path: str, headers: Headers, body: bytes) -> Deferred[PageAnswer]:
+        answer: Deferred[PageAnswer] = Deferred()
+
+        def read(call: Call, error: Exception | None) -> None:
+            if error is not None:
+                answer.callback(text(FAILED, f"failed linearized read: {status_of(error)[1]}"))
+                return
+            enabled = self._node.members.downgrade_target is not None
+            answer.callback(PageAnswer(OK, b"true" if enabled else b"false", (TEXT,)))
+
+        self._node.read(PeerCall(), read)
+        return answer
+
+    def _hash_kv(self, path: str, headers: Headers, body: bytes) -> Deferred[PageAnswer]:
+        wanted = headers.get(CLUSTER_ID.lower())
+        if wanted is not None and wanted != id_text(self._node.cluster_id):
+            return succeed(text(MISMATCH, "cluster ID mismatch"))
+        try:
+            request: Any = json.loads(body)
+            revision = int(request.get("revision") or 0)
+        except (ValueError, AttributeError, TypeError, RecursionError):
+            return succeed(text(BAD_REQUEST, "error unmarshalling request"))
+        answer: Deferred[PageAnswer] = Deferred()
+
+        def hashed(value: int, compact_revision: int, hash_revision: int) -> None:
+            record: dict[str, object] = {"header": {"revision": self._node.store.revision}}
+            if value:
+                record["hash"] = value
+            record["compact_revision"] = compact_revision
+            record["hash_revision"] = hash_revision
+            octets = json.dumps(record, separators=(",", ":")).encode()
+            answer.callback(PageAnswer(OK, octets, (JSON,)))
+
+        try:
+            self._hashes.compute_hash_kv(revision, hashed)
+        except (CompactedError, FutureRevisionError) as error:
+            return succeed(text(BAD_REQUEST, status_of(error)[1].removeprefix("etcdserver: ")))
+        return answer
+
+    # For followers.
+
+    def _renew(self, path: str, headers: Headers, body: bytes) -> Deferred[PageAnswer]:
+        try:
+            request = pb.LeaseKeepAliveRequest.FromString(body)
+        except DecodeError:
+            return succeed(text(BAD_REQUEST, "error unmarshalling request"))
+        answer: Deferred[PageAnswer] = Deferred()
+
+        def renewed(error: Exception | None, ttl_s: int) -> None:
+            if error is not None:
+                answer.callback(_lease_failure(error))
+            elif ttl_s <= 0:
+                answer.callback(text(NOT_FOUND, "lease not found"))
+            else:
+                response = pb.LeaseKeepAliveResponse(ID=request.ID, TTL=ttl_s)
+                answer.callback(PageAnswer(OK, response.SerializeToString(), (PROTOBUF,)))
+
+        self._leases.renew(request.ID, renewed)
+        return answer
+
+    def _time_to_live(self, path: str, headers: Headers, body: bytes) -> Deferred[PageAnswer]:
+        try:
+            request = leasepb.LeaseInternalRequest.FromString(body).LeaseTimeToLiveRequest
+        except DecodeError:
+            return succeed(text(BAD_REQUEST, "error unmarshalling request"))
+        answer: Deferred[PageAnswer] = Deferred()
+
+        def found(error: Exception | None, response: pb.LeaseTimeToLiveResponse | None) -> None:
+            if error is not None:
+                answer.callback(_lease_failure(error))
+            elif response is None:
+                answer.callback(text(NOT_FOUND, "lease not found"))
+            else:
+                response.header.SetInParent()
+                whole = leasepb.LeaseInternalResponse(LeaseTimeToLiveResponse=response)
+                answer.callback(PageAnswer(OK, whole.SerializeToString(), (PROTOBUF,)))
+
+        self._leases.time_to_live(request.ID, request.keys, found)
+        return answer
+
+    def _promote(self, path: str, headers: Headers, body: bytes) -> Deferred[PageAnswer]:
+        try:
+            member_id = promotion_id(path[len(PROMOTE) :])
+        except ValueError as error:
+            return succeed(text(NOT_FOUND, str(error)))
+        answer: Deferred[PageAnswer] = Deferred()
+
+        def promoted(call: Call, error: Exception | None) -> None:
+            status, octets = promotion_answer(error, self._node.members.all())
+            kind = TEXT if status in (NOT_FOUND, MISMATCH) else JSON
+            answer.callback(PageAnswer(status, octets, (kind,)))
+
+        self._cluster.promote(member_id, PeerCall(), promoted)
+        return answer
+
+
+def _lease_failure(error: Exception) -> PageAnswer:
+    if isinstance(error, RequestTimeoutError):
+        return text(TIMEOUT, "waiting for node to catch up its applied index has timed out")
+    return text(FAILED, "not a primary lessor")

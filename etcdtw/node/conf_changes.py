@@ -1,0 +1,107 @@
+"""Conf changes that this member's clients asked for, from the proposal to its application.
+
+Raft has room for one change at a time and turns another into an empty entry without a word;
+a change can also be lost with its leader.  So they are proposed one after the other, and again
+until they are applied or nobody waits: a change that comes twice is refused the second time by
+the membership, on every member.  There is no time-out but the caller's own, as in etcd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from etcdtw.apply.errors import StoppedError, TooManyRequestsError
+from etcdtw.apply.members import Decision
+from etcdtw.grpc.call import Call
+from etcdtw.raft.confchange import ConfChange
+from etcdtw.raft.entry import ENTRY_CONF_CHANGE
+from etcdtw.raft.errors import ProposalDroppedError
+from etcdtw.raft.raw_node import RawNode
+
+if TYPE_CHECKING:
+    from etcdtw.node.node import Node
+
+CONF_CHANGES_MAX: Final = 64
+"""Changes waiting at once, past which new ones are refused."""
+RETRY_MS: Final = 1_000
+
+ConfChangeDone = Callable[[Call, Exception | None], None]
+
+
+class _Waiter:
+    """One change and who waits for it."""
+
+    __slots__ = ("call", "change", "done", "due_ms")
+
+    def __init__(self, change: ConfChange, call: Call, done: ConfChangeDone) -> None:
+        self.change = change
+        self.call = call
+        self.done = done
+        self.due_ms = 0
+        """When to propose it (again)."""
+
+
+class ConfChanges:
+    """The waiting changes of one member, the oldest first."""
+
+    def __init__(self, node: Node, raw: RawNode, next_id: Callable[[], int]) -> None:
+        self._node = node
+        self._raw = raw
+        self._next_id = next_id
+        self.waiting: dict[int, _Waiter] = {}
+
+    def propose(
+        self, kind: int, member_id: int, context: bytes, call: Call, done: ConfChangeDone
+    ) -> None:
+        """Ask for a change; ``done(call, error)`` is called when it is applied or refused.
+
+        Takes over ``call.on_end``: nobody is told once the client has gone.
+        """
+        if self._node.is_stopping:
+            done(call, StoppedError())
+            return
+        if len(self.waiting) >= CONF_CHANGES_MAX:
+            done(call, TooManyRequestsError())
+            return
+        number = self._next_id()
+        change = ConfChange(
+            ((kind, member_id),), context=context, entry_type=ENTRY_CONF_CHANGE, id=number
+        )
+        self.waiting[number] = _Waiter(change, call, done)
+        call.on_end = lambda: self._forget(number)
+        self._node.wake()
+
+    def _forget(self, number: int) -> None:
+        self.waiting.pop(number, None)
+
+    def propose_due(self, now_ms: int) -> None:
+        """Propose the oldest change, if it is due (the turn's side)."""
+        for waiter in self.waiting.values():
+            if waiter.due_ms <= now_ms:
+                waiter.due_ms = now_ms + RETRY_MS
+                # Without a leader nothing is taken; it is due again soon.
+                with suppress(ProposalDroppedError):
+                    self._raw.propose_conf_change(waiter.change)
+            return
+
+    def applied(self, decision: Decision) -> None:
+        """A conf change of whichever member was applied or refused (the turn's side)."""
+        change = decision.change
+        waiter = self.waiting.get(change.id)
+        # A number met again in an old entry of another change answers nobody.
+        if waiter is None or waiter.change.context != change.context:
+            return
+        del self.waiting[change.id]
+        waiter.call.on_end = None
+        waiter.done(waiter.call, decision.error)
+        if self.waiting:
+            self._node.wake()
+
+    def fail_all(self, error: Exception) -> None:
+        """The member stops."""
+        waiters = list(self.waiting.values())
+        self.waiting.clear()
+        for waiter in waiters:
+            waiter.done(waiter.call, error)

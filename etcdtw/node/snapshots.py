@@ -1,0 +1,244 @@
+"""Snapshots of the whole state: this member's for peers that lag, a leader's for this one.
+
+Out: the state is exported to a file, and the message names what is in exactly that file.  In: a
+new state is built beside the running one first; only then does Raft hear of the snapshot, so
+that the moment at which it counts is short and nothing but a crash can end it half way.
+
+    received -> built -> stepped -> log starts behind it -> state adopted -> caches rebuilt
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from etcdtw.apply.members import CONF_STATE_KEY, decode_conf_state, encode_conf_state
+from etcdtw.bbolt.layout import BboltError
+from etcdtw.bbolt.reader import BboltFile
+from etcdtw.cluster.membership import Membership, Row
+from etcdtw.cluster.v2_store import V2StoreError, decode_v2_store, encode_v2_store
+from etcdtw.mvcc.backend import (
+    BUCKET_CLUSTER,
+    BUCKET_MEMBERS,
+    BUCKET_MEMBERS_REMOVED,
+)
+from etcdtw.raft.entry import HardState, Snapshot
+from etcdtw.raft.message import Message
+from etcdtw.storage.state_codec import META_TERM, encode_u64
+from etcdtw.storage.state_export import SnapshotExport
+from etcdtw.storage.state_import import SnapshotFacts, SnapshotInstall
+from etcdtw.transport.peer import PeerTransport
+
+if TYPE_CHECKING:
+    from etcdtw.node.node import Node
+
+SENDS_MAX: Final = 16
+"""Snapshots on their way at once; a peer that wants one more is told later (etcd's number)."""
+LOG_KEPT_MS: Final = 30_000
+"""After a snapshot went out its receiver needs the entries behind it (etcd's number)."""
+MEMBERSHIP_BUCKETS: Final = (BUCKET_MEMBERS, BUCKET_MEMBERS_REMOVED, BUCKET_CLUSTER)
+EXPORTED: Final = ".out.db"
+RECEIVED: Final = ".snap.db"
+
+
+class SnapshotRefusedError(Exception):
+    """A received snapshot cannot be used; the text says why."""
+
+
+class StateSnapshotFiles(Protocol):
+    """What of the state's snapshots is used here (`storage.state_snapshots`)."""
+
+    def export(self, target: Path, done: Callable[[SnapshotExport | str], None]) -> None: ...
+
+    def build(
+        self, source: Path, facts: SnapshotFacts, done: Callable[[SnapshotInstall | str], None]
+    ) -> None: ...
+
+    def adopt(self, done: Callable[[], None]) -> None: ...
+
+    def discard(self) -> None: ...
+
+
+class Snapshots:
+    """The snapshots of one member, in both directions."""
+
+    log = Logger()
+
+    def __init__(self, node: Node, files: StateSnapshotFiles, folder: Path) -> None:
+        self._node = node
+        self._files = files
+        self._folder = folder
+        self._number = 0
+        self._sending: set[int] = set()
+        """Numbers of those on their way."""
+        self._last_sent_ms = -LOG_KEPT_MS
+        self._built_index = 0
+        self.sent_total = 0
+        self.installed_total = 0
+
+    def prepare(self) -> None:
+        """Make the folder; delete what a crash left half sent or half received."""
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        for left in (*self._folder.glob("*" + EXPORTED), *self._folder.glob("*" + RECEIVED)):
+            left.unlink()
+
+    def keeps_log(self, now_ms: int) -> bool:
+        """Tell whether a receiver still needs the entries behind the snapshot it got."""
+        return bool(self._sending) or now_ms - self._last_sent_ms < LOG_KEPT_MS
+
+    # Out.
+
+    def export(self, done: Callable[[Path, SnapshotExport | str], None]) -> None:
+        """Write the state to a file of its own; whoever asked deletes it."""
+        self._number += 1
+        path = self._folder / f"{self._number:016x}{EXPORTED}"
+        self._files.export(path, lambda found: done(path, found))
+
+    def send(self, m: Message, transport: PeerTransport) -> None:
+        """Send the present state in place of the mark that Raft put into ``m``."""
+        if len(self._sending) >= SENDS_MAX:
+            self._node.peers.report_snapshot(m.to, False)
+            return
+        number = self._number + 1
+        self._sending.add(number)
+
+        def exported(path: Path, found: SnapshotExport | str) -> None:
+            if isinstance(found, str):
+                self.log.warn("no snapshot for {peer}: {why}", peer=f"{m.to:x}", why=found)
+                finished(path, False)
+                self._node.peers.report_snapshot(m.to, False)
+                return
+            try:
+                m.snapshot = _snapshot_of(path, found)
+            except (BboltError, OSError, ValueError) as error:
+                self.log.error("the snapshot just written is unusable: {why}", why=str(error))
+                finished(path, False)
+                self._node.peers.report_snapshot(m.to, False)
+                return
+            self.log.info(
+                "sending the snapshot at index {index}, {octets} octets, to {peer}",
+                index=found.index,
+                octets=found.size,
+                peer=f"{m.to:x}",
+            )
+            transport.send_snapshot(m, str(path), found.size, lambda ok: finished(path, ok))
+
+        def finished(path: Path, ok: bool) -> None:
+            self._sending.discard(number)
+            self._last_sent_ms = self._node.now_ms
+            self.sent_total += ok
+            with suppress(FileNotFoundError):
+                path.unlink()
+
+        self.export(exported)
+
+    # In.
+
+    def path_of_received(self, index: int) -> str:
+        """Return where the database of the snapshot at ``index`` is to be kept."""
+        self._number += 1
+        return str(self._folder / f"{index:016x}-{self._number:x}{RECEIVED}")
+
+    def received(self, m: Message, path: str) -> Deferred[None]:
+        """Take a MsgSnap and its database, which is deleted here.
+
+        Fires when Raft has heard of it; fails with `SnapshotRefusedError`.
+        """
+        done: Deferred[None] = Deferred()
+        snapshot = m.snapshot
+        if snapshot is None or snapshot.index <= self._node.commit_index:
+            self._step(m, path, done)
+            return done
+        try:
+            facts = _facts_of(snapshot, self._node.config.max_learners)
+        except (V2StoreError, ValueError) as error:
+            os.unlink(path)
+            done.errback(SnapshotRefusedError(str(error)))
+            return done
+
+        def built(found: SnapshotInstall | str) -> None:
+            if isinstance(found, str):
+                self.log.error("a snapshot cannot be installed: {why}", why=found)
+                os.unlink(path)
+                done.errback(SnapshotRefusedError(found))
+                return
+            self._built_index = found.index
+            self._step(m, path, done)
+
+        self._files.build(Path(path), facts, built)
+        return done
+
+    def _step(self, m: Message, path: str, done: Deferred[None]) -> None:
+        os.unlink(path)
+        self._node.peers.receive(m)
+        if self._built_index and self._node.parts.raw.installing_index != self._built_index:
+            # Raft has no use for it: it is not for us, or the log has come further meanwhile.
+            self._built_index = 0
+            self._files.discard()
+        done.callback(None)
+
+    def install(
+        self, hard_state: HardState | None, snapshot: Snapshot, done: Callable[[], None]
+    ) -> None:
+        """Put a built snapshot in place of log and state; from here there is no way back."""
+        assert hard_state is not None, "a snapshot moves the commit index"
+        assert snapshot.index == self._built_index, "Raft installs what was not built"
+        self._built_index = 0
+        node = self._node
+        last_revision = node.store.revision
+        mark = Snapshot(snapshot.index, snapshot.term, snapshot.conf_state)
+
+        def adopted() -> None:
+            node.state_replaced(last_revision)
+            self.installed_total += 1
+            self.log.info("the snapshot at index {index} is installed", index=snapshot.index)
+            done()
+
+        self.log.info("installing the snapshot at index {index}", index=snapshot.index)
+        node.parts.log.install_snapshot(hard_state, mark, lambda: self._files.adopt(adopted))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BboltFile]:
+    with path.open("rb", buffering=0) as file:
+        fd = file.fileno()
+        yield BboltFile(lambda offset, size: os.pread(fd, size, offset), os.fstat(fd).st_size)
+
+
+def _snapshot_of(path: Path, export: SnapshotExport) -> Snapshot:
+    """Return what the file at ``path`` is a snapshot of, membership included."""
+    membership = Membership()
+    with _opened(path) as file:
+        rows = [list(file.items(bucket)) for bucket in MEMBERSHIP_BUCKETS]
+    membership.restore(*rows)
+    return Snapshot(
+        export.index,
+        export.term,
+        decode_conf_state(export.conf_state),
+        encode_v2_store(membership.v2_store()),
+    )
+
+
+def _facts_of(snapshot: Snapshot, max_learners: int) -> SnapshotFacts:
+    """Return what a snapshot's message says better than its database does.
+
+    The term and configuration at its index, and up to etcd 3.5 who the members are.
+    """
+    meta = {
+        META_TERM: encode_u64(snapshot.term),
+        CONF_STATE_KEY: encode_conf_state(snapshot.conf_state),
+    }
+    buckets: dict[bytes, list[tuple[bytes, bytes]]] = {}
+    store = decode_v2_store(snapshot.data) if snapshot.data else None
+    if store is not None and store.is_authority and store.members:
+        rows: list[Row] = Membership(max_learners).replace(store)
+        for bucket in MEMBERSHIP_BUCKETS:
+            found = [(key, value) for name, key, value in rows if name == bucket]
+            buckets[bucket] = sorted([(key, value) for key, value in found if value is not None])
+    return SnapshotFacts(snapshot.index, meta, buckets)

@@ -1,0 +1,140 @@
+"""What this member asks of others over the peers' HTTP: of its leader, and of every member.
+
+Each question has a deadline; a question to the leader is asked again, of whoever leads then,
+until it is answered or the request timeout is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from etcdtw.cluster.ids import id_text
+from etcdtw.cluster.member import Member
+from etcdtw.cluster.remote import decode_version_page
+from etcdtw.cluster.version import Version
+from etcdtw.node.cluster_version import VersionsTold
+from etcdtw.node.node import Node
+from etcdtw.rpc.promotion import PATH as PROMOTE
+from etcdtw.transport.peer import PageAnswer
+from etcdtw.transport.peer_client import Dial
+from etcdtw.transport.peer_request import request_page
+
+RETRY_S: Final = 0.05
+"""Between two questions to the leader while it gives no answer; etcd asks about as often."""
+ATTEMPT_S: Final = 5.0
+VERSION_S: Final = 3.0
+QUESTIONS_MAX: Final = 1024
+"""Questions to the leader at once, past which new ones fail at once."""
+FAILED_STATUSES: Final = (408, 500)
+"""Answers of one who does not lead, or not yet: another try may do better."""
+
+Answered = Callable[[int, bytes], None]
+"""HTTP status and body; status 0: there was no answer in time."""
+
+
+class LeaderLine:
+    """The questions of one member."""
+
+    def __init__(self, node: Node, dial: Dial, clock: IReactorTime) -> None:
+        self._node = node
+        self._dial = dial
+        self._clock = clock
+        self._open = 0
+
+    def ask_leader(self, path: str, body: bytes, answered: Answered) -> None:
+        """POST ``body`` to the leader's ``path``."""
+        if self._open >= QUESTIONS_MAX:
+            answered(0, b"")
+            return
+        self._open += 1
+        until_s = self._clock.seconds() + self._node.config.request_timeout_ms / 1000
+
+        def done(status: int, octets: bytes) -> None:
+            self._open -= 1
+            answered(status, octets)
+
+        self._ask_until(until_s, path, body, done)
+
+    def forward_promotion(self, member_id: int, answered: Answered) -> None:
+        """Ask the leader to promote a learner."""
+        self.ask_leader(f"{PROMOTE}{member_id}", b"", answered)
+
+    def ask(
+        self,
+        urls: Sequence[str],
+        method: str,
+        path: str,
+        answered: Answered,
+        body: bytes = b"",
+        timeout_s: float = ATTEMPT_S,
+    ) -> None:
+        """Ask one member, at the first of its URLs that answers."""
+        if not urls:
+            answered(0, b"")
+            return
+        headers = [("X-Etcd-Cluster-ID", id_text(self._node.cluster_id))]
+
+        def failed(_: Failure) -> None:
+            self.ask(urls[1:], method, path, answered, body, timeout_s)
+
+        def told(answer: PageAnswer) -> None:
+            answered(answer.status, answer.body)
+
+        asked = request_page(
+            self._dial,
+            self._clock,
+            urls[0],
+            method,
+            path,
+            headers=headers,
+            body=body,
+            timeout_s=timeout_s,
+        )
+        asked.addCallbacks(told, failed)
+
+    def ask_versions(self, members: Sequence[Member], told: VersionsTold) -> None:
+        """Ask each of ``members`` what it runs; tell once, when all have answered or not."""
+        found: dict[int, Version] = {}
+        missing = {one.member_id for one in members}
+
+        def ask(member: Member) -> None:
+            def answered(status: int, body: bytes) -> None:
+                with suppress(ValueError):
+                    server = decode_version_page(body).server if status else None
+                    if server is not None:
+                        found[member.member_id] = server
+                missing.discard(member.member_id)
+                if not missing:
+                    told(found)
+
+            self.ask(member.peer_urls, "GET", "/version", answered, timeout_s=VERSION_S)
+
+        for member in members:
+            ask(member)
+
+    def _ask_until(self, until_s: float, path: str, body: bytes, done: Answered) -> None:
+        left_s = until_s - self._clock.seconds()
+        if left_s <= 0 or self._node.is_stopping:
+            done(0, b"")
+            return
+        leader = self._node.members.member(self._node.leader_id)
+
+        def again() -> None:
+            self._clock.callLater(RETRY_S, self._ask_until, until_s, path, body, done)
+
+        def answered(status: int, octets: bytes) -> None:
+            if status == 0 or status in FAILED_STATUSES:
+                again()
+            else:
+                done(status, octets)
+
+        if leader is None:
+            again()
+        else:
+            timeout_s = min(left_s, ATTEMPT_S)
+            self.ask(leader.peer_urls, "POST", path, answered, body, timeout_s)

@@ -1,0 +1,94 @@
+"""This member among its peers: the peer listeners, the links to the others, what they may ask."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IListeningPort, IReactorCore
+from twisted.logger import Logger
+
+from etcdtw.cluster.version import parse_version
+from etcdtw.gateway.peer_pages import MemberPages
+from etcdtw.transport.listener import listen_all, parse_listen_url
+from etcdtw.transport.peer import PeerIdentity
+from etcdtw.transport.peer_network import PeerNetwork
+from etcdtw.transport.peer_server import PeerPort
+
+if TYPE_CHECKING:
+    from etcdtw.server.member import Member
+
+
+class Peering(Service):
+    """Listens on the peer URLs and connects the node with the other members."""
+
+    name = "peering"
+    log = Logger()
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self._ports: list[IListeningPort] = []
+        self._port: PeerPort | None = None
+        self._identity: PeerIdentity | None = None
+        self._said = ""
+
+    def startService(self) -> Deferred[None]:
+        super().startService()
+        return Deferred.fromCoroutine(self._start())
+
+    async def _start(self) -> None:
+        member = self._member
+        node = member.node
+        node.snapshots.prepare()
+        node.on_removed = member.removed
+        self._identity = identity = PeerIdentity(
+            cluster_id=node.cluster_id,
+            member_id=node.member_id,
+            version=parse_version(node.members.server_version),
+            peer_urls=tuple(str(url) for url in member.config.initial_advertise_peer_urls),
+        )
+        node.on_tick.append(self._follow_line)
+        network = member.network = PeerNetwork(
+            identity,
+            node.peers,
+            clock=member.clock,
+            dial=member.dial,
+            offload=member.offload,
+        )
+        services = member.services
+        pages = MemberPages(node, services.cluster, services.leases_for_peers, services.maintenance)
+        self._port = PeerPort(
+            network,
+            pages,
+            clock=member.clock,
+            offload=member.offload,
+            unix_ns=lambda: member.unix_ms() * 1_000_000,
+        )
+        for url in member.config.listen_peer_urls:
+            self._ports += await listen_all(
+                cast(IReactorCore, member.reactor),
+                [parse_listen_url(str(url))],
+                self._port,
+                member.peer_tls.listens,
+            )
+            self.log.info("listening for peers on {url}", url=str(url))
+        remotes = {one.member_id: one.peer_urls for one in member.opened.remotes}
+        node.peers.attach(network, remotes)
+
+    def _follow_line(self, now_ms: int) -> None:
+        """Say to peers what the cluster's line of the moment makes us say."""
+        version = self._member.node.members.server_version
+        if version != self._said:
+            self._said = version
+            assert self._identity is not None
+            self._identity.version = parse_version(version)
+
+    def stopService(self) -> Deferred[Any]:
+        super().stopService()
+        closing = [maybeDeferred(port.stopListening) for port in self._ports]
+        self._ports = []
+        self._member.node.peers.detach()
+        if self._port is not None:
+            self._port.close()
+        return DeferredList(closing)

@@ -1,0 +1,83 @@
+"""The first write to a log: who the member is and the entries it begins with, all or nothing.
+
+Before anything else touches the log.  Knows not what an identity says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import lmdb
+
+from etcdtw.raft.entry import Entry, HardState
+from etcdtw.storage.directory import DataDirError
+from etcdtw.storage.journal_open import commit
+from etcdtw.storage.log_codec import (
+    KEY_COMPACTED,
+    KEY_IDENTITY,
+    CorruptionError,
+    batch_key,
+    decode_small,
+    encode_batch,
+    encode_hard_state,
+    encode_small,
+)
+from etcdtw.storage.log_writer import LogJob, perform
+
+
+def stored_identity(env: lmdb.Environment) -> bytes | None:
+    """Return the octets given to `found_log`; None: this log was never founded.
+
+    Raises `DataDirError` when they are damaged or when one of the two halves is there alone.
+    """
+    with env.begin() as txn:
+        value = txn.get(KEY_IDENTITY)
+        # A compacted log may hold no batch, but the mark that stands for all of them.
+        is_begun = txn.get(KEY_COMPACTED) is not None or txn.cursor().set_range(batch_key(0))
+    if value is None:
+        if is_begun:
+            raise DataDirError(
+                f"{env.path()} holds entries, but not whose they are; restore this member"
+            )
+        return None
+    if not is_begun:
+        raise DataDirError(
+            f"{env.path()} says whose log it is, but holds no entries: its first start was cut "
+            "off, and nothing was promised; remove this member's data directory and start again"
+        )
+    try:
+        return decode_small(value, "identity")
+    except CorruptionError as error:
+        raise DataDirError(f"{env.path()}: {error}; restore this member") from error
+
+
+def found_log(
+    env: lmdb.Environment,
+    map_size: int,
+    identity: bytes,
+    hard_state: HardState,
+    entries: Sequence[Entry],
+) -> None:
+    """Write ``identity`` and the first entries, if any, in one durable transaction.  Once only.
+
+    Raises `DataDirError` when the disk does not take it.
+    """
+    job = LogJob()
+    if entries:
+        job.batch, _ = encode_batch(0, entries)
+        job.batch_first = entries[0].index
+        job.entry_count = len(entries)
+    job.hard_state = encode_hard_state(hard_state)
+
+    def change(txn: Any) -> None:
+        is_first = txn.put(KEY_IDENTITY, encode_small(identity), overwrite=False)
+        assert is_first, "a log is founded once"
+        perform(txn, job)
+
+    try:
+        commit(env, map_size, change)
+    except (lmdb.Error, OSError) as error:
+        raise DataDirError(
+            f"{env.path()} cannot be written: {error}; check the disk and its free space"
+        ) from error

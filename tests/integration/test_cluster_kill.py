@@ -1,0 +1,55 @@
+"""A cluster keeps every acknowledged write, and one history, when members die at any moment."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.cluster_kill_loop import ELECTION_TIMEOUTS_MAX, ClusterKillLoop
+from tests.support.cluster_processes import ELECTION_S
+from tests.support.cluster_programs import with_programs
+
+ROUNDS = 3
+SEED = 3  # kills the leader in the second round
+ACKNOWLEDGED_MIN = 100
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("first", "second", "third"),
+    [
+        with_programs("etcd", "etcd", "etcd"),
+        with_programs("etcdtw", "etcdtw", "etcdtw"),
+        with_programs("etcd", "etcd", "etcdtw"),
+        with_programs("etcd34", "etcd", "etcdtw"),
+    ],
+)
+def test_histories_stay_linearizable_while_members_are_killed(
+    first: str, second: str, third: str
+) -> None:
+    tally = ClusterKillLoop([first, second, third], SEED).run(ROUNDS)
+    assert not tally.problems, "\n".join(tally.problems[:20])
+    assert tally.rounds == tally.hashes == ROUNDS
+    assert tally.acknowledged > ACKNOWLEDGED_MIN
+    assert tally.read_back >= tally.acknowledged
+    assert tally.new_leader_s, "no leader was killed: another seed is needed"
+    assert max(tally.new_leader_s) < ELECTION_TIMEOUTS_MAX * ELECTION_S
+
+
+@pytest.mark.integration
+def test_the_loop_finds_reads_that_are_not_linearizable() -> None:
+    """Followers of real etcd answer local reads from the past; clients here call them current."""
+    tally = ClusterKillLoop(["etcd"] * 3, SEED, plants_stale_reads=True).run(ROUNDS)
+    assert tally.problems
+    assert all("STALE: Read" in text for text in tally.problems), tally.problems
+
+
+@pytest.mark.integration
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "program", [with_programs("etcd"), with_programs("etcdtw"), with_programs("etcd34")]
+)
+def test_five_members_with_tls_survive_kills_and_pauses(program: str) -> None:
+    loop = ClusterKillLoop([program] * 5, SEED, tls=True, pause_percent=30)
+    tally = loop.run(10)
+    assert not tally.problems, "\n".join(tally.problems[:20])
+    assert tally.rounds == 10

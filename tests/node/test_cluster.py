@@ -1,0 +1,514 @@
+"""Clusters of three and five members in one process, on a test clock and a network that is cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from etcdtw.apply.applier import FIELD_LEASE_GRANT
+from etcdtw.apply.errors import (
+    ConnectionLostTimeoutError,
+    LeaderFailTimeoutError,
+    RequestTimeoutError,
+)
+from etcdtw.cluster.errors import (
+    MemberIdExistsError,
+    MemberIdNotFoundError,
+    MemberIdRemovedError,
+    PeerUrlExistsError,
+    TooManyLearnersError,
+)
+from etcdtw.cluster.member import encode_member
+from etcdtw.mvcc.applied import Applied
+from etcdtw.node.node import Node
+from etcdtw.raft.confchange import ADD_NODE
+from etcdtw.raft.message import MSG_APP, MSG_HEARTBEAT_RESP, MSG_PROP, MSG_SNAP, Message
+from etcdtw.wire import etcdserverpb as pb
+from tests.support.cluster_rig import ELECTION_S, ClusterRig, OpenCall, described
+from tests.support.watch_rig import Client
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> ClusterRig:
+    return ClusterRig(tmp_path, 3)
+
+
+@pytest.fixture
+def five(tmp_path: Path) -> ClusterRig:
+    return ClusterRig(tmp_path, 5)
+
+
+def others(rig: ClusterRig, node: Node) -> list[Node]:
+    return [other for other in rig.nodes if other is not node]
+
+
+# Elections.
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_a_new_cluster_elects_one_leader_that_all_know(tmp_path: Path, count: int) -> None:
+    rig = ClusterRig(tmp_path, count)
+    leader = rig.leader()
+    rig.run(0.5)
+    assert {node.leader_id for node in rig.nodes} == {leader.member_id}
+    assert len({node.term for node in rig.nodes}) == 1
+
+
+def test_the_death_of_the_leader_costs_less_than_two_election_timeouts(three: ClusterRig) -> None:
+    old = three.leader()
+    three.must_put(old, b"before")
+    died_s = three.clock.seconds()
+    three.crash(old.member_id)
+    new = three.leader()
+    assert new.member_id != old.member_id
+    assert three.clock.seconds() - died_s <= 2.5 * ELECTION_S
+    assert new.store.get_body(b"before")
+    three.must_put(new, b"after")
+    three.start(old.member_id)
+    three.converge()
+
+
+def test_a_minority_elects_nobody_and_disturbs_nobody_when_it_comes_back(five: ClusterRig) -> None:
+    leader = five.leader()
+    term = leader.term
+    followers = [node.member_id for node in others(five, leader)]
+    minority, majority = followers[:2], [*followers[2:], leader.member_id]
+    five.network.partition(minority, majority)
+    five.run(5 * ELECTION_S)
+    assert leader.is_leader and leader.term == term
+    assert not any(five.members[i].up.is_leader for i in minority)
+    five.must_put(leader, b"k")
+    five.network.heal()
+    five.converge()
+    assert leader.is_leader and leader.term == term, "pre-vote keeps the term"
+
+
+def test_a_leader_cut_off_steps_down_and_its_proposals_fail_or_vanish(five: ClusterRig) -> None:
+    old = five.leader()
+    five.run(3 * ELECTION_S)
+    majority = [node.member_id for node in others(five, old)][:3]
+    minority = [i for i in five.members if i not in majority]
+    five.network.partition(minority, majority)
+    lost = five.put(old, b"lost")
+    new = five.leader(among=majority)
+    five.must_put(new, b"kept")
+    five.run(8.0)
+    assert not old.is_leader
+    assert isinstance(lost[0].error, RequestTimeoutError)
+    five.network.heal()
+    five.converge()
+    for node in five.nodes:
+        assert not node.store.get_body(b"lost")
+        assert node.store.get_body(b"kept")
+
+
+def test_leadership_is_handed_over_on_request(three: ClusterRig) -> None:
+    old = three.leader()
+    target = others(three, old)[0].member_id
+    outcome: list[Exception | None] = []
+    old.transfers.start(target, OpenCall(), lambda call, error: outcome.append(error))
+    three.until(lambda: outcome, ELECTION_S)
+    assert outcome == [None]
+    three.until(lambda: three.members[target].up.is_leader, ELECTION_S)
+    three.must_put(old, b"k")
+
+
+# Proposals and reads on any member.
+
+
+def test_puts_and_reads_work_on_every_member(three: ClusterRig) -> None:
+    three.leader()
+    revisions = [three.must_put(node, b"k%d" % node.member_id) for node in three.nodes]
+    assert revisions == [2, 3, 4]
+    for node in three.nodes:
+        outcome = three.read(node)
+        three.run(0.3)
+        assert outcome == [None]
+        assert node.store.revision == 4, "everything that was answered before is there"
+    three.converge()
+
+
+def test_proposals_without_a_leader_wait_for_one(three: ClusterRig) -> None:
+    leader = three.leader()
+    follower, other = others(three, leader)
+    three.crash(leader.member_id)
+    three.crash(other.member_id)
+    three.until(lambda: follower.leader_id == 0)
+    outcome = three.put(follower, b"k")
+    reading = three.read(follower)
+    three.run(2.0)
+    assert not outcome and not reading
+    three.start(other.member_id)
+    three.until(lambda: outcome and reading)
+    assert outcome[0].error is None
+    assert reading == [None]
+
+
+def test_a_proposal_lost_with_its_leader_is_said_to_be(three: ClusterRig) -> None:
+    leader = three.leader()
+    follower, _ = others(three, leader)
+    three.run(2.0)
+    three.network.cut(follower.member_id, leader.member_id)
+    outcome = three.put(follower, b"k")  # is lost on its way
+    three.run(0.05)
+    three.crash(leader.member_id)
+    three.network.heal()
+    three.until(lambda: outcome)
+    assert type(outcome[0].error) is LeaderFailTimeoutError
+
+
+def test_a_proposal_of_one_who_reaches_nobody_is_said_to_be_so(three: ClusterRig) -> None:
+    leader = three.leader()
+    follower, _ = others(three, leader)
+    three.run(10.0)
+    three.network.cut(follower.member_id, leader.member_id)
+    outcome = three.put(follower, b"k")
+    three.until(lambda: outcome)
+    assert type(outcome[0].error) is ConnectionLostTimeoutError
+
+
+def test_a_deposed_leader_serves_no_read(five: ClusterRig) -> None:
+    old = five.leader()
+    five.run(3 * ELECTION_S)
+    majority = [node.member_id for node in others(five, old)][:3]
+    five.network.partition([i for i in five.members if i not in majority], majority)
+    outcome = five.read(old)
+    new = five.leader(among=majority)
+    five.must_put(new, b"newer")
+    assert not outcome
+    five.network.heal()
+    five.until(lambda: outcome)
+    # It may read now, as a follower: then it has what the new leader has answered.
+    assert outcome == [None] and old.store.revision == new.store.revision
+
+
+def test_etcd_20418_late_confirmations_of_an_old_round_confirm_no_newer_read(
+    three: ClusterRig,
+) -> None:
+    old = three.leader()
+    held: list[Message] = []
+
+    def fate(m: Message) -> list[float]:
+        if m.to == old.member_id and m.type == MSG_HEARTBEAT_RESP:
+            held.append(m)
+            return [30.0]  # arrives when another leads
+        return [0.0]
+
+    three.network.fate = fate
+    early = three.read(old)
+    three.run(0.6)
+    assert held and not early
+    followers = [node.member_id for node in others(three, old)]
+    three.network.partition([old.member_id], followers)
+    new = three.leader(among=followers)
+    three.must_put(new, b"newer")
+    late = three.read(old)
+    three.network.fate = lambda m: [0.0]
+    for m in held:
+        old.peers.receive(m)
+    three.run(0.3)
+    assert not late and not early, "answered by confirmations for an earlier question"
+
+
+def test_a_leader_that_has_not_committed_in_its_term_serves_no_read(three: ClusterRig) -> None:
+    old = three.leader()
+    three.must_put(old, b"k")
+    for node in three.nodes:
+        three.members[node.member_id].log.holds = node is not old
+    three.crash(old.member_id)
+    # The votes wait for the disks, and the first entry of the term as well.
+    for member in three.members.values():
+        member.log.holds = False
+        member.log.release()
+    new = three.leader()
+    outcome = three.read(new)
+    three.until(lambda: outcome, ELECTION_S)
+    assert new.store.get_body(b"k")
+
+
+# Persistence.
+
+
+def test_nothing_is_acknowledged_that_a_majority_has_not_written(three: ClusterRig) -> None:
+    leader = three.leader()
+    for node in others(three, leader):
+        three.members[node.member_id].log.holds = True
+    outcome = three.put(leader, b"k")
+    three.run(0.5)
+    assert not outcome
+    released = others(three, leader)[0].member_id
+    three.members[released].log.holds = False
+    three.members[released].log.release()
+    three.until(lambda: outcome)
+    assert outcome[0].error is None
+
+
+def test_an_acknowledged_put_survives_the_crash_of_all(three: ClusterRig) -> None:
+    leader = three.leader()
+    revisions = [three.must_put(leader, b"k%d" % i) for i in range(20)]
+    for i in list(three.members):
+        three.crash(i)
+    for i in three.members:
+        three.start(i)
+    three.leader()
+    three.converge()
+    assert {node.store.revision for node in three.nodes} == {revisions[-1]}
+
+
+# Snapshots.
+
+
+@pytest.fixture
+def compacting(tmp_path: Path) -> ClusterRig:
+    return ClusterRig(tmp_path, 3, snapshot_count=10, catchup_entries=5)
+
+
+def lag(rig: ClusterRig, puts: int = 40) -> Node:
+    """Take a follower away and let the others leave it behind their log; return the leader."""
+    leader = rig.leader()
+    lagging = others(rig, leader)[-1].member_id
+    rig.crash(lagging)
+    for i in range(puts):
+        rig.must_put(leader, b"k%03d" % i)
+    rig.run(0.3)
+    assert leader.parts.log.first_index() > 20, "the log was not compacted"
+    rig.start(lagging)
+    return leader
+
+
+def test_a_member_left_behind_the_log_gets_a_snapshot(compacting: ClusterRig) -> None:
+    leader = lag(compacting)
+    compacting.converge()
+    assert leader.snapshots.sent_total == 1
+    assert [n.snapshots.installed_total for n in others(compacting, leader)].count(1) == 1
+
+
+def test_etcd_18055_two_snapshots_in_a_row_are_installed(compacting: ClusterRig) -> None:
+    for _ in range(3):
+        lag(compacting)
+        compacting.converge()
+
+
+def test_what_comes_behind_a_snapshot_waits_for_it(compacting: ClusterRig) -> None:
+    leader = lag(compacting)
+    for i in range(30):
+        compacting.put(leader, b"more%d" % i)
+        compacting.run(0.02)
+    compacting.converge()
+
+
+def test_a_snapshot_that_is_lost_is_sent_again(compacting: ClusterRig) -> None:
+    lost: list[Message] = []
+
+    def fate(m: Message) -> list[float]:
+        if m.type == MSG_SNAP and len(lost) < 2:
+            lost.append(m)
+            return []
+        return [0.0]
+
+    compacting.network.fate = fate
+    lag(compacting)
+    compacting.converge()
+    assert len(lost) == 2
+
+
+def test_a_crash_right_behind_a_snapshot_loses_nothing(compacting: ClusterRig) -> None:
+    leader = lag(compacting)
+    lagging = next(m for m in compacting.members.values() if m.up.applied_index < 20)
+    compacting.until(lambda: lagging.up.snapshots.installed_total == 1)
+    compacting.crash(lagging.member_id)
+    compacting.start(lagging.member_id)
+    compacting.must_put(leader, b"after")
+    compacting.converge()
+
+
+def test_etcd_15271_watchers_go_on_where_they_were_when_a_snapshot_comes(
+    compacting: ClusterRig,
+) -> None:
+    leader = compacting.leader()
+    watching = others(compacting, leader)[-1]
+    client = Client(watching.hub, watching.now_ms)
+    client.create(b"k", b"l")
+    compacting.must_put(leader, b"k-first")
+    compacting.converge()
+    majority = [i for i in compacting.members if i != watching.member_id]
+    compacting.network.partition([watching.member_id], majority)
+    for i in range(40):
+        compacting.must_put(compacting.leader(majority), b"k%03d" % i)
+    compacting.run(0.3)
+    compacting.network.heal()
+    compacting.converge()
+    compacting.run(0.5)
+    assert watching.snapshots.installed_total == 1
+    revisions = [e.kv.mod_revision for response in client.take() for e in response.events]
+    assert revisions == list(range(2, 2 + 41)), "every event once, in order"
+
+
+# Membership.
+
+
+def test_a_member_is_added_and_follows(three: ClusterRig) -> None:
+    three.must_put(three.leader(), b"k")
+    three.add(4)
+    three.converge()
+    assert len(three.leader().members.voters()) == 4
+
+
+def test_a_learner_follows_and_is_promoted(three: ClusterRig) -> None:
+    three.add(4, is_learner=True)
+    three.must_put(three.leader(), b"k")
+    three.converge()
+    learner = three.members[4].up
+    assert [m.member_id for m in learner.members.all() if m.is_learner] == [4]
+    assert three.promote(4) is None
+    three.converge()
+    assert not any(m.is_learner for m in learner.members.all())
+    assert sorted(three.leader().parts.raw.configuration.voters) == [1, 2, 3, 4]
+
+
+def test_a_learner_does_not_count_and_does_not_campaign(three: ClusterRig) -> None:
+    three.add(4, is_learner=True)
+    leader = three.leader()
+    for node in others(three, leader):
+        if node.member_id != 4:
+            three.crash(node.member_id)
+    outcome = three.put(leader, b"k")
+    three.run(3 * ELECTION_S)
+    assert not outcome
+    assert not three.members[4].up.is_leader
+
+
+def test_a_removed_follower_is_told_and_its_id_never_comes_back(three: ClusterRig) -> None:
+    leader = three.leader()
+    gone = others(three, leader)[0].member_id
+    assert three.remove(gone) is None
+    three.run(1.0)
+    three.crash(gone)
+    del three.members[gone]
+    assert sorted(leader.parts.raw.configuration.voters) == sorted(three.members)
+    again = three.change(ADD_NODE, gone, encode_member(described(gone)))
+    assert type(again) is MemberIdRemovedError
+    three.must_put(leader, b"k")
+    three.converge()
+
+
+def test_a_removed_leader_steps_down(three: ClusterRig) -> None:
+    old = three.leader()
+    assert three.remove(old.member_id) is None
+    three.run(1.0)
+    three.crash(old.member_id)
+    del three.members[old.member_id]
+    new = three.leader()
+    three.must_put(new, b"k")
+    three.converge()
+
+
+def test_changes_that_do_not_fit_are_refused_on_every_member_alike(three: ClusterRig) -> None:
+    three.leader()
+    assert type(three.change(ADD_NODE, 2, encode_member(described(2)))) is MemberIdExistsError
+    assert type(three.remove(77)) is MemberIdNotFoundError
+    taken = described(4).with_peer_urls(described(1).peer_urls)
+    assert type(three.change(ADD_NODE, 4, encode_member(taken))) is PeerUrlExistsError
+    three.add(4, is_learner=True)
+    learner = encode_member(described(5, is_learner=True))
+    assert type(three.change(3, 5, learner)) is TooManyLearnersError
+    three.converge()
+    assert len({len(node.members.all()) for node in three.nodes}) == 1
+
+
+def test_a_member_moves_to_other_urls(three: ClusterRig) -> None:
+    moved = described(2).with_peer_urls(("http://127.0.0.1:9999",))
+    assert three.update(moved) is None
+    three.converge()
+    assert {node.members.member(2).peer_urls for node in three.nodes} == {moved.peer_urls}  # type: ignore[union-attr]
+
+
+def test_a_cluster_of_one_grows_to_three_and_shrinks_to_one(tmp_path: Path) -> None:
+    rig = ClusterRig(tmp_path, 1)
+    rig.must_put(rig.leader(), b"k")
+    rig.add(2)
+    rig.add(3)
+    rig.converge()
+    for gone in (1, 2):
+        assert rig.remove(gone) is None
+        rig.run(1.0)
+        rig.crash(gone)
+        del rig.members[gone]
+    rig.must_put(rig.leader(), b"last")
+    assert rig.members[3].up.is_leader
+
+
+def test_a_new_member_joins_a_compacted_cluster_by_a_snapshot(compacting: ClusterRig) -> None:
+    leader = compacting.leader()
+    for i in range(40):
+        compacting.must_put(leader, b"k%d" % i)
+    compacting.run(0.3)
+    compacting.add(4, is_learner=True)
+    compacting.converge()
+    assert compacting.members[4].up.snapshots.installed_total == 1
+    assert compacting.promote(4) is None
+    compacting.converge()
+
+
+# Leases.
+
+
+def test_only_the_leader_lets_leases_end_and_a_new_one_gives_them_time(three: ClusterRig) -> None:
+    leader = three.leader()
+    grant = pb.LeaseGrantRequest(ID=7, TTL=5)
+    outcome: list[object] = []
+    leader.propose(
+        FIELD_LEASE_GRANT,
+        grant.SerializeToString(),
+        grant,
+        OpenCall(),
+        lambda call, applied: outcome.append(applied),
+    )
+    three.until(lambda: outcome)
+    three.run(3.0)
+    three.crash(leader.member_id)
+    new = three.leader()
+    three.run(3.0)
+    assert new.lessor.exists(7), "a new leader begins anew"
+    three.run(5.0)
+    assert not any(node.lessor.exists(7) for node in three.nodes)
+
+
+# Floods of loss.
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_lost_doubled_and_late_messages_lose_nothing(tmp_path: Path, seed: int) -> None:
+    rig = ClusterRig(tmp_path, 3, snapshot_count=20, catchup_entries=5, seed=seed)
+
+    def fate(m: Message) -> list[float]:
+        roll = rig.random.random()
+        if roll < 0.05:
+            return []
+        if roll < 0.10 and m.type != MSG_PROP:  # Raft has no defence: etcd's streams never double
+            return [0.0, rig.random.random() * 0.3]
+        return [rig.random.random() * 0.02 if m.type == MSG_APP else 0.0]
+
+    rig.leader()
+    rig.network.fate = fate
+    outcomes: dict[bytes, list[Applied]] = {}
+    for i in range(120):
+        node = rig.random.choice(rig.nodes)
+        key = b"k%d" % i
+        outcomes[key] = rig.put(node, key)
+        rig.run(0.05)
+        if rig.random.random() < 0.02:
+            victim = rig.random.choice(list(rig.members))
+            rig.crash(victim)
+            rig.start(victim)
+    rig.network.fate = lambda m: [0.0]
+    rig.run(3.0)
+    rig.leader()
+    rig.converge()
+    acknowledged = {key: o[0].revision for key, o in outcomes.items() if o and not o[0].error}
+    assert len(acknowledged) > 60
+    for node in rig.nodes:
+        for key, revision in acknowledged.items():
+            found = pb.RangeResponse.FromString(node.store.get_body(key))
+            assert found.kvs[0].mod_revision == revision

@@ -1,0 +1,206 @@
+"""Snapshots of a running member, with its real processes: out while it writes, in and adopted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from etcdtw.bbolt.check import check
+from etcdtw.bbolt.reader import BboltFile
+from etcdtw.storage.state_open import open_state
+from tests.support.bbolt_rig import read_file, read_from, write_file
+from tests.support.state_rows import fail
+
+pytestmark = pytest.mark.integration
+
+PRELUDE = """
+import os, sys
+from pathlib import Path
+from twisted.internet import reactor
+from etcdtw.storage.state_import import SnapshotFacts
+from etcdtw.storage.state_open import open_state
+from etcdtw.storage.state_process import ProcessStateWriter
+from etcdtw.storage.state_snapshots import EXPORTS_MAX, StateSnapshots
+from etcdtw.wire.mvccpb import KeyValue
+
+def stop(reason):
+    print("stopped:", reason, flush=True)
+    os._exit(9)
+
+folder = Path(sys.argv[1])
+path = folder / "state"
+MAP_SIZE = 1 << 27
+def make(path, map_size, lock_fd):
+    return ProcessStateWriter(reactor, path, map_size, lock_fd)
+state = open_state(path, stop, make, map_size=MAP_SIZE)
+snapshots = StateSnapshots(reactor, state, path, MAP_SIZE)
+def put(main, size=100):
+    key = b"k%06d" % main
+    record = KeyValue(
+        key=key, create_revision=main, mod_revision=main, version=1, value=bytes(size)
+    )
+    state.put(main, 0, key, record.SerializeToString(), True)
+    state.set_applied(main, 3)
+def end():
+    snapshots.close()
+    state.close()
+    reactor.stop()
+reactor.callLater(40, stop, "it takes too long")
+"""
+
+
+def run(tmp_path: Path, body: str) -> list[str]:
+    """Run a member's process; returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-u", "-c", PRELUDE + textwrap.dedent(body), str(tmp_path)],
+        capture_output=True,
+        timeout=60,
+        check=False,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not done.stderr
+    return done.stdout.split("\n")[:-1]
+
+
+def test_an_export_covers_its_index_while_writes_go_on(tmp_path: Path) -> None:
+    lines = run(
+        tmp_path,
+        """
+        for main in range(2, 5002): put(main)
+        def done(export):
+            print(export.index, export.term, export.size)
+            state.flush(end)
+        snapshots.export(folder / "file", done)
+        def go_on(main=5002):
+            if main < 6002:
+                for i in range(main, main + 50): put(i)
+                reactor.callLater(0.01, go_on, main + 50)
+        go_on()
+        reactor.run()
+        """,
+    )
+    index, term, size = map(int, lines[0].split())
+    octets = (tmp_path / "file").read_bytes()
+    assert (term, size) == (3, len(octets))
+    check(BboltFile(read_from(octets), size))
+    content = read_file(octets)
+    # Exactly what the index covers: entry n wrote revision n.
+    assert index >= 5001
+    assert [int.from_bytes(name[:8], "big") for name, _ in content[b"key"]] == [
+        *range(2, index + 1)
+    ]
+
+
+def test_a_built_state_is_adopted_and_everything_in_memory_forgotten(tmp_path: Path) -> None:
+    rows = [((9).to_bytes(8, "big") + b"_" + bytes(8), b"\x0a\x03new\x10\x09\x18\x09\x20\x01")]
+    meta = [(b"consistent_index", (900).to_bytes(8, "big")), (b"term", (8).to_bytes(8, "big"))]
+    (tmp_path / "source").write_bytes(write_file({b"key": rows, b"meta": meta}))
+    lines = run(
+        tmp_path,
+        """
+        for main in range(2, 3002): put(main)
+        state.bucket_put(b"alarm", b"x", b"")
+        def compacted(): print("compacted")
+        def flushed(): print("flushed")
+        def built(install):
+            print("built", install.index, install.term, install.revision)
+            # In memory, on its way, and scheduled: all of it belongs to the old state.
+            put(4000)
+            state.bucket_put(
+                b"meta", b"scheduledCompactRev", (2000).to_bytes(8, "big") + b"_" + bytes(8)
+            )
+            state.schedule_compaction(2000)
+            state.flush(flushed)
+            put(4001)
+            state.on_compacted(2000, compacted)
+            snapshots.build(folder / "source", SnapshotFacts(), print)
+            snapshots.adopt(adopted)
+            state.flush(flushed)
+            state.tick(0); state.tick(5000)
+            print("still", len(state.keys(b"", None)) > 1)
+        def adopted():
+            print("adopted", state.applied_index, state.applied_term, state.revision)
+            print(state.keys(b"", None), state.count(b"", None), state.bucket_items(b"alarm"))
+            print(len(state.changes(0, 5000, 9)), state.get_at(b"new", 9) is not None)
+            put(10)
+            state.set_applied(901, 8)
+            state.hash_kv(10, 0, hashed)
+        def hashed(crc):
+            print("hashed", state.applied_durable)
+            end()
+        snapshots.build(folder / "source", SnapshotFacts(900), built)
+        reactor.run()
+        """,
+    )
+    assert lines == [
+        "built 900 8 9",
+        "another snapshot is being installed already",
+        "still True",
+        "flushed",
+        "flushed",
+        "compacted",
+        "adopted 900 8 9",
+        "[b'new'] 1 []",
+        "1 True",
+        "hashed 901",
+    ]
+    state = open_state(tmp_path / "state", fail, map_size=1 << 27)
+    assert (state.applied_index, state.keys(b"", None)) == (901, [b"k000010", b"new"])
+    state.close()
+
+
+def test_what_cannot_be_exported_or_built_is_said(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(bytes(8192))
+    lines = run(
+        tmp_path,
+        """
+        put(2)
+        def refused(reason):
+            print(reason)
+            snapshots.build(folder / "source", SnapshotFacts(), unbuilt)
+        def unbuilt(reason):
+            print(reason)
+            for i in range(EXPORTS_MAX):
+                snapshots.export(folder / f"file{i}", lambda export: None)
+            snapshots.export(folder / "one more", print)
+            end()
+        snapshots.export(folder / "nowhere" / "file", refused)
+        reactor.run()
+        """,
+    )
+    assert "No such file or directory" in lines[0]
+    assert lines[1:] == [
+        "not a bbolt database: wrong magic",
+        "4 snapshots are being taken already; try again later",
+    ]
+    assert list(tmp_path.glob("state/building*")) == []
+
+
+def test_children_end_with_the_member_and_with_being_killed(tmp_path: Path) -> None:
+    lines = run(
+        tmp_path,
+        """
+        import signal
+        for main in range(2, 8002): put(main, 2000)
+        def done(reason):
+            print(reason)
+            snapshots.export(folder / "other", print)
+            state.flush(lambda: reactor.callLater(0.05, closing))
+        def closing():
+            pids = [child.pid for child in snapshots._exports]
+            end()
+            for pid in pids:
+                print("alive" if Path(f"/proc/{pid}").exists() else "gone")
+        def kill():
+            for child in list(snapshots._exports): os.kill(child.pid, signal.SIGKILL)
+        snapshots.export(folder / "file", done)
+        state.flush(kill)
+        reactor.run()
+        """,
+    )
+    assert lines == ["the process ended with status -9 and no answer", "gone"]

@@ -1,0 +1,71 @@
+"""States with something of everything, and all that their tables hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+from etcdtw.storage.directory import open_environment
+from etcdtw.storage.state_open import open_state
+from etcdtw.storage.state_tables import DATABASES_MAX, Tables
+from etcdtw.wire.mvccpb import KeyValue
+
+MAP_SIZE = 1 << 27
+INDEX, TERM = 77, 3
+CONF_STATE = b'{"voters":[1],"auto_leave":false}'
+Rows = dict[bytes, list[tuple[bytes, bytes]]]
+
+
+def fail(reason: str) -> None:
+    raise AssertionError(reason)
+
+
+def make_state(path: Path, seed: int, steps: int = 400) -> int:
+    """Write a state of random puts and deletes; return its revision."""
+    random = Random(seed)
+    state = open_state(path, fail, map_size=MAP_SIZE)
+    prefix = b"long" * 120
+    names = [b"k%03d" % i for i in range(60)]
+    names += [prefix + b"%d" % i for i in range(5)] + [prefix, b"z" * 480, b"z" * 481]
+    live: dict[bytes, KeyValue] = {}
+    for main in range(2, 2 + steps):
+        for sub in range(random.choice((1, 1, 3))):
+            key = random.choice(names)
+            old = live.pop(key, None)
+            if old is not None and old.lease:
+                state.detach(old.lease, key)
+            if old is not None and random.random() < 0.3:
+                state.delete(main, sub, key)
+                continue
+            record = KeyValue(
+                key=key,
+                create_revision=main if old is None else old.create_revision,
+                mod_revision=main,
+                version=1 if old is None else old.version + 1,
+                value=random.randbytes(random.choice((0, 5, 50, 1000, 5000))),
+                lease=random.choice((0, 0, 5, 1 << 62)),
+            )
+            state.put(main, sub, key, record.SerializeToString(), old is None)
+            live[key] = record
+            if record.lease:
+                state.attach(record.lease, key)
+    for lease_id in (5, 1 << 62):
+        state.bucket_put(b"lease", lease_id.to_bytes(8, "big"), b"\x08\x05\x10\x3c")
+    state.bucket_put(b"cluster", b"clusterVersion", b"3.5.0")
+    state.bucket_put(b"members", b"1", b"{}")
+    state.bucket_put(b"meta", b"confState", CONF_STATE)
+    state.set_applied(INDEX, TERM)
+    state.flush(lambda: None)
+    revision = state.revision
+    state.close()
+    return revision
+
+
+def open_tables(path: Path, map_size: int = MAP_SIZE) -> Tables:
+    return Tables(open_environment(path, map_size, DATABASES_MAX))
+
+
+def rows_of(tables: Tables) -> Rows:
+    """Return all rows by table."""
+    with tables.env.begin() as txn:
+        return {name: list(txn.cursor(handle)) for name, handle in tables.handles.items()}
