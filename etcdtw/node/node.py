@@ -33,6 +33,7 @@ from etcdtw.node.reads import Reads
 from etcdtw.node.requests import RequestIds
 from etcdtw.node.slowness import Slowness
 from etcdtw.node.snapshots import Snapshots
+from etcdtw.node.stalls import Stalls
 from etcdtw.node.turn import Parts, Turn
 from etcdtw.raft.entry import Snapshot
 from etcdtw.wire import etcdserverpb as pb
@@ -149,7 +150,8 @@ class Node:
         self._ticking: IDelayedCall | None = None
         self._last_tick_ms = 0
         self._expiry = ExpiryScan(parts.lessor)
-        self._own_call: Call = NoCall()
+        self.own_call: Call = NoCall()
+        """Asks for what the member itself wants to know."""
         self._is_starting = False
         self.leader_changes_total = 0
         self.leases_expired_total = 0
@@ -163,6 +165,7 @@ class Node:
         """Called at each tick with the time in ms."""
         self.conf_changes = ConfChanges(self, parts.raw, ids.next_id)
         self.transfers = LeaderTransfers(self, parts.raw)
+        self.stalls = Stalls(self)
         inbox.is_connected = self._is_connected
         self.cluster_version = ClusterVersion(self)
 
@@ -187,6 +190,10 @@ class Node:
     @property
     def applied_index(self) -> int:
         return self._turn.applied_index
+
+    def append_age_ms(self, now_ms: int) -> int:
+        """How long the log's disk has been busy without finishing anything."""
+        return self._turn.append_age_ms(now_ms)
 
     @property
     def proposals_pending(self) -> int:
@@ -311,11 +318,13 @@ class Node:
         """Do what time asks for: ticks of the core, time-outs, leases, compactions."""
         # A stall must not become a burst of ticks, nor no tick at all: at most one less than an
         # election, so that a stalled leader checks its quorum and a follower still listens first.
-        due = max(1, (now_ms - self._last_tick_ms) // self.config.heartbeat_ms)
+        late_ms = now_ms - self._last_tick_ms
+        due = max(1, late_ms // self.config.heartbeat_ms)
         self.late_heartbeats_total += due > LATE_HEARTBEATS and self.is_leader
         for _ in range(min(due, self.config.election_ticks - 1)):
             self._raw.tick()
         self._last_tick_ms = now_ms
+        self.stalls.look(now_ms, late_ms)
         self.inbox.expire(now_ms)
         self._scan_leases(now_ms)
         self._compact_history(now_ms)
@@ -371,7 +380,7 @@ class Node:
 
     def propose_own(self, field: int, request: Any) -> None:
         """Propose something of the member's own; a refusal is tried again when it is due again."""
-        self.propose(field, request.SerializeToString(), request, self._own_call, _ignore)
+        self.propose(field, request.SerializeToString(), request, self.own_call, _ignore)
 
     def propose_octets(self, make: Callable[[int], bytes]) -> None:
         """Put an entry of ``make(request id)`` into the log; nobody learns of its outcome."""

@@ -160,6 +160,8 @@ class Turn:
         self._is_running = False
         self._released: list[Message] = []
         self._outgoing: list[Message] = []
+        self._appends = 0  # at the disk now
+        self._append_ms = 0  # when the oldest of them began, or the last one ended
         # Appends behind a snapshot that is being installed; None: none is.
         self._held: list[Message] | None = None
         # Committed and not yet applied: a long entry, and what waits behind it.
@@ -255,7 +257,20 @@ class Turn:
             self._snapshots.install(hard_state, message.snapshot, lambda: self._installed(message))
             return
         responses = message.responses
-        self._log.append(hard_state, message.entries, lambda: self._appended(responses))
+        if not self._appends:
+            self._append_ms = self._inbox.now_ms
+        self._appends += 1
+        self._log.append(hard_state, message.entries, lambda: self._written(responses))
+
+    def _written(self, responses: list[Message]) -> None:
+        self._appends -= 1
+        if self._appends:
+            self._append_ms = int(self._seconds() * 1000)
+        self._appended(responses)
+
+    def append_age_ms(self, now_ms: int) -> int:
+        """How long the disk has been busy without finishing anything."""
+        return now_ms - self._append_ms if self._appends else 0
 
     def _appended(self, responses: list[Message]) -> None:
         """The disk has it: what depended on it is released in this turn, or in one right now."""

@@ -25,6 +25,7 @@ from etcdtw.raft.message import (
     MSG_STORAGE_APPLY_RESP,
     MSG_TRANSFER_LEADER,
     MSG_UNREACHABLE,
+    NO_MEMBER,
     RESPONSE_TYPES,
     STORAGE_APPEND,
     STORAGE_APPLY,
@@ -32,7 +33,7 @@ from etcdtw.raft.message import (
 )
 from etcdtw.raft.progress import Progress
 from etcdtw.raft.ready import Ready, SoftState
-from etcdtw.raft.state import ROLE_LEADER, RaftState
+from etcdtw.raft.state import ROLE_LEADER, RaftState, become_follower
 
 
 class RawNode:
@@ -182,6 +183,12 @@ class RawNode:
     def transfer_leader(self, member_id: int) -> None:
         """Ask the leader to hand over to ``member_id``, within one election timeout."""
         raft_step.step(self._state, Message(MSG_TRANSFER_LEADER, from_id=member_id))
+
+    def step_down(self) -> None:
+        """Stop leading, in the same term; whoever is elected next leads."""
+        state = self._state
+        if state.role == ROLE_LEADER:
+            become_follower(state, state.term, NO_MEMBER)
 
     def forget_leader(self) -> None:
         """Drop the known leader, so as to grant a pre-vote at once."""

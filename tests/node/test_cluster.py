@@ -475,6 +475,40 @@ def test_only_the_leader_lets_leases_end_and_a_new_one_gives_them_time(three: Cl
     assert not any(node.lessor.exists(7) for node in three.nodes)
 
 
+def grant_lease(rig: ClusterRig, node: Node, lease_id: int, ttl_s: int) -> None:
+    grant = pb.LeaseGrantRequest(ID=lease_id, TTL=ttl_s)
+    outcome: list[Applied] = []
+    octets = grant.SerializeToString()
+    node.propose(FIELD_LEASE_GRANT, octets, grant, OpenCall(), lambda _, a: outcome.append(a))
+    rig.until(lambda: outcome)
+
+
+def test_etcd_15247_a_leader_that_stood_still_ends_no_lease(three: ClusterRig) -> None:
+    leader = three.leader()
+    grant_lease(three, leader, 7, 3)
+    three.run(1.0)
+    three.stall(2.5)  # all of them: nobody else could be elected meanwhile
+    three.clock.advance(2.6)
+    three.run(1.0)
+    assert leader.is_leader and leader.lessor.exists(7), "its client could not renew it"
+    three.run(6.0)
+    assert not leader.lessor.exists(7)
+
+
+def test_etcd_13527_a_leader_whose_disk_stands_still_steps_down(three: ClusterRig) -> None:
+    old = three.leader()
+    three.members[old.member_id].log.holds = True
+    outcome = three.put(old, b"k")
+    three.until(lambda: not old.is_leader, 3 * ELECTION_S)
+    assert old.stalls.step_downs_total == 1
+    new = three.leader(among=[node.member_id for node in others(three, old)])
+    three.must_put(new, b"after")
+    three.members[old.member_id].log.holds = False
+    three.members[old.member_id].log.release()
+    three.until(lambda: outcome)
+    three.converge()
+
+
 # Floods of loss.
 
 

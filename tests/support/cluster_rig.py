@@ -190,6 +190,13 @@ class ClusterRig:
             left -= TICK_S / 2
         return found
 
+    def stall(self, seconds: float) -> None:
+        """Schedule no member's ticks for ``seconds``, as a machine that stands still."""
+        nodes = self.nodes
+        for call in self.clock.calls:
+            if getattr(call.func, "__self__", None) in nodes:
+                call.delay(seconds)
+
     # Members.
 
     @property
