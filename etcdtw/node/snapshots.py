@@ -54,7 +54,12 @@ class SnapshotRefusedError(Exception):
 class StateSnapshotFiles(Protocol):
     """What of the state's snapshots is used here (`storage.state_snapshots`)."""
 
-    def export(self, target: Path, done: Callable[[SnapshotExport | str], None]) -> None: ...
+    def export(
+        self,
+        target: Path,
+        done: Callable[[SnapshotExport | str], None],
+        storage_version: bytes = b"",
+    ) -> None: ...
 
     def build(
         self, source: Path, facts: SnapshotFacts, done: Callable[[SnapshotInstall | str], None]
@@ -94,11 +99,17 @@ class Snapshots:
 
     # Out.
 
-    def export(self, done: Callable[[Path, SnapshotExport | str], None]) -> None:
-        """Write the state to a file of its own; whoever asked deletes it."""
+    def export(
+        self, done: Callable[[Path, SnapshotExport | str], None], storage_version: str = ""
+    ) -> None:
+        """Write the state to a file of its own; whoever asked deletes it.
+
+        ``storage_version``: what the file says of its version; etcd takes one that says nothing
+        as its line 3.5.
+        """
         self._number += 1
         path = self._folder / f"{self._number:016x}{EXPORTED}"
-        self._files.export(path, lambda found: done(path, found))
+        self._files.export(path, lambda found: done(path, found), storage_version.encode())
 
     def send(self, m: Message, transport: PeerTransport) -> None:
         """Send the present state in place of the mark that Raft put into ``m``."""

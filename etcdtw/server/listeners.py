@@ -72,7 +72,7 @@ class Listeners(Service):
             member_sources(
                 member.node,
                 member.opened,
-                member.services.maintenance,
+                member.services,
                 config,
                 member.call_stats,
                 member.health_counts,

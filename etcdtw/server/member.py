@@ -151,7 +151,13 @@ class Member:
         )
         self._line = LeaderLine(node, self.dial, self.clock)
         self._services = build_services(
-            node, config, data, self.random, lambda: self.unix_ms() // 1000, self._line
+            node,
+            config,
+            data,
+            self.random,
+            lambda: self.unix_ms() // 1000,
+            self._line,
+            self.offload,
         )
         self.call_stats.prepare(self.services.methods)
 

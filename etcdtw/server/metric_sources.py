@@ -17,8 +17,8 @@ from etcdtw.gateway.health import HealthCounts
 from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, UNARY
 from etcdtw.grpc.stats import ServerStats
 from etcdtw.node.node import Node
-from etcdtw.rpc.maintenance import MaintenanceService
 from etcdtw.rpc.screening import UNKNOWN_VERSION
+from etcdtw.server.assembly import Services
 from etcdtw.server.certificate_watch import CertificateWatch
 from etcdtw.server.config import Config
 from etcdtw.server.data import Data
@@ -40,7 +40,7 @@ OPEN_FILES: Final = "/proc/self/fd"
 def member_sources(
     node: Node,
     data: Data,
-    maintenance: MaintenanceService,
+    services: Services,
     config: Config,
     calls: ServerStats,
     health: HealthCounts,
@@ -50,7 +50,7 @@ def member_sources(
     return {
         **_node_sources(node, config.quota_backend_bytes or 0),
         **disk_sources(data.log_writer, data.state.stats),
-        **_maintenance_sources(maintenance),
+        **_maintenance_sources(services),
         **_feature_sources(config.feature_gates),
         **_store_sources(node),
         **_lease_sources(node),
@@ -110,8 +110,10 @@ def disk_sources(log_writer: JournalWriter, stats: StateStats) -> dict[str, Sour
     }
 
 
-def _maintenance_sources(maintenance: MaintenanceService) -> dict[str, Source]:
+def _maintenance_sources(services: Services) -> dict[str, Source]:
+    maintenance, snapshots = services.maintenance, services.snapshots
     return {
+        "etcd_disk_backend_snapshot_duration_seconds": lambda: snapshots.snapshot_s,
         "etcd_mvcc_hash_duration_seconds": lambda: maintenance.hash_s,
         "etcd_mvcc_hash_rev_duration_seconds": lambda: maintenance.hash_kv_s,
         "etcd_disk_backend_defrag_duration_seconds": lambda: maintenance.defragment_s,

@@ -43,7 +43,6 @@ refused with --metrics=extensive, are left out."""
 
 UNCOUNTED: Final = {
     "etcd_debugging_auth_revision": "no users yet",
-    "etcd_disk_backend_snapshot_duration_seconds": "no snapshots yet",
     "etcd_disk_wal_write_duration_seconds": "a write and its sync are one call here",
     "etcd_mvcc_db_open_read_transactions": "reads hold no transaction between turns",
     "etcd_server_apply_duration_seconds": "a clock for each entry would cost more than it tells",

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from etcdtw.storage.state_export import SnapshotExport
-from etcdtw.storage.state_import import SnapshotFacts, SnapshotInstall
-
 from etcdtw.bbolt.reader import BboltFile
 from etcdtw.bbolt.writer import BboltWriter
 from etcdtw.mvcc.backend import BUCKET_META, BUCKETS
+from etcdtw.storage.state_export import SnapshotExport
+from etcdtw.storage.state_import import SnapshotFacts, SnapshotInstall
 from etcdtw.wire.mvccpb import KeyValue
 from tests.support.model_backend import ModelBackend, encode_revision
 
@@ -53,7 +52,12 @@ class ModelSnapshots:
         self._built: State | None = None
         self.is_broken = False
 
-    def export(self, target: Path, done: Callable[[SnapshotExport | str], None]) -> None:
+    def export(
+        self,
+        target: Path,
+        done: Callable[[SnapshotExport | str], None],
+        storage_version: bytes = b"",
+    ) -> None:
         state = self._state
         revisions = [
             (encode_revision(main, sub, is_tombstone), record)
