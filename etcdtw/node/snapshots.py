@@ -86,6 +86,8 @@ class Snapshots:
         self._built_index = 0
         self.sent_total = 0
         self.installed_total = 0
+        self.installing = 0
+        """Received databases whose state is neither in place nor refused yet."""
 
     def prepare(self) -> None:
         """Make the folder; delete what a crash left half sent or half received."""
@@ -175,6 +177,7 @@ class Snapshots:
 
         def built(found: SnapshotInstall | str) -> None:
             if isinstance(found, str):
+                self.installing -= 1
                 self.log.error("a snapshot cannot be installed: {why}", why=found)
                 os.unlink(path)
                 done.errback(SnapshotRefusedError(found))
@@ -182,6 +185,7 @@ class Snapshots:
             self._built_index = found.index
             self._step(m, path, done)
 
+        self.installing += 1
         self._files.build(Path(path), facts, built)
         return done
 
@@ -191,6 +195,7 @@ class Snapshots:
         if self._built_index and self._node.parts.raw.installing_index != self._built_index:
             # Raft has no use for it: it is not for us, or the log has come further meanwhile.
             self._built_index = 0
+            self.installing -= 1
             self._files.discard()
         done.callback(None)
 
@@ -207,6 +212,7 @@ class Snapshots:
 
         def adopted() -> None:
             node.state_replaced(last_revision)
+            self.installing -= 1
             self.installed_total += 1
             self.log.info("the snapshot at index {index} is installed", index=snapshot.index)
             done()

@@ -77,6 +77,7 @@ class Listeners(Service):
                 member.call_stats,
                 member.health_counts,
                 certificates,
+                member.peers,
             ),
             member.call_stats,
         )

@@ -113,6 +113,11 @@ class Member:
         return self.data
 
     @property
+    def peers(self) -> PeerNetwork:
+        assert self.network is not None, "peering was not started"
+        return self.network
+
+    @property
     def line(self) -> LeaderLine:
         assert self._line is not None, "storage was not opened"
         return self._line
