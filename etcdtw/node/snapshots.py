@@ -54,7 +54,12 @@ class SnapshotRefusedError(Exception):
 class StateSnapshotFiles(Protocol):
     """What of the state's snapshots is used here (`storage.state_snapshots`)."""
 
-    def export(self, target: Path, done: Callable[[SnapshotExport | str], None]) -> None: ...
+    def export(
+        self,
+        target: Path,
+        done: Callable[[SnapshotExport | str], None],
+        storage_version: bytes = b"",
+    ) -> None: ...
 
     def build(
         self, source: Path, facts: SnapshotFacts, done: Callable[[SnapshotInstall | str], None]
@@ -81,6 +86,8 @@ class Snapshots:
         self._built_index = 0
         self.sent_total = 0
         self.installed_total = 0
+        self.installing = 0
+        """Received databases whose state is neither in place nor refused yet."""
 
     def prepare(self) -> None:
         """Make the folder; delete what a crash left half sent or half received."""
@@ -94,11 +101,17 @@ class Snapshots:
 
     # Out.
 
-    def export(self, done: Callable[[Path, SnapshotExport | str], None]) -> None:
-        """Write the state to a file of its own; whoever asked deletes it."""
+    def export(
+        self, done: Callable[[Path, SnapshotExport | str], None], storage_version: str = ""
+    ) -> None:
+        """Write the state to a file of its own; whoever asked deletes it.
+
+        ``storage_version``: what the file says of its version; etcd takes one that says nothing
+        as its line 3.5.
+        """
         self._number += 1
         path = self._folder / f"{self._number:016x}{EXPORTED}"
-        self._files.export(path, lambda found: done(path, found))
+        self._files.export(path, lambda found: done(path, found), storage_version.encode())
 
     def send(self, m: Message, transport: PeerTransport) -> None:
         """Send the present state in place of the mark that Raft put into ``m``."""
@@ -164,6 +177,7 @@ class Snapshots:
 
         def built(found: SnapshotInstall | str) -> None:
             if isinstance(found, str):
+                self.installing -= 1
                 self.log.error("a snapshot cannot be installed: {why}", why=found)
                 os.unlink(path)
                 done.errback(SnapshotRefusedError(found))
@@ -171,6 +185,7 @@ class Snapshots:
             self._built_index = found.index
             self._step(m, path, done)
 
+        self.installing += 1
         self._files.build(Path(path), facts, built)
         return done
 
@@ -180,6 +195,7 @@ class Snapshots:
         if self._built_index and self._node.parts.raw.installing_index != self._built_index:
             # Raft has no use for it: it is not for us, or the log has come further meanwhile.
             self._built_index = 0
+            self.installing -= 1
             self._files.discard()
         done.callback(None)
 
@@ -196,6 +212,7 @@ class Snapshots:
 
         def adopted() -> None:
             node.state_replaced(last_revision)
+            self.installing -= 1
             self.installed_total += 1
             self.log.info("the snapshot at index {index} is installed", index=snapshot.index)
             done()

@@ -18,7 +18,7 @@ from etcdtw.apply.errors import (
 )
 from etcdtw.apply.members import Members
 from etcdtw.cluster import reconfiguration as rules
-from etcdtw.cluster.errors import MemberIdNotFoundError
+from etcdtw.cluster.errors import MemberIdNotFoundError, MembershipError
 from etcdtw.cluster.ids import member_id as member_id_of
 from etcdtw.cluster.member import Member, encode_member, encode_promotion
 from etcdtw.cluster.membership import ADD_LEARNER_NODE, ADD_NODE, REMOVE_NODE, UPDATE_NODE
@@ -27,7 +27,7 @@ from etcdtw.grpc.call import Call, MethodTable
 from etcdtw.node.conf_changes import ConfChangeDone, ConfChanges
 from etcdtw.node.reads import ReadDone
 from etcdtw.rpc.decode import decode
-from etcdtw.rpc.errors import fail, status_error
+from etcdtw.rpc.errors import fail, status_error, status_of
 from etcdtw.rpc.promotion import ForwardsPromotions, promotion_outcome
 from etcdtw.wire import etcdserverpb as pb
 
@@ -73,6 +73,9 @@ class ClusterService:
         self._unix_s = unix_s
         self._is_strict = is_strict
         self._forward = forward
+        self.promotions_total = 0
+        self.failed_promotions: dict[str, int] = {}
+        """How often, by the reason in etcd's words."""
 
     def register(self, methods: MethodTable) -> None:
         """Add this service's methods."""
@@ -197,12 +200,24 @@ class ClusterService:
 
     def promote(self, member_id: int, call: Call, done: ConfChangeDone) -> None:
         """Promote a learner as the leader; also for a member that has forwarded it."""
+
+        def counted(call: Call, error: Exception | None) -> None:
+            self._count_promotion(error)
+            done(call, error)
+
         refusal = self._refusal_to_promote(member_id)
         if refusal is not None:
-            done(call, refusal)
+            counted(call, refusal)
         else:
             context = encode_promotion(member_id)
-            self._node.conf_changes.propose(ADD_NODE, member_id, context, call, done)
+            self._node.conf_changes.propose(ADD_NODE, member_id, context, call, counted)
+
+    def _count_promotion(self, error: Exception | None) -> None:
+        if error is None:
+            self.promotions_total += 1
+        elif not isinstance(error, NotLeaderError):
+            reason = error.text if isinstance(error, MembershipError) else status_of(error)[1]
+            self.failed_promotions[reason] = self.failed_promotions.get(reason, 0) + 1
 
     def _refusal_to_promote(self, member_id: int) -> Exception | None:
         node = self._node

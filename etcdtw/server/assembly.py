@@ -35,6 +35,7 @@ from etcdtw.rpc.lease import LeaseService
 from etcdtw.rpc.leases_for_peers import LeasesForPeers
 from etcdtw.rpc.maintenance import MaintenanceService
 from etcdtw.rpc.screening import Screening
+from etcdtw.rpc.snapshot import SnapshotService
 from etcdtw.rpc.watch import WatchService
 from etcdtw.server.bootstrap import Identity
 from etcdtw.server.config import PERIODIC_MODE, REVISION_MODE, Config
@@ -43,6 +44,7 @@ from etcdtw.server.feature_gates import FeatureGates
 from etcdtw.server.leader_line import LeaderLine
 from etcdtw.storage.failure import stop_process
 from etcdtw.transport.flusher import Flusher
+from etcdtw.transport.peer_snapshot_out import Offload
 
 COMMITTED_SIZE_PER_READY_MAX = 1024 * 1024
 """Octets of entries applied before the turn looks up again."""
@@ -160,6 +162,7 @@ class Services:
 
     methods: MethodTable
     maintenance: MaintenanceService
+    snapshots: SnapshotService
     cluster: ClusterService
     leases_for_peers: LeasesForPeers
 
@@ -171,10 +174,12 @@ def build_services(
     randomness: random.Random,
     unix_s: Callable[[], int],
     line: LeaderLine,
+    offload: Offload,
 ) -> Services:
     """Return every RPC that this member answers.
 
-    ``unix_s``: the wall clock, for member ids; ``line``: the way to the leader.
+    ``unix_s``: the wall clock, for member ids; ``line``: the way to the leader; ``offload``:
+    runs what may wait for the disk.
     """
     methods = MethodTable()
     methods.screen = Screening(node)
@@ -197,11 +202,14 @@ def build_services(
     cluster.register(methods)
     maintenance = MaintenanceService(node, config.quota_backend_bytes or 0)
     maintenance.register(methods)
+    snapshots = SnapshotService(node, offload)
+    snapshots.register(methods)
     DowngradeService(node).register(methods)
     HealthService().register(methods)
     return Services(
         methods=methods,
         maintenance=maintenance,
+        snapshots=snapshots,
         cluster=cluster,
         leases_for_peers=LeasesForPeers(node, data.state),
     )

@@ -72,11 +72,12 @@ class Listeners(Service):
             member_sources(
                 member.node,
                 member.opened,
-                member.services.maintenance,
+                member.services,
                 config,
                 member.call_stats,
                 member.health_counts,
                 certificates,
+                member.peers,
             ),
             member.call_stats,
         )

@@ -113,6 +113,11 @@ class Member:
         return self.data
 
     @property
+    def peers(self) -> PeerNetwork:
+        assert self.network is not None, "peering was not started"
+        return self.network
+
+    @property
     def line(self) -> LeaderLine:
         assert self._line is not None, "storage was not opened"
         return self._line
@@ -151,7 +156,13 @@ class Member:
         )
         self._line = LeaderLine(node, self.dial, self.clock)
         self._services = build_services(
-            node, config, data, self.random, lambda: self.unix_ms() // 1000, self._line
+            node,
+            config,
+            data,
+            self.random,
+            lambda: self.unix_ms() // 1000,
+            self._line,
+            self.offload,
         )
         self.call_stats.prepare(self.services.methods)
 

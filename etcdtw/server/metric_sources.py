@@ -17,15 +17,18 @@ from etcdtw.gateway.health import HealthCounts
 from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, UNARY
 from etcdtw.grpc.stats import ServerStats
 from etcdtw.node.node import Node
-from etcdtw.rpc.maintenance import MaintenanceService
+from etcdtw.rpc.cluster import ClusterService
 from etcdtw.rpc.screening import UNKNOWN_VERSION
+from etcdtw.server.assembly import Services
 from etcdtw.server.certificate_watch import CertificateWatch
 from etcdtw.server.config import Config
 from etcdtw.server.data import Data
 from etcdtw.server.feature_gates import GATES, FeatureGates
 from etcdtw.server.metrics import Source
+from etcdtw.server.peer_metrics import peer_sources
 from etcdtw.storage.journal_writer import JournalWriter
 from etcdtw.storage.state_stats import StateStats
+from etcdtw.transport.peer_network import PeerNetwork
 
 STREAM_APIS: Final = {
     "/etcdserverpb.Watch/Watch": "watch",
@@ -40,17 +43,20 @@ OPEN_FILES: Final = "/proc/self/fd"
 def member_sources(
     node: Node,
     data: Data,
-    maintenance: MaintenanceService,
+    services: Services,
     config: Config,
     calls: ServerStats,
     health: HealthCounts,
     certificates: CertificateWatch,
+    network: PeerNetwork,
 ) -> Mapping[str, Source]:
-    """Return the sources of one member's own metrics."""
+    """Return the sources of all metrics of one member."""
     return {
+        **peer_sources(node, network),
+        **_cluster_sources(services.cluster),
         **_node_sources(node, config.quota_backend_bytes or 0),
         **disk_sources(data.log_writer, data.state.stats),
-        **_maintenance_sources(maintenance),
+        **_maintenance_sources(services),
         **_feature_sources(config.feature_gates),
         **_store_sources(node),
         **_lease_sources(node),
@@ -89,6 +95,7 @@ def _node_sources(node: Node, quota_bytes: int) -> dict[str, Source]:
         "etcd_server_slow_read_indexes_total": lambda: node.reads.slow_total,
         "etcd_server_slow_apply_total": lambda: node.slowness.slow_applies_total,
         "etcd_server_heartbeat_send_failures_total": lambda: node.late_heartbeats_total,
+        "etcd_server_snapshot_apply_in_progress_total": lambda: node.snapshots.installing,
         "etcd_debugging_server_alarms": alarms,
     }
 
@@ -110,12 +117,24 @@ def disk_sources(log_writer: JournalWriter, stats: StateStats) -> dict[str, Sour
     }
 
 
-def _maintenance_sources(maintenance: MaintenanceService) -> dict[str, Source]:
+def _maintenance_sources(services: Services) -> dict[str, Source]:
+    maintenance, snapshots = services.maintenance, services.snapshots
     return {
+        "etcd_disk_backend_snapshot_duration_seconds": lambda: snapshots.snapshot_s,
         "etcd_mvcc_hash_duration_seconds": lambda: maintenance.hash_s,
         "etcd_mvcc_hash_rev_duration_seconds": lambda: maintenance.hash_kv_s,
         "etcd_disk_backend_defrag_duration_seconds": lambda: maintenance.defragment_s,
         "etcd_disk_defrag_inflight": lambda: maintenance.defragments_pending,
+    }
+
+
+def _cluster_sources(cluster: ClusterService) -> dict[str, Source]:
+    def failures() -> dict[tuple[str, ...], int]:
+        return {(reason,): count for reason, count in cluster.failed_promotions.items()}
+
+    return {
+        "etcd_server_learner_promote_successes": lambda: cluster.promotions_total,
+        "etcd_server_learner_promote_failures": failures,
     }
 
 

@@ -1,7 +1,7 @@
 """Every metric that a member shows: name, type, labels and buckets as etcd has them.
 
 Dashboards and alerts know these names; several gauges end in ``_total`` and several counters
-do not, and that stays so.  What only a cluster or etcd's own engine has is not in the table.
+do not, and that stays so.  What only etcd's own engine has is not in the table.
 """
 
 from __future__ import annotations
@@ -25,6 +25,23 @@ class Series:
     help: str
     labels: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
+
+
+def _snapshot_rows(way: str, label: str, what: str) -> tuple[Series, ...]:
+    prefix = f"etcd_network_snapshot_{way}"
+    labels = (label,)
+    return (
+        Series(f"{prefix}_failures", COUNTER, f"{what} that failed.", labels),
+        Series(f"{prefix}_inflights_total", GAUGE, f"{what} under way.", labels),
+        Series(f"{prefix}_success", COUNTER, f"{what} that arrived.", labels),
+        Series(
+            f"{prefix}_total_duration_seconds",
+            HISTOGRAM,
+            f"{what}: time of those that arrived.",
+            labels,
+            exponential_bounds(0.1, 10),
+        ),
+    )
 
 
 _ROWS: Final = (
@@ -148,15 +165,66 @@ _ROWS: Final = (
     Series("etcd_mvcc_range_total", COUNTER, "Ranges."),
     Series("etcd_mvcc_txn_total", COUNTER, "Transactions of more than one operation."),
     Series(
+        "etcd_network_active_peers",
+        GAUGE,
+        "1 while messages flow to and from a peer.",
+        labels=("Local", "Remote"),
+    ),
+    Series(
         "etcd_network_client_grpc_received_bytes_total", COUNTER, "Octets of messages from clients."
     ),
     Series("etcd_network_client_grpc_sent_bytes_total", COUNTER, "Octets of messages to clients."),
+    Series(
+        "etcd_network_disconnected_peers_total",
+        COUNTER,
+        "How often messages ceased to flow to or from a peer.",
+        labels=("Local", "Remote"),
+    ),
+    Series(
+        "etcd_network_known_peers",
+        GAUGE,
+        "1 for each member, 0 for those that were removed.",
+        labels=("Local", "Remote"),
+    ),
+    Series(
+        "etcd_network_peer_received_bytes_total",
+        COUNTER,
+        "Octets of messages and snapshots from a peer.",
+        labels=("From",),
+    ),
+    Series(
+        "etcd_network_peer_received_failures_total",
+        COUNTER,
+        "Messages of a peer that were not taken.",
+        labels=("From",),
+    ),
+    Series(
+        "etcd_network_peer_round_trip_time_seconds",
+        HISTOGRAM,
+        "Time of a probe of a peer.",
+        labels=("To",),
+        bounds=exponential_bounds(0.0001, 16),
+    ),
+    Series(
+        "etcd_network_peer_sent_bytes_total",
+        COUNTER,
+        "Octets of messages and snapshots to a peer.",
+        labels=("To",),
+    ),
+    Series(
+        "etcd_network_peer_sent_failures_total",
+        COUNTER,
+        "Messages to a peer that were dropped or not taken.",
+        labels=("To",),
+    ),
     Series(
         "etcd_network_server_stream_failures_total",
         COUNTER,
         "Streams that failed on this server.",
         labels=("Type", "API"),
     ),
+    *_snapshot_rows("receive", "From", "Snapshots from a peer"),
+    *_snapshot_rows("send", "To", "Snapshots to a peer"),
     Series(
         "etcd_server_apply_duration_seconds",
         HISTOGRAM,

@@ -55,6 +55,7 @@ class Peering(Service):
             clock=member.clock,
             dial=member.dial,
             offload=member.offload,
+            unix_ns=self._unix_ns,
         )
         services = member.services
         pages = MemberPages(node, services.cluster, services.leases_for_peers, services.maintenance)
@@ -63,7 +64,7 @@ class Peering(Service):
             pages,
             clock=member.clock,
             offload=member.offload,
-            unix_ns=lambda: member.unix_ms() * 1_000_000,
+            unix_ns=self._unix_ns,
         )
         for url in member.config.listen_peer_urls:
             self._ports += await listen_all(
@@ -75,6 +76,9 @@ class Peering(Service):
             self.log.info("listening for peers on {url}", url=str(url))
         remotes = {one.member_id: one.peer_urls for one in member.opened.remotes}
         node.peers.attach(network, remotes)
+
+    def _unix_ns(self) -> int:
+        return self._member.unix_ms() * 1_000_000
 
     def _follow_line(self, now_ms: int) -> None:
         """Say to peers what the cluster's line of the moment makes us say."""

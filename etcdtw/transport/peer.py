@@ -21,6 +21,7 @@ from etcdtw.raft.message import (
     MSG_TRANSFER_LEADER,
     Message,
 )
+from etcdtw.wire.histogram import Histogram, exponential_bounds
 
 # A follower passes these on as they came, so they may name another member as their sender.
 FORWARDED_TYPES = frozenset((MSG_PROP, MSG_READ_INDEX, MSG_TRANSFER_LEADER))
@@ -41,16 +42,45 @@ class PeerIdentity:
     peer_urls: tuple[str, ...]
 
 
+ROUND_TRIP_BOUNDS_S = exponential_bounds(0.0001, 16)
+SNAPSHOT_BOUNDS_S = exponential_bounds(0.1, 10)
+
+
+@dataclass(kw_only=True)
+class SnapshotTraffic:
+    """The snapshots that one peer was sent, or those that it sent."""
+
+    in_flight: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    took_s: Histogram = field(default_factory=lambda: Histogram(SNAPSHOT_BOUNDS_S))
+    """Of those that succeeded."""
+
+    def begin(self) -> None:
+        self.in_flight += 1
+
+    def end(self, ok: bool, took_s: float) -> None:
+        self.in_flight -= 1
+        if ok:
+            self.succeeded += 1
+            self.took_s.observe(took_s)
+        else:
+            self.failed += 1
+
+
 @dataclass(kw_only=True)
 class PeerStats:
-    """What went to and came from one peer; plain ints for etcd's peer metrics."""
+    """What went to and came from one peer; plain numbers for etcd's peer metrics."""
 
     sent_octets: int = 0
     received_octets: int = 0
     send_failures: int = 0
     receive_failures: int = 0
-    snapshots_sent: int = 0
-    snapshot_failures: int = 0
+    disconnects: int = 0
+    """How often messages ceased to flow in both directions."""
+    snapshots_out: SnapshotTraffic = field(default_factory=SnapshotTraffic)
+    snapshots_in: SnapshotTraffic = field(default_factory=SnapshotTraffic)
+    round_trip_s: Histogram = field(default_factory=lambda: Histogram(ROUND_TRIP_BOUNDS_S))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ We write into the streams that the peer opened to us and read those that we open
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol as Seam
 
@@ -16,6 +17,7 @@ from etcdtw.transport.peer_client import Dial, UrlRing
 from etcdtw.transport.peer_dial import ATTACHED, PeerTimes, StreamDialler
 from etcdtw.transport.peer_outlet import STREAM_APPEND, STREAM_KINDS, STREAM_MESSAGE, StreamOutlet
 from etcdtw.transport.peer_pipeline import Pipeline, PipelineParts
+from etcdtw.transport.peer_prober import PeerProber
 
 
 class LinkOwner(Seam):
@@ -33,6 +35,7 @@ class LinkParts:
     identity: PeerIdentity
     dial: Dial
     clock: IReactorTime
+    unix_ns: Callable[[], int]
     times: PeerTimes
     owner: LinkOwner
 
@@ -58,6 +61,14 @@ class PeerLink:
             stats=self.stats,
         )
         self._pipeline = Pipeline(posts, self)
+        self._prober = PeerProber(
+            member_id,
+            urls=self.urls,
+            dial=parts.dial,
+            clock=parts.clock,
+            unix_ns=parts.unix_ns,
+            stats=self.stats,
+        )
 
     @property
     def is_peer(self) -> bool:
@@ -65,7 +76,7 @@ class PeerLink:
         return bool(self._diallers)
 
     def start_streams(self) -> None:
-        """Dial the peer's streams, from now on."""
+        """Dial the peer's streams, from now on, and probe it."""
         if self._diallers:
             return
         parts = self._parts
@@ -83,6 +94,7 @@ class PeerLink:
             )
         for dialler in self._diallers.values():
             dialler.start()
+        self._prober.start()
 
     def stop(self) -> None:
         """Close everything; the owner is told nothing more."""
@@ -90,6 +102,7 @@ class PeerLink:
         for dialler in self._diallers.values():
             dialler.stop()
         self._pipeline.stop()
+        self._prober.stop()
         for outlet in list(self._outlets.values()):
             outlet.close()
         self.connected_since_ms = None
@@ -154,6 +167,7 @@ class PeerLink:
             STREAM_MESSAGE in self._outlets and dialler is not None and dialler.state == ATTACHED
         )
         if not is_connected:
+            self.stats.disconnects += self.connected_since_ms is not None
             self.connected_since_ms = None
         elif self.connected_since_ms is None:
             self.connected_since_ms = int(self._parts.clock.seconds() * 1000)

@@ -39,8 +39,10 @@ class PeerNetwork:
         clock: IReactorTime,
         dial: Dial,
         offload: Offload,
+        unix_ns: Callable[[], int],
         times: PeerTimes | None = None,
     ) -> None:
+        """``unix_ns``: the wall clock, which is compared with those of the peers."""
         self.identity = identity
         self.receiver = receiver
         self._clock = clock
@@ -50,6 +52,7 @@ class PeerNetwork:
             identity=identity,
             dial=dial,
             clock=clock,
+            unix_ns=unix_ns,
             times=times or PeerTimes(),
             owner=self,
         )
@@ -98,11 +101,18 @@ class PeerNetwork:
         assert m.type == MSG_SNAP and m.snapshot is not None, "only snapshots go this way"
         link = self._links.get(m.to)
         if link is None or self._is_stopped or len(self._uploads) >= SNAPSHOTS_MAX:
+            if link is not None:
+                link.stats.snapshots_out.failed += 1
             self._clock.callLater(0, self._snapshot_ended, link, m.to, False, done)
             return
+        stats = link.stats
+        stats.snapshots_out.begin()
+        began_s = self._clock.seconds()
 
         def ended(ok: bool) -> None:
             self._uploads.discard(upload)
+            stats.snapshots_out.end(ok, self._clock.seconds() - began_s)
+            stats.sent_octets += size if ok else 0
             self._snapshot_ended(link, m.to, ok, done)
 
         upload = SnapshotUpload(
@@ -138,6 +148,11 @@ class PeerNetwork:
     def stats(self) -> dict[int, PeerStats]:
         """Return the counters of every peer, by its id."""
         return {member_id: link.stats for member_id, link in self._links.items()}
+
+    def stats_of(self, member_id: int | None) -> PeerStats:
+        """Return the counters of one peer; of a stranger, some that nobody reads."""
+        link = None if member_id is None else self._links.get(member_id)
+        return PeerStats() if link is None else link.stats
 
     def has_peer(self, member_id: int) -> bool:
         """Tell whether a member may open streams to us; a remote may not."""
@@ -196,9 +211,6 @@ class PeerNetwork:
     def _snapshot_ended(
         self, link: PeerLink | None, member_id: int, ok: bool, done: Callable[[bool], None]
     ) -> None:
-        if link is not None:
-            link.stats.snapshots_sent += ok
-            link.stats.snapshot_failures += not ok
         if not self._is_stopped:
             if not ok:
                 if link is not None:

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from etcdtw.transport.peer import PageAnswer, PeerPages
+from etcdtw.transport.peer import PageAnswer, PeerPages, PeerStats
 from etcdtw.transport.peer_answers import (
     NOT_FOUND,
     PATH_MESSAGES,
@@ -159,6 +159,8 @@ class PeerConnection(Protocol):
         self._body: list[bytes] = []
         self._body_size = 0
         self._intake: SnapshotIntake | None = None
+        self._intake_began_s = 0.0
+        self._sender_stats = PeerStats()  # of whoever sends a snapshot
         self._page: Deferred[None] | None = None
         self._outlet: StreamOutlet | None = None
 
@@ -180,6 +182,7 @@ class PeerConnection(Protocol):
             self._outlet.lost()
         if self._intake is not None:
             self._intake.abandon()
+            self._count_snapshot(False)
         if self._page is not None:
             self._page.cancel()
 
@@ -254,6 +257,9 @@ class PeerConnection(Protocol):
         return bounds.post_size_max if head.path == PATH_MESSAGES else bounds.page_size_max
 
     def _build_intake(self, head: Head) -> SnapshotIntake:
+        self._sender_stats = self._port.network.stats_of(sender_of(head.headers))
+        self._sender_stats.snapshots_in.begin()
+        self._intake_began_s = self._port.clock.seconds()
         return SnapshotIntake(
             self._port.network.receiver,
             self._port.offload,
@@ -265,12 +271,17 @@ class PeerConnection(Protocol):
             resume=self._release,
         )
 
+    def _count_snapshot(self, ok: bool) -> None:
+        took_s = self._port.clock.seconds() - self._intake_began_s
+        self._sender_stats.snapshots_in.end(ok, took_s)
+
     def _take(self, piece: bytes) -> None:
         """Take a piece of the body."""
         bounds = self._port.bounds
         if self._intake is not None:
             if not self._is_held:
                 self._wait(bounds.silence_s)
+            self._sender_stats.received_octets += len(piece)
             self._intake.feed(piece)
             return
         self._body_size += len(piece)
@@ -343,6 +354,7 @@ class PeerConnection(Protocol):
     def _answer_snapshot(self, status: int, text: str) -> None:
         was_reading_body = self.state == BODY
         self._intake = None
+        self._count_snapshot(status == 204)
         self._answer(self._port.answers.snapshot(status, text), closes=was_reading_body)
         self._release()
         self._read()

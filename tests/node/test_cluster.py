@@ -26,6 +26,7 @@ from etcdtw.raft.confchange import ADD_NODE
 from etcdtw.raft.message import MSG_APP, MSG_HEARTBEAT_RESP, MSG_PROP, MSG_SNAP, Message
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.cluster_rig import ELECTION_S, ClusterRig, OpenCall, described
+from tests.support.model_state import ModelSnapshots
 from tests.support.watch_rig import Client
 
 
@@ -279,7 +280,14 @@ def lag(rig: ClusterRig, puts: int = 40) -> Node:
 
 def test_a_member_left_behind_the_log_gets_a_snapshot(compacting: ClusterRig) -> None:
     leader = lag(compacting)
+    lagging = next(m.up for m in compacting.members.values() if m.up.applied_index < 20)
+    files = lagging.parts.snapshot_files
+    assert isinstance(files, ModelSnapshots)
+    files.holds = True
+    compacting.until(lambda: lagging.snapshots.installing == 1)
+    files.release()
     compacting.converge()
+    assert lagging.snapshots.installing == 0
     assert leader.snapshots.sent_total == 1
     assert [n.snapshots.installed_total for n in others(compacting, leader)].count(1) == 1
 

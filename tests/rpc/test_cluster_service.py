@@ -256,12 +256,18 @@ def test_learner_is_promoted_when_it_has_started_and_caught_up(rig: ClusterRig) 
     response = pb.MemberPromoteResponse.FromString(call.replies[0])
     assert not any(one.isLearner for one in response.members)
     assert rig.node.parts.raw.configuration.voters == {MEMBER_ID, learner}
+    assert rig.service.promotions_total == 1
+    assert rig.service.failed_promotions == {not_ready[1]: 3}
 
 
 def test_voter_and_stranger_are_not_promoted(rig: ClusterRig) -> None:
     not_learner = (9, "etcdserver: can only promote a learner member")
     assert rig.promote(MEMBER_ID).status == not_learner
     assert rig.promote(99).status == NOT_FOUND
+    assert rig.service.failed_promotions == {
+        "membership: can only promote a learner member": 1,
+        "membership: ID not found": 1,
+    }
 
 
 def test_promotion_needs_started_voters(rig: ClusterRig) -> None:
@@ -312,6 +318,7 @@ def test_follower_lets_its_leader_promote(
     call = RecordedCall()
     alone.member_promote(call, message)
     assert call.status == (9, "etcdserver: not leader")
+    assert alone.failed_promotions == {}, "the leader counts"
     assert rig.stops == []
 
 

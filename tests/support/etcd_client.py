@@ -264,6 +264,15 @@ class EtcdClient:
         responses: Iterator[Any] = stream(requests, timeout=CALL_TIMEOUT_S)
         return [next(responses) for _ in lease_ids]
 
+    def snapshot(self, timeout_s: float = CALL_TIMEOUT_S) -> Any:
+        """Ask for a snapshot: an iterator over SnapshotResponses that can be cancelled."""
+        stream = self._channel.unary_stream(
+            "/etcdserverpb.Maintenance/Snapshot",
+            request_serializer=_serialized,
+            response_deserializer=pb.SnapshotResponse.FromString,
+        )
+        return stream(pb.SnapshotRequest(), timeout=timeout_s)
+
     def _stream(self, path: str, parse: Any) -> Any:
         return self._channel.stream_stream(
             path, request_serializer=_serialized, response_deserializer=parse

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from etcdtw.storage.state_export import SnapshotExport
-from etcdtw.storage.state_import import SnapshotFacts, SnapshotInstall
-
 from etcdtw.bbolt.reader import BboltFile
 from etcdtw.bbolt.writer import BboltWriter
 from etcdtw.mvcc.backend import BUCKET_META, BUCKETS
+from etcdtw.storage.state_export import SnapshotExport
+from etcdtw.storage.state_import import SnapshotFacts, SnapshotInstall
 from etcdtw.wire.mvccpb import KeyValue
 from tests.support.model_backend import ModelBackend, encode_revision
 
@@ -46,14 +45,23 @@ class State(ModelBackend):
 
 
 class ModelSnapshots:
-    """Snapshots of a model state as real bbolt files, made at once."""
+    """Snapshots of a model state as real bbolt files, made at once.
+
+    With ``holds`` set nothing is built before `release`.
+    """
 
     def __init__(self, state: State) -> None:
         self._state = state
         self._built: State | None = None
-        self.is_broken = False
+        self.holds = False
+        self._held: list[Callable[[], None]] = []
 
-    def export(self, target: Path, done: Callable[[SnapshotExport | str], None]) -> None:
+    def export(
+        self,
+        target: Path,
+        done: Callable[[SnapshotExport | str], None],
+        storage_version: bytes = b"",
+    ) -> None:
         state = self._state
         revisions = [
             (encode_revision(main, sub, is_tombstone), record)
@@ -73,6 +81,9 @@ class ModelSnapshots:
     def build(
         self, source: Path, facts: SnapshotFacts, done: Callable[[SnapshotInstall | str], None]
     ) -> None:
+        if self.holds:
+            self._held.append(lambda: self.build(source, facts, done))
+            return
         if self._built is not None:
             done("another snapshot is being installed already")
             return
@@ -101,6 +112,13 @@ class ModelSnapshots:
         assert built.applied_index == facts.index, "the file is of another index"
         self._built = built
         done(SnapshotInstall(built.applied_index, built.applied_term, built.revision, b""))
+
+    def release(self) -> None:
+        """Build what was held, and what comes from now on."""
+        self.holds = False
+        held, self._held = self._held, []
+        for build in held:
+            build()
 
     def adopt(self, done: Callable[[], None]) -> None:
         assert self._built is not None, "nothing is built"

@@ -82,6 +82,7 @@ class ScriptedPeer:
             clock=reactor,
             dial=build_dial(reactor, None, 1.0),
             offload=cast(Offload, offload),
+            unix_ns=time.time_ns,
         )
         self.port = PeerPort(
             self.network, self, clock=reactor, offload=offload, unix_ns=time.time_ns

@@ -88,6 +88,7 @@ class RealMember:
             clock=reactor,
             dial=build_dial(reactor, wrap, 1.0),
             offload=offload,
+            unix_ns=time.time_ns,
         )
         self.port = PeerPort(
             self.network, NotingPages(), clock=reactor, offload=offload, unix_ns=time.time_ns

@@ -288,19 +288,21 @@ class Member:
         self.id = member_id
         self.receiver = NotingReceiver(directory)
         self.pages = NotingPages()
+        self.unix_ns = UNIX_NS
         self.network = PeerNetwork(
             identity_of(member_id, cluster_id),
             self.receiver,
             clock=wires.clock,
             dial=dial or wires.dial,
             offload=offload,
+            unix_ns=lambda: self.unix_ns,
         )
         self.port = PeerPort(
             self.network,
             self.pages,
             clock=wires.clock,
             offload=offload,
-            unix_ns=lambda: UNIX_NS,
+            unix_ns=lambda: self.unix_ns,
             bounds=bounds,
         )
         wires.listeners[url_of(member_id)] = self.accept

@@ -43,6 +43,9 @@ from tests.transport.peer_rig import (
     url_of,
 )
 
+PROBERS = 2
+"""Connections of the probers of a pair, from the first probe on."""
+
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Pair:
@@ -95,7 +98,7 @@ def test_octets_are_counted_at_both_ends(pair: Pair) -> None:
 def test_idle_streams_stay_open(pair: Pair) -> None:
     since = pair.one.network.connected_since_ms(TWO)
     pass_time(pair.clock, 60.0, 0.1)
-    assert len(pair.wires.ends) == 4
+    assert len(pair.wires.ends) == 4 + PROBERS
     assert pair.one.network.connected_since_ms(TWO) == since
     assert pair.one.receiver.messages == []
 
@@ -106,7 +109,8 @@ def test_silence_tears_a_stream_down_and_it_is_dialled_again(pair: Pair) -> None
     pass_time(pair.clock, 6.0)
     assert all(not end.is_open for end in pair.wires.ends[:4])
     assert pair.one.network.connected_since_ms(TWO) is not None  # by new ones
-    assert len(pair.wires.open_ends()) == 4
+    assert len(pair.wires.open_ends()) == 4 + PROBERS
+    assert pair.one.network.stats()[TWO].disconnects == 1
 
 
 def test_without_a_message_stream_appends_go_by_post(pair: Pair) -> None:

@@ -53,7 +53,13 @@ def test_a_snapshot_is_sent_and_both_sides_are_told(pair: Pair, tmp_path: Path, 
     assert same([m]) == same([snapshot()])
     assert Path(path).read_bytes() == data
     assert len(pair.wires.open_ends()) == 4
-    assert pair.one.network.stats()[TWO].snapshots_sent == 1
+    sent = pair.one.network.stats()[TWO]
+    received = pair.two.network.stats()[ONE]
+    for traffic in (sent.snapshots_out, received.snapshots_in):
+        assert (traffic.in_flight, traffic.succeeded, traffic.failed) == (0, 1, 0)
+        assert traffic.took_s.count == 1
+    assert sent.sent_octets >= size
+    assert received.received_octets >= size
 
 
 def fail_snapshot(pair: Pair, path: Path, seconds: float, to: int = TWO) -> None:
@@ -64,6 +70,11 @@ def fail_snapshot(pair: Pair, path: Path, seconds: float, to: int = TWO) -> None
     assert pair.one.receiver.snapshots == [(to, False)]
     assert pair.one.receiver.unreachable[-1] == to
     assert pair.two.receiver.installed == []
+    stats = pair.one.network.stats().get(to)
+    if stats is not None:
+        traffic = stats.snapshots_out
+        assert (traffic.in_flight, traffic.succeeded, traffic.failed) == (0, 0, 1)
+        assert traffic.took_s.count == 0
 
 
 def test_a_snapshot_to_nobody_fails(pair: Pair, tmp_path: Path) -> None:
