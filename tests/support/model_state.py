@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from etcdtw.storage.state_export import SnapshotExport
-from etcdtw.storage.state_import import SnapshotFacts, SnapshotInstall
-
 from etcdtw.bbolt.reader import BboltFile
 from etcdtw.bbolt.writer import BboltWriter
 from etcdtw.mvcc.backend import BUCKET_META, BUCKETS
+from etcdtw.storage.state_export import SnapshotExport
+from etcdtw.storage.state_import import SnapshotFacts, SnapshotInstall
 from etcdtw.wire.mvccpb import KeyValue
 from tests.support.model_backend import ModelBackend, encode_revision
 
