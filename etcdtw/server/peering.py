@@ -57,7 +57,7 @@ class Peering(Service):
             offload=member.offload,
         )
         services = member.services
-        pages = MemberPages(node, services.cluster, services.leases_for_peers, services.maintenance)
+        pages = MemberPages(node, services.cluster, services.leases_for_peers)
         self._port = PeerPort(
             network,
             pages,
