@@ -37,6 +37,7 @@ class Alarms:
         kinds = {alarm for _, alarm in self._active}
         self.no_space = pb.NOSPACE in kinds
         self.corrupt = pb.CORRUPT in kinds
+        self.corrupt_members = frozenset(m for m, alarm in self._active if alarm == pb.CORRUPT)
         # One attribute for the hot path: nothing to check in a healthy cluster.
         self.is_any = bool(kinds)
 

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from twisted.internet.defer import Deferred, succeed
 
 from etcdtw.apply.errors import RequestTimeoutError
+from etcdtw.cluster.divergence import KeyHash
 from etcdtw.cluster.ids import id_text
 from etcdtw.cluster.remote import encode_member_list, encode_version_page
 from etcdtw.cluster.version import parse_version
@@ -24,7 +25,6 @@ from etcdtw.node.node import NoCall, Node
 from etcdtw.rpc.cluster import ClusterService
 from etcdtw.rpc.errors import status_of
 from etcdtw.rpc.leases_for_peers import LeasesForPeers
-from etcdtw.rpc.maintenance import MaintenanceService
 from etcdtw.rpc.promotion import PATH as PROMOTE
 from etcdtw.rpc.promotion import promotion_answer, promotion_id
 from etcdtw.transport.peer import PageAnswer
@@ -68,12 +68,10 @@ class MemberPages:
         node: Node,
         cluster: ClusterService,
         leases: LeasesForPeers,
-        hashes: MaintenanceService,
     ) -> None:
         self._node = node
         self._cluster = cluster
         self._leases = leases
-        self._hashes = hashes
         self._pages: dict[str, tuple[str, Page]] = {
             MEMBERS: ("GET", self._members),
             "/version": ("GET", self._version),
@@ -135,17 +133,17 @@ class MemberPages:
             return succeed(text(BAD_REQUEST, "error unmarshalling request"))
         answer: Deferred[PageAnswer] = Deferred()
 
-        def hashed(value: int, compact_revision: int, hash_revision: int) -> None:
-            record: dict[str, object] = {"header": {"revision": self._node.store.revision}}
-            if value:
-                record["hash"] = value
-            record["compact_revision"] = compact_revision
-            record["hash_revision"] = hash_revision
+        def hashed(found: KeyHash) -> None:
+            record: dict[str, object] = {"header": {"revision": found.revision}}
+            if found.value:
+                record["hash"] = found.value
+            record["compact_revision"] = found.compact_revision
+            record["hash_revision"] = found.hash_revision
             octets = json.dumps(record, separators=(",", ":")).encode()
             answer.callback(PageAnswer(OK, octets, (JSON,)))
 
         try:
-            self._hashes.compute_hash_kv(revision, hashed)
+            self._node.hashes.compute(revision, hashed)
         except (CompactedError, FutureRevisionError) as error:
             return succeed(text(BAD_REQUEST, status_of(error)[1].removeprefix("etcdserver: ")))
         return answer

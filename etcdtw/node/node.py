@@ -25,7 +25,9 @@ from etcdtw.mvcc.applied import Applied
 from etcdtw.node.auto_compaction import AutoCompaction
 from etcdtw.node.cluster_version import ClusterVersion
 from etcdtw.node.conf_changes import ConfChanges
+from etcdtw.node.corruption import CorruptionChecks
 from etcdtw.node.inbox import PROPOSALS_MAX, Inbox, InboxBounds
+from etcdtw.node.key_hashes import KeyHashes
 from etcdtw.node.leader_transfer import LeaderTransfers
 from etcdtw.node.long_apply import WORK_S
 from etcdtw.node.peers import Peers
@@ -168,6 +170,8 @@ class Node:
         self.stalls = Stalls(self)
         inbox.is_connected = self._is_connected
         self.cluster_version = ClusterVersion(self)
+        self.hashes = KeyHashes(self)
+        self.corruption = CorruptionChecks(self, self._own_call)
 
     # What services and metrics read.
 
@@ -221,6 +225,11 @@ class Node:
     def is_learner(self) -> bool:
         member = self.members.member(self.member_id)
         return member is not None and member.is_learner
+
+    @property
+    def is_quarantined(self) -> bool:
+        """Whether the cluster has found this member's keys to differ: it may tell nobody."""
+        return self.member_id in self.alarms.corrupt_members
 
     def successor(self) -> int | None:
         """Return who should lead when this leader goes: the voter connected for longest.

@@ -24,6 +24,7 @@ from etcdtw.apply.applier import Applier
 from etcdtw.apply.members import Members
 from etcdtw.lease.lessor import Lessor
 from etcdtw.mvcc.backend import Backend
+from etcdtw.mvcc.compaction_hashes import CompactionHashes
 from etcdtw.mvcc.long_entry import LongEntryError
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.watch import WatchHub
@@ -64,6 +65,9 @@ class StateStore(Backend, Protocol):
     def applied_durable(self) -> int:
         """The log index up to which the state is on disk."""
         ...
+
+    @property
+    def compaction_hashes(self) -> CompactionHashes: ...
 
     @property
     def size_allocated(self) -> int: ...

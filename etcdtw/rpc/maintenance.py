@@ -5,22 +5,22 @@ Source: etcd v3 api, Maintenance; error texts are in `rpc.errors`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from etcdtw.apply.alarms import NAMES, alarm_name, encode_alarms
 from etcdtw.apply.applier import FIELD_ALARM
 from etcdtw.apply.errors import BadTransfereeError, NotLeaderError
+from etcdtw.cluster.divergence import KeyHash
 from etcdtw.grpc.call import INVALID_ARGUMENT, UNKNOWN, Call, MethodTable, StatusError
 from etcdtw.mvcc.applied import Applied
-from etcdtw.mvcc.errors import CompactedError, FutureRevisionError, MvccError
+from etcdtw.mvcc.errors import MvccError
+from etcdtw.node.key_hashes import HASH_BOUNDS_S
 from etcdtw.node.node import Node
 from etcdtw.rpc.decode import decode
 from etcdtw.rpc.errors import fail
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.histogram import Histogram, exponential_bounds
 
-HASH_BOUNDS_S: Final = exponential_bounds(0.01, 15)
 DEFRAGMENT_BOUNDS_S: Final = exponential_bounds(0.1, 13)
 NO_LEADER_TEXT: Final = "etcdserver: no leader"
 
@@ -32,7 +32,6 @@ class MaintenanceService:
         self._node = node
         self._quota_bytes = quota_bytes
         self.hash_s = Histogram(HASH_BOUNDS_S)
-        self.hash_kv_s = Histogram(HASH_BOUNDS_S)
         self.defragment_s = Histogram(DEFRAGMENT_BOUNDS_S)
         self.defragments_pending = 0
 
@@ -131,39 +130,18 @@ class MaintenanceService:
         """Hash all revisions up to the asked-for one, as etcd does, octet for octet."""
         node = self._node
 
-        def hashed(value: int, compact_revision: int, revision: int) -> None:
+        def hashed(found: KeyHash) -> None:
             response = pb.HashKVResponse(
-                hash=value, compact_revision=compact_revision, hash_revision=revision
+                hash=found.value,
+                compact_revision=found.compact_revision,
+                hash_revision=found.hash_revision,
             )
-            call.reply(node.header(node.store.revision) + response.SerializeToString())
+            call.reply(node.header(found.revision) + response.SerializeToString())
 
         try:
-            self.compute_hash_kv(decode(pb.HashKVRequest, message).revision, hashed)
+            node.hashes.compute(decode(pb.HashKVRequest, message).revision, hashed)
         except MvccError as error:
             fail(call, error)
-
-    def compute_hash_kv(self, asked: int, hashed: Callable[[int, int, int], None]) -> None:
-        """Call ``hashed(hash, compact revision, hashed revision)`` for ``asked``; 0: the newest.
-
-        Raises `FutureRevisionError` or `CompactedError`.
-        """
-        node = self._node
-        store = node.store
-        if asked > store.revision:
-            raise FutureRevisionError(asked, store.revision)
-        # A negative one is older than everything, compacted or not: etcd hashes nothing then.
-        if 0 < asked < store.compact_revision:
-            raise CompactedError(asked, store.compact_revision)
-        # No revision is below zero: what a negative one hashes is what zero would.
-        revision = max(asked, 0) if asked else store.revision
-        compact_revision = store.compact_revision
-        started_s = node.clock.seconds()
-
-        def done(value: int) -> None:
-            self.hash_kv_s.observe(node.clock.seconds() - started_s)
-            hashed(value, compact_revision, revision)
-
-        node.storage.hash_kv(revision, compact_revision, done)
 
     def defragment(self, call: Call, message: bytes) -> None:
         """Give the free pages of the state's file back to the filesystem.

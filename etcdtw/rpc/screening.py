@@ -1,5 +1,5 @@
-"""What is decided before a method is called: may a learner serve it, its caller's version label
-and ``hasleader``.
+"""What is decided before a method is called: may a learner, or a member whose keys are known to
+differ, serve it, its caller's version label and ``hasleader``.
 
 Worked out once for each distinct header block; only callers that ask for a leader, and those
 who came before this member was a voter, pay for it on every call.  Source: etcd v3 api,
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from etcdtw.apply.errors import LearnerError, NoLeaderError
+from etcdtw.apply.errors import CorruptError, LearnerError, NoLeaderError
 from etcdtw.grpc.call import BIDI_STREAM, Call, Metadata, Method
 from etcdtw.rpc.decode import decode
 from etcdtw.rpc.errors import fail, status_error
@@ -33,6 +33,16 @@ LEARNER_METHODS: Final = frozenset(
 """What a learner answers, besides serializable ranges; not even the health service."""
 
 
+CORRUPT_MEMBER_PREFIXES: Final = (
+    "/etcdserverpb.Maintenance/",
+    "/etcdserverpb.Cluster/",
+    "/grpc.health.v1.Health/",
+)
+"""What a member whose keys differ still answers: what it takes to look at it and replace it."""
+SNAPSHOT: Final = "/etcdserverpb.Maintenance/Snapshot"
+"""Its snapshot is of no use to anybody."""
+
+
 class LeaderSource(Protocol):
     """What of the node is looked at."""
 
@@ -48,6 +58,11 @@ class LeaderSource(Protocol):
 
     @property
     def is_learner(self) -> bool: ...
+
+    @property
+    def is_quarantined(self) -> bool:
+        """Whether this member's keys are known to differ; its clients were dropped then."""
+        ...
 
 
 class Screening:
@@ -65,6 +80,10 @@ class Screening:
         version = self._version(metadata(CLIENT_API_VERSION))
         if not self._source.is_voter and method.path not in LEARNER_METHODS:
             method = _UnlessLearner(self._source, method).method
+        if self._source.is_quarantined and (
+            method.path == SNAPSHOT or not method.path.startswith(CORRUPT_MEMBER_PREFIXES)
+        ):
+            method = _UnlessCorrupt(self._source, method).method
         # Bidirectional streams look for themselves: they must also end when the leader goes.
         if metadata(HAS_LEADER) != b"true" or method.kind == BIDI_STREAM:
             return version, method
@@ -109,6 +128,33 @@ class _UnlessLearner:
     def _opened(self, call: Call) -> None:
         if self._source.is_learner:
             fail(call, LearnerError())
+            return
+        assert self._inner.opened is not None
+        self._inner.opened(call)
+
+
+class _UnlessCorrupt:
+    """A method that is refused while this member's keys are known to differ."""
+
+    def __init__(self, source: LeaderSource, inner: Method) -> None:
+        self._source = source
+        self._inner = inner
+        self.method = Method(
+            inner.path,
+            inner.kind,
+            None if inner.unary is None else self._unary,
+            None if inner.opened is None else self._opened,
+        )
+
+    def _unary(self, call: Call, message: bytes) -> bytes | None:
+        if self._source.is_quarantined:
+            raise status_error("Corrupt")
+        assert self._inner.unary is not None
+        return self._inner.unary(call, message)
+
+    def _opened(self, call: Call) -> None:
+        if self._source.is_quarantined:
+            fail(call, CorruptError())
             return
         assert self._inner.opened is not None
         self._inner.opened(call)

@@ -20,6 +20,7 @@ from etcdtw.lease.lessor import CHECKPOINT_INTERVAL_MS, NEVER_MS, Lessor
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.watch import WatchHub
 from etcdtw.node.auto_compaction import AutoCompaction, PeriodicCompaction, RevisionCompaction
+from etcdtw.node.corruption import CorruptionChecks
 from etcdtw.node.node import Node, NodeConfig
 from etcdtw.node.quota import SpaceQuota
 from etcdtw.node.requests import RequestIds
@@ -118,7 +119,14 @@ def build_node(
         RequestIds(data.identity.member_id, unix_ms),
     )
     node.auto_compaction = auto_compaction(config)
+    _set_checks(node.corruption, config)
     return node
+
+
+def _set_checks(checks: CorruptionChecks, config: Config) -> None:
+    checks.cut_interval_ms = int(config.corrupt_check_time_s * 1000)
+    if config.feature_gates["CompactHashCheck"]:
+        checks.compactions_interval_ms = int(config.compact_hash_check_time_s * 1000)
 
 
 def node_config(config: Config, identity: Identity) -> NodeConfig:

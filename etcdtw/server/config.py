@@ -138,6 +138,9 @@ class Config:
     compaction_batch_limit: int
     compaction_sleep_interval_s: float
     watch_progress_notify_interval_s: float
+    corrupt_check_time_s: float
+    """0: off."""
+    compact_hash_check_time_s: float
     warning_apply_duration_s: float
     warning_unary_request_duration_s: float
     feature_gates: FeatureGates
@@ -271,6 +274,8 @@ def _config(settings: Settings, warnings: tuple[str, ...]) -> Config:
         compaction_sleep_interval_s=(
             read.seconds("compaction-sleep-interval") or COMPACTION_SLEEP_DEFAULT_S
         ),
+        corrupt_check_time_s=read.seconds("corrupt-check-time"),
+        compact_hash_check_time_s=read.seconds("compact-hash-check-time"),
         watch_progress_notify_interval_s=_progress_interval_s(read),
         warning_apply_duration_s=read.seconds("warning-apply-duration"),
         warning_unary_request_duration_s=read.seconds("warning-unary-request-duration"),

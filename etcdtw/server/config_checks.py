@@ -114,11 +114,15 @@ def _check_limits(settings: Settings) -> None:
         "grpc-keepalive-interval",
         "grpc-keepalive-timeout",
         "watch-progress-notify-interval",
+        "corrupt-check-time",
         "warning-apply-duration",
         "warning-unary-request-duration",
     ):
         if settings.number(name) < 0:
             raise FlagError(f"--{name} must not be negative")
+
+    if settings.number("compact-hash-check-time") <= 0:
+        raise FlagError("--compact-hash-check-time must be >0 (set to 0s)")
 
 
 def _check_logging(settings: Settings) -> None:

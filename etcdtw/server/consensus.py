@@ -51,6 +51,7 @@ class Consensus(Service):
         urls = [str(url) for url in config.advertise_client_urls]
         self._publication = Publication(node, config.name, urls)
         node.cluster_version.ask = member.line.ask_versions
+        node.corruption.ask = member.line.ask_hashes
         self._is_published = Deferred(lambda _: None)
         node.start()
         self._look()

@@ -401,8 +401,20 @@ _BEHAVIOUR: Final[tuple[_Row, ...]] = (
         SUPPORTED,
         "Serve the JSON gateway under /v3/; there is none yet, true or false.",
     ),
-    ("corrupt-check-time", DURATION, "0s", NOT_YET, "Period of comparing members' data."),
-    ("compact-hash-check-time", DURATION, "1m0s", NOT_YET, "Period of comparing at compactions."),
+    (
+        "corrupt-check-time",
+        DURATION,
+        "0s",
+        SUPPORTED,
+        "How often a leader compares all keys of the members; 0: never.",
+    ),
+    (
+        "compact-hash-check-time",
+        DURATION,
+        "1m0s",
+        SUPPORTED,
+        "How often a leader compares what the members' compactions have left.",
+    ),
     ("compaction-batch-limit", INT, "0", SUPPORTED, "Keys deleted at once; 0: 1000."),
     (
         "compaction-sleep-interval",

@@ -6,17 +6,20 @@ until it is answered or the request timeout is over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from etcdtw.cluster.divergence import KeyHash, decode_hash_page
 from etcdtw.cluster.ids import id_text
 from etcdtw.cluster.member import Member
 from etcdtw.cluster.remote import decode_version_page
 from etcdtw.cluster.version import Version
+from etcdtw.gateway.peer_pages import HASH_KV, OK
 from etcdtw.node.cluster_version import VersionsTold
 from etcdtw.node.node import Node
 from etcdtw.rpc.promotion import PATH as PROMOTE
@@ -28,6 +31,8 @@ RETRY_S: Final = 0.05
 """Between two questions to the leader while it gives no answer; etcd asks about as often."""
 ATTEMPT_S: Final = 5.0
 VERSION_S: Final = 3.0
+HASH_S: Final = 30.0
+"""A member reads all its keys for an answer."""
 QUESTIONS_MAX: Final = 1024
 """Questions to the leader at once, past which new ones fail at once."""
 FAILED_STATUSES: Final = (408, 500)
@@ -113,6 +118,34 @@ class LeaderLine:
                     told(found)
 
             self.ask(member.peer_urls, "GET", "/version", answered, timeout_s=VERSION_S)
+
+        for member in members:
+            ask(member)
+
+    def ask_hashes(
+        self,
+        members: Sequence[Member],
+        revision: int,
+        told: Callable[[Mapping[int, KeyHash]], None],
+    ) -> None:
+        """Ask each of ``members`` for its hash at ``revision``, 0: its newest; tell once.
+
+        Who does not answer, is behind, or has compacted that revision away is left out.
+        """
+        found: dict[int, KeyHash] = {}
+        missing = {one.member_id for one in members}
+        question = json.dumps({"revision": revision} if revision else {}).encode()
+
+        def ask(member: Member) -> None:
+            def answered(status: int, body: bytes) -> None:
+                if status == OK:
+                    with suppress(ValueError):
+                        found[member.member_id] = decode_hash_page(body, revision)
+                missing.discard(member.member_id)
+                if not missing:
+                    told(found)
+
+            self.ask(member.peer_urls, "GET", HASH_KV, answered, question, timeout_s=HASH_S)
 
         for member in members:
             ask(member)

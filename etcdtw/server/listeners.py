@@ -58,6 +58,7 @@ class Listeners(Service):
         self._factories: list[ClientPort] = []
         self._certificates: CertificateWatch | None = None
         self._unread = UnreadTotal()
+        self._is_quarantined = False
 
     def startService(self) -> Deferred[None]:
         super().startService()
@@ -95,6 +96,22 @@ class Listeners(Service):
         metrics = HttpSite(cast(IResource, pages), member.clock)
         await self._open(config.listen_metrics_urls, metrics, False, policy)
         await self._adopt(site, metrics)
+        member.node.on_tick.append(self._look)
+
+    def _look(self, now_ms: int) -> None:
+        """Drop all clients once this member's keys are known to differ: what they ask for anew
+        is refused (`rpc.screening`)."""
+        was_quarantined, self._is_quarantined = (
+            self._is_quarantined,
+            self._member.node.is_quarantined,
+        )
+        if self._is_quarantined and not was_quarantined:
+            self.log.error(
+                "this member's keys differ from the other members': it serves no keys, watches "
+                "or leases while its CORRUPT alarm is raised; replace it (docs/guide/operate.md)"
+            )
+            for factory in self._factories:
+                factory.drop_calls()
 
     def _open_tls(self) -> tuple[TlsPolicy | None, CertificateWatch]:
         """Read the certificates of all roles.  Raises `TlsError`."""

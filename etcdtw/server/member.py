@@ -3,6 +3,7 @@
     Storage     asks the cluster who this member is, if it joins; opens the data; builds the node
     Peering     listens for the other members and connects with them
     Consensus   ticks; waits until the cluster knows this member and lets it read; hands over
+    KeyCheck    compares this member's keys with the others', and ends it if they differ
     Listeners   client and metrics ports
     Readiness   says that clients may come
 
@@ -33,6 +34,7 @@ from twisted.logger import Logger
 
 from etcdtw import __version__
 from etcdtw.apply.alarms import alarm_name
+from etcdtw.apply.errors import CorruptError
 from etcdtw.cluster.joining import RemoteCluster
 from etcdtw.gateway.health import HealthCounts
 from etcdtw.grpc.stats import ServerStats
@@ -44,6 +46,7 @@ from etcdtw.server.config import Config
 from etcdtw.server.consensus import Consensus
 from etcdtw.server.data import Data, has_identity, open_data
 from etcdtw.server.joining import ask_cluster
+from etcdtw.server.key_check import KeyCheck
 from etcdtw.server.leader_line import LeaderLine
 from etcdtw.server.listeners import Listeners
 from etcdtw.server.peering import Peering
@@ -220,6 +223,8 @@ class Member:
 
     def _read_one(self) -> None:
         """Read from the state, disk included, what any client could read."""
+        if self.node.is_quarantined:
+            raise ReadFailedError(status_of(CorruptError())[1])
         self.node.store.range(READ_ONE)
 
     @property
@@ -297,6 +302,7 @@ def build_member(reactor: Any, config: Config, unix_ms: Callable[[], int]) -> li
         Storage(member),
         Peering(member),
         Consensus(member),
+        KeyCheck(member),
         Listeners(member),
         Readiness(member),
     ]

@@ -57,6 +57,9 @@ def member_sources(
         **_node_sources(node, config.quota_backend_bytes or 0),
         **disk_sources(data.log_writer, data.state.stats),
         **_maintenance_sources(services),
+        **_maintenance_sources(maintenance),
+        "etcd_mvcc_hash_rev_duration_seconds": lambda: node.hashes.duration_s,
+        "etcdtw_corruption_checks_total": lambda: {**node.corruption.results},
         **_feature_sources(config.feature_gates),
         **_store_sources(node),
         **_lease_sources(node),
@@ -122,7 +125,6 @@ def _maintenance_sources(services: Services) -> dict[str, Source]:
     return {
         "etcd_disk_backend_snapshot_duration_seconds": lambda: snapshots.snapshot_s,
         "etcd_mvcc_hash_duration_seconds": lambda: maintenance.hash_s,
-        "etcd_mvcc_hash_rev_duration_seconds": lambda: maintenance.hash_kv_s,
         "etcd_disk_backend_defrag_duration_seconds": lambda: maintenance.defragment_s,
         "etcd_disk_defrag_inflight": lambda: maintenance.defragments_pending,
     }

@@ -318,6 +318,12 @@ _ROWS: Final = (
         labels=("server_version",),
     ),
     Series(
+        "etcdtw_corruption_checks_total",
+        COUNTER,
+        "Comparisons of the members' keys, by what came of them (etcdtw's own).",
+        labels=("check", "result"),
+    ),
+    Series(
         "etcdtw_tls_certificate_expiry_seconds",
         GAUGE,
         "Unix time at which the certificates of a file end (etcdtw's own).",

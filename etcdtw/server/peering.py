@@ -58,7 +58,7 @@ class Peering(Service):
             unix_ns=self._unix_ns,
         )
         services = member.services
-        pages = MemberPages(node, services.cluster, services.leases_for_peers, services.maintenance)
+        pages = MemberPages(node, services.cluster, services.leases_for_peers)
         self._port = PeerPort(
             network,
             pages,

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from etcdtw.mvcc.backend import BUCKET_META, BUCKETS, Change
+from etcdtw.mvcc.compaction_hashes import CompactionHashes
 from etcdtw.storage.directory import DataDirError
 from etcdtw.storage.fences import FENCE_COUNT_MAX, Fences
 from etcdtw.storage.overlay import (
@@ -45,6 +46,7 @@ from etcdtw.storage.state_worker import (
     COMMITTED,
     COMPACT,
     COMPACTED,
+    COMPACTION_HASH,
     COMPACTION_STEP,
     DEFRAGMENT,
     DEFRAGMENTED,
@@ -112,6 +114,7 @@ class LmdbState:
         self._closed_index = 0
         self._flushes: list[tuple[int, Callable[[], None]]] = []
         self._compactions = Compactions()
+        self.compaction_hashes = CompactionHashes()
         self._adopted: Callable[[], None] | None = None
         self._is_flush_due = False  # at the end of the entry being applied
 
@@ -171,8 +174,6 @@ class LmdbState:
             total += len(self.keys(low, high))
         return total
 
-    # The view at an older main revision.
-
     def get_at(self, key: bytes, revision: int) -> bytes | None:
         record = self._version_at(key, revision)
         if not isinstance(record, Missing):
@@ -209,8 +210,6 @@ class LmdbState:
                 else:
                     total += record is not None
         return total
-
-    # Revision order.
 
     def changes(self, first: int, last: int, limit: int) -> list[Change]:
         oldest = self._closed if self._closed is not None else self._seen
@@ -417,7 +416,6 @@ class LmdbState:
 
     @property
     def size_in_use(self) -> int:
-        """Octets of the pages that hold data."""
         return self._reader.size_in_use()
 
     def close(self) -> None:
@@ -531,6 +529,8 @@ class LmdbState:
             self._confirm(message[1])
         elif kind == COMPACTION_STEP:
             self.stats.stepped(message)
+        elif kind == COMPACTION_HASH:
+            self.compaction_hashes.add(*message[1:])
         elif kind == COMPACTED:
             self.stats.compacted(message)
             self._reader.renew()

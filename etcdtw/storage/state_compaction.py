@@ -25,6 +25,7 @@ from etcdtw.storage.state_codec import (
     revision_key,
     stored_key,
 )
+from etcdtw.storage.state_compaction_hash import RunningHash
 from etcdtw.storage.state_tables import Tables
 
 STEP_ROWS_MAX: Final = 1000  # rows looked at, and so at most deleted, in one transaction
@@ -35,21 +36,28 @@ def compact(
     revision: int,
     grow: Callable[[], None],
     rows_max: int = STEP_ROWS_MAX,
+    running: RunningHash | None = None,
 ) -> Iterator[int]:
     """Yield how many rows were deleted after each step of at most ``rows_max``.
+
+    ``running`` is fed with the rows as they were.
 
     The rule: a row with main <= ``revision`` goes unless it is its key's newest one there and no
     tombstone; a tombstone at exactly ``revision`` stays until the next compaction.
     """
     position: bytes | None = revision_key(0, 0)
     deleted = 0
+    if running is None:
+        running = RunningHash(-1)
     while position is not None:
+        before = running.state()
         try:
             with tables.env.begin(write=True) as txn:
-                behind, deleted = _step(tables, txn, position, revision, rows_max)
+                behind, deleted = _step(tables, txn, position, revision, rows_max, running)
                 if behind is None:
                     txn.put(META_FINISHED, revision_key(revision, 0), db=tables.handles[META])
         except lmdb.MapFullError:
+            running.reset(before)
             grow()
             continue
         position = behind
@@ -57,7 +65,12 @@ def compact(
 
 
 def _step(
-    tables: Tables, txn: Any, position: bytes, revision: int, rows_max: int
+    tables: Tables,
+    txn: Any,
+    position: bytes,
+    revision: int,
+    rows_max: int,
+    running: RunningHash,
 ) -> tuple[bytes | None, int]:
     """Treat up to ``rows_max`` rows from ``position``.
 
@@ -80,12 +93,16 @@ def _step(
             break
         looked += 1
         if is_tombstone and main == revision:
+            running.feed(main, False, stored, record)
             continue
         name = stored_key(key_of(record)) if record else b""
         if not name:
+            running.feed(main, True, stored, record)
             continue  # etcd's bump record belongs to no key
         newest = newest_version(versions, name, revision)
-        if is_tombstone or newest is None or newest[:2] != (main, sub):
+        is_kept = not is_tombstone and newest is not None and newest[:2] == (main, sub)
+        running.feed(main, is_kept, stored, record)
+        if not is_kept:
             doomed.append((stored, name, encode_version(main, sub, DEAD if is_tombstone else LIVE)))
     for stored, name, version in doomed:
         txn.delete(stored, db=tables.handles[TABLE_KEY])

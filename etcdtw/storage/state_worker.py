@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from etcdtw.storage.state_compaction import STEP_ROWS_MAX, compact
+from etcdtw.storage.state_compaction_hash import RunningHash, interrupted, last_finished
 from etcdtw.storage.state_hash import hash_all, hash_kv
 from etcdtw.storage.state_tables import (
     ANONYMOUS_OCTETS_MAX,
@@ -22,7 +23,8 @@ from etcdtw.storage.state_tables import (
 # ("compact", revision), ("hash_kv", id, revision, compact_revision), ("hash_all", id),
 # ("defragment", id), ("adopt", index).
 # Answers: ("committed", number, seconds), ("compaction_step", rows deleted, seconds),
-# ("compacted", revision, seconds, unix time), ("hash", id, crc),
+# ("compaction_hash", revision, the one before, crc), ("compacted", revision, seconds, unix time),
+# ("hash", id, crc),
 # ("defragmented", id, whether the file is another one, error), ("adopted",).
 CHANGES: Final = "changes"
 ATTACHMENTS: Final = "attachments"
@@ -31,6 +33,7 @@ COMMITTED: Final = "committed"
 COMPACT: Final = "compact"
 COMPACTED: Final = "compacted"
 COMPACTION_STEP: Final = "compaction_step"
+COMPACTION_HASH: Final = "compaction_hash"
 HASH_KV: Final = "hash_kv"
 HASH_ALL: Final = "hash_all"
 HASH: Final = "hash"
@@ -89,6 +92,7 @@ class StateWorker:
         self._answer = answer
         self._jobs: list[Iterator[tuple[Any, ...] | None]] = []
         self._is_abandoned = False  # what compactions would delete is about to go altogether
+        self._interrupted = interrupted(tables)  # up to here some rows may be gone unhashed
 
     def receive(self, message: tuple[Any, ...]) -> None:
         """Do, or begin, what a message asks for."""
@@ -117,7 +121,9 @@ class StateWorker:
 
     def _compaction(self, revision: int) -> Iterator[tuple[Any, ...] | None]:
         begun_s = started_s = self._seconds()
-        for deleted in compact(self._tables, revision, self._committer.grow, self._pace.rows_max):
+        running = RunningHash(last_finished(self._tables))
+        rows_max = self._pace.rows_max
+        for deleted in compact(self._tables, revision, self._committer.grow, rows_max, running):
             ended_s = self._seconds()
             self._rests_until_s = ended_s + self._pace.pause_s
             if self._is_abandoned:
@@ -126,6 +132,9 @@ class StateWorker:
             yield (COMPACTION_STEP, deleted, ended_s - started_s)
             started_s = self._seconds()
         self._rests_until_s = 0.0
+        # Without a live key etcd's rule depends on how far deleting had come: not comparable.
+        if running.has_kept and revision > self._interrupted:
+            yield (COMPACTION_HASH, revision, running.previous, running.value)
         yield (COMPACTED, revision, self._seconds() - begun_s, self._unix_s())
 
     def _defragmentation(self, number: int) -> Iterator[tuple[Any, ...] | None]:
@@ -143,6 +152,7 @@ class StateWorker:
         self._tables.replace(lambda: adopt(index, self._committer.map_size))
         self._committer.start_over()
         self._is_abandoned = False
+        self._interrupted = interrupted(self._tables)
         yield (ADOPTED,)
 
     @property

@@ -290,6 +290,12 @@ class ClientPort(Factory):
         channel.makeConnection(connection.tcp)
         return channel
 
+    def drop_calls(self) -> None:
+        """Drop every connection that speaks gRPC, with all its calls."""
+        for connection in list(self._connections):
+            if connection.channel is not None:
+                connection.channel.abort()
+
     def drain(self, seconds: float) -> Deferred[None]:
         """Refuse new connections, let calls end, close.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from etcdtw.grpc.call import (
+    DATA_LOSS,
     FAILED_PRECONDITION,
     INVALID_ARGUMENT,
     SERVER_STREAM,
@@ -20,6 +21,7 @@ from etcdtw.wire import etcdserverpb as pb
 from tests.grpc.grpc_rig import ServerRig
 from tests.support.recorded_call import RecordedCall
 
+CORRUPT = (DATA_LOSS, "etcdserver: corrupt cluster")
 NO_LEADER = (UNAVAILABLE, "etcdserver: no leader")
 HAS_LEADER = (b"hasleader", b"true")
 
@@ -28,6 +30,7 @@ class Leaders:
     leader_id = 7
     is_voter = True
     is_learner = False
+    is_quarantined = False
 
 
 @pytest.fixture
@@ -155,3 +158,37 @@ def test_learner_serves_status_snapshots_and_serializable_ranges(leaders: Leader
         assert (caught.value.code, caught.value.message) == NOT_FOR_LEARNERS
     snapshot = Method("/etcdserverpb.Maintenance/Snapshot", SERVER_STREAM, None, lambda call: None)
     assert screen(snapshot, lambda name: None)[1] is snapshot
+
+
+def test_member_whose_keys_differ_refuses_calls_of_each_kind_while_they_do(
+    rig: ServerRig, leaders: Leaders
+) -> None:
+    leaders.is_quarantined = True
+    for method in ("Unary", "Server", "Bidi"):
+        assert rig.request(method, b"m").status == CORRUPT
+    leaders.is_quarantined = False  # the header blocks are known by now
+    assert rig.request("Unary", b"m").status == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("path", "is_served"),
+    [
+        ("/etcdserverpb.KV/Range", False),
+        ("/etcdserverpb.KV/Txn", False),
+        ("/etcdserverpb.Watch/Watch", False),
+        ("/etcdserverpb.Lease/LeaseTimeToLive", False),
+        ("/etcdserverpb.Maintenance/Snapshot", False),
+        ("/v3lockpb.Lock/Lock", False),
+        ("/etcdserverpb.Maintenance/Alarm", True),
+        ("/etcdserverpb.Maintenance/HashKV", True),
+        ("/etcdserverpb.Cluster/MemberList", True),
+        ("/grpc.health.v1.Health/Check", True),
+    ],
+)
+def test_member_whose_keys_differ_answers_what_it_takes_to_replace_it(
+    leaders: Leaders, path: str, is_served: bool
+) -> None:
+    leaders.is_quarantined = True
+    method = Method(path, UNARY, lambda call, message: b"", None)
+    screened = Screening(leaders)(method, lambda name: None)[1]
+    assert (screened is method) == is_served

@@ -473,7 +473,7 @@ def test_progress_is_notified_at_most_ten_times_a_second() -> None:
         ("PriorityRequest=true", "feature gate PriorityRequest=true is not supported yet"),
         ("LeaseCheckpointPersist=false", "LeaseCheckpointPersist=false is not supported"),
         ("LeaseCheckpoint=false,LeaseCheckpointPersist=true", "needs LeaseCheckpoint"),
-        ("AllAlpha=true", "feature gate CompactHashCheck=true is not supported yet"),
+        ("AllAlpha=true", "feature gate PriorityRequest=true is not supported yet"),
     ],
 )  # fmt: skip
 def test_wrong_gates_are_refused(text: str, message: str) -> None:
@@ -532,3 +532,19 @@ def test_shipped_sample_is_a_valid_configuration() -> None:
     for path in samples:
         content = path.read_text(encoding="utf-8")
         assert configured("--config-file=f", files={"f": content}).warnings == ()
+
+
+def test_comparisons_of_keys_are_on_where_they_cost_clients_nothing() -> None:
+    config = configured()
+    assert config.feature_gates["InitialCorruptCheck"]
+    assert config.feature_gates["CompactHashCheck"]
+    assert (config.corrupt_check_time_s, config.compact_hash_check_time_s) == (0, 60)
+
+
+@pytest.mark.parametrize("value", ["0s", "-1s"])
+def test_comparison_at_compactions_has_a_period(value: str) -> None:
+    assert refusal(f"--compact-hash-check-time={value}") == (
+        1,
+        "--compact-hash-check-time must be >0 (set to 0s)",
+    )
+    assert refusal("--corrupt-check-time=-1s")[1] == "--corrupt-check-time must not be negative"

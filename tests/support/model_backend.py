@@ -11,6 +11,7 @@ from collections.abc import Callable
 import google_crc32c
 
 from etcdtw.mvcc.backend import BUCKET_META, BUCKETS, Change
+from etcdtw.mvcc.compaction_hashes import CompactionHashes
 
 
 def encode_varint(number: int) -> bytes:
@@ -52,6 +53,7 @@ class ModelBackend:
         self.applied_term = 0
         self.compacted: list[int] = []
         """The revisions of every `schedule_compaction`, in order."""
+        self.compaction_hashes = CompactionHashes()
 
     # The current view.
 
@@ -158,6 +160,7 @@ class ModelBackend:
         for place, (_, key, _) in sorted(self.revisions.items()):
             if place[0] <= revision:
                 newest[key] = place
+        self._hash_compaction(revision)
         for place, (is_tombstone, key, _) in list(self.revisions.items()):
             if place[0] > revision or (is_tombstone and place[0] == revision):
                 continue
@@ -165,6 +168,17 @@ class ModelBackend:
                 del self.revisions[place]
         self.compacted.append(revision)
         self.bucket_put(BUCKET_META, b"finishedCompactRev", encode_revision(revision, 0))
+
+    def _hash_compaction(self, revision: int) -> None:
+        """HashKV at ``revision`` as if the one before were still the last compaction."""
+        mark = self.bucket_get(BUCKET_META, b"finishedCompactRev")
+        previous = -1 if mark is None else int.from_bytes(mark[:8], "big")
+        if self.view_at(revision):
+            self.hash_kv(
+                revision,
+                previous,
+                lambda value: self.compaction_hashes.add(revision, previous, value),
+            )
 
     def set_applied(self, index: int, term: int) -> None:
         self.applied_index = index

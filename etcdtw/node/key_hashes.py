@@ -1,0 +1,51 @@
+"""HashKV of one member: which revisions it answers, and from where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from etcdtw.cluster.divergence import KeyHash
+from etcdtw.mvcc.errors import CompactedError, FutureRevisionError
+from etcdtw.wire.histogram import Histogram, exponential_bounds
+
+if TYPE_CHECKING:
+    from etcdtw.node.node import Node
+
+HASH_BOUNDS_S: Final = exponential_bounds(0.01, 15)
+
+
+class KeyHashes:
+    """Answers clients, peers and this member's own checks alike."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.duration_s = Histogram(HASH_BOUNDS_S)
+
+    def compute(self, asked: int, hashed: Callable[[KeyHash], None]) -> None:
+        """Call ``hashed`` with the hash at revision ``asked``; 0: the newest.
+
+        At the revision of one of the last compactions that is the hash which it found.
+        Raises `FutureRevisionError` or `CompactedError`.
+        """
+        node = self._node
+        store = node.store
+        known = node.storage.compaction_hashes.find(asked)
+        if known is not None:
+            hashed(KeyHash(known.value, known.compact_revision, store.revision, asked))
+            return
+        if asked > store.revision:
+            raise FutureRevisionError(asked, store.revision)
+        # A negative one is older than everything, compacted or not: etcd hashes nothing then.
+        if 0 < asked < store.compact_revision:
+            raise CompactedError(asked, store.compact_revision)
+        # No revision is below zero: what a negative one hashes is what zero would.
+        revision = max(asked, 0) if asked else store.revision
+        compact_revision = store.compact_revision
+        started_s = node.clock.seconds()
+
+        def done(value: int) -> None:
+            self.duration_s.observe(node.clock.seconds() - started_s)
+            hashed(KeyHash(value, compact_revision, store.revision, revision))
+
+        node.storage.hash_kv(revision, compact_revision, done)
