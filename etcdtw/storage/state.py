@@ -45,6 +45,7 @@ from etcdtw.storage.state_worker import (
     HASH,
     HASH_ALL,
     HASH_KV,
+    REOPENED,
 )
 
 GENERATION_MS_MAX: Final = 1000
@@ -582,6 +583,7 @@ class LmdbState:
                 self._is_stopped = True
                 self._fail_stop(f"the defragmented state cannot be opened: {failure}")
                 return
+            self._writer.send((REOPENED,))
         self._defragment_waiters.pop(number)(error)
 
     def _resume_compaction(self) -> None:

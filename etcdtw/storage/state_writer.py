@@ -28,7 +28,7 @@ import lmdb
 
 from etcdtw.storage.directory import DataDirError, open_environment
 from etcdtw.storage.state_codec import StateCorruptionError
-from etcdtw.storage.state_defragment import defragment
+from etcdtw.storage.state_defragment import Defragmentation
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 from etcdtw.storage.state_worker import COMMIT, FAILED, READY, Pace, StateWorker
 
@@ -147,7 +147,7 @@ def main(arguments: list[str]) -> int:
             pace,
             seconds,
             unix_s,
-            lambda tables, size: defragment(tables, path, size),
+            lambda tables, size: Defragmentation(tables, path, size),
         )
         answer((READY, os.getpid()))
         serve(connection, worker, open_tables)
