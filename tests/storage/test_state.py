@@ -114,16 +114,51 @@ def test_a_generation_waits_for_the_one_before_it(rig: Rig) -> None:
     assert rig.state.applied_durable == 3
 
 
-def test_a_large_generation_is_due_at_the_next_tick(
+@pytest.mark.parametrize(("name", "bound"), [("OCTETS", 160_000), ("CHANGES", 8)])
+def test_a_large_generation_closes_with_the_batch_that_made_it_so(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, name: str, bound: int
+) -> None:
+    monkeypatch.setattr(f"etcdtw.storage.overlay.GENERATION_{name}_MAX", bound)
+    for _ in range(7):
+        rig.put(b"k", 20_000)
+    assert rig.state.applied_durable == 0
+    rig.put(b"k", 20_000)
+    assert rig.state.applied_durable == rig.main
+
+
+def test_large_generations_queue_and_the_writer_gets_two_of_them(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("etcdtw.storage.state.GENERATION_OCTETS_MAX", 100_000)
-    monkeypatch.setattr("etcdtw.storage.state.SEND_CHANGES_MAX", 8)
-    rig.state.tick(10)
-    for _ in range(8):
-        rig.put(b"k", 20_000)
-    rig.state.tick(20)
-    assert rig.state.applied_durable == rig.main
+    monkeypatch.setattr("etcdtw.storage.overlay.GENERATION_CHANGES_MAX", 5)
+    rig.writer.is_held = True
+    for i in range(24):
+        rig.put(b"k%d" % (i * 7 % 9))
+        if i % 6 == 5:
+            rig.delete(b"k%d" % (i * 7 % 9))
+    assert [message[0] for message in rig.writer._held] == ["changes", "commit"] * 2
+    assert len(rig.state._closed.generations) >= 4
+    same_answers(rig)
+    rig.flush()
+    rig.state.flush(lambda: rig.told.append(rig.state.applied_durable))
+    assert rig.told == []
+    rig.writer.is_held = False
+    rig.writer.release()
+    assert (rig.told, rig.state._closed.generations) == ([rig.state.applied_index], [])
+    same_answers(rig)
+    rig.state.close()
+    rig.open()
+    same_answers(rig)
+
+
+def same_answers(rig: Rig) -> None:
+    """The state shows at every revision what the model shows."""
+    state, model = rig.state, rig.model
+    assert state.keys(b"", None) == model.keys(b"", None)
+    assert state.frames(b"", None) == model.frames(b"", None)
+    assert [state.get(b"k%d" % i) for i in range(9)] == [model.get(b"k%d" % i) for i in range(9)]
+    assert state.changes(1, rig.main, 99) == model.changes(1, rig.main, 99)
+    for main in range(1, rig.main + 1):
+        assert state.frames_at(b"", None, main) == model.frames_at(b"", None, main)
 
 
 def test_the_overlay_is_full_at_its_bound(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
