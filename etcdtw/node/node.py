@@ -196,7 +196,6 @@ class Node:
             self.is_stopping
             or len(self._waiters) >= PROPOSALS_MAX
             or self._raw.commit_index - self._turn.applied_index > APPLY_GAP_MAX
-            or self._state.is_full
         ):
             self._refuse(call, done, StoppedError() if self.is_stopping else TooManyRequestsError())
             return

@@ -164,6 +164,8 @@ class Turn:
         self._propose()
         if self._long is not None and self._long.is_ready:
             self._work_on_long(self._long, WORK_S)
+        elif self._unapplied:
+            self._apply_waiting()  # the state was full; each tick asks again
         for _ in range(READIES_PER_TURN_MAX):
             self._release()
             self._ask_reads()
@@ -226,9 +228,9 @@ class Turn:
                 self._raw.step(response)
 
     def _apply_waiting(self) -> None:
-        """Apply what is committed, up to a long entry."""
+        """Apply what is committed, up to a long entry, or until the state takes no more."""
         waiting = self._unapplied
-        while waiting and self._long is None:
+        while waiting and self._long is None and not self._state.is_full:
             entries, responses = waiting.popleft()
             long = self._apply(entries)
             if long is not None:

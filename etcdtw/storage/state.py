@@ -54,7 +54,8 @@ from etcdtw.storage.state_worker import (
 )
 
 GENERATION_MS_MAX: Final = 1000
-OVERLAY_OCTETS_MAX: Final = 128 << 20  # beside one entry's changes, however many those are
+# Beside one batch of entries more, and a long entry's changes, however many those are.
+OVERLAY_OCTETS_MAX: Final = 64 << 20
 SPLIT_EVERY: Final = 128  # a fence that cannot be split is tried again after so many keys
 
 
@@ -327,7 +328,7 @@ class LmdbState:
 
     @property
     def is_full(self) -> bool:
-        """Whether the overlay is at its bound: proposals must be refused until it drains."""
+        """Whether the overlay is at its bound: apply must wait until it drains."""
         octets = self._open.octets - self._open.excused
         if self._closed.generations:
             octets += self._closed.octets
