@@ -12,7 +12,8 @@ import pytest
 
 from etcdtw.mvcc.backend import BUCKET_AUTH, BUCKET_META, Backend
 from etcdtw.storage.directory import open_environment
-from etcdtw.storage.state import LmdbState
+from etcdtw.storage.overlay import GENERATION_CHANGES_MAX, GENERATION_OCTETS_MAX
+from etcdtw.storage.state import OVERLAY_OCTETS_MAX, LmdbState
 from etcdtw.storage.state_codec import encode_tombstone, key_of, record_of, revision_key
 from etcdtw.storage.state_compaction import compact
 from etcdtw.storage.state_feed import InlineStateWriter
@@ -114,29 +115,28 @@ def test_a_generation_waits_for_the_one_before_it(rig: Rig) -> None:
     assert rig.state.applied_durable == 3
 
 
-@pytest.mark.parametrize(("name", "bound"), [("OCTETS", 160_000), ("CHANGES", 8)])
+@pytest.mark.parametrize(
+    ("puts", "size"), [(8, GENERATION_OCTETS_MAX // 8), (GENERATION_CHANGES_MAX, 10)]
+)
 def test_a_large_generation_closes_with_the_batch_that_made_it_so(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, name: str, bound: int
+    rig: Rig, puts: int, size: int
 ) -> None:
-    monkeypatch.setattr(f"etcdtw.storage.overlay.GENERATION_{name}_MAX", bound)
-    for _ in range(7):
-        rig.put(b"k", 20_000)
+    for _ in range(puts - 1):
+        rig.put(b"k", size)
     assert rig.state.applied_durable == 0
-    rig.put(b"k", 20_000)
+    rig.put(b"k", size)
     assert rig.state.applied_durable == rig.main
 
 
-def test_large_generations_queue_and_the_writer_gets_two_of_them(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("etcdtw.storage.overlay.GENERATION_CHANGES_MAX", 5)
+def test_large_generations_queue_and_the_writer_gets_two_of_them(rig: Rig) -> None:
     rig.writer.is_held = True
     for i in range(24):
         rig.put(b"k%d" % (i * 7 % 9))
         if i % 6 == 5:
             rig.delete(b"k%d" % (i * 7 % 9))
+            rig.state._open.octets += GENERATION_OCTETS_MAX  # as if the records were large
     assert [message[0] for message in rig.writer._held] == ["changes", "commit"] * 2
-    assert len(rig.state._closed.generations) >= 4
+    assert len(rig.state._closed.generations) == 3
     same_answers(rig)
     rig.flush()
     rig.state.flush(lambda: rig.told.append(rig.state.applied_durable))
@@ -161,18 +161,18 @@ def same_answers(rig: Rig) -> None:
         assert state.frames_at(b"", None, main) == model.frames_at(b"", None, main)
 
 
-def test_the_overlay_is_full_at_its_bound(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_overlay_is_full_at_its_bound(rig: Rig) -> None:
     rig.writer.is_held = True
     rig.put(b"a", 1000)
     rig.flush()
     rig.put(b"b", 1000)
-    octets = rig.state._open.octets * 2
-    monkeypatch.setattr("etcdtw.storage.state.OVERLAY_OCTETS_MAX", octets + 1)
+    rig.state._open.octets = OVERLAY_OCTETS_MAX - rig.state._closed.octets - 1
     found = [rig.state.is_full]
-    monkeypatch.setattr("etcdtw.storage.state.OVERLAY_OCTETS_MAX", octets)
+    rig.state._open.octets += 1
     found.append(rig.state.is_full)
     rig.writer.is_held = False
     rig.writer.release()
+    rig.flush()
     found.append(rig.state.is_full)
     assert found == [False, True, False]
 
