@@ -25,7 +25,7 @@ from etcdtw.mvcc.applied import Applied
 from etcdtw.node.auto_compaction import AutoCompaction
 from etcdtw.node.cluster_version import ClusterVersion
 from etcdtw.node.conf_changes import ConfChanges
-from etcdtw.node.inbox import PROPOSALS_MAX, Inbox, InboxBounds
+from etcdtw.node.inbox import APPLY_GAP_MAX, PROPOSALS_MAX, Inbox, InboxBounds
 from etcdtw.node.leader_transfer import LeaderTransfers
 from etcdtw.node.long_apply import WORK_S
 from etcdtw.node.peers import Peers
@@ -57,6 +57,7 @@ class NodeConfig:
     warning_apply_s: float = 0.1
     warning_request_s: float = 0.3
     proposals_max: int = PROPOSALS_MAX
+    apply_gap_max: int = APPLY_GAP_MAX
     long_work_s: float = WORK_S
 
     @property
@@ -126,13 +127,13 @@ class Node:
         self.inbox = inbox = Inbox(
             parts.raw,
             parts.store,
-            parts.state,
             ids,
             InboxBounds(
                 config.request_bytes_max,
                 config.request_timeout_ms,
                 config.election_timeout_ms,
                 config.proposals_max,
+                config.apply_gap_max,
             ),
             self.wake,
         )

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from etcdtw.storage.state_export import SnapshotExport
-from etcdtw.storage.state_import import SnapshotFacts, SnapshotInstall
-
 from etcdtw.bbolt.reader import BboltFile
 from etcdtw.bbolt.writer import BboltWriter
 from etcdtw.mvcc.backend import BUCKET_META, BUCKETS
+from etcdtw.storage.state_export import SnapshotExport
+from etcdtw.storage.state_import import SnapshotFacts, SnapshotInstall
 from etcdtw.wire.mvccpb import KeyValue
 from tests.support.model_backend import ModelBackend, encode_revision
 
@@ -52,6 +51,9 @@ class ModelSnapshots:
         self._state = state
         self._built: State | None = None
         self.is_broken = False
+        self.is_held = False
+        """Whether an adoption waits for `release`."""
+        self._adopting: Callable[[], None] | None = None
 
     def export(self, target: Path, done: Callable[[SnapshotExport | str], None]) -> None:
         state = self._state
@@ -104,8 +106,21 @@ class ModelSnapshots:
 
     def adopt(self, done: Callable[[], None]) -> None:
         assert self._built is not None, "nothing is built"
-        self._state.__dict__.update(self._built.__dict__)
-        self._built = None
+        self._adopting = done
+        if not self.is_held:
+            self.release()
+
+    @property
+    def is_adopting(self) -> bool:
+        return self._adopting is not None
+
+    def release(self) -> None:
+        """Let the adoption happen."""
+        built, done = self._built, self._adopting
+        assert built is not None, "nothing is built"
+        assert done is not None, "nothing is to be adopted"
+        self._state.__dict__.update(built.__dict__)
+        self._built = self._adopting = None
         done()
 
     def discard(self) -> None:
