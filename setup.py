@@ -28,6 +28,7 @@ HOT = [
     "etcdtw/rpc/errors.py",
     "etcdtw/rpc/kv.py",
     "etcdtw/storage/fences.py",
+    "etcdtw/storage/generation_queue.py",
     "etcdtw/storage/log.py",
     "etcdtw/storage/log_codec.py",
     "etcdtw/storage/overlay.py",

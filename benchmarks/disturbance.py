@@ -34,6 +34,7 @@ LARGE_OCTETS: Final = 100 * 1024 * 1024
 LARGE_VALUE_OCTETS: Final = 100 * 1024
 CALL_TIMEOUT_S: Final = 300.0
 START_S: Final = 0.3  # about what a process of its own takes to start
+DOOMED_PREFIX: Final = b"doomed/"
 NEEDS_HISTORY: Final = ("compaction", "defragment", "hash kv")
 
 
@@ -101,12 +102,23 @@ def large_range(endpoint: str, seconds: float) -> None:
         client.close()
 
 
+def large_delete(endpoint: str, seconds: float) -> None:
+    """Delete as many keys as others have revisions, in one request."""
+    client = WireClient(endpoint, CALL_TIMEOUT_S)
+    request = pb.DeleteRangeRequest(key=DOOMED_PREFIX, range_end=DOOMED_PREFIX[:-1] + b"0")
+    done = client.call("/etcdserverpb.KV/DeleteRange", request.SerializeToString())
+    assert done.code == 0, done.text
+    assert pb.DeleteRangeResponse.FromString(done.messages[0]).deleted, "nothing to delete"
+    client.close()
+
+
 DISTURBANCES: Final[dict[str, Callable[[str, float], None]]] = {
     "compaction": compaction,
     "defragment": defragment,
     "hash kv": hash_kv,
     "slow watcher": slow_watcher,
     "large range": large_range,
+    "large delete": large_delete,
 }
 
 
@@ -127,6 +139,13 @@ def prepare(member: RunningMember, revisions: int) -> None:
         done = client.call("/etcdserverpb.KV/Put", put.SerializeToString())
         assert done.code == 0, done.text
     client.close()
+
+
+def prepare_doomed(member: RunningMember, keys: int) -> None:
+    """Store the keys of `large_delete`."""
+    work = workloads.load_in_txns([DOOMED_PREFIX + b"%09d" % i for i in range(keys)])
+    stored = LoadRun(work).exhaust(member.endpoint, connections=10, streams=4)
+    assert not stored.errors, stored.error_texts
 
 
 def phases(result: LoadResult, began: float, bounds: list[float]) -> list[Phase]:
@@ -194,6 +213,8 @@ def measure(program: str, name: str, seconds: float, revisions: int, times: int)
     for _ in range(times):
         with RunningMember(program, flags=FLAGS) as member:
             prepare(member, revisions if name in NEEDS_HISTORY else 10_000)
+            if name == "large delete":
+                prepare_doomed(member, revisions)
             most = LoadRun(workloads.put()).closed_loop(
                 member.endpoint, connections=CLIENTS, streams=1, seconds=MAXIMUM_S
             )

@@ -7,7 +7,7 @@ every request, so nothing of Twisted is known here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from etcdtw.apply.errors import (
     ConnectionLostTimeoutError,
@@ -41,13 +41,7 @@ class InboxBounds(NamedTuple):
     request_timeout_ms: int
     election_timeout_ms: int
     proposals_max: int = PROPOSALS_MAX
-
-
-class Room(Protocol):
-    """The part of the state that admission needs."""
-
-    @property
-    def is_full(self) -> bool: ...
+    apply_gap_max: int = APPLY_GAP_MAX
 
 
 class Inbox:
@@ -60,19 +54,18 @@ class Inbox:
         self,
         raw: RawNode,
         store: Store,
-        state: Room,
         ids: RequestIds,
         bounds: InboxBounds,
         wake: Callable[[], None],
     ) -> None:
         self._raw = raw
         self._store = store
-        self._state = state
         self._ids = ids
         self._request_bytes_max = bounds.request_bytes_max
         self._request_timeout_ms = bounds.request_timeout_ms
         self._election_timeout_ms = bounds.election_timeout_ms
         self._proposals_max = bounds.proposals_max
+        self._apply_gap_max = bounds.apply_gap_max
         self._wake = wake
         self._proposals: list[bytes] = []
         self.waiters: dict[bytes, Waiter] = {}
@@ -102,8 +95,7 @@ class Inbox:
         if (
             self.is_stopping
             or len(self.waiters) >= self._proposals_max
-            or self._raw.commit_index - self.applied_index > APPLY_GAP_MAX
-            or self._state.is_full
+            or self._raw.commit_index - self.applied_index > self._apply_gap_max
         ):
             self._refuse(call, done, StoppedError() if self.is_stopping else TooManyRequestsError())
             return

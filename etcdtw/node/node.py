@@ -26,7 +26,7 @@ from etcdtw.node.auto_compaction import AutoCompaction
 from etcdtw.node.cluster_version import ClusterVersion
 from etcdtw.node.conf_changes import ConfChanges
 from etcdtw.node.corruption import CorruptionChecks
-from etcdtw.node.inbox import PROPOSALS_MAX, Inbox, InboxBounds
+from etcdtw.node.inbox import APPLY_GAP_MAX, PROPOSALS_MAX, Inbox, InboxBounds
 from etcdtw.node.key_hashes import KeyHashes
 from etcdtw.node.leader_transfer import LeaderTransfers
 from etcdtw.node.long_apply import WORK_S
@@ -60,6 +60,7 @@ class NodeConfig:
     warning_apply_s: float = 0.1
     warning_request_s: float = 0.3
     proposals_max: int = PROPOSALS_MAX
+    apply_gap_max: int = APPLY_GAP_MAX
     long_work_s: float = WORK_S
 
     @property
@@ -129,13 +130,13 @@ class Node:
         self.inbox = inbox = Inbox(
             parts.raw,
             parts.store,
-            parts.state,
             ids,
             InboxBounds(
                 config.request_bytes_max,
                 config.request_timeout_ms,
                 config.election_timeout_ms,
                 config.proposals_max,
+                config.apply_gap_max,
             ),
             self.wake,
         )
@@ -171,7 +172,7 @@ class Node:
         inbox.is_connected = self._is_connected
         self.cluster_version = ClusterVersion(self)
         self.hashes = KeyHashes(self)
-        self.corruption = CorruptionChecks(self, self._own_call)
+        self.corruption = CorruptionChecks(self, self.own_call)
 
     # What services and metrics read.
 

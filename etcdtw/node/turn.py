@@ -58,7 +58,7 @@ class StateStore(Backend, Protocol):
 
     @property
     def is_full(self) -> bool:
-        """Whether the writer is so far behind that nothing more may be applied."""
+        """Whether the writer is so far behind that apply has to wait."""
         ...
 
     @property
@@ -166,7 +166,7 @@ class Turn:
         self._outgoing: list[Message] = []
         self._appends = 0  # at the disk now
         self._append_ms = 0  # when the oldest of them began, or the last one ended
-        # Appends behind a snapshot that is being installed; None: none is.
+        # Appends behind a snapshot that is being installed, while nothing is applied; or None.
         self._held: list[Message] | None = None
         # Committed and not yet applied: a long entry, and what waits behind it.
         self._long: LongApply | None = None
@@ -184,8 +184,10 @@ class Turn:
         self._flusher.hold()
         self._lessor.advance(now_ms)
         self._propose()
-        if self._long is not None and self._long.is_ready:
-            self._work_on_long(self._long, self._node.config.long_work_s)
+        if self._is_long_ready():
+            self._work_on_long(self._node.config.long_work_s)
+        elif self._unapplied:
+            self._apply_waiting()  # the state was full; each tick asks again
         for _ in range(READIES_PER_TURN_MAX):
             self._release()
             self._ask_reads()
@@ -199,10 +201,9 @@ class Turn:
         self._is_running = False
         if self._slowness.has_news:
             self._slowness.report()
-        is_long_ready = self._long is not None and self._long.is_ready
         return (
             more
-            or is_long_ready
+            or self._is_long_ready()
             or bool(self._released)
             or self._raw.has_ready()
             or (self._inbox.has_proposals and self._raw.lead != NO_MEMBER)
@@ -310,9 +311,12 @@ class Turn:
                     self._outgoing.append(response)
 
     def _apply_waiting(self) -> None:
-        """Apply what is committed, up to a long entry."""
+        """Apply what is committed, up to a long entry, or until the state takes no more.
+
+        Nothing once a snapshot is being installed: it holds all of that.
+        """
         waiting = self._unapplied
-        while waiting and self._long is None:
+        while waiting and self._long is None and self._held is None and not self._state.is_full:
             entries, responses = waiting.popleft()
             long = self._apply(entries)
             if long is not None:
@@ -326,7 +330,13 @@ class Turn:
                 self._set_applied(entries[-1])
             self._released += responses
 
-    def _work_on_long(self, long: LongApply, work_s: float) -> None:
+    def _is_long_ready(self) -> bool:
+        """Whether a long entry can be worked on now."""
+        return self._long is not None and self._long.is_ready and self._held is None
+
+    def _work_on_long(self, work_s: float) -> None:
+        long = self._long
+        assert long is not None, "nothing to work on"
         applied = long.work(work_s)
         if applied is None:
             return
@@ -339,9 +349,9 @@ class Turn:
 
     def finish_long(self) -> None:
         """The node stops: bring the long entry under way to its end, whatever it takes."""
-        if self._long is not None and self._long.is_ready:
+        if self._is_long_ready():
             self._unapplied.clear()
-            self._work_on_long(self._long, inf)
+            self._work_on_long(inf)
 
     def _apply(self, entries: list[Entry]) -> LongApply | None:
         """Apply ``entries`` in slices, up to a long one; that is met, not applied."""

@@ -57,7 +57,6 @@ def member_sources(
         **_node_sources(node, config.quota_backend_bytes or 0),
         **disk_sources(data.log_writer, data.state.stats),
         **_maintenance_sources(services),
-        **_maintenance_sources(maintenance),
         "etcd_mvcc_hash_rev_duration_seconds": lambda: node.hashes.duration_s,
         "etcdtw_corruption_checks_total": lambda: {**node.corruption.results},
         **_feature_sources(config.feature_gates),

@@ -12,6 +12,10 @@ from typing import Any, Final
 from etcdtw.storage.state_codec import encode_frame
 
 FRESH_MAX: Final = 64  # keys searched one by one before they are sorted into a run
+GENERATION_OCTETS_MAX: Final = 16 << 20
+# Each may make three pages dirty in the writer's memory; twice as many cost it a quarter more time.
+GENERATION_CHANGES_MAX: Final = 8192
+SEND_CHANGES_MAX: Final = 512  # changes in one message; marshalling them takes about 0.1 ms
 CHANGE_OVERHEAD: Final = 300  # octets of Python objects a change costs beside key and record
 
 ChangeRow = tuple[int, int, bytes, bytes | None]
@@ -32,8 +36,8 @@ class Generation:
     """
 
     __slots__ = (
-        "attached", "attachments", "buckets", "changes", "compact_revision", "current", "excused",
-        "fresh", "indexed", "number", "octets", "runs", "sent", "versions",
+        "attached", "attachments", "buckets", "changes", "compact_revision", "current", "due",
+        "excused", "fresh", "indexed", "number", "octets", "runs", "sent", "versions",
     )  # fmt: skip
 
     def __init__(self, number: int) -> None:
@@ -54,6 +58,8 @@ class Generation:
         self.compact_revision = 0
         self.sent = 0
         """How many changes the writer already has."""
+        self.due = SEND_CHANGES_MAX
+        """With how many changes it is to be told again."""
 
     def between(self, start: bytes, end: bytes | None, found: dict[bytes, bytes | None]) -> None:
         """Add to ``found`` every changed key in ``[start, end)`` with its newest record."""
@@ -110,6 +116,10 @@ class Generation:
                 index.popitem()
         del self.changes[-rows:]
         return not (self.changes or any(indexes))
+
+    def is_large(self) -> bool:
+        """Whether it should take no more: what one commit may cost the writer is bounded."""
+        return len(self.changes) >= GENERATION_CHANGES_MAX or self.octets >= GENERATION_OCTETS_MAX
 
     def is_empty(self) -> bool:
         return not (self.changes or self.buckets or self.attached)

@@ -1,8 +1,8 @@
 """`LmdbState`: the MVCC backend, an overlay of generations over durable rows.
 
-Apply writes into the open generation; a closed one is on its way to the writer; reads see both
-above the durable rows.  Only this class drops a generation, after the writer confirmed it.
-Knows no reactor: time comes in through `tick`, the writer is passed in.
+Apply writes into the open generation; closed ones are on their way to the writer in a queue; reads
+see all of them above the durable rows.  Knows no reactor: time comes in through `tick`, the writer
+is passed in.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from etcdtw.mvcc.backend import BUCKET_META, BUCKETS, Change
 from etcdtw.mvcc.compaction_hashes import CompactionHashes
 from etcdtw.storage.directory import DataDirError
 from etcdtw.storage.fences import FENCE_COUNT_MAX, Fences
+from etcdtw.storage.generation_queue import BURY_TICK_ROWS, GenerationQueue
 from etcdtw.storage.overlay import (
     CHANGE_OVERHEAD,
     MISSING,
+    SEND_CHANGES_MAX,
     Generation,
     Missing,
     attached_keys,
@@ -36,13 +38,10 @@ from etcdtw.storage.state_errands import Compactions, Errands, interrupted_compa
 from etcdtw.storage.state_feed import Message, StateWriter
 from etcdtw.storage.state_reader import CHUNK_MAX, StateReader
 from etcdtw.storage.state_stats import StateStats
-from etcdtw.storage.state_tables import Batch, pack_changes
+from etcdtw.storage.state_tables import Batch
 from etcdtw.storage.state_worker import (
     ADOPT,
     ADOPTED,
-    ATTACHMENTS,
-    CHANGES,
-    COMMIT,
     COMMITTED,
     COMPACT,
     COMPACTED,
@@ -54,23 +53,20 @@ from etcdtw.storage.state_worker import (
     HASH,
     HASH_ALL,
     HASH_KV,
+    REOPENED,
 )
 
 GENERATION_MS_MAX: Final = 1000
-GENERATION_OCTETS_MAX: Final = 16 << 20
-GENERATION_CHANGES_MAX: Final = 16_384  # each may make three pages dirty in the writer's memory
-OVERLAY_OCTETS_MAX: Final = 128 << 20  # beside one entry's changes, however many those are
-SEND_CHANGES_MAX: Final = 512  # changes in one message; marshalling them takes about 0.1 ms
-BURY_SENT_ROWS: Final = 4 * SEND_CHANGES_MAX  # rows freed when a message goes: keeps ahead
-BURY_TICK_ROWS: Final = 16_384  # rows freed at a tick: about 3 ms
+# Beside one batch of entries more, and a long entry's changes, however many those are.
+OVERLAY_OCTETS_MAX: Final = 64 << 20
 SPLIT_EVERY: Final = 128  # a fence that cannot be split is tried again after so many keys
 
 
 class LmdbState:
     """The state of one member.  Implements `mvcc.backend.Backend`; see there for the calls.
 
-    Invariants: at most two generations, the older one closed and with the writer; every
-    revision in a generation is newer than every durable one, or the same row.
+    Invariants: every revision in a generation is newer than those in older ones and than every
+    durable one, or the same row; all octets of generations but a long entry's are bounded.
 
     Reads see the generation ``_seen``.  It is the open one, except while a long entry is applied
     in slices: what that writes stays out of sight until `publish`, as one revision.
@@ -87,6 +83,7 @@ class LmdbState:
         self._writer = writer
         self._fail_stop = fail_stop
         self._errands = Errands()
+        self._newest_file = 0  # the number of the newest defragmentation that moved the state
         self._is_stopped = False
         self.stats = StateStats()
         self._begin(boot)
@@ -102,8 +99,7 @@ class LmdbState:
         self._seen_fences = self._old_fences = self._fences
         self._unseen = Generation(0)  # stays empty: what reads see of a long entry
         self._is_hiding = False
-        self._closed: Generation | None = None
-        self._retired: list[Generation] = []
+        self._closed = GenerationQueue(self._writer)
         self._opened_ms: int | None = None
         self.revision = boot.revision
         """The newest main revision, 1 in an empty store; durable with its generation."""
@@ -111,7 +107,6 @@ class LmdbState:
         self.applied_term = boot.applied_term
         self.applied_durable = boot.applied_index
         """The applied index that a crash cannot take back."""
-        self._closed_index = 0
         self._flushes: list[tuple[int, Callable[[], None]]] = []
         self._compactions = Compactions()
         self.compaction_hashes = CompactionHashes()
@@ -124,8 +119,8 @@ class LmdbState:
         record = self._seen.current.get(key, MISSING)
         if not isinstance(record, Missing):
             return record
-        if self._closed is not None:
-            record = self._closed.current.get(key, MISSING)
+        if self._closed.generations:
+            record = self._closed.record(key)
             if not isinstance(record, Missing):
                 return record
         return self._reader.get(key)
@@ -212,8 +207,11 @@ class LmdbState:
         return total
 
     def changes(self, first: int, last: int, limit: int) -> list[Change]:
-        oldest = self._closed if self._closed is not None else self._seen
-        fresh_main = oldest.changes[0][0] if oldest.changes else last + 1
+        fresh_main = last + 1
+        for generation in self._generations():
+            if generation.changes:
+                fresh_main = generation.changes[0][0]
+                break
         found: list[Change] = []
         if first < fresh_main:
             rows = self._reader.changes(first, min(last, fresh_main - 1), limit)
@@ -244,8 +242,8 @@ class LmdbState:
         self.revision = main
         if is_new:
             self._count_new(key)
-        if len(changes) - generation.sent >= SEND_CHANGES_MAX:
-            self._send_changes(generation)
+        if len(changes) >= generation.due:
+            self._stream(generation)
 
     def delete(self, main: int, sub: int, key: bytes) -> None:
         generation = self._open
@@ -256,8 +254,8 @@ class LmdbState:
         generation.octets += 2 * len(key) + CHANGE_OVERHEAD
         self.revision = main
         self._fences.change(key, -1)
-        if len(generation.changes) - generation.sent >= SEND_CHANGES_MAX:
-            self._send_changes(generation)
+        if len(generation.changes) >= generation.due:
+            self._stream(generation)
 
     def attach(self, lease_id: int, key: bytes) -> None:
         self._set_attached(lease_id, key, True)
@@ -277,7 +275,7 @@ class LmdbState:
     def attached_durable(
         self, lease_id: int, position: bytes, limit: int
     ) -> tuple[list[bytes], bytes]:
-        assert self._closed is None, "attachments are in the overlay"
+        assert not self._closed.generations, "attachments are in the overlay"
         return self._reader.attached(lease_id, position, limit)
 
     def bucket_get(self, bucket: bytes, key: bytes) -> bytes | None:
@@ -316,23 +314,22 @@ class LmdbState:
     def set_applied(self, index: int, term: int) -> None:
         self.applied_index = index
         self.applied_term = term
-        if self._is_flush_due:
+        if self._is_flush_due or self._open.is_large():
             self._close_generation()
 
     # Beside the seam: the node's calls.
 
     @property
     def is_full(self) -> bool:
-        """Whether the overlay is at its bound: proposals must be refused until it drains."""
+        """Whether the overlay is at its bound: apply must wait until it drains."""
         octets = self._open.octets - self._open.excused
-        if self._closed is not None:
-            octets += self._closed.octets - self._closed.excused
+        if self._closed.generations:
+            octets += self._closed.octets
         return octets >= OVERLAY_OCTETS_MAX
 
     def tick(self, now_ms: int) -> None:
         """Close the open generation when it is due.  To be called about every 100 ms."""
-        if self._retired:
-            self._bury(BURY_TICK_ROWS)
+        self._closed.bury(BURY_TICK_ROWS)
         if self._is_clean():
             self._opened_ms = None
         elif self._opened_ms is None:
@@ -346,7 +343,7 @@ class LmdbState:
         At the first time everything before is durable: after `flush`, with nothing applied since.
         """
         if not self._is_hiding:
-            assert self._closed is None and self._open.is_empty(), "not flushed"
+            assert not self._closed.generations and self._open.is_empty(), "not flushed"
             self._is_hiding = True
             self._old_fences = self._fences.copy()
         self._seen = self._open
@@ -372,8 +369,8 @@ class LmdbState:
         if not self._is_clean():
             self._flushes.append((self._open.number, done))
             self._close_generation()
-        elif self._closed is not None:
-            self._flushes.append((self._closed.number, done))
+        elif self._closed.generations:
+            self._flushes.append((self._closed.newest_number, done))
         else:
             done()
 
@@ -403,7 +400,8 @@ class LmdbState:
     def adopt(self, index: int, done: Callable[[], None]) -> None:
         """Stand on the state that was built beside this one (`state_swap`), then call ``done``.
 
-        Everything in memory is forgotten then; reads see it until then.  The log begins behind
+        Everything in memory is forgotten then; reads see it until then, as it is now: commits
+        under way count no more, and what waits for them waits for this.  The log begins behind
         ``index`` already, and nothing is applied from here to ``done``: there is no way back.
         """
         self._adopted = done
@@ -429,17 +427,16 @@ class LmdbState:
 
     def _generations(self) -> list[Generation]:
         """Return the generations, oldest first."""
-        return [self._seen] if self._closed is None else [self._closed, self._seen]
+        return [*self._closed.generations, self._seen]
 
     def _is_clean(self) -> bool:
         return self._open.is_empty() and self.applied_index == max(
-            self._closed_index, self.applied_durable
+            self._closed.newest_index, self.applied_durable
         )
 
     def _changed(self, start: bytes, end: bytes | None) -> dict[bytes, bytes | None]:
         found: dict[bytes, bytes | None] = {}
-        if self._closed is not None:
-            self._closed.between(start, end, found)
+        self._closed.between(start, end, found)
         self._seen.between(start, end, found)
         return found
 
@@ -455,7 +452,7 @@ class LmdbState:
 
     def _version_at(self, key: bytes, revision: int) -> bytes | Missing | None:
         record = self._seen.version_at(key, revision)
-        if isinstance(record, Missing) and self._closed is not None:
+        if isinstance(record, Missing):
             record = self._closed.version_at(key, revision)
         return record
 
@@ -476,49 +473,36 @@ class LmdbState:
     def _set_attached(self, lease_id: int, key: bytes, is_attached: bool) -> None:
         generation = self._open
         generation.attached.setdefault(lease_id, {})[key] = is_attached
-        rows = generation.attachments
-        rows.append((lease_id, key, is_attached))
+        generation.attachments.append((lease_id, key, is_attached))
         generation.octets += len(key) + CHANGE_OVERHEAD
-        if len(rows) >= SEND_CHANGES_MAX:
-            self._writer.send((ATTACHMENTS, rows))
-            generation.attachments = []
 
-    def _send_changes(self, generation: Generation) -> None:
-        """Hand the writer what it has not seen; it commits nothing before the generation ends."""
-        changes = generation.changes
-        while generation.sent < len(changes):
-            behind = generation.sent + SEND_CHANGES_MAX
-            self._writer.send((CHANGES, pack_changes(changes[generation.sent : behind])))
-            generation.sent = min(behind, len(changes))
-        if self._retired:
-            self._bury(BURY_SENT_ROWS)
-        if generation.octets >= GENERATION_OCTETS_MAX or len(changes) >= GENERATION_CHANGES_MAX:
-            self._opened_ms = -GENERATION_MS_MAX  # due at the next tick
+    def _stream(self, generation: Generation) -> None:
+        generation.due = len(generation.changes) + SEND_CHANGES_MAX
+        self._closed.stream(generation)
 
     def _close_generation(self) -> None:
-        """Send the open generation's end, unless its predecessor is still on its way.
+        """End the open generation; a small one only when none is under way to the writer.
 
         Not in the midst of a long entry: a generation holds whole revisions.
         """
-        if self._closed is not None or self._is_hiding or self._adopted is not None:
+        generation = self._open
+        if self._is_hiding or self._adopted is not None:
+            return
+        if self._closed.generations and not generation.is_large():
             return
         self._is_flush_due = False
-        generation = self._open
-        self._send_changes(generation)
         batch = Batch(
             [(bucket, key, value) for (bucket, key), value in generation.buckets.items()],
-            generation.attachments,
+            [],
             self._fences.take_dirty(),
             self._has_long,
             self.applied_index,
             self.applied_term,
             self.revision,
         )
-        self._closed = generation
-        self._closed_index = self.applied_index
         self._open = self._seen = Generation(generation.number + 1)
         self._opened_ms = None
-        self._writer.send((COMMIT, generation.number, *batch.as_tuple()))
+        self._closed.close(generation, batch)
 
     # The writer's answers.
 
@@ -526,7 +510,8 @@ class LmdbState:
         kind = message[0]
         if kind == COMMITTED:
             self.stats.committed(message)
-            self._confirm(message[1])
+            if self._adopted is None:
+                self._confirm(message[1])
         elif kind == COMPACTION_STEP:
             self.stats.stepped(message)
         elif kind == COMPACTION_HASH:
@@ -540,22 +525,17 @@ class LmdbState:
         elif kind == ADOPTED:
             self._finish_adoption()
         elif kind == DEFRAGMENTED:
-            # Before any later commit is confirmed: this process still reads the old file.
-            if not message[2] or self._reopen() is not None:
-                self._errands.answer(message[1], message[3])
+            self._finish_defragmentation(message[1], message[2], message[3])
         elif kind == FAILED and not self._is_stopped:
             self._is_stopped = True
             self._fail_stop(message[1])
 
     def _confirm(self, number: int) -> None:
         """A generation is durable: see it there, drop it here, go on."""
-        generation = self._closed
-        assert generation is not None and generation.number == number, "an answer out of order"
-        self._closed = None
-        self._retired.append(generation)
+        generation, batch = self._closed.confirm(number)
         self._reader.renew()
-        self.applied_durable = self._closed_index
-        if generation.compact_revision and self._adopted is None:
+        self.applied_durable = batch.index
+        if generation.compact_revision:
             self._writer.send((COMPACT, generation.compact_revision))
         due = [done for wanted, done in self._flushes if wanted <= number]
         self._flushes = [item for item in self._flushes if item[0] > number]
@@ -563,11 +543,7 @@ class LmdbState:
             done()
         if self._flushes:
             self._close_generation()
-
-    def _bury(self, rows: int) -> None:
-        """Free some of what is durable: a whole generation at once would take tens of ms."""
-        if self._retired[0].bury(rows):
-            self._retired.pop(0)
+        self._closed.advance()
 
     def _finish_adoption(self) -> None:
         boot = self._reopen()
@@ -583,14 +559,25 @@ class LmdbState:
         assert done is not None
         done()
 
+    def _finish_defragmentation(self, number: int, is_moved: bool, error: str) -> None:
+        if is_moved:
+            self._newest_file = number
+            # Before any later commit is confirmed: this process still reads the old file.  Not
+            # amid an adoption: what has the file's name may be the new state already.
+            if self._adopted is None and self._reopen() is None:
+                return
+        self._errands.answer(number, error)
+
     def _reopen(self) -> BootState | None:
         """Read the file that has taken the old one's place; None: it cannot be, and we stop."""
         try:
-            return self._reader.reopen()
+            boot = self._reader.reopen()
         except DataDirError as failure:
             self._is_stopped = True
             self._fail_stop(f"the new file of the state cannot be opened: {failure}")
             return None
+        self._writer.send((REOPENED, self._newest_file))
+        return boot
 
     def _resume_compaction(self) -> None:
         """Go on with a compaction that a crash, or the member that sent this state, left."""

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,11 +22,13 @@ import lmdb
 
 from etcdtw.bbolt.writer import BboltWriter
 from etcdtw.storage.directory import (
+    DATA_FILE,
     DataDirError,
     names_held,
     open_environment,
     sync_directory,
 )
+from etcdtw.storage.old_file import held
 from etcdtw.storage.state_child import run_child
 from etcdtw.storage.state_codec import (
     BUCKETS,
@@ -135,15 +138,17 @@ def _export_in_child(
     still_wanted: Callable[[], None], path: str, map_size: int, target: str, storage_version: bytes
 ) -> tuple[Any, ...]:
     # Not between the two renames of a file that takes this one's place.
-    with names_held(Path(path), is_changing=False):
-        env = open_environment(Path(path), map_size, DATABASES_MAX, readonly=True)
-    try:
-        tables = Tables(env)
-    except lmdb.Error as error:
-        raise DataDirError(f"{path} cannot be read: {error}") from error
-    # A process of its own: this is where time comes in.
-    seconds, sleep = time.monotonic, time.sleep  # noqa: TID251
-    return astuple(export(tables, Path(target), storage_version, still_wanted, seconds, sleep))
+    with ExitStack() as stack:
+        with names_held(Path(path), is_changing=False):
+            stack.enter_context(held(Path(path) / DATA_FILE))
+            env = open_environment(Path(path), map_size, DATABASES_MAX, readonly=True)
+        try:
+            tables = Tables(env)
+        except lmdb.Error as error:
+            raise DataDirError(f"{path} cannot be read: {error}") from error
+        # A process of its own: this is where time comes in.
+        seconds, sleep = time.monotonic, time.sleep  # noqa: TID251
+        return astuple(export(tables, Path(target), storage_version, still_wanted, seconds, sleep))
 
 
 if __name__ == "__main__":

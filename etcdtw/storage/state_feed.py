@@ -39,6 +39,7 @@ class InlineStateWriter:
         self._receive: Callable[[Message], None] | None = None
         self._held: list[Message] = []
         self.is_held = False
+        self._is_releasing = False
 
     def start(self, receive: Callable[[Message], None]) -> None:
         self._receive = receive
@@ -51,11 +52,20 @@ class InlineStateWriter:
             self.release()
 
     def release(self) -> None:
-        """Do what was held back, and all background work that follows from it."""
-        while self._held:
-            self._worker.receive(self._held.pop(0))
-            while self._worker.has_work():
-                self._worker.work()
+        """Do what was held back, and all background work that follows from it.
+
+        What an answer makes its receiver send comes behind, as with a writer elsewhere.
+        """
+        if self._is_releasing:
+            return
+        self._is_releasing = True
+        try:
+            while self._held:
+                self._worker.receive(self._held.pop(0))
+                while self._worker.has_work():
+                    self._worker.work()
+        finally:
+            self._is_releasing = False
 
     def close(self) -> None:
         self._receive = None

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import lmdb
 
-from etcdtw.storage.directory import DATA_FILE, DataDirError, open_environment
+from etcdtw.storage.directory import DATA_FILE, DataDirError, names_held, open_environment
 from etcdtw.storage.state_boot import BootState, read_boot_state
 from etcdtw.storage.state_codec import (
     KEY_SIZE_MAX,
@@ -83,10 +83,12 @@ class StateReader:
         path, map_size = Path(self._env.path()), self._env.info()["map_size"]
         self._env.close()
         try:
-            self._tables = Tables(open_environment(path, map_size, DATABASES_MAX, readonly=True))
+            with names_held(path, is_changing=False):
+                env = open_environment(path, map_size, DATABASES_MAX, readonly=True)
+            self._tables = Tables(env)
             self._env = self._tables.env
             self.renew()
-        except lmdb.Error as error:
+        except (lmdb.Error, OSError) as error:
             raise DataDirError(f"{path} cannot be read: {error}") from error
         return read_boot_state(self._tables, path)
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import marshal
 import os
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple, Protocol
 
 import lmdb
 
@@ -48,11 +48,56 @@ ANONYMOUS_OCTETS_MAX: Final = 96 << 20  # of the process; with more its memory i
 
 Change = tuple[int, int, bytes, bytes | None]
 Attachment = tuple[int, bytes, bool]
+Row = tuple[bytes, bytes]
 
 
 def pack_changes(changes: list[Change]) -> bytes:
     """Return changes as octets: a third of the memory, until they are committed."""
     return marshal.dumps(changes)
+
+
+class ChangedRows(NamedTuple):
+    """What changes mean to the tables; each list is in its table's order."""
+
+    key: list[Row]
+    history: list[Row]
+    current: list[Row]
+    dead: list[bytes]
+    """Names that go from ``current``."""
+
+
+def changed_rows(changes: list[Change]) -> ChangedRows:
+    """Return the rows that ``changes``, in revision order, put and take away."""
+    rows = [
+        (revision_key(main, sub), record)
+        if record is not None
+        else (revision_key(main, sub, True), encode_tombstone(key))
+        for main, sub, key, record in changes
+    ]
+    history = [
+        (stored_key(key), encode_version(main, sub, DEAD if record is None else LIVE))
+        for main, sub, key, record in changes
+    ]
+    history.sort()
+    newest = {stored_key(change[2]): change for change in changes}
+    current: list[Row] = []
+    dead: list[bytes] = []
+    for name in sorted(newest):
+        main, sub, _, record = newest[name]
+        if record is None:
+            dead.append(name)
+        elif len(record) > RECORD_INLINE_MAX:
+            current.append((name, encode_reference(main, sub)))
+        else:
+            current.append((name, encode_frame(record)))
+    return ChangedRows(rows, history, current, dead)
+
+
+def attached_rows(attachments: list[Attachment]) -> Iterator[tuple[bytes, bytes, bool]]:
+    """Yield name, value, and whether the row is put or else taken away, in the order given."""
+    for lease_id, key, is_attached in attachments:
+        name = attached_key(lease_id, key)
+        yield name, b"" if name[8:] == key else key, is_attached
 
 
 def anonymous_octets() -> int:
@@ -140,6 +185,12 @@ class Batch:
         )
 
 
+class Follower(Protocol):
+    """Is told of all that was committed, piece by piece and in order."""
+
+    def follow(self, changes: list[Change], attachments: list[Attachment]) -> None: ...
+
+
 class StateCommitter:
     """Collects the changes of a generation and commits them.  One per writer."""
 
@@ -149,6 +200,7 @@ class StateCommitter:
         self._packed: list[bytes] = []
         self._attachments: list[Attachment] = []
         self.changes_since_reopen = 0
+        self.follower: Follower | None = None
 
     def reopen(self, tables: Tables) -> None:
         """Go on with the same environment opened anew; what was collected stays."""
@@ -178,12 +230,17 @@ class StateCommitter:
         while True:
             try:
                 with self._tables.env.begin(write=True) as txn:
-                    self._write_packed(txn)
+                    for changes in self._unpacked():
+                        self._write_changes(txn, changes)
                     self._write_attachments(txn, self._attachments)
                     self._write_batch(txn, batch)
                 break
             except lmdb.MapFullError:
                 self.grow()
+        if self.follower is not None:
+            for changes in self._unpacked():
+                self.follower.follow(changes, [])
+            self.follower.follow([], self._attachments + batch.attached)
         self._packed = []
         self._attachments = []
 
@@ -194,55 +251,36 @@ class StateCommitter:
             raise lmdb.MapFullError("the map cannot grow further")
         self._tables.env.set_mapsize(self.map_size)
 
-    def _write_packed(self, txn: Any) -> None:
-        """Write the changes piece by piece, so that their rows never stand in memory at once."""
+    def _unpacked(self) -> Iterator[list[Change]]:
+        """Yield the changes piece by piece, so that their rows never stand in memory at once."""
         changes: list[Change] = []
         for packed in self._packed:
             changes += marshal.loads(packed)  # noqa: S302
             if len(changes) >= COMMIT_ROWS_MAX:
-                self._write_changes(txn, changes)
+                yield changes
                 changes = []
         if changes:
-            self._write_changes(txn, changes)
+            yield changes
 
     def _write_changes(self, txn: Any, changes: list[Change]) -> None:
         handles = self._tables.handles
-        rows = [
-            (revision_key(main, sub), record)
-            if record is not None
-            else (revision_key(main, sub, True), encode_tombstone(key))
-            for main, sub, key, record in changes
-        ]
-        _, added = txn.cursor(handles[TABLE_KEY]).putmulti(rows, append=True)
-        if added != len(rows):
+        rows = changed_rows(changes)
+        _, added = txn.cursor(handles[TABLE_KEY]).putmulti(rows.key, append=True)
+        if added != len(changes):
             raise lmdb.CorruptedError("a revision is stored already, or out of order")
-        history = [
-            (stored_key(key), encode_version(main, sub, DEAD if record is None else LIVE))
-            for main, sub, key, record in changes
-        ]
-        history.sort()
-        txn.cursor(handles[TABLE_HISTORY]).putmulti(history)
-        newest = {stored_key(change[2]): change for change in changes}
-        puts: list[tuple[bytes, bytes]] = []
+        txn.cursor(handles[TABLE_HISTORY]).putmulti(rows.history)
         current = handles[TABLE_CURRENT]
-        for name in sorted(newest):
-            main, sub, _, record = newest[name]
-            if record is None:
-                txn.delete(name, db=current)
-            elif len(record) > RECORD_INLINE_MAX:
-                puts.append((name, encode_reference(main, sub)))
-            else:
-                puts.append((name, encode_frame(record)))
-        txn.cursor(current).putmulti(puts)
+        for name in rows.dead:
+            txn.delete(name, db=current)
+        txn.cursor(current).putmulti(rows.current)
 
     def _write_attachments(self, txn: Any, attachments: list[Attachment]) -> None:
         attached = self._tables.handles[TABLE_ATTACHED]
-        for lease_id, key, is_attached in attachments:
-            name = attached_key(lease_id, key)
-            if not is_attached:
-                txn.delete(name, db=attached)
+        for name, value, is_attached in attached_rows(attachments):
+            if is_attached:
+                txn.put(name, value, db=attached)
             else:
-                txn.put(name, b"" if name[8:] == key else key, db=attached)
+                txn.delete(name, db=attached)
 
     def _write_batch(self, txn: Any, batch: Batch) -> None:
         handles = self._tables.handles

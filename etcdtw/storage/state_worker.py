@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
+from etcdtw.storage.old_file import OldFile
 from etcdtw.storage.state_compaction import STEP_ROWS_MAX, compact
 from etcdtw.storage.state_compaction_hash import RunningHash, interrupted, last_finished
+from etcdtw.storage.state_defragment import Defragmentation
 from etcdtw.storage.state_hash import hash_all, hash_kv
 from etcdtw.storage.state_tables import (
     ANONYMOUS_OCTETS_MAX,
@@ -21,7 +23,7 @@ from etcdtw.storage.state_tables import (
 
 # Messages: ("changes", packed), ("attachments", rows), ("commit", number, *batch),
 # ("compact", revision), ("hash_kv", id, revision, compact_revision), ("hash_all", id),
-# ("defragment", id), ("adopt", index).
+# ("defragment", id), ("reopened", id), ("adopt", index).
 # Answers: ("committed", number, seconds), ("compaction_step", rows deleted, seconds),
 # ("compaction_hash", revision, the one before, crc), ("compacted", revision, seconds, unix time),
 # ("hash", id, crc),
@@ -39,8 +41,12 @@ HASH_ALL: Final = "hash_all"
 HASH: Final = "hash"
 DEFRAGMENT: Final = "defragment"
 DEFRAGMENTED: Final = "defragmented"
+REOPENED: Final = "reopened"
+"""The member reads the file that this defragmentation, or anything later, put in place."""
 ADOPT: Final = "adopt"
 ADOPTED: Final = "adopted"
+COPY_SHARE: Final = 0.5  # of the time, for copying and freeing: the rest is for commits
+SUPERSEDED: Final = "a snapshot is about to take the place of this state"
 SWOLLEN_MESSAGES_MIN: Final = 10  # of changes, 512 in each
 READY: Final = "ready"
 FAILED: Final = "failed"
@@ -75,14 +81,15 @@ class StateWorker:
         seconds: Callable[[], float] = _no_time,
         unix_s: Callable[[], float] = _no_time,
         *,
-        defragment: Callable[[Tables, int], str] | None = None,
+        defragmentation: Callable[[Tables, int], Defragmentation] | None = None,
         adopt: Callable[[int, int], Tables] | None = None,
     ) -> None:
-        """``defragment(tables, map_size)``: see `state_defragment`; None: there is nothing to do,
-        as where the reader shares the environment.  ``adopt(index, map_size)`` swaps a built
-        state in while nothing is open, and opens it (`state_install`)."""
-        self._defragment = defragment
+        """``defragmentation(tables, map_size)`` makes one; None: there is nothing to do, as where
+        the reader shares the environment.  ``adopt(index, map_size)`` swaps a built state in
+        while nothing is open, and opens it (`state_install`)."""
+        self._make_defragmentation = defragmentation
         self._adopt = adopt
+        self._old_files: list[tuple[int, OldFile]] = []
         self._pace = pace
         self._seconds = seconds
         self._unix_s = unix_s
@@ -113,8 +120,11 @@ class StateWorker:
             self._jobs.append(hash_all(self._tables, message[1]))
         elif kind == DEFRAGMENT:
             self._jobs.append(self._defragmentation(message[1]))
+        elif kind == REOPENED:
+            self._shrink_before(message[1])
         elif kind == ADOPT:
             self._is_abandoned = True
+            self._rests_until_s = 0.0
             self._jobs.append(self._adoption(message[1]))
         else:
             raise ValueError(f"no such message: {kind!r}")
@@ -138,12 +148,38 @@ class StateWorker:
         yield (COMPACTED, revision, self._seconds() - begun_s, self._unix_s())
 
     def _defragmentation(self, number: int) -> Iterator[tuple[Any, ...] | None]:
-        """One step, as the oldest job: no other one has a transaction open."""
-        error, is_moved = "", False
-        if self._defragment is not None:
-            error = self._defragment(self._tables, self._committer.map_size)
-            is_moved = not error
-        yield (DEFRAGMENTED, number, is_moved, error)
+        """As the oldest job: no other one has a transaction open, and no row is deleted."""
+        if self._make_defragmentation is None:
+            yield (DEFRAGMENTED, number, False, "")
+            return
+        work = self._make_defragmentation(self._tables, self._committer.map_size)
+
+        def step() -> bool:
+            if self._is_abandoned:
+                work.give_up(SUPERSEDED)
+            return work.step()
+
+        self._committer.follower = work
+        yield from self._at_leisure(step)
+        self._committer.follower = None
+        if work.old_file is not None:
+            self._old_files.append((number, work.old_file))
+        yield (DEFRAGMENTED, number, not work.error, work.error)
+
+    def _shrink_before(self, number: int) -> None:
+        """The member reads none of the files that were there before this defragmentation's."""
+        while self._old_files and self._old_files[0][0] <= number:
+            self._jobs.append(self._at_leisure(self._old_files.pop(0)[1].shrink))
+
+    def _at_leisure(self, step: Callable[[], bool]) -> Iterator[None]:
+        """Do steps until one is the last, each followed by a rest, which commits may use."""
+        started_s = self._seconds()
+        while not step():
+            ended_s = self._seconds()
+            self._rests_until_s = ended_s + (ended_s - started_s) * (1 / COPY_SHARE - 1)
+            yield None
+            started_s = self._seconds()
+        self._rests_until_s = 0.0
 
     def _adoption(self, index: int) -> Iterator[tuple[Any, ...] | None]:
         """One step, as the oldest job; what was collected for a commit is the old state's."""

@@ -28,7 +28,7 @@ import lmdb
 
 from etcdtw.storage.directory import DataDirError, open_environment
 from etcdtw.storage.state_codec import StateCorruptionError
-from etcdtw.storage.state_defragment import defragment
+from etcdtw.storage.state_defragment import Defragmentation
 from etcdtw.storage.state_swap import swap_in
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 from etcdtw.storage.state_worker import COMMIT, FAILED, READY, Pace, StateWorker
@@ -152,7 +152,7 @@ def main(arguments: list[str]) -> int:
             pace,
             seconds,
             unix_s,
-            defragment=lambda tables, size: defragment(tables, path, size),
+            defragmentation=lambda tables, size: Defragmentation(tables, path, size),
             adopt=adopt,
         )
         answer((READY, os.getpid()))

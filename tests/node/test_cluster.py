@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -296,6 +297,38 @@ def test_etcd_18055_two_snapshots_in_a_row_are_installed(compacting: ClusterRig)
     for _ in range(3):
         lag(compacting)
         compacting.converge()
+
+
+def test_a_snapshot_is_installed_while_apply_waits_for_a_full_state(
+    compacting: ClusterRig,
+) -> None:
+    leader = compacting.leader()
+    waiting = others(compacting, leader)[-1]
+    member = compacting.members[waiting.member_id]
+    files = cast(ModelSnapshots, waiting.parts.snapshot_files)
+    applied = waiting.applied_index
+    member.state.is_full = files.holds_adoption = True
+    for i in range(8):
+        compacting.must_put(leader, b"a%d" % i)
+    compacting.run(0.3)
+    assert (waiting.applied_index, waiting.commit_index) == (applied, leader.commit_index)
+    majority = [i for i in compacting.members if i != waiting.member_id]
+    compacting.network.partition([waiting.member_id], majority)
+    for i in range(40):
+        compacting.must_put(compacting.leader(majority), b"k%03d" % i)
+    compacting.run(0.3)
+    compacting.network.heal()
+    compacting.until(lambda: files.is_adopting)
+    leader = compacting.leader()
+    # What waited is in the snapshot; ticks and heartbeats go on, and nothing is applied below it.
+    member.state.is_full = False
+    compacting.run(2.0)
+    assert (waiting.applied_index, waiting.leader_id) == (applied, leader.member_id)
+    files.release_adoption()
+    compacting.converge()
+    assert waiting.snapshots.installed_total == 1
+    compacting.must_put(leader, b"after")
+    compacting.converge()
 
 
 def test_what_comes_behind_a_snapshot_waits_for_it(compacting: ClusterRig) -> None:

@@ -83,10 +83,30 @@ def test_a_request_over_the_limit_is_refused_and_one_at_the_limit_is_not(rig: No
     assert rig.outcomes[1].error is None
 
 
-def test_a_state_that_cannot_keep_up_refuses_proposals(rig: NodeRig) -> None:
+def test_a_state_that_cannot_keep_up_makes_apply_wait(rig: NodeRig) -> None:
     rig.state.is_full = True
     rig.put(b"k")
-    assert type(rig.outcomes[0].error) is TooManyRequestsError
+    rig.read()
+    rig.run(0.5)
+    assert (rig.outcomes, rig.state.get(b"k")) == ([], None)
+    rig.state.is_full = False
+    rig.run(0.1)
+    assert [applied.error for applied in rig.outcomes] == [None]
+    assert rig.state.get(b"k") is not None
+
+
+def test_proposals_too_far_ahead_of_apply_are_refused() -> None:
+    rig = NodeRig(config=replace(CONFIG, apply_gap_max=2)).start()
+    rig.state.is_full = True
+    for i in range(3):
+        rig.put(b"k%d" % i)
+        rig.run()
+    assert rig.outcomes == []
+    rig.put(b"k")
+    assert [type(applied.error) for applied in rig.outcomes] == [TooManyRequestsError]
+    rig.state.is_full = False
+    rig.run(0.1)
+    assert [applied.error for applied in rig.outcomes[1:]] == [None] * 3
 
 
 def test_waiting_proposals_are_bounded() -> None:

@@ -12,13 +12,12 @@ import pytest
 
 from etcdtw.mvcc.backend import BUCKET_AUTH, BUCKET_META, Backend
 from etcdtw.storage.directory import open_environment
-from etcdtw.storage.overlay import CHANGE_OVERHEAD
-from etcdtw.storage.state import (
+from etcdtw.storage.overlay import (
+    CHANGE_OVERHEAD,
+    GENERATION_CHANGES_MAX,
     GENERATION_OCTETS_MAX,
-    OVERLAY_OCTETS_MAX,
-    SEND_CHANGES_MAX,
-    LmdbState,
 )
+from etcdtw.storage.state import OVERLAY_OCTETS_MAX, LmdbState
 from etcdtw.storage.state_codec import encode_tombstone, key_of, revision_key
 from etcdtw.storage.state_compaction import compact
 from etcdtw.storage.state_feed import InlineStateWriter
@@ -121,15 +120,50 @@ def test_a_generation_waits_for_the_one_before_it(rig: Rig) -> None:
     assert rig.state.applied_durable == 3
 
 
-def test_a_large_generation_is_due_at_the_next_tick(rig: Rig) -> None:
-    rig.state.tick(10)
-    for _ in range(SEND_CHANGES_MAX - 1):
-        rig.put(b"k", GENERATION_OCTETS_MAX // SEND_CHANGES_MAX)
-    rig.state.tick(20)
-    assert rig.state.applied_durable < rig.main
-    rig.put(b"k")
-    rig.state.tick(30)
+@pytest.mark.parametrize(
+    ("puts", "size"), [(8, GENERATION_OCTETS_MAX // 8), (GENERATION_CHANGES_MAX, 10)]
+)
+def test_a_large_generation_closes_with_the_batch_that_made_it_so(
+    rig: Rig, puts: int, size: int
+) -> None:
+    for _ in range(puts - 1):
+        rig.put(b"k", size)
+    assert rig.state.applied_durable == 0
+    rig.put(b"k", size)
     assert rig.state.applied_durable == rig.main
+
+
+def test_large_generations_queue_and_the_writer_gets_two_of_them(rig: Rig) -> None:
+    rig.writer.is_held = True
+    for i in range(24):
+        rig.put(b"k%d" % (i * 7 % 9))
+        if i % 6 == 5:
+            rig.delete(b"k%d" % (i * 7 % 9))
+            rig.state._open.octets += GENERATION_OCTETS_MAX  # as if the records were large
+    assert [message[0] for message in rig.writer._held] == ["changes", "commit"] * 2
+    assert len(rig.state._closed.generations) == 3
+    same_answers(rig)
+    rig.flush()
+    rig.state.flush(lambda: rig.told.append(rig.state.applied_durable))
+    assert rig.told == []
+    rig.writer.is_held = False
+    rig.writer.release()
+    assert (rig.told, rig.state._closed.generations) == ([rig.state.applied_index], [])
+    same_answers(rig)
+    rig.state.close()
+    rig.open()
+    same_answers(rig)
+
+
+def same_answers(rig: Rig) -> None:
+    """The state shows at every revision what the model shows."""
+    state, model = rig.state, rig.model
+    assert state.keys(b"", None) == model.keys(b"", None)
+    assert state.frames(b"", None) == model.frames(b"", None)
+    assert [state.get(b"k%d" % i) for i in range(9)] == [model.get(b"k%d" % i) for i in range(9)]
+    assert state.changes(1, rig.main, 99) == model.changes(1, rig.main, 99)
+    for main in range(1, rig.main + 1):
+        assert state.frames_at(b"", None, main) == model.frames_at(b"", None, main)
 
 
 @pytest.mark.parametrize(("missing", "is_full"), [(1, False), (0, True)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import lmdb
@@ -12,11 +13,20 @@ import pytest
 
 from etcdtw.storage import state_defragment
 from etcdtw.storage.directory import DataDirError, open_environment
-from etcdtw.storage.state_defragment import COPY_DIRECTORY, defragment
+from etcdtw.storage.state_codec import RECORD_INLINE_MAX
+from etcdtw.storage.state_defragment import COPY_DIRECTORY, Defragmentation
 from etcdtw.storage.state_feed import InlineStateWriter
 from etcdtw.storage.state_open import open_state
 from etcdtw.storage.state_rebuild import verify
-from etcdtw.storage.state_tables import DATABASES_MAX, Tables
+from etcdtw.storage.state_tables import (
+    DATABASES_MAX,
+    Batch,
+    Change,
+    StateCommitter,
+    Tables,
+    pack_changes,
+)
+from etcdtw.wire.encode import encode_record
 
 MAP_SIZE = 1 << 26
 KEYS = 300
@@ -46,6 +56,14 @@ def path(tmp_path: Path) -> Path:
     return directory
 
 
+def defragment(tables: Tables, path: Path) -> str:
+    """Do all steps at once; return why there is no copy."""
+    work = Defragmentation(tables, path, MAP_SIZE)
+    while not work.step():
+        pass
+    return work.error
+
+
 def open_tables(path: Path) -> Tables:
     return Tables(open_environment(path, MAP_SIZE, DATABASES_MAX))
 
@@ -64,11 +82,11 @@ def check(path: Path) -> None:
 def test_the_file_shrinks_and_writing_goes_on(path: Path) -> None:
     before = (path / "data.mdb").stat().st_size
     tables = open_tables(path)
-    assert defragment(tables, path, MAP_SIZE) == ""
+    assert defragment(tables, path) == ""
     assert (path / "data.mdb").stat().st_size < before / 4
     with tables.env.begin(write=True) as txn:
         txn.put(b"x", b"1", db=tables.handles[b"auth"])
-    assert defragment(tables, path, MAP_SIZE) == ""
+    assert defragment(tables, path) == ""
     with tables.env.begin() as txn:
         assert txn.get(b"x", db=tables.handles[b"auth"]) == b"1"
     tables.env.close()
@@ -85,12 +103,125 @@ def test_a_key_with_very_many_versions_survives(tmp_path: Path) -> None:
     state.flush(lambda: None)
     state.close()
     tables = open_tables(path)
-    assert defragment(tables, path, MAP_SIZE) == ""
+    assert defragment(tables, path) == ""
     tables.env.close()
     again = open_state(path, pytest.fail, map_size=MAP_SIZE)
     assert len(again.changes(1, 9999, 9999)) == 3000
     assert (again.revision, again.count(b"", None)) == (3001, 1)
     again.close()
+
+
+class Twins:
+    """Two states that are committed the same, of which one is defragmented meanwhile."""
+
+    def __init__(self, folder: Path, seed: int, rows_max: int) -> None:
+        self._random = Random(seed)
+        self._main = 1
+        self._committers: list[StateCommitter] = []
+        self._tables: list[Tables] = []
+        for name in ("plain", "defragmented"):
+            (folder / name).mkdir(mode=0o700)
+            tables = Tables(open_environment(folder / name, MAP_SIZE, DATABASES_MAX), is_new=True)
+            self._tables.append(tables)
+            self._committers.append(StateCommitter(tables, MAP_SIZE))
+        self.work = Defragmentation(tables, folder / "defragmented", MAP_SIZE, rows_max)
+        self._committers[1].follower = self.work
+
+    def key(self) -> bytes:
+        key = b"k%03d" % self._random.randrange(200)
+        return key * 130 if self._random.random() < 0.1 else key
+
+    def commit(self, count: int) -> None:
+        """Commit random changes, attachments and rows of the small tables to both."""
+        choose = self._random
+        changes: list[Change] = []
+        for _ in range(count):
+            self._main += 1
+            key = self.key()
+            size = choose.choice((1, 20, RECORD_INLINE_MAX + 1))
+            record = encode_record(key, 1, self._main, 1, bytes(size), 0)
+            is_put = choose.random() < 0.7
+            changes.append((self._main, 0, key, record if is_put else None))
+        attached = [(choose.randrange(4), self.key(), choose.random() < 0.6) for _ in range(count)]
+        small: list[tuple[bytes, bytes, bytes | None]] = [
+            (b"auth", b"a%d" % choose.randrange(9), b"%d" % self._main)
+        ]
+        fences = [(b"%d" % choose.randrange(9), choose.randrange(99))]
+        for committer in self._committers:
+            committer.add(pack_changes(changes))
+            committer.attach(attached[: count // 2])
+            rest = attached[count // 2 :]
+            committer.commit(Batch(small, rest, fences, False, self._main, 1, self._main))
+
+    def rows(self) -> list[dict[bytes, list[tuple[bytes, bytes]]]]:
+        found = []
+        for tables in self._tables:
+            with tables.env.begin() as txn:
+                handles = tables.handles.items()
+                found.append({name: list(txn.cursor(handle)) for name, handle in handles})
+        return found
+
+    def close(self) -> None:
+        for tables in self._tables:
+            tables.env.close()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_commits_during_the_copying_are_in_the_copy(tmp_path: Path, seed: int) -> None:
+    twins = Twins(tmp_path, seed, rows_max=1 + 7 * seed)
+    twins.commit(60)
+    steps = 0
+    while not twins.work.step():
+        steps += 1
+        if steps < 100:
+            twins.commit(3)
+    assert (twins.work.error, steps >= 4) == ("", True)
+    twins._committers[1].follower = None
+    plain, defragmented = twins.rows()
+    assert defragmented == plain
+    twins.commit(5)
+    plain, defragmented = twins.rows()
+    assert defragmented == plain
+    twins.close()
+
+
+def test_a_copy_that_cannot_follow_is_given_up_and_commits_go_on(tmp_path: Path) -> None:
+    twins = Twins(tmp_path, 1, rows_max=10)
+    twins.commit(60)
+    assert not twins.work.step()
+    copy = twins.work._copy
+    assert copy is not None
+    copy.env.close()  # as good as a broken disk
+    twins.commit(5)
+    assert (twins.work.step(), twins.work.error != "") == (True, True)
+    assert not (tmp_path / "defragmented" / COPY_DIRECTORY).exists()
+    twins.commit(5)
+    plain, same = twins.rows()
+    assert same == plain
+    twins.close()
+
+
+def test_a_step_copies_no_more_than_its_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copied(work: Defragmentation) -> int:
+        work.step()
+        assert work._copy is not None
+        with work._copy.env.begin() as txn:
+            return int(txn.stat(work._copy.handles[b"key"])["entries"])
+
+    folders = [tmp_path / name for name in ("rows", "octets")]
+    for folder in folders:
+        folder.mkdir()
+    few, small = Twins(folders[0], 1, rows_max=10), Twins(folders[1], 1, rows_max=1000)
+    for twins in (few, small):
+        twins.commit(30)
+    monkeypatch.setattr(state_defragment, "COPY_OCTETS_MAX", 1)
+    assert copied(small.work) == 1
+    monkeypatch.undo()
+    assert copied(few.work) == 10
+    few.close()
+    small.close()
 
 
 @pytest.mark.parametrize("step", ["rename", "second rename", "sync_directory", "_sync_file"])
@@ -114,7 +245,7 @@ def test_a_crash_at_any_step_does_no_harm(
         else:
             patch.setattr(state_defragment, step, stop)
         with pytest.raises(PowerLostError):
-            defragment(tables, path, MAP_SIZE)
+            defragment(tables, path)
     tables.env.close()
     check(path)
 
@@ -132,7 +263,7 @@ def test_without_room_for_a_copy_everything_stays_as_it_was(
     before = (path / "data.mdb").stat()
     with monkeypatch.context() as patch:
         patch.setattr(state_defragment, "_sync_file", fail)
-        assert defragment(tables, path, MAP_SIZE) == str(error)
+        assert defragment(tables, path) == str(error)
     assert (path / "data.mdb").stat().st_ino == before.st_ino
     with tables.env.begin(write=True) as txn:
         txn.put(b"x", b"1", db=tables.handles[b"auth"])

@@ -204,3 +204,149 @@ def test_children_end_with_the_member_and_with_being_killed(tmp_path: Path) -> N
         """,
     )
     assert lines == ["the process ended with status -9 and no answer", "gone"]
+
+
+def write_snapshot(path: Path) -> None:
+    """Write a snapshot of one key, ``new``, at index 900."""
+    rows = [((9).to_bytes(8, "big") + b"_" + bytes(8), b"\x0a\x03new\x10\x09\x18\x09\x20\x01")]
+    meta = [(b"consistent_index", (900).to_bytes(8, "big")), (b"term", (8).to_bytes(8, "big"))]
+    path.write_bytes(write_file({b"key": rows, b"meta": meta}))
+
+
+ADOPTION = """
+import time
+from contextlib import suppress
+data = path / "data.mdb"
+def inode(): return os.stat(data).st_ino
+def wait_for_another(old):
+    while inode() == old: time.sleep(0.001)
+def old_files():
+    found = []
+    for fd in Path(f"/proc/{state._writer.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found.append(os.readlink(fd))
+    return [name for name in found if name.endswith("data.mdb (deleted)")]
+def adopted():
+    print("adopted", state.applied_index, state.revision, state.keys(b"", None))
+    put(10)
+    state.set_applied(901, 8)
+    state.defragment(defragmented_again)
+def defragmented_again(error):
+    print("again", repr(error), state.applied_durable, state.keys(b"", None))
+    gone()
+def gone():
+    if old_files(): reactor.callLater(0.01, gone)
+    else: end()
+def fill(built):
+    for main in range(2, 3002): put(main)
+    state.flush(lambda: snapshots.build(folder / "source", SnapshotFacts(900), built))
+"""
+ADOPTED = [
+    "adopted 900 9 [b'new']",
+    "again '' 901 [b'k000010', b'new']",
+]
+
+
+def check_adopted(tmp_path: Path) -> None:
+    state = open_state(tmp_path / "state", fail, map_size=1 << 27)
+    assert (state.applied_index, state.keys(b"", None)) == (901, [b"k000010", b"new"])
+    state.close()
+    assert list((tmp_path / "state").glob("built-*")) == []
+    assert not (tmp_path / "state" / "new").exists()
+
+
+def test_generations_that_queue_are_forgotten_when_a_state_is_adopted(tmp_path: Path) -> None:
+    write_snapshot(tmp_path / "source")
+    lines = run(
+        tmp_path,
+        ADOPTION
+        + """
+from etcdtw.storage.overlay import GENERATION_CHANGES_MAX
+def built(install):
+    state.defragment(lambda error: print(error))
+    for main in range(4000, 4000 + 4 * GENERATION_CHANGES_MAX): put(main)
+    put(99_999)
+    print("queued", len(state._closed.generations))
+    state.flush(lambda: print("flushed", len(state.keys(b"", None))))
+    snapshots.adopt(adopted)
+    watch()
+def watch():
+    # Nothing leaves the overlay until the other state is there.
+    if state.applied_index == 99_999:
+        assert len(state._closed.generations) == 4
+        assert state.get(b"k004000") and state.get(b"k099999")
+        assert state.count(b"", None) == 3001 + 4 * GENERATION_CHANGES_MAX
+        reactor.callLater(0, watch)
+fill(built)
+reactor.run()
+""",
+    )
+    superseded = "a snapshot is about to take the place of this state"
+    assert lines[0] == "queued 4"
+    assert lines[1] in ("", superseded)  # its last step may come before the adoption is asked for
+    assert lines[2:] == ["flushed 1", *ADOPTED]
+    check_adopted(tmp_path)
+
+
+def test_the_end_of_a_defragmentation_heard_amid_an_adoption_shows_no_other_state(
+    tmp_path: Path,
+) -> None:
+    write_snapshot(tmp_path / "source")
+    lines = run(
+        tmp_path,
+        ADOPTION
+        + """
+def built(install):
+    first = inode()
+    state.defragment(defragmented)
+    wait_for_another(first)
+    put(4000)
+    state.flush(lambda: None)
+    second = inode()
+    snapshots.adopt(adopted)
+    wait_for_another(second)
+def defragmented(error):
+    print(repr(error), state.count(b"", None), len(state.keys(b"", None)))
+    print(state.get(b"new"), state.get(b"k002000")[:3], len(state.changes(1, 5000, 9999)))
+fill(built)
+reactor.run()
+""",
+    )
+    assert lines == ["'' 3001 3001", "None b'\\n\\x07k' 3001", *ADOPTED]
+    check_adopted(tmp_path)
+
+
+def test_an_export_goes_on_though_a_defragmentation_shrinks_the_file(tmp_path: Path) -> None:
+    lines = run(
+        tmp_path,
+        ADOPTION
+        + """
+import signal
+def exported(export):
+    print(export.index, old_files())
+    end()
+def started():
+    target = folder / "file"
+    if target.exists() and target.stat().st_size > 1 << 20:
+        child = list(snapshots._exports)[0]
+        os.kill(child.pid, signal.SIGSTOP)
+        state.defragment(lambda error: defragmented(error, child.pid))
+    else:
+        reactor.callLater(0.001, started)
+def defragmented(error, pid):
+    print(repr(error))
+    shrunk(pid)
+def shrunk(pid):
+    if old_files(): reactor.callLater(0.01, shrunk, pid)
+    else: os.kill(pid, signal.SIGCONT)
+for main in range(2, 10_002): put(main, 2000)
+snapshots.export(folder / "file", exported)
+reactor.callLater(0, started)
+reactor.run()
+""",
+    )
+    assert lines == ["''", "10001 []"]
+    octets = (tmp_path / "file").read_bytes()
+    check(BboltFile(read_from(octets), len(octets)))
+    names = [int.from_bytes(name[:8], "big") for name, _ in read_file(octets)[b"key"]]
+    assert names == [*range(2, 10_002)]

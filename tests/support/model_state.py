@@ -55,6 +55,9 @@ class ModelSnapshots:
         self._built: State | None = None
         self.holds = False
         self._held: list[Callable[[], None]] = []
+        self.holds_adoption = False
+        """Whether an adoption waits for `release_adoption`."""
+        self._adopting: Callable[[], None] | None = None
 
     def export(
         self,
@@ -122,8 +125,21 @@ class ModelSnapshots:
 
     def adopt(self, done: Callable[[], None]) -> None:
         assert self._built is not None, "nothing is built"
-        self._state.__dict__.update(self._built.__dict__)
-        self._built = None
+        self._adopting = done
+        if not self.holds_adoption:
+            self.release_adoption()
+
+    @property
+    def is_adopting(self) -> bool:
+        return self._adopting is not None
+
+    def release_adoption(self) -> None:
+        """Let the adoption happen."""
+        built, done = self._built, self._adopting
+        assert built is not None, "nothing is built"
+        assert done is not None, "nothing is to be adopted"
+        self._state.__dict__.update(built.__dict__)
+        self._built = self._adopting = None
         done()
 
     def discard(self) -> None:
