@@ -30,6 +30,7 @@ pytestmark = pytest.mark.integration
 LEASE_TTL_S: Final = 2
 LEASE_EXPIRED_S: Final = 15.0
 CLIENTS: Final = 4
+DURABLE_S: Final = 2.0  # a log of ours is compacted behind what the state has made durable
 LOG_HELD_S: Final = 31.0  # after it sent a snapshot a leader keeps its log for 30 s
 # (the cluster's program, the program of who joins it)
 PAIRS: Final = [
@@ -179,6 +180,7 @@ def test_snapshots_are_received_by_a_learner_and_sent_by_a_leader(base: str, joi
                 time.sleep(max(0.0, sent_s + LOG_HELD_S - time.monotonic()))
             sent = snapshots_sent(sender, away)
             store_many(cluster, sender, CATCH_UP_ENTRIES + 1000)
+            time.sleep(DURABLE_S)
             cluster.start_members([away])
             serves_all(cluster, f"{away.name} is back")
             assert snapshots_sent(sender, away) > sent
