@@ -11,6 +11,7 @@ Source: etcd's peer contract, section 8; the judging is in `cluster.divergence`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
@@ -43,6 +44,8 @@ CUT: Final = "cut"
 AGREED: Final = "agreed"
 DIFFERED: Final = "differed"
 INCOMPLETE: Final = "incomplete"
+CHECKS: Final = (COMPACTIONS, CUT)
+RESULTS: Final = (AGREED, DIFFERED, INCOMPLETE)
 
 HashesTold = Callable[[Mapping[int, KeyHash]], None]
 AskHashes = Callable[[Sequence[Member], int, HashesTold], None]
@@ -72,7 +75,7 @@ class CorruptionChecks:
         self.cut_interval_ms = 0
         """0: off."""
         self.compactions_interval_ms = 0
-        self.results: dict[tuple[str, ...], int] = {}
+        self.results: dict[tuple[str, ...], int] = dict.fromkeys(product(CHECKS, RESULTS), 0)
         """(check, result) -> how many"""
         self._due_ms: dict[str, int] = {}
         self._running: _Run | None = None
@@ -128,7 +131,7 @@ class CorruptionChecks:
 
     def _end(self, check: str, result: str) -> None:
         self._running = None
-        self.results[check, result] = self.results.get((check, result), 0) + 1
+        self.results[check, result] += 1
 
     # Hashes of compactions.
 

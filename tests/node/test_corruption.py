@@ -105,7 +105,7 @@ class CheckedRig(ClusterRig):
         return {tuple(sorted(node.alarms.corrupt_members)) for node in self.nodes}
 
     def result(self, check: str, result: str) -> int:
-        return sum(node.corruption.results.get((check, result), 0) for node in self.nodes)
+        return sum(node.corruption.results[check, result] for node in self.nodes)
 
 
 @pytest.mark.parametrize("check", [CUT, COMPACTIONS])

@@ -449,6 +449,23 @@ def test_draining_lets_calls_end_and_refuses_new_connections(rig: PortRig) -> No
     assert finished == [None]
 
 
+def test_dropped_calls_end_and_new_ones_are_served(rig: PortRig) -> None:
+    busy, undecided = rig.connect(), rig.connect()
+    busy.begin()
+    busy.call("Hold")
+    busy.exchange()
+    ended: list[bool] = []
+    rig.held[0].on_end = lambda: ended.append(True)
+    rig.port.drop_calls()
+    assert (busy.is_dropped, undecided.is_dropped) == (True, False)
+    busy.lose()
+    assert (ended, rig.port.connection_count) == ([True], 1)
+    undecided.begin()
+    undecided.call("Unary", b"x")
+    undecided.exchange()
+    assert undecided.results == [(b"x", 0, "")]
+
+
 def test_draining_ends_by_force_after_its_time(rig: PortRig) -> None:
     busy = rig.connect()
     busy.begin()
