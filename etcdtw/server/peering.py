@@ -72,6 +72,7 @@ class Peering(Service):
                 [parse_listen_url(str(url))],
                 self._port,
                 member.peer_tls.listens,
+                shares_port=member.config.socket_reuse_port,
             )
             self.log.info("listening for peers on {url}", url=str(url))
         remotes = {one.member_id: one.peer_urls for one in member.opened.remotes}

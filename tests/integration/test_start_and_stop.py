@@ -44,11 +44,15 @@ pytestmark = pytest.mark.integration
 
 def flags(data_dir: Path, port: int) -> list[str]:
     url = f"http://127.0.0.1:{port}"
+    peer_url = f"http://127.0.0.1:{free_port()}"
     return [
         "--name=m1",
         f"--data-dir={data_dir}",
         f"--listen-client-urls={url}",
         f"--advertise-client-urls={url}",
+        f"--listen-peer-urls={peer_url}",
+        f"--initial-advertise-peer-urls={peer_url}",
+        f"--initial-cluster=m1={peer_url}",
     ]
 
 
