@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from struct import Struct
+from typing import Any, Final, NamedTuple
 
-import lmdb
 from google.protobuf.message import DecodeError
 
 from etcdtw.bbolt.check import check
@@ -46,19 +46,27 @@ from etcdtw.storage.state_codec import (
     encode_tombstone,
     encode_u64,
     encode_version,
+    key_of,
+    lease_of,
     parse_version,
     revision_key,
     stored_key,
 )
-from etcdtw.storage.state_tables import MAP_SIZE_MAX, Tables
+from etcdtw.storage.state_tables import Tables
 from etcdtw.wire.mvccpb import KeyValue
 
-COMMIT_ROWS_MAX: Final = 16_384  # rows in one transaction, which holds their pages in memory
-COMMIT_OCTETS_MAX: Final = 8 << 20
+CHUNK_ROWS_MAX: Final = 8192  # rows at a time, and no more octets than these, but for one page
+CHUNK_OCTETS_MAX: Final = 4 << 20
+COMMIT_OCTETS: Final = 24 << 20  # of rows in one transaction, which holds their pages in memory
+ROW_OVERHEAD: Final = 16  # octets of a page beside a row
+MAP_FACTOR: Final = 6  # how many times the file's size a state can be at most; address space
+MAP_SLACK: Final = 1 << 30
 FENCE_COUNT: Final = 512  # live keys to a fence
 LMDB_KEY_SIZE_MAX: Final = 511
 REVISION_SIZE: Final = 17
 REVISION_MAX: Final = (1 << 63) - 1
+
+_REVISION: Final = Struct(">QcQ")
 
 Row = tuple[bytes, bytes]
 
@@ -85,42 +93,43 @@ class SnapshotInstall:
     conf_state: bytes
 
 
+class _Seen(NamedTuple):
+    """What the rows of ``key`` tell together."""
+
+    newest: int
+    """The last one's main revision."""
+    has_leases: bool
+    has_long: bool
+    """Whether a key is too long to be stored as it is."""
+
+
 class _Target:
-    """The environment that is filled; its map grows as needed."""
+    """The environment that is filled, in transactions of some megabytes.
 
-    def __init__(self, tables: Tables, map_size: int) -> None:
-        self.tables = tables
-        self._map_size = map_size
+    Each commit is flushed, so there are few; what one holds stays in memory until then.
+    """
 
-    def change(self, work: Callable[[Any], object]) -> None:
-        """Do ``work(txn)`` in one transaction, again in a larger map when need be."""
-        while True:
-            try:
-                with self.tables.env.begin(write=True) as txn:
-                    work(txn)
-            except lmdb.MapFullError:
-                self._map_size *= 2
-                if self._map_size > MAP_SIZE_MAX:
-                    raise
-                self.tables.env.set_mapsize(self._map_size)
-            else:
-                return
+    def __init__(self, tables: Tables) -> None:
+        self._env = tables.env
+        self.handles = tables.handles
+        self._octets = 0
+        self.txn: Any = self._env.begin(write=True)
 
     def append(self, table: bytes, rows: list[Row]) -> None:
         """Write rows behind all that the table has."""
-
-        def work(txn: Any) -> None:
-            _, added = txn.cursor(self.tables.handles[table]).putmulti(rows, append=True)
-            if added != len(rows):
-                raise BboltError(f"a row of {table!r} is there already, or out of order")
-
-        self.change(work)
+        _, added = self.txn.cursor(self.handles[table]).putmulti(rows, append=True)
+        if added != len(rows):
+            raise BboltError(f"a row of {table!r} is there already, or out of order")
+        self._octets += sum([len(key) + len(value) + ROW_OVERHEAD for key, value in rows])
+        if self._octets >= COMMIT_OCTETS:
+            self.txn.commit()
+            self.txn = self._env.begin(write=True)
+            self._octets = 0
 
 
 def import_state(
     file: BboltFile,
     tables: Tables,
-    map_size: int,
     facts: SnapshotFacts,
     runs: Path,
     still_wanted: Callable[[], None] = lambda: None,
@@ -128,16 +137,39 @@ def import_state(
 ) -> SnapshotInstall:
     """Fill the empty ``tables`` from ``file``; what is sorted is spilled to files named ``runs``-x.
 
+    Their map must be as large as `map_size_for` says.
+
     Raises `BboltError` when the file is damaged, or no store of etcd's, or not as ``facts`` say.
     """
     check(file)
-    target = _Target(tables, map_size)
+    target = _Target(tables)
+    try:
+        return _import(file, target, facts, runs, still_wanted, run_octets_max)
+    except BaseException:
+        target.txn.abort()
+        raise
+
+
+def map_size_for(file_size: int) -> int:
+    """Return how large a map a state from a file of that size may need."""
+    return MAP_FACTOR * file_size + MAP_SLACK
+
+
+def _import(
+    file: BboltFile,
+    target: _Target,
+    facts: SnapshotFacts,
+    runs: Path,
+    still_wanted: Callable[[], None],
+    run_octets_max: int,
+) -> SnapshotInstall:
     buckets = _small_buckets(file, facts)
     history = SortedRuns(runs.with_name(runs.name + "-history"), run_octets_max)
     attached = SortedRuns(runs.with_name(runs.name + "-attached"), run_octets_max)
     try:
-        newest = _import_keys(file, target, history, still_wanted)
-        fences = _derive(target, history, attached, still_wanted)
+        seen = _import_keys(file, target, history, still_wanted)
+        current = _Current(target, attached if seen.has_leases else None)
+        current.derive(history, still_wanted)
         for rows in _chunks(iter(attached)):
             target.append(TABLE_ATTACHED, rows)
             still_wanted()
@@ -146,18 +178,15 @@ def import_state(
         attached.close()
     meta = dict(buckets[META])
     marks = [_mark(meta, name) for name in (META_SCHEDULED, META_FINISHED)]
-    revision = max(1, newest, *marks)
-    target.append(TABLE_FENCES, fences.rows())
-
-    def finish(txn: Any) -> None:
-        for name, rows in buckets.items():
-            txn.cursor(tables.handles[name]).putmulti(rows)
-        private = tables.handles[TABLE_PRIVATE]
-        txn.put(ROW_REVISION, encode_u64(revision), db=private)
-        if fences.has_long:
-            txn.put(ROW_HAS_LONG, b"\x01", db=private)
-
-    target.change(finish)
+    revision = max(1, seen.newest, *marks)
+    target.append(TABLE_FENCES, current.fences())
+    for name, small in buckets.items():
+        target.append(name, small)
+    private = target.handles[TABLE_PRIVATE]
+    target.txn.put(ROW_REVISION, encode_u64(revision), db=private)
+    if seen.has_long:
+        target.txn.put(ROW_HAS_LONG, b"\x01", db=private)
+    target.txn.commit()
     return SnapshotInstall(
         _number(meta, META_INDEX),
         _number(meta, META_TERM),
@@ -203,135 +232,135 @@ def _mark(meta: dict[bytes, bytes], name: bytes) -> int:
 
 def _revision_of(stored: bytes) -> tuple[int, int]:
     """Return (main, sub) of a row's name.  Raises `BboltError` when it is none."""
-    if not (len(stored) == REVISION_SIZE or (len(stored) == 18 and stored[17:] == b"t")):
-        raise BboltError(f"{stored[:32]!r} is no revision")
-    main = int.from_bytes(stored[:8], "big")
-    sub = int.from_bytes(stored[9:17], "big")
-    if stored[8:9] != b"_" or not 0 < main <= REVISION_MAX or sub > REVISION_MAX:
-        raise BboltError(f"{stored[:32]!r} is no revision")
-    return main, sub
+    size = len(stored)
+    if size == REVISION_SIZE or (size == REVISION_SIZE + 1 and stored[-1:] == b"t"):
+        main, mark, sub = _REVISION.unpack_from(stored)
+        if mark == b"_" and 0 < main <= REVISION_MAX and sub <= REVISION_MAX:
+            return main, sub
+    raise BboltError(f"{stored[:32]!r} is no revision")
 
 
 def _import_keys(
     file: BboltFile, target: _Target, history: SortedRuns, still_wanted: Callable[[], None]
-) -> int:
-    """Copy ``key`` row by row and collect what ``history`` will hold; return the newest main."""
+) -> _Seen:
+    """Copy ``key`` row by row and collect what ``history`` will hold."""
     pending: list[Row] = []
     octets = 0
     previous = (0, 0)
+    has_leases = has_long = False
     for rows in file.leaves(TABLE_KEY):
+        versions: list[Row] = []
         for stored, record in rows:
             revision = _revision_of(stored)
             if revision == previous:
                 raise BboltError(f"revision {revision} is stored twice")
             previous = revision
-            is_tombstone = len(stored) == 18
-            key = _key_of(stored, record, revision[0], is_tombstone)
-            if key:
-                version = encode_version(*revision, DEAD if is_tombstone else LIVE)
-                history.add((stored_key(key), version))
             octets += len(record)
+            is_tombstone = len(stored) > REVISION_SIZE
+            if not record and not is_tombstone:
+                continue  # what ``--bump-revision`` leaves: it belongs to no key
+            decoded = _decode(stored, record, revision[0], is_tombstone)
+            if decoded.lease:
+                has_leases = True
+            key = decoded.key
+            if len(key) > KEY_SIZE_MAX:
+                has_long = True
+                key = stored_key(key)
+            versions.append((key, encode_version(*revision, DEAD if is_tombstone else LIVE)))
+        history.add(versions)
         pending += rows
-        if len(pending) >= COMMIT_ROWS_MAX or octets >= COMMIT_OCTETS_MAX:
+        if len(pending) >= CHUNK_ROWS_MAX or octets >= CHUNK_OCTETS_MAX:
             target.append(TABLE_KEY, pending)
             still_wanted()
             pending = []
             octets = 0
     target.append(TABLE_KEY, pending)
-    return previous[0]
+    return _Seen(previous[0], has_leases, has_long)
 
 
-def _key_of(stored: bytes, record: bytes, main: int, is_tombstone: bool) -> bytes:
-    """Return the user key of a record; empty for what ``--bump-revision`` leaves.
-
-    Raises `BboltError` when the record is not as etcd encodes it.
-    """
-    if not record and not is_tombstone:
-        return b""
+def _decode(stored: bytes, record: bytes, main: int, is_tombstone: bool) -> KeyValue:
+    """Return what a record tells.  Raises `BboltError` when it is not as etcd encodes it."""
     try:
         decoded = KeyValue.FromString(record)
     except DecodeError:
         raise BboltError(f"the record at {stored!r} is no KeyValue") from None
-    key: bytes = decoded.key
+    key = decoded.key
+    size = len(key)
     # Readers look for the key at the beginning, where etcd has it.
-    if not key or not record.startswith(encode_tombstone(key)):
+    if 0 < size < 128:
+        is_first = record[0] == 10 and record[1] == size and record.startswith(key, 2)
+    else:
+        is_first = size > 0 and record.startswith(encode_tombstone(key))
+    if not is_first:
         raise BboltError(f"the record at {stored!r} does not begin with its key")
     if not is_tombstone and not (
         decoded.mod_revision == main and 0 < decoded.create_revision <= main and decoded.version > 0
     ):
         raise BboltError(f"the record at {stored!r} tells of another revision")
-    return key
+    return decoded
 
 
-class _Fences:
-    """Cuts the live keys, which arrive in order, at every so many."""
+class _Current:
+    """Writes ``history`` and ``current``, collects attachments, and cuts the keys into fences."""
 
-    def __init__(self) -> None:
+    def __init__(self, target: _Target, attached: SortedRuns | None) -> None:
+        self._target = target
+        self._attached = attached
         self._starts = [b""]
         self._counts = [0]
-        self.has_long = False
 
-    def add(self, key: bytes) -> None:
-        start = key[:KEY_SIZE_MAX]  # long keys share the fence of their prefix
-        if self._counts[-1] >= FENCE_COUNT and start > self._starts[-1]:
-            self._starts.append(start)
+    def derive(self, history: SortedRuns, still_wanted: Callable[[], None]) -> None:
+        """A key's versions follow one another, the newest last: one look ahead is all it takes."""
+        last: Row = (b"", DEAD * REVISION_SIZE)
+        for rows in _chunks(iter(history)):
+            self._target.append(TABLE_HISTORY, rows)
+            live: list[Row] = []
+            for row in rows:
+                if row[0] != last[0] and last[1][16:] == LIVE:
+                    live.append(last)
+                last = row
+            self._write(live)
+            still_wanted()
+        if last[1][16:] == LIVE:
+            self._write([last])
+
+    def _write(self, live: list[Row]) -> None:
+        """Write rows of ``current`` for keys with their newest versions."""
+        current: list[Row] = []
+        get, key_db = self._target.txn.get, self._target.handles[TABLE_KEY]
+        attached = self._attached
+        attachments: list[Row] = []
+        for name, version in live:
+            main, sub, _ = parse_version(version)
+            record: bytes = get(revision_key(main, sub), db=key_db)
+            if len(record) > RECORD_INLINE_MAX:
+                current.append((name, encode_reference(main, sub)))
+            else:
+                current.append((name, encode_frame(record)))
+            key = name if len(name) <= KEY_SIZE_MAX else key_of(record)
+            self._count(key)
+            if attached is not None and (lease := lease_of(record)):
+                place = attached_key(lease, key)
+                attachments.append((place, b"" if place[8:] == key else key))
+        self._target.append(TABLE_CURRENT, current)
+        if attached is not None:
+            attached.add(attachments)
+
+    def _count(self, key: bytes) -> None:
+        key = key[:KEY_SIZE_MAX]  # long keys share the fence of their prefix
+        if self._counts[-1] >= FENCE_COUNT and key > self._starts[-1]:
+            self._starts.append(key)
             self._counts.append(0)
         self._counts[-1] += 1
 
-    def rows(self) -> list[Row]:
+    def fences(self) -> list[Row]:
+        """Return the rows of ``fences``."""
         return [
             (b"f" + start, encode_u64(count))
             for start, count in zip(self._starts, self._counts, strict=True)
         ]
 
 
-def _derive(
-    target: _Target,
-    history: SortedRuns,
-    attached: SortedRuns,
-    still_wanted: Callable[[], None],
-) -> _Fences:
-    """Write ``history`` and ``current``, and collect attachments and fences.
-
-    A key's versions follow one another, the newest last, so one look ahead is all it takes.
-    """
-    fences = _Fences()
-    last: Row = (b"", b"")
-    for rows in _chunks(iter(history)):
-        target.append(TABLE_HISTORY, rows)
-        live: list[Row] = []
-        for row in rows:
-            if row[0] != last[0] and last[1] and last[1][16:] == LIVE:
-                live.append(last)
-            last = row
-        fences.has_long = fences.has_long or any(len(name) > KEY_SIZE_MAX for name, _ in rows)
-        _write_current(target, live, attached, fences)
-        still_wanted()
-    if last[1] and last[1][16:] == LIVE:
-        _write_current(target, [last], attached, fences)
-    return fences
-
-
-def _write_current(target: _Target, live: list[Row], attached: SortedRuns, fences: _Fences) -> None:
-    """Write rows of ``current`` for keys with their newest versions."""
-    current: list[Row] = []
-    with target.tables.env.begin() as txn:
-        key_db = target.tables.handles[TABLE_KEY]
-        for name, version in live:
-            main, sub, _ = parse_version(version)
-            record: bytes = txn.get(revision_key(main, sub), db=key_db)  # type: ignore[assignment]
-            if len(record) > RECORD_INLINE_MAX:
-                current.append((name, encode_reference(main, sub)))
-            else:
-                current.append((name, encode_frame(record)))
-            decoded = KeyValue.FromString(record)
-            fences.add(decoded.key)
-            if decoded.lease:
-                place = attached_key(decoded.lease, decoded.key)
-                attached.add((place, b"" if place[8:] == decoded.key else decoded.key))
-    target.append(TABLE_CURRENT, current)
-
-
 def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    while some := list(islice(rows, COMMIT_ROWS_MAX)):
+    while some := list(islice(rows, CHUNK_ROWS_MAX)):
         yield some

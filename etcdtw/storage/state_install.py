@@ -25,7 +25,12 @@ from etcdtw.storage.directory import (
     sync_directory,
 )
 from etcdtw.storage.state_child import run_child
-from etcdtw.storage.state_import import SnapshotFacts, SnapshotInstall, import_state
+from etcdtw.storage.state_import import (
+    SnapshotFacts,
+    SnapshotInstall,
+    import_state,
+    map_size_for,
+)
 from etcdtw.storage.state_swap import BUILDING, built_file, remove_built, swap_in
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 
@@ -56,10 +61,10 @@ def build_state(
             size = verify_seal(read_at, size)
         still_wanted()
         file = BboltFile(read_at, size)
-        env = open_environment(building, map_size, DATABASES_MAX)
+        env = open_environment(building, max(map_size, map_size_for(size)), DATABASES_MAX)
         try:
             tables = Tables(env, is_new=True)
-            built = import_state(file, tables, map_size, facts, building / "runs", still_wanted)
+            built = import_state(file, tables, facts, building / "runs", still_wanted)
             env.sync(True)
         finally:
             env.close()

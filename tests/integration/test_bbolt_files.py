@@ -10,6 +10,13 @@ import pytest
 from etcdtw.bbolt.check import check
 from etcdtw.bbolt.reader import BboltFile
 from etcdtw.bbolt.seal import seal_of, verify_seal
+from etcdtw.storage.directory import open_environment
+from etcdtw.storage.state_export import export
+from etcdtw.storage.state_import import SnapshotFacts
+from etcdtw.storage.state_install import load_state
+from etcdtw.storage.state_open import open_state
+from etcdtw.storage.state_rebuild import verify
+from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 from etcdtw.wire.mvccpb import KeyValue
 from tests.support.bbolt_rig import Content, open_octets, read_from, revision_rows, write_file
 from tests.support.etcdctl import Etcdctl
@@ -100,6 +107,45 @@ def test_real_etcd_lives_on_a_file_of_ours(restored: RunningMember) -> None:
     etcdctl.output("defrag")
     restored.restart()
     assert etcdctl.lines("get", "", "--prefix") == ["after", "1"]
+
+
+def test_a_store_of_real_etcd_goes_through_our_state_and_back(tmp_path: Path) -> None:
+    with RunningMember("etcd") as member:
+        etcdctl = Etcdctl(member)
+        for i in range(40):
+            etcdctl.output("put", f"key{i % 25:02}", "v" * (200 * i))
+        etcdctl.output("del", "key03")
+        lease = etcdctl.output("lease", "grant", "600").split()[1]
+        etcdctl.output("put", "leased", "x", f"--lease={lease}")
+        etcdctl.output("compact", "20", "--physical")
+        etcdctl.output("snapshot", "save", str(tmp_path / "theirs.db"))
+        hashed = etcdctl.json("endpoint", "hashkv")[0]["HashKV"]
+    state_path = tmp_path / "state"
+    built = load_state(tmp_path / "theirs.db", state_path, 1 << 26, SnapshotFacts())
+    tables = Tables(open_environment(state_path, 1 << 26, DATABASES_MAX))
+    assert verify(tables) == []
+    exported = export(tables, tmp_path / "ours.db")
+    tables.env.close()
+    assert (exported.index, exported.term) == (built.index, built.term)
+    state = open_state(state_path, pytest.fail, map_size=1 << 26)
+    hashes: list[int] = []
+    state.hash_kv(built.revision, 20, hashes.append)
+    assert hashes == [hashed["hash"]]
+    assert state.attached(int(lease, 16)) == [b"leased"]
+    state.close()
+
+    octets = (tmp_path / "ours.db").read_bytes()
+    assert check(open_octets(octets))[:4] == snapshot_status(tmp_path / "ours.db")
+    (tmp_path / "sealed.db").write_bytes(sealed(octets))
+    again = RunningMember("etcd", data_dir=tmp_path / "data")
+    peer_url = f"http://127.0.0.1:{again.peer_port}"
+    snapshot_restore(tmp_path / "sealed.db", again.data_dir, peer_url)
+    with again:
+        etcdctl = Etcdctl(again)
+        found = etcdctl.json("endpoint", "hashkv")[0]["HashKV"]
+        assert (found["hash"], found["compact_revision"]) == (hashed["hash"], 20)
+        assert etcdctl.lines("get", "leased") == ["leased", "x"]
+        assert lease in etcdctl.output("lease", "list")
 
 
 def test_a_file_of_real_etcd_is_read_with_its_content(tmp_path: Path) -> None:

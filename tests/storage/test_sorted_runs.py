@@ -22,7 +22,7 @@ def test_any_rows_come_back_in_order_however_many_runs_they_make(
     with tempfile.TemporaryDirectory() as folder:
         runs = SortedRuns(Path(folder) / "runs", rows_per_run * ROW_OVERHEAD)
         for row in rows:
-            runs.add(row)
+            runs.add([row])
         assert list(runs) == sorted(rows)
         assert os.listdir(folder) == [], "a crash would leave the file behind"
         runs.close()
@@ -32,8 +32,8 @@ def test_a_run_of_many_blocks_is_read_whole(tmp_path: Path) -> None:
     count = 3 * BLOCK_ROWS + 5
     runs = SortedRuns(tmp_path / "runs", count * (ROW_OVERHEAD + 9) - 1)
     for i in reversed(range(count)):
-        runs.add((i.to_bytes(8, "big"), b"v"))
-    runs.add((bytes(9), b""))
+        runs.add([(i.to_bytes(8, "big"), b"v")])
+    runs.add([(bytes(9), b"")])
     found = [row[0] for row in runs]
     assert found == sorted([bytes(9), *[i.to_bytes(8, "big") for i in range(count)]])
     runs.close()

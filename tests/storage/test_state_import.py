@@ -8,8 +8,14 @@ import pytest
 
 from etcdtw.bbolt.layout import BboltError
 from etcdtw.storage.directory import open_environment
+from etcdtw.storage.state_codec import encode_tombstone
 from etcdtw.storage.state_export import export
-from etcdtw.storage.state_import import SnapshotFacts, SnapshotInstall, import_state
+from etcdtw.storage.state_import import (
+    SnapshotFacts,
+    SnapshotInstall,
+    import_state,
+    map_size_for,
+)
 from etcdtw.storage.state_open import open_state
 from etcdtw.storage.state_rebuild import verify
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
@@ -33,17 +39,15 @@ def import_octets(
     octets: bytes,
     path: Path,
     facts: SnapshotFacts = NO_FACTS,
-    map_size: int = MAP_SIZE,
     run_octets: int = 1 << 20,
 ) -> SnapshotInstall:
     """Build a state in ``path``; its derived tables are right, and it opens."""
     path.mkdir(mode=0o700)
-    tables = Tables(open_environment(path, map_size, DATABASES_MAX), is_new=True)
+    tables = Tables(open_environment(path, map_size_for(len(octets)), DATABASES_MAX), is_new=True)
     try:
         built = import_state(
             open_octets(octets),
             tables,
-            map_size,
             facts,
             path / "runs",
             lambda: None,
@@ -66,9 +70,9 @@ def test_what_was_exported_is_imported_with_every_derived_table(tmp_path: Path, 
     export(tables, tmp_path / "file")
     old = rows_of(tables)
     tables.env.close()
-    # A small map and small runs: both must grow and spill.
+    # Small runs: they must spill.
     built = import_octets(
-        (tmp_path / "file").read_bytes(), tmp_path / "new", SnapshotFacts(INDEX), 1 << 19, 4000
+        (tmp_path / "file").read_bytes(), tmp_path / "new", SnapshotFacts(INDEX), 4000
     )
     assert built == SnapshotInstall(INDEX, TERM, revision, CONF_STATE)
     tables = open_tables(tmp_path / "new")
@@ -107,6 +111,15 @@ def test_a_bumped_revision_is_taken_over_and_its_record_belongs_to_no_key(tmp_pa
     assert state.keys(b"", None) == [b"a"]
     assert state.bucket_get(b"meta", b"finishedCompactRev") == mark
     state.close()
+
+
+def test_a_long_key_is_remembered_even_when_it_is_dead(tmp_path: Path) -> None:
+    key = b"l" * 481
+    rows = [(revision_key(2), record(key, 2)), (revision_key(3, 0, b"t"), encode_tombstone(key))]
+    import_octets(write_file(content(rows)), tmp_path / "new")
+    tables = open_tables(tmp_path / "new")
+    assert (b"has_long", b"\x01") in rows_of(tables)[b"etcdtw"]
+    tables.env.close()
 
 
 def test_marks_count_for_the_revision(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from etcdtw.bbolt.layout import BboltError
 from etcdtw.bbolt.seal import seal_of
+from etcdtw.raft.entry import Entry, HardState, Snapshot
 from etcdtw.storage.directory import DataDirError
 from etcdtw.storage.state_import import SnapshotFacts
 from etcdtw.storage.state_install import build_state, load_state
@@ -17,6 +18,7 @@ from etcdtw.storage.state_open import open_state
 from etcdtw.storage.state_swap import BUILDING, built_file, has_built, swap_in
 from etcdtw.wire.mvccpb import KeyValue
 from tests.support.bbolt_rig import Content, read_from, write_file
+from tests.support.journal_rig import JournalRig, write_image
 from tests.support.state_rows import INDEX, MAP_SIZE, fail, make_state
 
 NEW_INDEX = 500
@@ -104,6 +106,28 @@ def test_a_crash_after_the_renaming_brings_the_new_state(source: Path, path: Pat
     swap_in(path, NEW_INDEX)
     assert not (path / "lock.mdb").exists()
     assert applied_after_start(path, NEW_INDEX) == NEW_INDEX
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+def test_the_log_decides_which_state_a_start_finds(
+    source: Path, path: Path, tmp_path: Path, is_told: bool
+) -> None:
+    rig = JournalRig(tmp_path / "wal")
+    rig.append([Entry(1, index) for index in range(1, INDEX + 1)])
+    build(source, path)
+    if is_told:
+        told: list[int] = []
+        snapshot = Snapshot(NEW_INDEX, 5)
+        rig.log.install_snapshot(HardState(5, 0, NEW_INDEX), snapshot, lambda: told.append(1))
+        rig.turn_until(lambda: told != [])
+    image = rig.image()  # nothing of it may be in LMDB yet
+    rig.close()
+    write_image(tmp_path / "crashed", image)
+    rig = JournalRig(tmp_path / "crashed")
+    applied = applied_after_start(path, rig.log.first_index() - 1)
+    assert applied == (NEW_INDEX if is_told else INDEX)
+    assert rig.log.term(applied) == (5 if is_told else 1)
+    rig.close()
 
 
 def test_a_built_state_of_another_index_is_not_taken(source: Path, path: Path) -> None:
