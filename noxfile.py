@@ -37,10 +37,10 @@ def mindeps(session: nox.Session) -> None:
     """The suite with every dependency at its declared lower bound."""
     session.install("-e", ".[test]")
     session.install(
-        "twisted[tls]==24.10.0",
+        "twisted[tls]==25.5.0",
         "pyopenssl==24.3.0",
         "service-identity==24.2.0",
-        "lmdb==2.1.1",
+        "lmdb==3.0.0",
         "protobuf==5.29.0",
         "prometheus-client==0.21.0",
         "google-crc32c==1.6.0",
