@@ -27,6 +27,7 @@ RECEIVE_OCTETS: Final = 1 << 16
 WINDOW_REFILL_OCTETS: Final = 1 << 29
 CACHED_BLOCKS_MAX: Final = 256
 TIMEOUT_VALUES: Final = 10_000
+NO_ERROR: Final = bytes(4)
 DRAIN_S: Final = 20.0  # how long the last answers may take
 ERROR_TEXTS_MAX: Final = 5
 TLS_NAME: Final = "localhost"  # what the certificates of the benchmarks are issued for
@@ -276,6 +277,8 @@ class LoadConnection:
             assert table >= 4096, "the rendered blocks need a table of 4096 octets"
             self._out.append(wire.frame(wire.SETTINGS, wire.ACK, 0))
         elif kind == wire.RST_STREAM:
+            if stream_id not in self._started and payload == NO_ERROR:
+                return 0  # behind the trailers: a server may say so that it reads no more
             return self._end(stream_id, now, f"stream reset: {payload.hex()}")
         elif kind == wire.GOAWAY:
             raise ConnectionResetError(errno.ECONNRESET, f"GOAWAY {payload!r}")
