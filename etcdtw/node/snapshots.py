@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -69,6 +69,8 @@ class StateSnapshotFiles(Protocol):
 
     def discard(self) -> None: ...
 
+    def dispose(self, file: Path) -> None: ...
+
 
 class Snapshots:
     """The snapshots of one member, in both directions."""
@@ -84,6 +86,7 @@ class Snapshots:
         """Numbers of those on their way."""
         self._last_sent_ms = -LOG_KEPT_MS
         self._built_index = 0
+        self._built_from = ""
         self.sent_total = 0
         self.installed_total = 0
         self.installing = 0
@@ -104,7 +107,7 @@ class Snapshots:
     def export(
         self, done: Callable[[Path, SnapshotExport | str], None], storage_version: str = ""
     ) -> None:
-        """Write the state to a file of its own; whoever asked deletes it.
+        """Write the state to a file of its own; whoever asked has it deleted (`dispose`).
 
         ``storage_version``: what the file says of its version; etcd takes one that says nothing
         as its line 3.5.
@@ -112,6 +115,10 @@ class Snapshots:
         self._number += 1
         path = self._folder / f"{self._number:016x}{EXPORTED}"
         self._files.export(path, lambda found: done(path, found), storage_version.encode())
+
+    def dispose(self, path: Path) -> None:
+        """Delete a file that `export` has written; nothing happens if it is gone."""
+        self._files.dispose(path)
 
     def send(self, m: Message, transport: PeerTransport) -> None:
         """Send the present state in place of the mark that Raft put into ``m``."""
@@ -146,8 +153,7 @@ class Snapshots:
             self._sending.discard(number)
             self._last_sent_ms = self._node.now_ms
             self.sent_total += ok
-            with suppress(FileNotFoundError):
-                path.unlink()
+            self.dispose(path)
 
         self.export(exported)
 
@@ -171,7 +177,7 @@ class Snapshots:
         try:
             facts = _facts_of(snapshot, self._node.config.max_learners)
         except (V2StoreError, ValueError) as error:
-            os.unlink(path)
+            self._files.dispose(Path(path))
             done.errback(SnapshotRefusedError(str(error)))
             return done
 
@@ -179,7 +185,7 @@ class Snapshots:
             if isinstance(found, str):
                 self.installing -= 1
                 self.log.error("a snapshot cannot be installed: {why}", why=found)
-                os.unlink(path)
+                self._files.dispose(Path(path))
                 done.errback(SnapshotRefusedError(found))
                 return
             self._built_index = found.index
@@ -190,13 +196,16 @@ class Snapshots:
         return done
 
     def _step(self, m: Message, path: str, done: Deferred[None]) -> None:
-        os.unlink(path)
         self._node.peers.receive(m)
-        if self._built_index and self._node.parts.raw.installing_index != self._built_index:
-            # Raft has no use for it: it is not for us, or the log has come further meanwhile.
-            self._built_index = 0
-            self.installing -= 1
-            self._files.discard()
+        if self._built_index and self._node.parts.raw.installing_index == self._built_index:
+            self._built_from = path  # deleting it would hold up the adoption
+        else:
+            self._files.dispose(Path(path))
+            if self._built_index:
+                # Raft has no use for it: it is not for us, or the log has come further meanwhile.
+                self._built_index = 0
+                self.installing -= 1
+                self._files.discard()
         done.callback(None)
 
     def install(
@@ -214,6 +223,7 @@ class Snapshots:
             node.state_replaced(last_revision)
             self.installing -= 1
             self.installed_total += 1
+            self._files.dispose(Path(self._built_from))
             self.log.info("the snapshot at index {index} is installed", index=snapshot.index)
             done()
 

@@ -59,6 +59,8 @@ class Exports(Protocol):
         self, done: Callable[[Path, SnapshotExport | str], None], storage_version: str = ""
     ) -> None: ...
 
+    def dispose(self, path: Path) -> None: ...
+
 
 class StorageVersion(Protocol):
     """Knows the version of the stored data (`apply.members`)."""
@@ -111,6 +113,7 @@ class SnapshotStream:
         self._call = call
         self._version = ""
         self._file: FileIO | None = None
+        self._path = Path()
         self._size = 0
         self._sent = 0
         self._digest = hashlib.sha256()
@@ -148,10 +151,10 @@ class SnapshotStream:
             self._file = path.open("rb", buffering=0)
         except OSError as error:
             self._service.streams -= 1
+            self._service.node.snapshots.dispose(path)
             self._fail(str(error))
             return
-        finally:
-            path.unlink(missing_ok=True)
+        self._path = path
         if self.state == ENDED:
             self._close()
             return
@@ -256,15 +259,13 @@ class SnapshotStream:
             self._timer = None
 
     def _close(self) -> None:
-        """Let the file go; it has no name any more, so that its room is free then."""
+        """Let the file go."""
         file, self._file = self._file, None
         if file is None:
             return
-
-        def closed(_: object) -> None:
-            self._service.streams -= 1
-
-        self._service.offload(file.close).addBoth(closed)
+        file.close()
+        self._service.node.snapshots.dispose(self._path)
+        self._service.streams -= 1
 
 
 def _read_slice(file: FileIO, size: int, hashed: Callable[[bytes], None]) -> bytes:

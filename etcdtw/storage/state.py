@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from etcdtw.mvcc.backend import BUCKET_META, BUCKETS, Change
@@ -49,6 +50,7 @@ from etcdtw.storage.state_worker import (
     COMPACTION_STEP,
     DEFRAGMENT,
     DEFRAGMENTED,
+    DISPOSE,
     FAILED,
     HASH,
     HASH_ALL,
@@ -406,6 +408,10 @@ class LmdbState:
         """
         self._adopted = done
         self._writer.send((ADOPT, index))
+
+    def dispose(self, file: Path) -> None:
+        """Delete a file of any size, a part at a time, beside the reactor."""
+        self._writer.send((DISPOSE, str(file)))
 
     @property
     def size_allocated(self) -> int:

@@ -41,7 +41,7 @@ from etcdtw.storage.state_codec import (
 )
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 
-FLUSH_SIZE: Final = 4 << 20  # octets; what a flush of the journal may have to wait for
+FLUSH_SIZE: Final = 1 << 20  # octets; what a flush of the journal may have to wait for
 REST_S_MAX: Final = 0.5  # after a flush: as long as it took, but no longer than this
 
 Row = tuple[bytes, bytes]

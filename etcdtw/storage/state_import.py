@@ -57,7 +57,7 @@ from etcdtw.wire.mvccpb import KeyValue
 
 CHUNK_ROWS_MAX: Final = 8192  # rows at a time, and no more octets than these, but for one page
 CHUNK_OCTETS_MAX: Final = 4 << 20
-COMMIT_OCTETS: Final = 24 << 20  # of rows in one transaction, which holds their pages in memory
+COMMIT_OCTETS: Final = 4 << 20  # of rows in a transaction: what a journal's flush may wait for
 ROW_OVERHEAD: Final = 16  # octets of a page beside a row
 MAP_FACTOR: Final = 6  # how many times the file's size a state can be at most; address space
 MAP_SLACK: Final = 1 << 30

@@ -93,6 +93,10 @@ class StateSnapshots:
         self._built = 0
         remove_built(self._path)
 
+    def dispose(self, file: Path) -> None:
+        """Delete a snapshot's file without holding anybody up."""
+        self._state.dispose(file)
+
     def close(self) -> None:
         """End all children; nothing is told afterwards."""
         self._is_closed = True

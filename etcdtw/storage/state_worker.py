@@ -6,6 +6,8 @@ Knows no sockets: `state_writer` is the process around it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from etcdtw.storage.old_file import OldFile
@@ -23,7 +25,7 @@ from etcdtw.storage.state_tables import (
 
 # Messages: ("changes", packed), ("attachments", rows), ("commit", number, *batch),
 # ("compact", revision), ("hash_kv", id, revision, compact_revision), ("hash_all", id),
-# ("defragment", id), ("reopened", id), ("adopt", index).
+# ("defragment", id), ("reopened", id), ("adopt", index), ("dispose", path).
 # Answers: ("committed", number, seconds), ("compaction_step", rows deleted, seconds),
 # ("compaction_hash", revision, the one before, crc), ("compacted", revision, seconds, unix time),
 # ("hash", id, crc),
@@ -45,7 +47,9 @@ REOPENED: Final = "reopened"
 """The member reads the file that this defragmentation, or anything later, put in place."""
 ADOPT: Final = "adopt"
 ADOPTED: Final = "adopted"
-COPY_SHARE: Final = 0.5  # of the time, for copying and freeing: the rest is for commits
+DISPOSE: Final = "dispose"
+"""Nobody needs the file any more."""
+LEISURE_SHARE: Final = 0.5  # of the time, for hashing, copying and freeing: the rest is for commits
 SUPERSEDED: Final = "a snapshot is about to take the place of this state"
 SWOLLEN_MESSAGES_MIN: Final = 10  # of changes, 512 in each
 READY: Final = "ready"
@@ -115,9 +119,9 @@ class StateWorker:
         elif kind == COMPACT:
             self._jobs.append(self._compaction(message[1]))
         elif kind == HASH_KV:
-            self._jobs.append(hash_kv(self._tables, *message[1:]))
+            self._jobs.append(self._hash(hash_kv(self._tables, *message[1:])))
         elif kind == HASH_ALL:
-            self._jobs.append(hash_all(self._tables, message[1]))
+            self._jobs.append(self._hash(hash_all(self._tables, message[1])))
         elif kind == DEFRAGMENT:
             self._jobs.append(self._defragmentation(message[1]))
         elif kind == REOPENED:
@@ -126,6 +130,8 @@ class StateWorker:
             self._is_abandoned = True
             self._rests_until_s = 0.0
             self._jobs.append(self._adoption(message[1]))
+        elif kind == DISPOSE:
+            self._dispose(Path(message[1]))
         else:
             raise ValueError(f"no such message: {kind!r}")
 
@@ -146,6 +152,18 @@ class StateWorker:
         if running.has_kept and revision > self._interrupted:
             yield (COMPACTION_HASH, revision, running.previous, running.value)
         yield (COMPACTED, revision, self._seconds() - begun_s, self._unix_s())
+
+    def _hash(self, steps: Iterator[tuple[Any, ...] | None]) -> Iterator[tuple[Any, ...] | None]:
+        answers: list[tuple[Any, ...]] = []
+
+        def step() -> bool:
+            answer = next(steps)
+            if answer is not None:
+                answers.append(answer)
+            return answer is not None
+
+        yield from self._at_leisure(step)
+        yield from answers
 
     def _defragmentation(self, number: int) -> Iterator[tuple[Any, ...] | None]:
         """As the oldest job: no other one has a transaction open, and no row is deleted."""
@@ -171,12 +189,22 @@ class StateWorker:
         while self._old_files and self._old_files[0][0] <= number:
             self._jobs.append(self._at_leisure(self._old_files.pop(0)[1].shrink))
 
+    def _dispose(self, file: Path) -> None:
+        """Take the name away now, the octets in steps: the journal waits while a file goes.
+
+        Before any other job, which may be long: the room is somebody's.
+        """
+        with suppress(OSError):  # it is gone already, or stays until the member's next start
+            old = OldFile(file)
+            file.unlink()
+            self._jobs.insert(0, self._at_leisure(old.shrink))
+
     def _at_leisure(self, step: Callable[[], bool]) -> Iterator[None]:
         """Do steps until one is the last, each followed by a rest, which commits may use."""
         started_s = self._seconds()
         while not step():
             ended_s = self._seconds()
-            self._rests_until_s = ended_s + (ended_s - started_s) * (1 / COPY_SHARE - 1)
+            self._rests_until_s = ended_s + (ended_s - started_s) * (1 / LEISURE_SHARE - 1)
             yield None
             started_s = self._seconds()
         self._rests_until_s = 0.0

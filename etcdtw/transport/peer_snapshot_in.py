@@ -25,7 +25,8 @@ MESSAGE_SIZE_MAX: Final = 64 * 1024 * 1024
 FILE_SIZE_MAX: Final = 64 * 1024 * 1024 * 1024
 """Octets of the file: eight times what etcd advises at most."""
 WRITE_SIZE: Final = 1024 * 1024
-"""Octets that are collected for one write."""
+"""Octets that are collected for one write and one flush: flushes of a journal on the same disk
+wait for no more."""
 FILE_MODE: Final = 0o600
 
 
@@ -149,7 +150,7 @@ class SnapshotIntake:
         if self._is_ended:
             job = partial(_close_durably, self._file, data, self._part, self._path)
         else:
-            job = partial(_write_all, self._file, data)
+            job = partial(_write_durably, self._file, data)
         self._pause()
         self._offload(job).addCallbacks(self._written, self._unwritten)
 
@@ -217,16 +218,16 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, FILE_MODE)
 
 
-def _write_all(file: IO[bytes], data: bytes) -> bool:
+def _write_durably(file: IO[bytes], data: bytes) -> bool:
     left = memoryview(data)
     while left:
         left = left[file.write(left) :]
+    os.fdatasync(file.fileno())
     return False
 
 
 def _close_durably(file: IO[bytes], data: bytes, part: str, path: str) -> bool:
-    _write_all(file, data)
-    os.fsync(file.fileno())
+    _write_durably(file, data)
     file.close()
     os.replace(part, path)
     directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)

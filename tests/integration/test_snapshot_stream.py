@@ -93,14 +93,17 @@ def begun(client: EtcdClient) -> Any:
 
 
 def snapshot_files(member: RunningMember) -> int:
-    """Count the exports that its process holds, by name or open without one."""
-    found = len(list((member.data_dir / "member" / "snap").glob("*.out.db")))
-    for descriptor in Path(f"/proc/{member.pid}/fd").iterdir():
-        try:
-            found += ".out.db" in str(descriptor.readlink())
-        except FileNotFoundError:
-            continue  # closed meanwhile
-    return found
+    """Count the exports that its processes hold, by name or open without one."""
+    found = {str(file) for file in (member.data_dir / "member" / "snap").glob("*.out.db")}
+    for pid in member.pids:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                target = str(descriptor.readlink())
+            except FileNotFoundError:
+                continue  # closed meanwhile
+            if ".out.db" in target:
+                found.add(target.removesuffix(" (deleted)"))
+    return len(found)
 
 
 def test_streams_nobody_reads_are_bounded_and_leave_nothing(large: RunningMember) -> None:

@@ -49,6 +49,9 @@ class Exports:
         self.versions.append(storage_version)
         self.waiting.append(done)
 
+    def dispose(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+
     def finish(self, octets: bytes, size: int | None = None) -> None:
         path = self.folder / "1.out.db"
         path.write_bytes(octets)

@@ -144,3 +144,6 @@ class ModelSnapshots:
 
     def discard(self) -> None:
         self._built = None
+
+    def dispose(self, file: Path) -> None:
+        file.unlink(missing_ok=True)

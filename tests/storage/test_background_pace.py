@@ -1,11 +1,16 @@
-"""How fast the writer compacts, and what it reports of it."""
+"""How fast the writer compacts, hashes and deletes beside its commits, and what it reports."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from etcdtw.storage import state_hash
 from etcdtw.storage.directory import open_environment
+from etcdtw.storage.old_file import SHRINK_OCTETS
 from etcdtw.storage.state_tables import DATABASES_MAX, Batch, Change, Tables, pack_changes
 from etcdtw.storage.state_worker import COMMITTED, COMPACTED, COMPACTION_STEP, Pace, StateWorker
 from etcdtw.wire.encode import encode_record
@@ -14,16 +19,20 @@ ROWS = 10
 
 
 class Worker:
-    """A worker over ten versions of one key; time stands still until it is moved."""
+    """A worker over ten versions of one key; time stands still until it is moved.
+
+    Or it moves by ``tick_s`` whenever it is looked at.
+    """
 
     def __init__(self, folder: Path, pace: Pace) -> None:
         self.now_s = 100.0
+        self.tick_s = 0.0
         self.answers: list[tuple[Any, ...]] = []
         path = folder / "state"
         path.mkdir(mode=0o700)
         tables = Tables(open_environment(path, 1 << 24, DATABASES_MAX), is_new=True)
         self.worker = StateWorker(
-            tables, 1 << 24, self.answers.append, pace, lambda: self.now_s, lambda: 7.0
+            tables, 1 << 24, self.answers.append, pace, self.seconds, lambda: 7.0
         )
         rows: list[Change] = [
             (2 + i, 0, b"k", encode_record(b"k", 2, 2 + i, 1 + i, b"", 0)) for i in range(ROWS)
@@ -31,6 +40,10 @@ class Worker:
         self.worker.receive(("changes", pack_changes(rows)))
         batch = Batch([], [], [], False, 1, 1, 1 + ROWS)
         self.worker.receive(("commit", 1, *batch.as_tuple()))
+
+    def seconds(self) -> float:
+        self.now_s += self.tick_s
+        return self.now_s
 
     def steps(self) -> list[int]:
         """Return how many rows each reported step deleted."""
@@ -77,3 +90,48 @@ def test_hash_behind_a_compaction_does_not_rest(tmp_path: Path) -> None:
     while rig.worker.has_work():
         rig.worker.work()
     assert rig.answers[-1][:2] == ("hash", 3)
+
+
+def test_hash_rests_as_long_as_each_step_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_hash, "STEP_ROWS_MAX", 4)
+    rig = Worker(tmp_path, Pace())
+    rig.worker.receive(("hash_kv", 3, 1 + ROWS, 0))
+    rig.tick_s = 2.0
+    rig.worker.work()
+    rig.tick_s = 0.0
+    assert rig.worker.rest_s == 2.0
+    rig.worker.work()
+    assert rig.worker.rest_s == 2.0  # nothing was done
+    while rig.worker.has_work():
+        rig.now_s += rig.worker.rest_s
+        rig.worker.work()
+    assert rig.answers[-1][:2] == ("hash", 3)
+    assert rig.worker.rest_s == 0.0
+
+
+def test_a_file_nobody_needs_goes_in_steps_before_other_jobs(tmp_path: Path) -> None:
+    file = tmp_path / "1.out.db"
+    rig = Worker(tmp_path, Pace(4, 0.0))
+    with file.open("wb") as made:
+        made.truncate(2 * SHRINK_OCTETS + 1)
+        rig.worker.receive(("compact", 1 + ROWS))
+        rig.worker.work()
+        rig.worker.receive(("dispose", str(file)))
+        assert not file.exists()
+        left = []
+        for _ in range(3):
+            rig.worker.work()
+            left.append(os.fstat(made.fileno()).st_size)
+    assert left == [SHRINK_OCTETS + 1, 1, 0]
+    assert rig.steps() == [4]
+    while rig.worker.has_work():
+        rig.worker.work()
+    assert rig.steps() == [4, 4, 1]
+
+
+def test_a_file_that_is_gone_already_is_no_failure(tmp_path: Path) -> None:
+    rig = Worker(tmp_path, Pace())
+    rig.worker.receive(("dispose", str(tmp_path / "none")))
+    assert not rig.worker.has_work()
