@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 SENDS_MAX: Final = 16
 """Snapshots on their way at once; a peer that wants one more is told later (etcd's number)."""
+REFUSAL_REST_S: Final = 5.0
+"""Before a sender hears that its snapshot is of no use: it sends the same at once again."""
 LOG_KEPT_MS: Final = 30_000
 """After a snapshot went out its receiver needs the entries behind it (etcd's number)."""
 MEMBERSHIP_BUCKETS: Final = (BUCKET_MEMBERS, BUCKET_MEMBERS_REMOVED, BUCKET_CLUSTER)
@@ -167,7 +169,7 @@ class Snapshots:
     def received(self, m: Message, path: str) -> Deferred[None]:
         """Take a MsgSnap and its database, which is deleted here.
 
-        Fires when Raft has heard of it; fails with `SnapshotRefusedError`.
+        Fires when Raft has heard of it; fails with `SnapshotRefusedError`, after a rest.
         """
         done: Deferred[None] = Deferred()
         snapshot = m.snapshot
@@ -177,16 +179,13 @@ class Snapshots:
         try:
             facts = _facts_of(snapshot, self._node.config.max_learners)
         except (V2StoreError, ValueError) as error:
-            self._files.dispose(Path(path))
-            done.errback(SnapshotRefusedError(str(error)))
+            self._refuse(path, str(error), done)
             return done
 
         def built(found: SnapshotInstall | str) -> None:
             if isinstance(found, str):
                 self.installing -= 1
-                self.log.error("a snapshot cannot be installed: {why}", why=found)
-                self._files.dispose(Path(path))
-                done.errback(SnapshotRefusedError(found))
+                self._refuse(path, found, done)
                 return
             self._built_index = found.index
             self._step(m, path, done)
@@ -194,6 +193,12 @@ class Snapshots:
         self.installing += 1
         self._files.build(Path(path), facts, built)
         return done
+
+    def _refuse(self, path: str, why: str, done: Deferred[None]) -> None:
+        self.log.error("a snapshot cannot be installed: {why}", why=why)
+        self._files.dispose(Path(path))
+        refusal = SnapshotRefusedError(why)
+        self._node.clock.callLater(REFUSAL_REST_S, done.errback, refusal)
 
     def _step(self, m: Message, path: str, done: Deferred[None]) -> None:
         self._node.peers.receive(m)

@@ -64,6 +64,8 @@ MAP_SLACK: Final = 1 << 30
 FENCE_COUNT: Final = 512  # live keys to a fence
 LMDB_KEY_SIZE_MAX: Final = 511
 REVISION_SIZE: Final = 17
+AUTH: Final = b"auth"
+AUTH_ENABLED: Final = b"authEnabled"
 REVISION_MAX: Final = (1 << 63) - 1
 
 _REVISION: Final = Struct(">QcQ")
@@ -206,6 +208,12 @@ def _small_buckets(file: BboltFile, facts: SnapshotFacts) -> dict[bytes, list[Ro
             if len(key) > LMDB_KEY_SIZE_MAX:
                 raise BboltError(f"bucket {name!r}: the key {key[:64]!r} is too long for a member")
         buckets[name] = rows
+    if dict(buckets[AUTH]).get(AUTH_ENABLED) == b"\x01":
+        # Serving it without asking anybody who they are would open what was locked.
+        raise BboltError(
+            "users and roles are switched on in this state, which this version cannot enforce; "
+            "switch them off (etcdctl auth disable), or run a version that supports auth"
+        )
     meta = dict(buckets[META])
     meta.pop(META_STORAGE_VERSION, None)  # of the member that wrote the file
     found = _number(meta, META_INDEX)

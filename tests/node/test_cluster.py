@@ -23,6 +23,7 @@ from etcdtw.cluster.errors import (
 from etcdtw.cluster.member import encode_member
 from etcdtw.mvcc.applied import Applied
 from etcdtw.node.node import Node
+from etcdtw.node.snapshots import REFUSAL_REST_S
 from etcdtw.raft.confchange import ADD_NODE
 from etcdtw.raft.message import MSG_APP, MSG_HEARTBEAT_RESP, MSG_PROP, MSG_SNAP, Message
 from etcdtw.wire import etcdserverpb as pb
@@ -328,6 +329,20 @@ def test_a_snapshot_is_installed_while_apply_waits_for_a_full_state(
     compacting.converge()
     assert waiting.snapshots.installed_total == 1
     compacting.must_put(leader, b"after")
+    compacting.converge()
+
+
+def test_a_snapshot_that_is_refused_is_not_sent_again_at_once(compacting: ClusterRig) -> None:
+    leader = lag(compacting)
+    lagging = next(m.up for m in compacting.members.values() if m.up.applied_index < 20)
+    files = cast(ModelSnapshots, lagging.parts.snapshot_files)
+    files.refusal = "users and roles are switched on"
+    compacting.run(12 * REFUSAL_REST_S)
+    assert 6 <= files.asked <= 12
+    assert lagging.snapshots.installing == 0
+    compacting.must_put(leader, b"served without it")
+    files.refusal = ""
+    compacting.run(2 * REFUSAL_REST_S)
     compacting.converge()
 
 

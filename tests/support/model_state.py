@@ -57,6 +57,10 @@ class ModelSnapshots:
         self._held: list[Callable[[], None]] = []
         self.holds_adoption = False
         """Whether an adoption waits for `release_adoption`."""
+        self.refusal = ""
+        """What is answered to each request to build, if anything."""
+        self.asked = 0
+        """Requests to build so far."""
         self._adopting: Callable[[], None] | None = None
 
     def export(
@@ -84,6 +88,10 @@ class ModelSnapshots:
     def build(
         self, source: Path, facts: SnapshotFacts, done: Callable[[SnapshotInstall | str], None]
     ) -> None:
+        self.asked += 1
+        if self.refusal:
+            done(self.refusal)
+            return
         if self.holds:
             self._held.append(lambda: self.build(source, facts, done))
             return
