@@ -32,6 +32,8 @@ HOT = [
     "etcdtw/storage/log.py",
     "etcdtw/storage/log_codec.py",
     "etcdtw/storage/overlay.py",
+    "etcdtw/storage/piece_reader.py",
+    "etcdtw/storage/row_blocks.py",
     "etcdtw/storage/state.py",
     "etcdtw/storage/state_codec.py",
     "etcdtw/storage/state_reader.py",

@@ -1,19 +1,27 @@
 """What the MVCC store costs by itself, in microseconds: run it, read the table.
 
-The backend is a dict that does next to nothing, so the figures are those of the store.
+The backend is a dict that does next to nothing, so the figures are those of the store.  The last
+ones are of a store over LMDB: ranges of 1,000 keys anywhere among 100,000.
 """
 
 from __future__ import annotations
 
+import random
+import tempfile
 import timeit
 from collections.abc import Callable
+from pathlib import Path
 
 from etcdtw.mvcc.store import Store
+from etcdtw.storage.state import LmdbState
+from etcdtw.storage.state_open import open_state
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.requests import Put, txn_of
 from tests.support.model_backend import ModelBackend
 
 KEYS_COUNT = 1_000
+DURABLE_COUNT = 100_000
+RANGES_COUNT = 500
 VALUE = b"v" * 256
 
 
@@ -31,6 +39,12 @@ class FlatBackend(ModelBackend):
         self, start: bytes, end: bytes | None, limit: int = 0, octets_max: int = 0
     ) -> list[bytes]:
         return self.ready[:limit] if limit else self.ready
+
+    def pieces(
+        self, start: bytes, end: bytes | None, limit: int = 0, octets_max: int = 0
+    ) -> tuple[list[bytes], int]:
+        frames = self.frames(start, end, limit, octets_max)
+        return frames, len(frames)
 
     def count(self, start: bytes, end: bytes | None) -> int:
         return len(self.live)
@@ -57,6 +71,57 @@ def build_store() -> tuple[Store, FlatBackend]:
         store.apply_put(Put(b"/registry/pods/default/%06d" % i, VALUE))
     backend.ready = ModelBackend.frames(backend, b"\0", None)
     return store, backend
+
+
+def fill(store: Store, state: LmdbState) -> None:
+    """Put 100,000 keys in random order and wait until all are durable."""
+    store.restore(1)
+    for index, i in enumerate(random.sample(range(DURABLE_COUNT), DURABLE_COUNT), 1):
+        store.apply_put(Put(b"/registry/pods/default/%06d" % i, VALUE))
+        state.set_applied(index, 1)
+    state.flush(lambda: None)
+
+
+def measure_durable(folder: Path) -> None:
+    """Measure ranges over LMDB: a first pass, repeated ones, and what a commit makes of them."""
+    state = open_state(folder / "state", print)
+    store = Store(state, lambda lease_id: True)
+    fill(store, state)
+    starts = [random.randrange(DURABLE_COUNT - KEYS_COUNT) for _ in range(RANGES_COUNT)]
+    name = b"/registry/pods/default/%06d"
+    requests = [
+        pb.RangeRequest(key=name % start, range_end=name % (start + KEYS_COUNT)) for start in starts
+    ]
+    single = requests[0]
+    tiled = [
+        pb.RangeRequest(key=name % start, range_end=name % (start + KEYS_COUNT))
+        for start in range(0, DURABLE_COUNT, KEYS_COUNT)
+    ]
+
+    def pass_over(asked: list[pb.RangeRequest]) -> None:
+        for request in asked:
+            store.open_range(request)
+
+    def commit() -> None:
+        store.apply_put(Put(name % 7, VALUE))
+        state.set_applied(state.applied_index + 1, 1)
+        state.flush(lambda: None)
+
+    def measure_after_commit(name: str, asked: list[pb.RangeRequest]) -> None:
+        best = min(timeit.repeat(lambda: pass_over(asked), commit, number=1, repeat=5))
+        print(f"{name:44} {best / len(asked) * 1e6:8.2f} us")
+
+    measure_after_commit("1,000 of 100,000: each key once", tiled)
+    measure_after_commit("  the first 500 random ranges", requests)
+    random_us = timeit.repeat(lambda: pass_over(requests), number=1, repeat=5)
+    print(f"{'  random ranges again':44} {min(random_us) / RANGES_COUNT * 1e6:8.2f} us")
+    measure("  the same range again", lambda: store.open_range(single), 500)
+    page = pb.RangeRequest(key=name % 0, range_end=b"/registry/pods0", limit=KEYS_COUNT)
+    measure("  the first page of all", lambda: store.open_range(page), 500)
+    measure("commit of one put", commit, 5)
+    print(f"{'  of it after ranges over all keys':44} ", end="")
+    print(f"{timeit.timeit(commit, lambda: pass_over(requests * 2), number=1) * 1e6:8.2f} us")
+    state.close()
 
 
 def main() -> None:
@@ -90,6 +155,8 @@ def main() -> None:
     )
     parsed = txn_of(txn)
     measure("txn of a compare and a put", lambda: store.apply_txn(parsed), 50_000)
+    with tempfile.TemporaryDirectory() as folder:
+        measure_durable(Path(folder))
 
 
 if __name__ == "__main__":

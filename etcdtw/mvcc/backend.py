@@ -68,6 +68,15 @@ class Backend(Protocol):
         """
         ...
 
+    def pieces(
+        self, start: bytes, end: bytes | None, limit: int = 0, octets_max: int = 0
+    ) -> tuple[list[bytes], int]:
+        """Return the same octets as `frames` in pieces, and how many frames they are.
+
+        A piece is any number of whole frames, joined: the way to read what is only passed on.
+        """
+        ...
+
     def keys(self, start: bytes, end: bytes | None) -> list[bytes]:
         """Return the live keys in ``[start, end)`` in order."""
         ...

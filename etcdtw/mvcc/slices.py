@@ -253,6 +253,8 @@ def open_slices(
     is_counted = request.count_only and not view
     if not request.range_end or is_counted or (end is not None and end <= start):
         return read_range(backend, request, revisions.revision, revisions.compact_revision, head)
+    if not view and not is_shaped(request):
+        return _plain(backend, revisions, request, end, head)
     limit = fetch_limit(request)
     # The current view knows its counts; an old one has to be walked for them.
     bounds = revisions.bounds
@@ -271,6 +273,29 @@ def open_slices(
         else:
             count = backend.count(start, end)
     return render(frames, request, count, head)
+
+
+def _plain(
+    backend: Backend,
+    revisions: Revisions,
+    request: pb.RangeRequest,
+    end: bytes | None,
+    head: bytes,
+) -> bytes | RangeSlices:
+    """Open a range of the current view whose records go out as they are."""
+    start = request.key
+    limit = max(request.limit, 0)
+    keys_max = revisions.bounds.slice_keys_max
+    wanted = limit if 0 < limit <= keys_max else keys_max + 1
+    pieces, count = backend.pieces(start, end, wanted, ANSWER_OCTETS_MAX + 1)
+    if count > keys_max or sum(map(len, pieces)) > ANSWER_OCTETS_MAX:
+        return _pin(backend, revisions, request, revisions.revision)
+    flag = b""
+    if 0 < limit == count:
+        # Nothing was read to tell if there is more, as the count has to be known anyway.
+        count = backend.count(start, end)
+        flag = b"\x18\x01" if count > limit else b""
+    return b"".join((head, *pieces, flag, count_body(count)))
 
 
 def _pin(

@@ -11,6 +11,7 @@ from typing import Final
 
 FENCE_COUNT_MAX: Final = 1024  # live keys; a fence beyond it is split
 FENCE_KEY_SIZE_MAX: Final = 480  # octets; a fence need not stand exactly at a key
+SPARSE_FENCES_MAX: Final = 64  # fences with few keys that are passed in one step
 
 
 class Fences:
@@ -57,6 +58,21 @@ class Fences:
             if self.counts[behind]:
                 return self.starts[behind]
         return None
+
+    def next_dense(self, position: int, count_min: int) -> bytes | None:
+        """Return where to look on behind a fence that counts less than ``count_min``.
+
+        That is the next fence which counts as many, or the `SPARSE_FENCES_MAX`-th; None: neither.
+        """
+        behind = position + 1
+        last = min(position + SPARSE_FENCES_MAX, len(self.counts))
+        while behind < last and self.counts[behind] < count_min:
+            behind += 1
+        return self.starts[behind] if behind < len(self.starts) else None
+
+    def position(self, key: bytes) -> int:
+        """Return the position of the fence in which ``key`` is, or would be."""
+        return bisect_right(self.starts, key) - 1
 
     def interval(self, position: int) -> tuple[bytes, bytes | None]:
         """Return ``[start, end)`` of a fence."""

@@ -26,6 +26,7 @@ from etcdtw.storage.overlay import (
     attached_keys,
     merge_rows,
 )
+from etcdtw.storage.piece_reader import PieceReader
 from etcdtw.storage.state_boot import BootState
 from etcdtw.storage.state_codec import (
     KEY_SIZE_MAX,
@@ -82,6 +83,7 @@ class LmdbState:
         fail_stop: Callable[[str], None],
     ) -> None:
         self._reader = reader
+        self._pieces = PieceReader(reader, self.frames, self._changed)
         self._writer = writer
         self._fail_stop = fail_stop
         self._errands = Errands()
@@ -149,6 +151,11 @@ class LmdbState:
                     break
             position = bound if rows else self._skip_dead(bound, end)
         return found
+
+    def pieces(
+        self, start: bytes, end: bytes | None, limit: int = 0, octets_max: int = 0
+    ) -> tuple[list[bytes], int]:
+        return self._pieces.read(self._seen_fences, start, end, limit, octets_max)
 
     def keys(self, start: bytes, end: bytes | None) -> list[bytes]:
         found: list[bytes] = []

@@ -157,6 +157,13 @@ def key_of(record: bytes) -> bytes:
     return record[at : at + size]
 
 
+def key_in(frames: bytes, at: int) -> bytes:
+    """Return the user key of the frame that begins at ``at`` among joined ones."""
+    _, at = _varint(frames, at + 1)
+    size, at = _varint(frames, at + 1)
+    return frames[at : at + size]
+
+
 def lease_of(record: bytes) -> int:
     """Return the lease a record is attached to; 0: none."""
     at = 0

@@ -15,6 +15,7 @@ from typing import Any, Final
 import lmdb
 
 from etcdtw.storage.directory import DATA_FILE, DataDirError, names_held, open_environment
+from etcdtw.storage.row_blocks import BLOCK_ROWS_MAX, Interval, RowBlock, RowBlocks
 from etcdtw.storage.state_boot import BootState, read_boot_state
 from etcdtw.storage.state_codec import (
     KEY_SIZE_MAX,
@@ -40,7 +41,7 @@ from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 from etcdtw.wire.record import record_of
 
 CHUNK_FIRST: Final = 16  # rows read before the first look at where the range ends
-CHUNK_STEP: Final = 256  # rows
+CHUNK_STEP: Final = 64  # rows
 CHUNK_MAX: Final = 1024
 LONG_ROWS_MAX: Final = 16  # rows at a time where long keys are and octets are bounded
 
@@ -56,6 +57,8 @@ class StateReader:
         self._env = tables.env
         self._txn: Any = None
         self.has_long = False
+        self.blocks = RowBlocks()
+        """What is kept of the transaction's rows in joined octets."""
         self.renew()
 
     def renew(self) -> None:
@@ -94,6 +97,7 @@ class StateReader:
 
     def release(self) -> None:
         """End the transaction; only `renew` or `reopen` may follow."""
+        self.blocks.clear()
         if self._txn is not None:
             self._txn.abort()
             self._txn = None
@@ -166,6 +170,19 @@ class StateReader:
                 return found, None
             chunk = min(chunk * 4, CHUNK_MAX)
         return found, _behind(found[-1], end)
+
+    def fill(self, interval: Interval) -> RowBlock | None:
+        """Return a block of all rows of an interval; None if they make none: then it is refused.
+
+        Not with long keys around.  A block has no references: large records would fill the bound.
+        """
+        assert not self.has_long, "rows are not in the order of keys"
+        rows, bound = self._cut(interval[0], interval[1], BLOCK_ROWS_MAX + 1)
+        frames = [value for _, value in rows]
+        if bound is not None or 0 in [frame[0] for frame in frames]:
+            self.blocks.refuse(interval)
+            return None
+        return self.blocks.add(interval, frames)
 
     def _cut(self, start: bytes, end: bytes | None, limit: int) -> tuple[list[Row], bytes | None]:
         """Return stored rows from ``start`` to ``end`` or the limit; whole groups of long keys.

@@ -167,6 +167,8 @@ class StateRig:
             revision = random.randint(max(1, self.compacted), self.main)
             frames = state.frames(start, end, limit)
             assert join(frames) == join(model.frames(start, end, limit))
+            pieces, count = state.pieces(start, end, limit)
+            assert (join(pieces), count) == (join(frames), len(frames))
             assert state.keys(start, end) == model.keys(start, end)
             assert state.count(start, end) == model.count(start, end)
             key = random.choice(self.keys)

@@ -69,6 +69,12 @@ class ModelBackend:
         keys = self.keys(start, end)
         return [encode_frame(self.live[key]) for key in (keys[:limit] if limit else keys)]
 
+    def pieces(
+        self, start: bytes, end: bytes | None, limit: int = 0, octets_max: int = 0
+    ) -> tuple[list[bytes], int]:
+        frames = self.frames(start, end, limit, octets_max)
+        return [b"".join(frames[:2]), *frames[2:]], len(frames)
+
     def count(self, start: bytes, end: bytes | None) -> int:
         return len(self.keys(start, end))
 
