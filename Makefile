@@ -5,12 +5,13 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 .DEFAULT_GOAL = help
 
-.PHONY: help run test lint cover bench bench-cluster build clean differential kill-loop \
+.PHONY: help run test test-compiled lint cover bench bench-cluster build clean differential kill-loop \
 	differential-cluster cluster-kill-loop crashlab long
 
 help:
 	@echo "make run           one member on 127.0.0.1:2379, data in default.etcd/"
 	@echo "make test          the whole suite, with real etcd as the judge"
+	@echo "make test-compiled the rooms' tests once more, against the compiled modules (needs cc)"
 	@echo "make lint          ruff, mypy --strict, import contract, sizes, spelling"
 	@echo "make cover         branch coverage of the pure rooms"
 	@echo "make bench         side by side with real etcd; results in benchmarks/results/"
@@ -72,6 +73,15 @@ $(BENCH)/.installed: $(shell find etcdtw -name '*.py') setup.py setup.cfg
 	        --no-build-isolation .; \
 	fi
 	touch $@
+
+# The rooms' tests against the compiled modules, from a folder where no sources stand before them.
+test-compiled: $(BENCH)/.installed
+	rm -rf $(BENCH)/checkout && mkdir $(BENCH)/checkout
+	cp -r tests tools benchmarks docs deploy systemd setup.cfg README.md $(BENCH)/checkout/
+	ln -sfn $(abspath ../shared) $(BENCH)/shared
+	cd $(BENCH)/checkout && ../bin/python -c "import etcdtw.mvcc.txn as m; \
+	    print('testing', m.__file__); assert m.__file__.endswith('.so'), 'no C compiler?'"
+	cd $(BENCH)/checkout && ../bin/python -m pytest -m "not integration and not long" $(ARGS)
 
 bench: $(BENCH)/.installed
 	$(BENCH)/bin/python -m benchmarks.side_by_side $(ARGS)

@@ -50,14 +50,8 @@ def mindeps(session: nox.Session) -> None:
 
 @nox.session
 def compiled(session: nox.Session) -> None:
-    """The suite on compiled cores (needs a C compiler)."""
-    session.install(".[test,compile]")
-    session.run(
-        *["pip", "install", "--force-reinstall", "--no-deps", "--no-build-isolation", "."],
-        env={"ETCDTW_COMPILE": "1"},
-    )
-    # An empty pythonpath: the installed, compiled package is what is tested.
-    session.run("pytest", "-o", "pythonpath=", "-m", "not integration", *session.posargs)
+    """The rooms' tests on compiled cores (needs a C compiler)."""
+    session.run("make", "test-compiled", external=True)
 
 
 @nox.session

@@ -22,6 +22,7 @@ from etcdtw.raft.confchange import ADD_NODE, REMOVE_NODE, ConfChange, encode_con
 from etcdtw.raft.entry import ENTRY_CONF_CHANGE, ConfState, Entry
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import leasepb, membershippb
+from etcdtw.wire.requests import put_of
 from tests.support.model_backend import ModelBackend
 
 MEMBER = Member(member_id=7, peer_urls=("http://localhost:2380",))
@@ -71,7 +72,7 @@ def test_replayed_octets_and_a_parsed_request_come_to_the_same(rig: ApplierRig) 
     request = pb.PutRequest(key=b"k", value=b"v")
     other = ApplierRig()
     assert rig.apply(put=request).revision == 2
-    assert other.applier.apply(fields.FIELD_PUT, request).revision == 2
+    assert other.applier.apply(fields.FIELD_PUT, put_of(request)).revision == 2
     assert rig.backend.get(b"k") == other.backend.get(b"k")
 
 

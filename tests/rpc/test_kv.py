@@ -20,6 +20,7 @@ from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import ResponseHeaders
 from etcdtw.wire.requests import Put, Txn, put_of
 from tests.support.model_backend import ModelBackend
+from tests.support.records import content
 
 CALLS: dict[str, Any] = {
     "Range": pb.RangeResponse,
@@ -69,13 +70,9 @@ class FakeCall:
 def assert_same(message: bytes, parsed: Any) -> None:
     """``parsed`` is what ``message`` says."""
     if isinstance(parsed, Put):
-        assert vars_of(parsed) == vars_of(put_of(pb.PutRequest.FromString(message)))
+        assert content(parsed) == content(put_of(pb.PutRequest.FromString(message)))
     elif not isinstance(parsed, Txn):
         assert parsed.SerializeToString() == message
-
-
-def vars_of(record: Put) -> list[Any]:
-    return [getattr(record, name) for name in Put.__slots__]
 
 
 class FakeNode:

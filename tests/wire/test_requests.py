@@ -14,7 +14,8 @@ from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import delimited, encode_record
 from etcdtw.wire.mvccpb import KeyValue
 from etcdtw.wire.record import Record, record_of
-from etcdtw.wire.requests import Compare, Op, Put, Txn, parse_put, parse_txn, put_of, txn_of
+from etcdtw.wire.requests import parse_put, parse_txn, put_of, txn_of
+from tests.support.records import content
 
 KEYS = st.sampled_from([b"", b"a", b"key", b"k" * 130, b"\xff\0"])
 NUMBERS = st.sampled_from([0, 1, 127, 128, 2**31, 2**55, 2**56, 2**63 - 1, -1, -(2**63)])
@@ -64,15 +65,6 @@ txns = _txns(
         plain_ops, lambda ops: st.builds(pb.RequestOp, request_txn=_txns(ops)), max_leaves=8
     )
 )
-
-
-def content(record: object) -> Any:
-    """Return a record as nested tuples."""
-    if isinstance(record, Put | Compare | Op | Txn):
-        return tuple(content(getattr(record, name)) for name in type(record).__slots__)
-    if isinstance(record, list):
-        return [content(one) for one in record]
-    return record
 
 
 @given(puts)
