@@ -308,3 +308,8 @@ def described(member_id: int, is_learner: bool = False) -> Member:
         peer_urls=(f"http://127.0.0.1:{2380 + member_id}",),
         is_learner=is_learner,
     )
+
+
+def others(rig: ClusterRig, node: Node) -> list[Node]:
+    """Return the members that are up, without ``node``."""
+    return [other for other in rig.nodes if other is not node]
