@@ -5,7 +5,7 @@
     append    one durable transaction; its acks and votes are released when it is done
     apply     committed entries; resolve their proposals; collect watch events
     answer    reads whose index is applied; watchers with events
-    flush     each dirty connection writes once
+    flush     each dirty connection writes once; behind each slice of a large apply, too
 
 No step calls back into an earlier one, so nothing here is re-entrant; "persist before promise"
 is the order of these lines.  Source of the order: Ongaro's thesis, sections 10.2.1 and 6.4.
@@ -359,6 +359,10 @@ class Turn:
         slowness = self._slowness
         started_s = seconds()
         for first in range(0, len(entries), APPLY_SLICE_ENTRIES):
+            if first:
+                # Clients get to work on these answers while we go on.
+                self._flusher.flush()
+                self._flusher.hold()
             some = entries[first : first + APPLY_SLICE_ENTRIES]
             oldest = self._waiters.get(some[0].data[:PREFIX_SIZE])
             self._apply_some(some)

@@ -18,7 +18,7 @@ _LAST: Final = [
     bytes((i,)) if i < 0x80 else bytes((i & 0x7F | 0x80, i >> 7)) for i in range(_TABLE_SIZE)
 ]
 """The whole varint of a number below 2**14."""
-_LEADING: Final = [bytes((i & 0x7F | 0x80, i >> 7 | 0x80)) for i in range(_TABLE_SIZE)]
+LEADING: Final = [bytes((i & 0x7F | 0x80, i >> 7 | 0x80)) for i in range(_TABLE_SIZE)]
 """The two leading octets of a longer varint, by its low 14 bits."""
 
 
@@ -30,7 +30,7 @@ def encode_varint(number: int) -> bytes:
     if 0 <= number < _TABLE_SIZE:
         return _LAST[number]
     if 0 < number < _TWO_LOOKUPS_END:
-        return _LEADING[number & _MASK_LOW] + _LAST[number >> 14]
+        return LEADING[number & _MASK_LOW] + _LAST[number >> 14]
     return _long_varint(number)
 
 
@@ -40,7 +40,7 @@ def _long_varint(number: int) -> bytes:
     number &= _UINT64_MASK
     groups: list[bytes] = []
     while number >= _TABLE_SIZE:
-        groups.append(_LEADING[number & _MASK_LOW])
+        groups.append(LEADING[number & _MASK_LOW])
         number >>= 14
     groups.append(_LAST[number])
     return b"".join(groups)

@@ -16,6 +16,7 @@ from etcdtw.apply.errors import (
     StoppedError,
     TooManyRequestsError,
 )
+from etcdtw.node.slowness import APPLY_SLICE_ENTRIES
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.model_state import State
 from tests.support.node_rig import CONFIG, MEMBER_ID, NodeRig
@@ -40,6 +41,15 @@ def test_all_puts_of_an_iteration_share_one_append_and_one_flush(rig: NodeRig) -
     assert [applied.revision for applied in rig.outcomes] == list(range(2, 52))
     assert rig.log.appends == appends + 1
     assert rig.flusher.flushes == flushes + 1
+
+
+def test_answers_of_a_large_append_go_out_while_the_rest_is_applied(rig: NodeRig) -> None:
+    flushes = rig.flusher.flushes
+    for i in range(3 * APPLY_SLICE_ENTRIES):
+        rig.put(b"k%d" % i)
+    rig.run()
+    assert len(rig.outcomes) == 3 * APPLY_SLICE_ENTRIES
+    assert rig.flusher.flushes == flushes + 3
 
 
 def test_issue_14370_nothing_is_answered_before_our_own_log_is_durable(rig: NodeRig) -> None:
