@@ -8,6 +8,8 @@
  *
  *     record := kind:u8 tag:u8 offset:u64 size:u32 data      (little-endian)
  *     kind: W write, D write that was durable when it returned, S sync done, M mark
+ *
+ * The mark "E" of a failure has the monotonic clock, in ns, for its offset.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -21,6 +23,7 @@
 #include <sys/mman.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define FDS_MAX 4096
@@ -125,6 +128,13 @@ static int must_fail(char tag)
     return wanted && wanted[0] == tag && number == atoi(wanted + 1);
 }
 
+static void mark_failure(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    put('M', 0, (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec, "E", 1);
+}
+
 #define PWRITE(name, offset_type) \
     ssize_t name(int fd, const void *data, size_t size, offset_type offset) \
     { \
@@ -135,7 +145,7 @@ static int must_fail(char tag)
         pthread_mutex_lock(&lock); \
         wrote(tag, fd, offset, data, size, 0); \
         if (is_dsync[fd] && (tag == 'j' || tag == 'k') && must_fail(tag)) { \
-            put('M', 0, 0, "E", 1); \
+            mark_failure(); \
             errno = EIO; \
             result = -1; \
         } else { \
@@ -208,7 +218,7 @@ PWRITEV(pwritev64, off64_t)
         if (!tag) return real(fd); \
         pthread_mutex_lock(&lock); \
         if (must_fail(tag)) { \
-            put('M', 0, 0, "E", 1); \
+            mark_failure(); \
             errno = EIO; \
             result = -1; \
         } else { \
