@@ -48,10 +48,10 @@ def mindeps(session: nox.Session) -> None:
     session.run("pytest", "-m", "not integration", *session.posargs)
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def compiled(session: nox.Session) -> None:
     """The rooms' tests on compiled cores (needs a C compiler)."""
-    session.run("make", "test-compiled", external=True)
+    session.run("make", "test-compiled", f"ARGS={' '.join(session.posargs)}")
 
 
 @nox.session

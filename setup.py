@@ -4,7 +4,7 @@
         --no-build-isolation .        (with a C compiler)
 
 The compiled modules are the same Python, made native by mypyc; the interpreted ones stay the
-reference, and every test runs on both.
+reference, and the rooms' tests run on both (`make test-compiled`).
 """
 
 import os

@@ -45,7 +45,8 @@ class RequestIds:
     def next_prefix(self) -> bytes:
         """Return the octets with which the next entry begins."""
         # Two groups of the varint by one look-up; the other eight change once in 16,384 requests.
-        return HEADER + LEADING[self._next_low()] + self._tail
+        low = self._next_low()
+        return HEADER + LEADING[low] + self._tail
 
     def next_id(self) -> int:
         """Return an id for what is no request: a conf change, an entry nobody waits for."""

@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from etcdtw.bbolt.check import check
 from etcdtw.bbolt.layout import BboltError
 from etcdtw.bbolt.reader import BboltFile
+from etcdtw.mvcc.backend import BUCKET_AUTH
 from etcdtw.storage.sorted_runs import RUN_OCTETS_MAX, SortedRuns
 from etcdtw.storage.state_codec import (
     BUCKETS,
@@ -64,7 +65,6 @@ MAP_SLACK: Final = 1 << 30
 FENCE_COUNT: Final = 512  # live keys to a fence
 LMDB_KEY_SIZE_MAX: Final = 511
 REVISION_SIZE: Final = 17
-AUTH: Final = b"auth"
 AUTH_ENABLED: Final = b"authEnabled"
 REVISION_MAX: Final = (1 << 63) - 1
 
@@ -208,7 +208,7 @@ def _small_buckets(file: BboltFile, facts: SnapshotFacts) -> dict[bytes, list[Ro
             if len(key) > LMDB_KEY_SIZE_MAX:
                 raise BboltError(f"bucket {name!r}: the key {key[:64]!r} is too long for a member")
         buckets[name] = rows
-    if dict(buckets[AUTH]).get(AUTH_ENABLED) == b"\x01":
+    if dict(buckets[BUCKET_AUTH]).get(AUTH_ENABLED) == b"\x01":
         # Serving it without asking anybody who they are would open what was locked.
         raise BboltError(
             "users and roles are switched on in this state, which this version cannot enforce; "

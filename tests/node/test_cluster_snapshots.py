@@ -10,7 +10,7 @@ import pytest
 from etcdtw.node.node import Node
 from etcdtw.node.snapshots import REFUSAL_REST_S
 from etcdtw.raft.message import MSG_SNAP, Message
-from tests.support.cluster_rig import ClusterRig, others
+from tests.support.cluster_rig import ClusterRig, RigMember, others
 from tests.support.model_state import ModelSnapshots
 from tests.support.watch_rig import Client
 
@@ -33,9 +33,24 @@ def lag(rig: ClusterRig, puts: int = 40) -> Node:
     return leader
 
 
+def left_behind(rig: ClusterRig) -> RigMember:
+    """Return the member that `lag` took away."""
+    return next(member for member in rig.members.values() if member.up.applied_index < 20)
+
+
+def cut_off(rig: ClusterRig, node: Node, puts: int = 40) -> None:
+    """Keep a member apart from the others until they have left it behind their log."""
+    majority = [i for i in rig.members if i != node.member_id]
+    rig.network.partition([node.member_id], majority)
+    for i in range(puts):
+        rig.must_put(rig.leader(majority), b"k%03d" % i)
+    rig.run(0.3)
+    rig.network.heal()
+
+
 def test_a_member_left_behind_the_log_gets_a_snapshot(compacting: ClusterRig) -> None:
     leader = lag(compacting)
-    lagging = next(m.up for m in compacting.members.values() if m.up.applied_index < 20)
+    lagging = left_behind(compacting).up
     files = lagging.parts.snapshot_files
     assert isinstance(files, ModelSnapshots)
     files.holds = True
@@ -66,12 +81,7 @@ def test_a_snapshot_is_installed_while_apply_waits_for_a_full_state(
         compacting.must_put(leader, b"a%d" % i)
     compacting.run(0.3)
     assert (waiting.applied_index, waiting.commit_index) == (applied, leader.commit_index)
-    majority = [i for i in compacting.members if i != waiting.member_id]
-    compacting.network.partition([waiting.member_id], majority)
-    for i in range(40):
-        compacting.must_put(compacting.leader(majority), b"k%03d" % i)
-    compacting.run(0.3)
-    compacting.network.heal()
+    cut_off(compacting, waiting)
     compacting.until(lambda: files.is_adopting)
     leader = compacting.leader()
     # What waited is in the snapshot; ticks and heartbeats go on, and nothing is applied below it.
@@ -87,7 +97,7 @@ def test_a_snapshot_is_installed_while_apply_waits_for_a_full_state(
 
 def test_a_snapshot_that_is_refused_is_not_sent_again_at_once(compacting: ClusterRig) -> None:
     leader = lag(compacting)
-    lagging = next(m.up for m in compacting.members.values() if m.up.applied_index < 20)
+    lagging = left_behind(compacting).up
     files = cast(ModelSnapshots, lagging.parts.snapshot_files)
     files.refusal = "users and roles are switched on"
     compacting.run(12 * REFUSAL_REST_S)
@@ -124,7 +134,7 @@ def test_a_snapshot_that_is_lost_is_sent_again(compacting: ClusterRig) -> None:
 
 def test_a_crash_right_behind_a_snapshot_loses_nothing(compacting: ClusterRig) -> None:
     leader = lag(compacting)
-    lagging = next(m for m in compacting.members.values() if m.up.applied_index < 20)
+    lagging = left_behind(compacting)
     compacting.until(lambda: lagging.up.snapshots.installed_total == 1)
     compacting.crash(lagging.member_id)
     compacting.start(lagging.member_id)
@@ -141,12 +151,7 @@ def test_etcd_15271_watchers_go_on_where_they_were_when_a_snapshot_comes(
     client.create(b"k", b"l")
     compacting.must_put(leader, b"k-first")
     compacting.converge()
-    majority = [i for i in compacting.members if i != watching.member_id]
-    compacting.network.partition([watching.member_id], majority)
-    for i in range(40):
-        compacting.must_put(compacting.leader(majority), b"k%03d" % i)
-    compacting.run(0.3)
-    compacting.network.heal()
+    cut_off(compacting, watching)
     compacting.converge()
     compacting.run(0.5)
     assert watching.snapshots.installed_total == 1
