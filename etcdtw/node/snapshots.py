@@ -153,8 +153,11 @@ class Snapshots:
 
         def finished(path: Path, ok: bool) -> None:
             self._sending.discard(number)
-            self._last_sent_ms = self._node.now_ms
-            self.sent_total += ok
+            if ok:
+                # Nobody who got nothing needs the log behind it: a peer that refuses for ever
+                # must not stop its compaction.
+                self._last_sent_ms = self._node.now_ms
+                self.sent_total += 1
             self.dispose(path)
 
         self.export(exported)

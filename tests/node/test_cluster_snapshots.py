@@ -109,6 +109,24 @@ def test_a_snapshot_that_is_refused_is_not_sent_again_at_once(compacting: Cluste
     compacting.converge()
 
 
+def test_a_leader_compacts_its_log_although_a_follower_refuses_every_snapshot(
+    compacting: ClusterRig,
+) -> None:
+    leader = lag(compacting)
+    lagging = left_behind(compacting).up
+    files = cast(ModelSnapshots, lagging.parts.snapshot_files)
+    files.refusal = "no space left on device"
+    began = leader.parts.log.first_index()
+    for i in range(60):
+        compacting.must_put(leader, b"more%d" % i)
+        compacting.run(0.5)
+    assert files.asked >= 3
+    assert leader.parts.log.first_index() > began
+    files.refusal = ""
+    compacting.run(2 * REFUSAL_REST_S)
+    compacting.converge()
+
+
 def test_what_comes_behind_a_snapshot_waits_for_it(compacting: ClusterRig) -> None:
     leader = lag(compacting)
     for i in range(30):
