@@ -357,12 +357,12 @@ class Turn:
         """Apply ``entries`` in slices, up to a long one; that is met, not applied."""
         seconds = self._seconds
         slowness = self._slowness
-        started_s = seconds()
         for first in range(0, len(entries), APPLY_SLICE_ENTRIES):
             if first:
                 # Clients get to work on these answers while we go on.
                 self._flusher.flush()
                 self._flusher.hold()
+            started_s = seconds()  # the flush of other answers is no apply
             some = entries[first : first + APPLY_SLICE_ENTRIES]
             oldest = self._waiters.get(some[0].data[:PREFIX_SIZE])
             self._apply_some(some)
@@ -371,7 +371,6 @@ class Turn:
                 slowness.applied(ended_s - started_s, some, oldest)
             if oldest is not None and ended_s - oldest.started_ms / 1000 > slowness.request_s:
                 slowness.answered(ended_s - oldest.started_ms / 1000, oldest)
-            started_s = ended_s
             if self._long is not None:
                 return self._long
         return None
