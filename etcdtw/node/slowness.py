@@ -15,8 +15,6 @@ from etcdtw.apply.applier import NAMES
 from etcdtw.node.requests import Waiter
 from etcdtw.raft.entry import Entry
 
-APPLY_SLICE_ENTRIES: Final = 64
-"""Entries between two looks at the clock, and two flushes: some 0.6 ms of small puts."""
 READ: Final = "linearizable read"
 
 

@@ -30,7 +30,7 @@ class Fences:
 
     def change(self, key: bytes, by: int) -> int:
         """Count a key that came to life or died; return the fence's position."""
-        position = bisect_right(self.starts, key) - 1
+        position = self.position(key)
         self.counts[position] += by
         self.dirty.add(self.starts[position])
         return position
@@ -51,7 +51,7 @@ class Fences:
 
         None: no key from ``key`` on is live.
         """
-        position = bisect_right(self.starts, key) - 1
+        position = self.position(key)
         if self.counts[position]:
             return key
         for behind in range(position + 1, len(self.counts)):

@@ -38,6 +38,11 @@ def left_behind(rig: ClusterRig) -> RigMember:
     return next(member for member in rig.members.values() if member.up.applied_index < 20)
 
 
+def files_of(node: Node) -> ModelSnapshots:
+    """Return the model behind a node's snapshot files, which fails and waits as it is told."""
+    return cast(ModelSnapshots, node.parts.snapshot_files)
+
+
 def cut_off(rig: ClusterRig, node: Node, puts: int = 40) -> None:
     """Keep a member apart from the others until they have left it behind their log."""
     majority = [i for i in rig.members if i != node.member_id]
@@ -51,8 +56,7 @@ def cut_off(rig: ClusterRig, node: Node, puts: int = 40) -> None:
 def test_a_member_left_behind_the_log_gets_a_snapshot(compacting: ClusterRig) -> None:
     leader = lag(compacting)
     lagging = left_behind(compacting).up
-    files = lagging.parts.snapshot_files
-    assert isinstance(files, ModelSnapshots)
+    files = files_of(lagging)
     files.holds = True
     compacting.until(lambda: lagging.snapshots.installing == 1)
     files.release()
@@ -74,7 +78,7 @@ def test_a_snapshot_is_installed_while_apply_waits_for_a_full_state(
     leader = compacting.leader()
     waiting = others(compacting, leader)[-1]
     member = compacting.members[waiting.member_id]
-    files = cast(ModelSnapshots, waiting.parts.snapshot_files)
+    files = files_of(waiting)
     applied = waiting.applied_index
     member.state.is_full = files.holds_adoption = True
     for i in range(8):
@@ -98,7 +102,7 @@ def test_a_snapshot_is_installed_while_apply_waits_for_a_full_state(
 def test_a_snapshot_that_is_refused_is_not_sent_again_at_once(compacting: ClusterRig) -> None:
     leader = lag(compacting)
     lagging = left_behind(compacting).up
-    files = cast(ModelSnapshots, lagging.parts.snapshot_files)
+    files = files_of(lagging)
     files.refusal = "users and roles are switched on"
     compacting.run(12 * REFUSAL_REST_S)
     assert 6 <= files.asked <= 12
@@ -113,8 +117,7 @@ def test_a_leader_compacts_its_log_although_a_follower_refuses_every_snapshot(
     compacting: ClusterRig,
 ) -> None:
     leader = lag(compacting)
-    lagging = left_behind(compacting).up
-    files = cast(ModelSnapshots, lagging.parts.snapshot_files)
+    files = files_of(left_behind(compacting).up)
     files.refusal = "no space left on device"
     began = leader.parts.log.first_index()
     for i in range(60):

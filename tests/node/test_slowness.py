@@ -12,7 +12,7 @@ from zope.interface import implementer
 from etcdtw.apply.applier import FIELD_PUT
 from etcdtw.grpc.call import Call
 from etcdtw.mvcc.applied import Applied
-from etcdtw.node.slowness import APPLY_SLICE_ENTRIES
+from etcdtw.node.turn import APPLY_SLICE_ENTRIES
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.requests import plain
 from tests.support.node_rig import NodeRig
@@ -72,6 +72,22 @@ def test_many_slow_applies_of_a_turn_make_one_line(rig: NodeRig, lines: list[str
     rig.run()
     assert rig.node.slowness.slow_applies_total == 2
     assert len([line for line in lines if line.startswith("apply request")]) == 1
+
+
+def test_flushes_between_the_slices_of_an_append_are_no_apply(
+    rig: NodeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses_s = [0.25, 0.25]  # of those behind the first and the second slice
+
+    def flush() -> None:
+        rig.clock.rightNow += pauses_s.pop() if pauses_s else 0.0
+
+    monkeypatch.setattr(rig.flusher, "flush", flush)
+    for _ in range(3 * APPLY_SLICE_ENTRIES):
+        rig.put(b"k")
+    rig.run()
+    assert pauses_s == []
+    assert rig.node.slowness.slow_applies_total == 0
 
 
 def test_put_that_waits_for_the_disk_is_a_slow_request_and_no_slow_apply(
