@@ -71,8 +71,9 @@ class Store:
             self._compact_mark(FINISHED_COMPACT_REVISION),
         )
         self.revision = max(revision, self.compact_revision, 1)
-        self._writer.revision = self.revision
-        self._writer.events = []
+        # A long entry may have been under way: what it did is of no state any more.
+        self._is_long = False
+        self._writer.restart(self.revision, self._is_watched)
 
     def _compact_mark(self, name: bytes) -> int:
         mark = self._backend.bucket_get(BUCKET_META, name)

@@ -50,6 +50,13 @@ class Writer:
         self.put_octets_total = 0
         self.deletes_total = 0
 
+    def restart(self, revision: int, has_watchers: bool) -> None:
+        """Stand behind ``revision``, between two entries."""
+        self.revision = revision
+        self.changes = 0
+        self.has_watchers = has_watchers
+        self.events = []
+
     def finish(self) -> int:
         """End the entry: its changes become one revision.  Returns the current revision."""
         if self.changes:

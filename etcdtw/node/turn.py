@@ -298,9 +298,13 @@ class Turn:
             self._released += responses
         self._unapplied.clear()
         held, self._held = self._held, None
-        self._appended(message.responses)
+        self._released += message.responses
+        # All of them before any turn: what that one appends came later.
+        was_running, self._is_running = self._is_running, True
         for later in held or ():
             self._append(later)
+        self._is_running = was_running
+        self._appended([])
 
     def _release(self) -> None:
         if self._released:

@@ -14,7 +14,9 @@ from etcdtw.mvcc.errors import (
     KeyNotFoundError,
     LeaseNotFoundError,
 )
-from etcdtw.mvcc.store import Store
+from etcdtw.mvcc.long_entry import LongEntryError
+from etcdtw.mvcc.store import WORK_BOUNDS, Store
+from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.mvccpb import KeyValue
 from etcdtw.wire.requests import put_of
@@ -24,9 +26,9 @@ from tests.support.model_backend import ModelBackend
 class StoreRig:
     """A store with the leases 7 and 8."""
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: WorkBounds = WORK_BOUNDS) -> None:
         self.backend = ModelBackend()
-        self.store = Store(self.backend, (7, 8).__contains__)
+        self.store = Store(self.backend, (7, 8).__contains__, bounds)
         self.store.has_watchers = True
 
     def put(self, key: bytes, value: bytes = b"v", **fields: Any) -> Applied:
@@ -258,3 +260,24 @@ def test_an_empty_backend_is_an_empty_store(revision: int) -> None:
 
 def test_an_outcome_can_be_read_by_people() -> None:
     assert repr(Applied(3, b"x")) == "Applied(revision=3, body=b'x', error=None)"
+
+
+@pytest.mark.parametrize("is_watched", [False, True])
+def test_a_snapshot_amid_a_long_entry_leaves_nothing_of_it(is_watched: bool) -> None:
+    rig = StoreRig(WorkBounds(long_keys_min=3, step_keys_max=1))
+    rig.store.has_watchers = is_watched
+    for key in (b"a", b"b", b"c", b"d"):
+        rig.put(key)
+    rig.store.take_events()
+    with pytest.raises(LongEntryError) as long:
+        rig.delete(b"a", b"z")
+    next(long.value.steps)
+    next(long.value.steps)
+    # The snapshot's state takes the place of this one; here it is an empty one at revision 9.
+    rig.backend.__dict__.update(ModelBackend().__dict__)
+    rig.store.restore(9)
+    assert rig.delete(b"absent").revision == 9
+    assert rig.put(b"k").revision == 10
+    assert (10, 0) in rig.backend.revisions, "the first change of a revision has sub 0"
+    assert [key for key, _, _ in rig.store.take_events()] == ([b"k"] if is_watched else [])
+    assert rig.store.events == []

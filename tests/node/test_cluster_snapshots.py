@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
 import pytest
 
+from etcdtw.apply.applier import FIELD_DELETE_RANGE
+from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.node.node import Node
 from etcdtw.node.snapshots import REFUSAL_REST_S
-from etcdtw.raft.message import MSG_SNAP, Message
-from tests.support.cluster_rig import ClusterRig, RigMember, others
+from etcdtw.raft.entry import Entry, HardState
+from etcdtw.raft.message import MSG_APP, MSG_SNAP, Message
+from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.requests import plain
+from tests.support.cluster_rig import ClusterRig, OpenCall, RigMember, others
 from tests.support.model_state import ModelSnapshots
 from tests.support.watch_rig import Client
 
@@ -97,6 +103,87 @@ def test_a_snapshot_is_installed_while_apply_waits_for_a_full_state(
     assert waiting.snapshots.installed_total == 1
     compacting.must_put(leader, b"after")
     compacting.converge()
+
+
+def test_a_snapshot_that_comes_amid_a_long_entry_leaves_nothing_of_it(tmp_path: Path) -> None:
+    rig = ClusterRig(
+        tmp_path,
+        3,
+        snapshot_count=10,
+        catchup_entries=5,
+        bounds=WorkBounds(long_keys_min=5, step_keys_max=1),
+        long_work_s=0.0,
+    )
+    leader = rig.leader()
+    waiting = others(rig, leader)[-1]
+    member = rig.members[waiting.member_id]
+    for i in range(20):
+        rig.must_put(leader, b"long%02d" % i)
+    rig.converge()
+    member.state.is_full = files_of(waiting).holds = True
+    delete = pb.DeleteRangeRequest(key=b"long", range_end=b"lonh")
+    octets = delete.SerializeToString()
+    leader.propose(FIELD_DELETE_RANGE, octets, plain(delete), OpenCall(), lambda *_: None)
+    rig.run(0.3)
+    cut_off(rig, waiting)
+    rig.until(lambda: waiting.snapshots.installing == 1)
+    member.state.is_full = False
+    before = waiting.store.revision
+    for _ in range(4):
+        waiting.run_now()
+    assert waiting.store.revision == before, "the long entry is not under way"
+    assert member.state.get(b"long00") is None, "the long entry is not under way"
+    files_of(waiting).release()
+    rig.until(lambda: waiting.snapshots.installed_total == 1)
+    leader = rig.leader()
+    absent = pb.DeleteRangeRequest(key=b"absent").SerializeToString()
+    leader.propose(
+        FIELD_DELETE_RANGE,
+        absent,
+        pb.DeleteRangeRequest(key=b"absent"),
+        OpenCall(),
+        lambda *_: None,
+    )
+    rig.must_put(leader, b"after")
+    rig.converge()
+
+
+def hold_an_adoption(rig: ClusterRig) -> Node:
+    """Return a member that is amid an adoption which waits; the others go on."""
+    waiting = others(rig, rig.leader())[-1]
+    files_of(waiting).holds_adoption = True
+    cut_off(rig, waiting)
+    rig.until(lambda: files_of(waiting).is_adopting)
+    return waiting
+
+
+def test_what_waited_for_a_snapshot_is_written_before_what_came_later(
+    compacting: ClusterRig,
+) -> None:
+    waiting = hold_an_adoption(compacting)
+    leader = compacting.leader()
+    raw = waiting.parts.raw
+    written: list[int] = []
+    append = waiting.parts.log.append
+
+    def noted(
+        hard_state: HardState | None, entries: Sequence[Entry], done: Callable[[], None]
+    ) -> None:
+        written.extend(entry.index for entry in entries)
+        append(hard_state, entries, done)
+
+    waiting.parts.log.append = noted  # type: ignore[method-assign]
+    first = raw.installing_index + 1
+    for index in (first, first + 1):
+        entry = Entry(leader.term, index)
+        m = Message(MSG_APP, to=waiting.member_id, from_id=leader.member_id, term=leader.term)
+        m.index, m.log_term, m.entries = index - 1, leader.term, [entry]
+        waiting.peers.receive(m)
+        if index == first:
+            waiting.run_now()
+            assert not written, "it waits for the snapshot"
+    files_of(waiting).release_adoption()
+    assert written == [first, first + 1]
 
 
 def test_a_snapshot_that_is_refused_is_not_sent_again_at_once(compacting: ClusterRig) -> None:

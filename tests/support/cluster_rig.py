@@ -19,8 +19,10 @@ from etcdtw.apply.members import Members, stored_conf_state
 from etcdtw.cluster.member import Member, encode_member, encode_promotion
 from etcdtw.lease.lessor import Lessor
 from etcdtw.mvcc.applied import Applied
-from etcdtw.mvcc.store import Store
+from etcdtw.mvcc.store import WORK_BOUNDS, Store
 from etcdtw.mvcc.watch import WatchHub
+from etcdtw.mvcc.work_bounds import WorkBounds
+from etcdtw.node.long_apply import WORK_S
 from etcdtw.node.node import NoCall, Node, NodeConfig
 from etcdtw.node.requests import RequestIds
 from etcdtw.node.turn import Parts
@@ -68,7 +70,7 @@ class RigMember:
         rig = self.rig
         state = self.state
         lessor = Lessor(2)
-        store = Store(state, lessor.exists)
+        store = Store(state, lessor.exists, rig.bounds)
         store.restore(state.revision)
         members = Members(state, rig.max_learners)
         alarms = Alarms(state)
@@ -111,6 +113,7 @@ class RigMember:
             snapshot_count=rig.snapshot_count,
             catchup_entries=rig.catchup_entries,
             max_learners=rig.max_learners,
+            long_work_s=rig.long_work_s,
         )
         unix_ms = 1_000_000 + int(rig.clock.seconds() * 1000)
         node = self.node = Node(rig.clock, config, parts, RequestIds(self.member_id, unix_ms))
@@ -145,6 +148,8 @@ class ClusterRig:
         catchup_entries: int = 5_000,
         max_learners: int = 1,
         seed: int = 1,
+        bounds: WorkBounds = WORK_BOUNDS,
+        long_work_s: float = WORK_S,
     ) -> None:
         self.folder = folder
         self.random = random.Random(seed)
@@ -154,6 +159,8 @@ class ClusterRig:
         self.snapshot_count = snapshot_count
         self.catchup_entries = catchup_entries
         self.max_learners = max_learners
+        self.bounds = bounds
+        self.long_work_s = long_work_s
         self.members: dict[int, RigMember] = {}
         founders = [(i, encode_member(described(i))) for i in range(1, count + 1)]
         hard_state, entries = bootstrap_log(founders)
