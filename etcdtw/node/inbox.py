@@ -29,7 +29,8 @@ APPLY_GAP_MAX: Final = 5000
 """Entries committed and not yet applied past which proposals are refused (etcd's number)."""
 PROPOSALS_MAX: Final = 65_536
 """Proposals waiting for their outcome past which new ones are refused."""
-
+QUEUED_OCTETS_MAX: Final = 1 << 28
+"""Octets of proposals that no leader has taken yet, past which new ones are refused."""
 
 NEVER_MS: Final = 1 << 62
 
@@ -42,6 +43,7 @@ class InboxBounds(NamedTuple):
     election_timeout_ms: int
     proposals_max: int = PROPOSALS_MAX
     apply_gap_max: int = APPLY_GAP_MAX
+    queued_octets_max: int = QUEUED_OCTETS_MAX
 
 
 class Inbox:
@@ -66,8 +68,10 @@ class Inbox:
         self._election_timeout_ms = bounds.election_timeout_ms
         self._proposals_max = bounds.proposals_max
         self._apply_gap_max = bounds.apply_gap_max
+        self._queued_octets_max = bounds.queued_octets_max
         self._wake = wake
         self._proposals: list[bytes] = []
+        self._queued_octets = 0  # of their requests
         self.waiters: dict[bytes, Waiter] = {}
         """By the prefix of their entry, oldest first."""
         self.reads = Reads(bounds.request_timeout_ms, ids.next_id())
@@ -96,6 +100,7 @@ class Inbox:
             self.is_stopping
             or len(self.waiters) >= self._proposals_max
             or self._raw.commit_index - self.applied_index > self._apply_gap_max
+            or self._queued_octets > self._queued_octets_max
         ):
             self._refuse(call, done, StoppedError() if self.is_stopping else TooManyRequestsError())
             return
@@ -105,6 +110,7 @@ class Inbox:
             self._wake()
         self.waiters[prefix] = Waiter(data, field, parsed, call, done, self.now_ms)
         self._proposals.append(data)
+        self._queued_octets += size
 
     def add(self, data: bytes) -> None:
         """Put a whole entry into the log; nobody waits for its outcome."""
@@ -129,6 +135,7 @@ class Inbox:
         """Return what was proposed since the last turn."""
         proposals = self._proposals
         self._proposals = []
+        self._queued_octets = 0
         return proposals
 
     def drop(self, proposals: list[bytes], error: Exception) -> None:
@@ -156,6 +163,7 @@ class Inbox:
         """Fail what has waited for the whole request timeout."""
         before_ms = now_ms - self._request_timeout_ms
         overdue: list[bytes] = []
+        queued = self._proposals
         for prefix, waiter in self.waiters.items():
             if waiter.started_ms > before_ms:
                 break  # a dict keeps the order of insertion: the rest is younger
@@ -164,6 +172,11 @@ class Inbox:
         for prefix in overdue:
             waiter = self.waiters.pop(prefix)
             self._refuse(waiter.call, waiter.done, self._why_late(waiter.started_ms))
+        if overdue and queued:
+            # No leader has taken them, and a later one must not: their clients were told.
+            failed = set(overdue)
+            self._proposals = [data for data in queued if data[:PREFIX_SIZE] not in failed]
+            self._queued_octets = sum(map(len, self._proposals))
         self.reads.expire(now_ms)
 
     def _why_late(self, started_ms: int) -> Exception:

@@ -21,12 +21,13 @@ from etcdtw.apply.applier import (
 from etcdtw.apply.errors import StoppedError
 from etcdtw.grpc.call import Call
 from etcdtw.lease.expiry import ExpiryScan
+from etcdtw.lease.lessor import Lessor
 from etcdtw.mvcc.applied import Applied
 from etcdtw.node.auto_compaction import AutoCompaction
 from etcdtw.node.cluster_version import ClusterVersion
 from etcdtw.node.conf_changes import ConfChanges
 from etcdtw.node.corruption import CorruptionChecks
-from etcdtw.node.inbox import APPLY_GAP_MAX, PROPOSALS_MAX, Inbox, InboxBounds
+from etcdtw.node.inbox import APPLY_GAP_MAX, PROPOSALS_MAX, QUEUED_OCTETS_MAX, Inbox, InboxBounds
 from etcdtw.node.key_hashes import KeyHashes
 from etcdtw.node.leader_transfer import LeaderTransfers
 from etcdtw.node.long_apply import WORK_S
@@ -61,6 +62,7 @@ class NodeConfig:
     warning_request_s: float = 0.3
     proposals_max: int = PROPOSALS_MAX
     apply_gap_max: int = APPLY_GAP_MAX
+    queued_octets_max: int = QUEUED_OCTETS_MAX
     long_work_s: float = WORK_S
 
     @property
@@ -137,6 +139,7 @@ class Node:
                 config.election_timeout_ms,
                 config.proposals_max,
                 config.apply_gap_max,
+                config.queued_octets_max,
             ),
             self.wake,
         )
@@ -373,12 +376,25 @@ class Node:
         self.hub.store_replaced(last_revision)
         self.peers.follow_membership()
 
+    def current_lessor(self) -> Lessor:
+        """Return the lessor as of now: what it says before the next tick must hold, too.
+
+        The last turn may be a heartbeat ago, and a TTL must not be short by that; or this
+        process stood still since, and the lessor is not primary before that is looked into.
+        """
+        now_ms = self.now_ms
+        self.stalls.stood_still(now_ms - self._last_tick_ms)
+        self.lessor.advance(now_ms)
+        return self.lessor
+
     def lead(self) -> None:
         """This member leads and has applied an entry of its own term."""
         self.lessor.promote(self.config.election_timeout_ms)
         self.cluster_version.lead()
 
     def _scan_leases(self, now_ms: int) -> None:
+        if not self.is_leader:
+            return  # perhaps deposed within this very tick, before the lessor hears of it
         expired, checkpoints = self._expiry.due(now_ms)
         self.leases_expired_total += len(expired)
         for lease_id in expired:

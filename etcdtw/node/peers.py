@@ -129,6 +129,11 @@ class Peers:
             self.log.failure("a message of {peer} broke an invariant", peer=f"{m.from_id:x}")
             self._node.parts.fail_stop(f"{error}; remove this member and add it again")
             return
+        except Exception as error:
+            # A damaged log, or a core that stopped half way: nothing it says may count.
+            self.log.failure("a message of {peer} could not be taken", peer=f"{m.from_id:x}")
+            self._node.parts.fail_stop(f"a message of a peer could not be taken: {error}")
+            return
         self._node.wake()
 
     def report_unreachable(self, member_id: int) -> None:

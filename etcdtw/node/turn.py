@@ -68,6 +68,11 @@ class StateStore(Backend, Protocol):
         ...
 
     @property
+    def is_committing(self) -> bool:
+        """Whether the writer has something to commit before anything else."""
+        ...
+
+    @property
     def compaction_hashes(self) -> CompactionHashes: ...
 
     @property
@@ -385,7 +390,7 @@ class Turn:
         self._inbox.applied_index = self.applied_index = last.index
         self.applied_term = last.term
         self._state.set_applied(last.index, last.term)
-        if self._leader_term != last.term and self._node.is_leader:
+        if self._leader_term != last.term == self._raw.term and self._node.is_leader:
             # Everything of earlier terms is applied: now the leases are ours to expire.
             self._leader_term = last.term
             self._node.lead()

@@ -59,12 +59,11 @@ class KeepAliveNode(Protocol):
 
     @property
     def lessor(self) -> Lessor: ...
+    def current_lessor(self) -> Lessor: ...
     @property
     def store(self) -> KeepAliveStore: ...
     @property
     def clock(self) -> IReactorTime: ...
-    @property
-    def now_ms(self) -> int: ...
     @property
     def leader_id(self) -> int: ...
     @property
@@ -132,11 +131,9 @@ class KeepAliveStream:
                 self._pending.append(lease_id)
             return
         node = self._node
-        lessor = self._lessor
         # Taken before the renewal: what the client may conclude from it holds.
         header = node.header(node.store.revision)
-        # The last turn may be a heartbeat ago, and a TTL must not be short by that.
-        lessor.advance(node.now_ms)
+        lessor = node.current_lessor()
         ttl_s = lessor.renew(lease_id) if lessor.is_primary else None
         if ttl_s is not None and ttl_s > 0:
             self._answer(header, lease_id, ttl_s)
@@ -173,8 +170,7 @@ class KeepAliveStream:
 
     def _try_head(self, lease_id: int) -> None:
         node = self._node
-        lessor = self._lessor
-        lessor.advance(node.now_ms)
+        lessor = node.current_lessor()
         if not self._header:
             self._header = node.header(node.store.revision)
         if not lessor.is_primary:

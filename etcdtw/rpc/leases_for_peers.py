@@ -46,6 +46,7 @@ class LeaseSource(Protocol):
 
     @property
     def lessor(self) -> Lessor: ...
+    def current_lessor(self) -> Lessor: ...
     @property
     def now_ms(self) -> int: ...
     def read(self, call: Call, done: Callable[[Call, Exception | None], None]) -> None: ...
@@ -66,8 +67,7 @@ class LeasesForPeers:
 
     def renew(self, lease_id: int, renewed: Renewed) -> None:
         """Renew a lease once everything committed is applied, as the primary lessor."""
-        lessor = self._node.lessor
-        lessor.advance(self._node.now_ms)
+        lessor = self._node.current_lessor()
         ttl_s = lessor.renew(lease_id) if lessor.is_primary else None
         if ttl_s is not None and ttl_s > 0:
             renewed(None, ttl_s)

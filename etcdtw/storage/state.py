@@ -329,6 +329,11 @@ class LmdbState:
     # Beside the seam: the node's calls.
 
     @property
+    def is_committing(self) -> bool:
+        """Whether a generation is under way to the writer and will be confirmed."""
+        return bool(self._closed.generations) and self._adopted is None
+
+    @property
     def is_full(self) -> bool:
         """Whether the overlay is at its bound: apply must wait until it drains."""
         octets = self._open.octets - self._open.excused

@@ -22,8 +22,10 @@ from etcdtw.cluster.errors import (
 from etcdtw.cluster.member import encode_member
 from etcdtw.mvcc.applied import Applied
 from etcdtw.node.node import Node
+from etcdtw.node.stalls import STATE_HANG_MS, STATE_STALL_MS
 from etcdtw.raft.confchange import ADD_NODE
-from etcdtw.raft.message import MSG_APP, MSG_HEARTBEAT_RESP, MSG_PROP, Message
+from etcdtw.raft.message import MSG_APP, MSG_APP_RESP, MSG_HEARTBEAT_RESP, MSG_PROP, Message
+from etcdtw.storage.log_codec import CorruptionError
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.cluster_rig import ELECTION_S, ClusterRig, OpenCall, described, others
 
@@ -401,6 +403,132 @@ def test_etcd_13527_a_leader_whose_disk_stands_still_steps_down(three: ClusterRi
     three.members[old.member_id].log.release()
     three.until(lambda: outcome)
     three.converge()
+
+
+def test_a_leader_whose_state_takes_nothing_more_steps_down_once(three: ClusterRig) -> None:
+    old = three.leader()
+    state = three.members[old.member_id].state
+    state.is_full = state.is_committing = True
+    three.run(STATE_STALL_MS / 1000 - 1)
+    assert old.is_leader
+    new = three.until(lambda: next((n for n in others(three, old) if n.is_leader), None))
+    three.must_put(new, b"k")
+    three.run(5.0)
+    assert old.stalls.step_downs_total == 1
+    state.is_full = state.is_committing = False
+    three.converge()
+
+
+def test_a_state_that_hangs_for_a_minute_ends_its_process(three: ClusterRig) -> None:
+    three.leader()
+    three.converge()
+    member = three.members[1]
+    member.state.is_committing = True
+    three.run(STATE_HANG_MS / 1000 - 1)
+    assert member.stops == []
+    three.run(1.5)
+    assert "has committed nothing for 60" in member.stops[0]
+
+
+def test_time_that_a_process_stood_still_is_no_hang_of_its_state(three: ClusterRig) -> None:
+    three.leader()
+    three.converge()
+    member = three.members[1]
+    member.state.is_committing = True
+    three.run(1.0)
+    three.stall(100.0)
+    three.clock.advance(100.1)
+    three.run(1.0)
+    assert member.stops == []
+
+
+def test_a_damaged_log_met_by_a_message_ends_the_process(three: ClusterRig) -> None:
+    leader = three.leader()
+    three.must_put(leader, b"k")
+    three.converge()
+
+    def damaged(index: int) -> int:
+        raise CorruptionError("entry 7 of the log is missing")
+
+    leader.parts.log.term = damaged  # type: ignore[method-assign]
+    last = leader.parts.log.last_index()
+    rejection = Message(
+        MSG_APP_RESP,
+        to=leader.member_id,
+        from_id=others(three, leader)[0].member_id,
+        term=leader.term,
+        log_term=leader.term,
+        index=last + 1,
+        reject=True,
+        reject_hint=last - 1,
+    )
+    leader.peers.receive(rejection)
+    assert "entry 7 of the log is missing" in three.members[leader.member_id].stops[0]
+
+
+def test_etcd_15247_a_leader_deposed_at_a_tick_revokes_nothing_in_it(three: ClusterRig) -> None:
+    leader = three.leader()
+    for lease_id in range(1, 41):  # one ends at each tick
+        grant_lease(three, leader, lease_id, 4)
+        three.run(0.1)
+    three.network.partition([leader.member_id], [n.member_id for n in others(three, leader)])
+    deposed = False
+    while not deposed:
+        leader._expiry._next_scan_ms = 0  # the tick that deposes it shall be one that scans
+        three.run(0.05)
+        deposed = not leader.is_leader
+    assert leader.leases_expired_total > 0
+    assert not leader.inbox.has_proposals
+
+
+def test_a_new_leader_ends_no_lease_before_it_has_applied_what_earlier_ones_left(
+    three: ClusterRig,
+) -> None:
+    old = three.leader()
+    states = [three.members[node.member_id].state for node in others(three, old)]
+    for state in states:
+        state.is_full = True
+    for i in range(3):
+        three.must_put(old, b"k%d" % i)
+    three.run(0.3)
+    three.crash(old.member_id)
+    new = three.until(lambda: next((node for node in three.nodes if node.is_leader), None))
+    applied: list[int] = []
+    lead = new.lead
+    new.lead = lambda: (applied.append(new.applied_index), lead())[1]  # type: ignore[func-returns-value]
+    assert new.applied_index < new.commit_index
+    for state in states:
+        state.is_full = False
+    three.until(lambda: new.lessor.is_primary)
+    assert new.parts.log.term(applied[0]) == new.term
+
+
+def test_a_proposal_that_timed_out_without_a_leader_is_never_proposed(three: ClusterRig) -> None:
+    lone = three.leader()
+    apart = others(three, lone)
+    three.network.partition([lone.member_id], [n.member_id for n in apart])
+    three.until(lambda: lone.leader_id == 0)
+    outcome = three.put(lone, b"late")
+    three.run(8.0)
+    assert outcome[0].error is not None
+    assert not lone.inbox.has_proposals
+    three.network.heal()
+    three.must_put(three.leader(), b"after")
+    three.converge()
+    assert all(m.state.get(b"late") is None for m in three.members.values())
+
+
+def test_a_leader_that_stood_still_renews_nothing_before_it_has_proved_that_it_leads(
+    three: ClusterRig,
+) -> None:
+    leader = three.leader()
+    grant_lease(three, leader, 7, 30)
+    assert leader.current_lessor().is_primary
+    three.stall(2.0)
+    three.clock.advance(1.5)
+    assert not leader.current_lessor().is_primary, "asked before any tick"
+    three.run(3.0)
+    assert leader.is_leader == leader.current_lessor().is_primary
 
 
 # Floods of loss.

@@ -128,6 +128,19 @@ def test_waiting_proposals_are_bounded() -> None:
     rig.log.release()
 
 
+def test_proposals_that_no_leader_takes_are_bounded_in_octets() -> None:
+    rig = NodeRig(config=replace(CONFIG, queued_octets_max=1000))
+    for size in (600, 600, 600):
+        rig.put(b"k", b"v" * size)
+    assert [type(applied.error) for applied in rig.outcomes] == [TooManyRequestsError]
+    rig.start()
+    rig.run(0.2)
+    assert [applied.error for applied in rig.outcomes[1:]] == [None, None]
+    rig.put(b"k")
+    rig.run()
+    assert rig.outcomes[3].error is None
+
+
 def test_a_proposal_without_an_outcome_times_out_after_seven_seconds(rig: NodeRig) -> None:
     rig.log.holds = True
     rig.put(b"k")

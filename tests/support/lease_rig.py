@@ -43,6 +43,10 @@ class LeaseRig:
     def now_ms(self) -> int:
         return int(self.clock.seconds() * 1000)
 
+    def current_lessor(self) -> Lessor:
+        self.lessor.advance(self.now_ms)
+        return self.lessor
+
     def header(self, revision: int) -> bytes:
         return encode_header(revision)
 

@@ -18,6 +18,7 @@ class State(ModelBackend):
     """The model backend as a node drives it."""
 
     is_full = False
+    is_committing = False
 
     @property
     def revision(self) -> int:
