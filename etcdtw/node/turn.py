@@ -59,7 +59,7 @@ class StateStore(Backend, Protocol):
 
     @property
     def is_full(self) -> bool:
-        """Whether the writer is so far behind that apply has to wait."""
+        """Whether the overlay is at its bound: apply has to wait until it drains."""
         ...
 
     @property
@@ -69,14 +69,16 @@ class StateStore(Backend, Protocol):
 
     @property
     def is_committing(self) -> bool:
-        """Whether the writer has something to commit before anything else."""
+        """Whether the writer has something to commit, and will say when it has."""
         ...
 
     @property
     def compaction_hashes(self) -> CompactionHashes: ...
 
     @property
-    def size_allocated(self) -> int: ...
+    def size_allocated(self) -> int:
+        """Octets of the file."""
+        ...
 
     @property
     def size_in_use(self) -> int: ...

@@ -330,15 +330,11 @@ class LmdbState:
 
     @property
     def is_committing(self) -> bool:
-        """Whether a generation is under way to the writer and will be confirmed."""
         return bool(self._closed.generations) and self._adopted is None
 
     @property
     def is_full(self) -> bool:
-        """Whether the overlay is at its bound: apply must wait until it drains."""
-        octets = self._open.octets - self._open.excused
-        if self._closed.generations:
-            octets += self._closed.octets
+        octets = self._open.octets - self._open.excused + self._closed.octets
         return octets >= OVERLAY_OCTETS_MAX
 
     def tick(self, now_ms: int) -> None:
@@ -427,7 +423,6 @@ class LmdbState:
 
     @property
     def size_allocated(self) -> int:
-        """Octets of the file."""
         return self._reader.size_allocated()
 
     @property
