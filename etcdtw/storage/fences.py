@@ -11,6 +11,7 @@ from typing import Final
 
 FENCE_COUNT_MAX: Final = 1024  # live keys; a fence beyond it is split
 FENCE_KEY_SIZE_MAX: Final = 480  # octets; a fence need not stand exactly at a key
+FENCE_COUNT: Final = 512  # live keys to a fence of a table made at once
 SPARSE_FENCES_MAX: Final = 64  # fences with few keys that are passed in one step
 
 
@@ -117,3 +118,26 @@ class Fences:
         if end is not None and starts[last] < end:
             rest.append((starts[last], end))
         return sum(self.counts[first:last]), rest
+
+
+class FenceCutter:
+    """Makes a table of fences from live keys that come in order."""
+
+    def __init__(self) -> None:
+        self._last = b""
+        self.rows: list[tuple[bytes, int]] = [(b"", 0)]
+        """``(start, count)`` of each fence so far."""
+
+    def add(self, key: bytes) -> None:
+        """Count ``key``; of it only what a fence can name matters, so long keys may be cut.
+
+        All keys with one such beginning count for one fence: a fence that begins there holds
+        all of them, also those that came before it was opened.
+        """
+        key = key[:FENCE_KEY_SIZE_MAX]
+        start, count = self.rows[-1]
+        if count >= FENCE_COUNT and key != self._last:
+            self.rows.append((key, 1))
+        else:
+            self.rows[-1] = (start, count + 1)
+        self._last = key

@@ -19,6 +19,7 @@ from etcdtw.bbolt.check import check
 from etcdtw.bbolt.layout import BboltError
 from etcdtw.bbolt.reader import BboltFile
 from etcdtw.mvcc.backend import BUCKET_AUTH
+from etcdtw.storage.fences import FenceCutter
 from etcdtw.storage.sorted_runs import RUN_OCTETS_MAX, SortedRuns
 from etcdtw.storage.state_codec import (
     BUCKETS,
@@ -62,7 +63,6 @@ COMMIT_OCTETS: Final = 4 << 20  # of rows in a transaction: what a journal's flu
 ROW_OVERHEAD: Final = 16  # octets of a page beside a row
 MAP_FACTOR: Final = 6  # how many times the file's size a state can be at most; address space
 MAP_SLACK: Final = 1 << 30
-FENCE_COUNT: Final = 512  # live keys to a fence
 LMDB_KEY_SIZE_MAX: Final = 511
 REVISION_SIZE: Final = 17
 AUTH_ENABLED: Final = b"authEnabled"
@@ -314,8 +314,7 @@ class _Current:
     def __init__(self, target: _Target, attached: SortedRuns | None) -> None:
         self._target = target
         self._attached = attached
-        self._starts = [b""]
-        self._counts = [0]
+        self._fences = FenceCutter()
 
     def derive(self, history: SortedRuns, still_wanted: Callable[[], None]) -> None:
         """A key's versions follow one another, the newest last: one look ahead is all it takes."""
@@ -346,7 +345,7 @@ class _Current:
             else:
                 current.append((name, encode_frame(record)))
             key = name if len(name) <= KEY_SIZE_MAX else key_of(record)
-            self._count(key)
+            self._fences.add(name)
             if attached is not None and (lease := lease_of(record)):
                 place = attached_key(lease, key)
                 attachments.append((place, b"" if place[8:] == key else key))
@@ -354,19 +353,9 @@ class _Current:
         if attached is not None:
             attached.add(attachments)
 
-    def _count(self, key: bytes) -> None:
-        key = key[:KEY_SIZE_MAX]  # long keys share the fence of their prefix
-        if self._counts[-1] >= FENCE_COUNT and key > self._starts[-1]:
-            self._starts.append(key)
-            self._counts.append(0)
-        self._counts[-1] += 1
-
     def fences(self) -> list[Row]:
         """Return the rows of ``fences``."""
-        return [
-            (b"f" + start, encode_u64(count))
-            for start, count in zip(self._starts, self._counts, strict=True)
-        ]
+        return [(b"f" + start, encode_u64(count)) for start, count in self._fences.rows]
 
 
 def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:

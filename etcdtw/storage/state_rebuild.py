@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from etcdtw.storage.directory import DataDirError, lock_directory, open_environment
+from etcdtw.storage.fences import FenceCutter
 from etcdtw.storage.state_codec import (
     DEAD,
     DERIVED,
@@ -36,7 +37,6 @@ from etcdtw.storage.state_codec import (
 )
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 
-FENCE_COUNT: Final = 512  # live keys to a fence in a rebuilt table
 COMPLAINTS_MAX: Final = 20
 MAP_SIZE: Final = 64 << 30
 
@@ -91,15 +91,10 @@ def _attached_rows(live: dict[bytes, _Newest]) -> list[tuple[bytes, bytes]]:
 
 
 def _fence_rows(live: dict[bytes, _Newest]) -> list[tuple[bytes, bytes]]:
-    """Return fences at every so many live keys; long keys share the fence of their prefix."""
-    rows: list[tuple[bytes, int]] = [(b"", 0)]
+    cutter = FenceCutter()
     for key in sorted([newest.key for newest in live.values()]):
-        start, count = rows[-1]
-        if count >= FENCE_COUNT and key[:KEY_SIZE_MAX] > start:
-            rows.append((key[:KEY_SIZE_MAX], 1))
-        else:
-            rows[-1] = (start, count + 1)
-    return [(b"f" + start, encode_u64(count)) for start, count in rows]
+        cutter.add(key)
+    return [(b"f" + start, encode_u64(count)) for start, count in cutter.rows]
 
 
 def rebuild(tables: Tables) -> None:

@@ -17,7 +17,7 @@ from etcdtw.storage.state_import import (
     map_size_for,
 )
 from etcdtw.storage.state_open import open_state
-from etcdtw.storage.state_rebuild import verify
+from etcdtw.storage.state_rebuild import rebuild, verify
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 from etcdtw.wire.mvccpb import KeyValue
 from tests.support.bbolt_rig import Content, open_octets, write_file
@@ -93,6 +93,53 @@ def record(key: bytes, main: int, create: int = 0, version: int = 1) -> bytes:
 
 def content(rows: list[tuple[bytes, bytes]], **meta: bytes) -> Content:
     return {b"key": rows, b"meta": sorted((name.encode(), meta[name]) for name in meta)}
+
+
+def put_all(path: Path, keys: list[bytes], main: int) -> None:
+    """Put new keys into a state, one a revision from ``main`` on, and make them durable."""
+    state = open_state(path, fail, map_size=1 << 28)
+    for key in keys:
+        record = KeyValue(key=key, create_revision=main, mod_revision=main, version=1)
+        state.put(main, 0, key, record.SerializeToString(), True)
+        state.set_applied(INDEX + main, TERM)
+        main += 1
+    state.flush(lambda: None)
+    state.close()
+
+
+@pytest.mark.parametrize("is_rebuilt", [False, True])
+def test_very_many_keys_with_one_long_beginning_are_counted_right(
+    tmp_path: Path, is_rebuilt: bool
+) -> None:
+    beginning = b"p" * 490
+    keys = [b"a%04d" % i for i in range(500)]
+    keys += [beginning[:480], *[beginning + b"%d" % i for i in range(600)], b"q"]
+    put_all(tmp_path / "old", keys, 2)
+    tables = open_tables(tmp_path / "old")
+    export(tables, tmp_path / "file")
+    if is_rebuilt:
+        rebuild(tables)
+        assert verify(tables) == []
+        path = tmp_path / "old"
+    tables.env.close()
+    if not is_rebuilt:
+        path = tmp_path / "new"
+        import_octets((tmp_path / "file").read_bytes(), path)
+    more = [beginning + b"more%d" % i for i in range(600)]
+    put_all(path, more, 2 + len(keys))
+    state = open_state(path, fail, map_size=1 << 28)
+    assert state.count(b"p", b"q") == 1 + 600 + 600
+    assert state.count(beginning, b"q") == 600 + 600
+    assert state.count(b"", None) == len(keys) + len(more)
+    main = 2 + len(keys) + len(more)
+    for sub, key in enumerate(sorted(keys[500:] + more)):
+        state.delete(main, sub, key)
+    assert state.count(b"p", None) == 0
+    assert state.frames(b"b", None) == []
+    state.close()
+    tables = open_tables(path)
+    assert verify(tables) == []
+    tables.env.close()
 
 
 def test_an_empty_store_is_at_revision_one(tmp_path: Path) -> None:
