@@ -15,9 +15,11 @@ from etcdtw.storage.directory import DataDirError
 from etcdtw.storage.journal_open import commit
 from etcdtw.storage.log_codec import (
     KEY_COMPACTED,
+    KEY_HARD_STATE,
     KEY_IDENTITY,
     CorruptionError,
     batch_key,
+    decode_hard_state,
     decode_small,
     encode_batch,
     encode_hard_state,
@@ -29,24 +31,32 @@ from etcdtw.storage.log_writer import LogJob, perform
 def stored_identity(env: lmdb.Environment) -> bytes | None:
     """Return the octets given to `found_log`; None: this log was never founded.
 
-    Raises `DataDirError` when they are damaged or when one of the two halves is there alone.
+    Raises `DataDirError` when they are damaged or when what was written with them is missing.
     """
     with env.begin() as txn:
         value = txn.get(KEY_IDENTITY)
+        hard_state = txn.get(KEY_HARD_STATE)
         # A compacted log may hold no batch, but the mark that stands for all of them.
-        is_begun = txn.get(KEY_COMPACTED) is not None or txn.cursor().set_range(batch_key(0))
+        has_entries = txn.get(KEY_COMPACTED) is not None or txn.cursor().set_range(batch_key(0))
     if value is None:
-        if is_begun:
+        if has_entries:
             raise DataDirError(
                 f"{env.path()} holds entries, but not whose they are; restore this member"
             )
         return None
-    if not is_begun:
+    if hard_state is None:
         raise DataDirError(
-            f"{env.path()} says whose log it is, but holds no entries: its first start was cut "
+            f"{env.path()} says whose log it is, and nothing else: its first start was cut "
             "off, and nothing was promised; remove this member's data directory and start again"
         )
     try:
+        # One that joins has no entries before its leader sends some.  It may have voted: what
+        # it has promised must not be thrown away.
+        if not has_entries and decode_hard_state(hard_state).commit:
+            raise DataDirError(
+                f"{env.path()} says that entries were committed, but holds none; remove this "
+                "member from its cluster and add it again"
+            )
         return decode_small(value, "identity")
     except CorruptionError as error:
         raise DataDirError(f"{env.path()}: {error}; restore this member") from error
@@ -59,7 +69,7 @@ def found_log(
     hard_state: HardState,
     entries: Sequence[Entry],
 ) -> None:
-    """Write ``identity`` and the first entries, if any, in one durable transaction.  Once only.
+    """Write ``identity``, ``hard_state`` and the first entries, if any, in one transaction, once.
 
     Raises `DataDirError` when the disk does not take it.
     """

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from etcdtw.raft.entry import HardState
+from etcdtw.server.bootstrap import Identity, encode_identity
+from etcdtw.storage.log import open_log
+from etcdtw.storage.log_founding import found_log
 from tests.integration.cluster_kill_loop import ELECTION_TIMEOUTS_MAX, ClusterKillLoop
-from tests.support.cluster_processes import ELECTION_S
+from tests.support.cluster_processes import ELECTION_S, Cluster
 from tests.support.cluster_programs import with_programs
+from tests.support.processes import READY_TIMEOUT_S
 
 ROUNDS = 3
 SEED = 3  # kills the leader in the second round
@@ -41,6 +48,26 @@ def test_the_loop_finds_reads_that_are_not_linearizable() -> None:
     tally = ClusterKillLoop(["etcd"] * 3, SEED, plants_stale_reads=True).run(ROUNDS)
     assert tally.problems
     assert all("STALE: Read" in text for text in tally.problems), tally.problems
+
+
+@pytest.mark.integration
+def test_a_member_that_died_before_its_first_entry_joins_when_it_starts_again() -> None:
+    """Its leader reaches it first: it knows no peer, and must not forget that it has voted."""
+    with Cluster(["etcdtw"]) as cluster:
+        cluster_id = cluster.status(cluster.leader()).header.cluster_id
+        member = cluster.announce("etcdtw")
+        wal = member.data_dir / "member" / "wal"
+        for folder in (member.data_dir, wal.parent):
+            folder.mkdir(mode=0o700)
+        env, lock_fd = open_log(wal)
+        identity = encode_identity(Identity(member.member_id, cluster_id))
+        found_log(env, env.info()["map_size"], identity, HardState(2, 0, 0), [])
+        env.close()
+        os.close(lock_fd)
+        member.start(READY_TIMEOUT_S)
+        cluster.ctl_output("put", "k", "v")
+        assert len({cluster.status(one).header.revision for one in cluster.all}) == 1
+        cluster.check_logs()
 
 
 @pytest.mark.integration

@@ -69,6 +69,19 @@ def test_identity_without_entries_is_refused_with_what_to_do(env: lmdb.Environme
         stored_identity(env)
 
 
+def test_a_joined_member_that_has_no_entries_yet_remembers_its_vote(env: lmdb.Environment) -> None:
+    found_log(env, MAP_SIZE, b"me", HardState(), [])
+    LmdbLog(env, DirectWriter(env)).append(HardState(5, 7, 0), [], lambda: None)
+    assert stored_identity(env) == b"me"
+    assert LmdbLog(env, DirectWriter(env)).initial_state()[0] == HardState(5, 7, 0)
+
+
+def test_a_commit_index_without_entries_is_refused(env: lmdb.Environment) -> None:
+    found_log(env, MAP_SIZE, b"me", HardState(5, 7, 3), [])
+    with pytest.raises(DataDirError, match="entries were committed, but holds none"):
+        stored_identity(env)
+
+
 def test_entries_without_an_identity_are_refused(env: lmdb.Environment) -> None:
     found(env)
     with env.begin(write=True) as txn:
