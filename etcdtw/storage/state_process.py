@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from twisted.internet.interfaces import IReactorFDSet, IReadWriteDescriptor
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -32,6 +33,8 @@ READ_SIZE: Final = 1 << 16
 @implementer(IReadWriteDescriptor)
 class ProcessStateWriter:
     """Starts the child and carries messages.  Implements `StateWriter`."""
+
+    log = Logger()
 
     def __init__(
         self,
@@ -133,9 +136,14 @@ class ProcessStateWriter:
         if not data:
             self._lost("the state writer process is gone")
             return
-        for message in self._reader.feed(data):
-            if self._receive is not None:
-                self._receive(message)
+        try:
+            for message in self._reader.feed(data):
+                if self._receive is not None:
+                    self._receive(message)
+        except Exception as error:
+            # The reactor would drop this descriptor and go on: nothing were ever durable again.
+            self.log.failure("an answer of the state writer could not be taken")
+            self._lost(f"an answer of the state writer could not be taken: {error}")
 
     def doWrite(self) -> None:  # noqa: N802
         while self._queue:

@@ -7,6 +7,7 @@ builds a complete state beside the running one; `LmdbState.adopt` is the moment 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ from etcdtw.storage.state_swap import remove_built
 EXPORTS_MAX: Final = 4  # at once; each pins the pages of its transaction and a core
 EXPORT_MODULE: Final = "etcdtw.storage.state_export"
 INSTALL_MODULE: Final = "etcdtw.storage.state_install"
+NO_PROCESS: Final = "no process can be started for it: {}"
 
 
 class StateSnapshots:
@@ -76,7 +78,10 @@ class StateSnapshots:
             done(install)
 
         job = (str(source), str(self._path), self._map_size, astuple(facts))
-        self._build = StateChild(self._reactor, INSTALL_MODULE, job, told)
+        try:
+            self._build = StateChild(self._reactor, INSTALL_MODULE, job, told)
+        except OSError as error:
+            done(NO_PROCESS.format(error))
 
     def adopt(self, done: Callable[[], None]) -> None:
         """Let the built state take the place of the running one; see `LmdbState.adopt`."""
@@ -91,7 +96,8 @@ class StateSnapshots:
     def discard(self) -> None:
         """Delete the built state: the log has not been told of it, and will not be."""
         self._built = 0
-        remove_built(self._path)
+        with suppress(OSError):  # it goes when the next one is built, or at the next start
+            remove_built(self._path)
 
     def dispose(self, file: Path) -> None:
         """Delete a snapshot's file without holding anybody up."""
@@ -116,5 +122,9 @@ class StateSnapshots:
             done(answer if isinstance(answer, str) else SnapshotExport(*answer))
 
         job = (str(self._path), self._map_size, str(target), storage_version)
-        child = StateChild(self._reactor, EXPORT_MODULE, job, told)
-        self._exports.add(child)
+        try:
+            child = StateChild(self._reactor, EXPORT_MODULE, job, told)
+        except OSError as error:
+            done(NO_PROCESS.format(error))
+        else:
+            self._exports.add(child)

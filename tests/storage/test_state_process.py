@@ -151,6 +151,20 @@ def test_the_death_of_the_writer_stops_the_member(tmp_path: Path) -> None:
     assert "lied" not in done.stdout
 
 
+def test_an_answer_that_cannot_be_taken_stops_the_member(tmp_path: Path) -> None:
+    done = run(
+        tmp_path,
+        """
+        put(2)
+        state.flush(lambda: 1 / 0)
+        reactor.callLater(5, stop, "too late")
+        reactor.run()
+        """,
+    )
+    assert done.returncode == 9
+    assert "stopped: an answer of the state writer could not be taken: division" in done.stdout
+
+
 def test_the_writer_dies_with_the_member_and_keeps_the_lock_until_then(tmp_path: Path) -> None:
     done = run(tmp_path, "put(2); print(made[0].pid, flush=True); os.kill(os.getpid(), 9)")
     assert done.returncode == -signal.SIGKILL

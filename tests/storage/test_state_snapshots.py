@@ -350,3 +350,41 @@ reactor.run()
     check(BboltFile(read_from(octets), len(octets)))
     names = [int.from_bytes(name[:8], "big") for name, _ in read_file(octets)[b"key"]]
     assert names == [*range(2, 10_002)]
+
+
+def test_without_descriptors_for_a_process_each_snapshot_is_refused_and_the_member_goes_on(
+    tmp_path: Path,
+) -> None:
+    lines = run(
+        tmp_path,
+        """
+        import errno, subprocess
+        from etcdtw.storage import state_child
+        popen = subprocess.Popen
+        def full(*arguments, **named):
+            raise OSError(errno.EMFILE, "Too many open files")
+        state_child.subprocess.Popen = full
+        put(2)
+        refused = []
+        def told(found):
+            print(found)
+            refused.append(found)
+            if len(refused) == EXPORTS_MAX + 1:
+                snapshots.build(folder / "none", SnapshotFacts(), built)
+            else:
+                snapshots.export(folder / "file", told)
+        def built(found):
+            print(found)
+            subprocess.Popen = popen
+            snapshots.export(folder / "file", written)
+        def written(export):
+            print(export.index)
+            snapshots.build(folder / "none", SnapshotFacts(), lambda found: (print(found), end()))
+        snapshots.export(folder / "file", told)
+        reactor.run()
+        """,
+    )
+    refusal = "no process can be started for it: [Errno 24] Too many open files"
+    assert lines[:-2] == [refusal] * 6
+    assert lines[-2] == "2"
+    assert "No such file" in lines[-1]
