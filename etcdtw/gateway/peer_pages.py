@@ -14,7 +14,7 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 from twisted.internet.defer import Deferred, succeed
 
-from etcdtw.apply.errors import RequestTimeoutError
+from etcdtw.apply.errors import RequestTimeoutError, TooManyRequestsError
 from etcdtw.cluster.divergence import KeyHash
 from etcdtw.cluster.ids import id_text
 from etcdtw.cluster.remote import encode_member_list, encode_version_page
@@ -143,8 +143,9 @@ class MemberPages:
             answer.callback(PageAnswer(OK, octets, (JSON,)))
 
         try:
+            self._node.hashes.check_room()
             self._node.hashes.compute(revision, hashed)
-        except (CompactedError, FutureRevisionError) as error:
+        except (CompactedError, FutureRevisionError, TooManyRequestsError) as error:
             return succeed(text(BAD_REQUEST, status_of(error)[1].removeprefix("etcdserver: ")))
         return answer
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from etcdtw.apply.alarms import NAMES, alarm_name, encode_alarms
 from etcdtw.apply.applier import FIELD_ALARM
-from etcdtw.apply.errors import BadTransfereeError, NotLeaderError
+from etcdtw.apply.errors import BadTransfereeError, NotLeaderError, TooManyRequestsError
 from etcdtw.cluster.divergence import KeyHash
 from etcdtw.grpc.call import INVALID_ARGUMENT, UNKNOWN, Call, MethodTable, StatusError
 from etcdtw.mvcc.applied import Applied
@@ -21,6 +21,8 @@ from etcdtw.rpc.errors import fail
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.histogram import Histogram, exponential_bounds
 
+DEFRAGMENTS_MAX: Final = 4
+"""Under way at once, past which more are refused: each copies the whole file."""
 DEFRAGMENT_BOUNDS_S: Final = exponential_bounds(0.1, 13)
 NO_LEADER_TEXT: Final = "etcdserver: no leader"
 
@@ -124,7 +126,12 @@ class MaintenanceService:
             body = pb.HashResponse(hash=value).SerializeToString()
             call.reply(node.header(node.store.revision) + body)
 
-        node.storage.hash_all(done)
+        try:
+            node.hashes.check_room()
+        except TooManyRequestsError as error:
+            fail(call, error)
+            return
+        node.hashes.compute_all(done)
 
     def hash_kv(self, call: Call, message: bytes) -> None:
         """Hash all revisions up to the asked-for one, as etcd does, octet for octet."""
@@ -138,9 +145,11 @@ class MaintenanceService:
             )
             call.reply(node.header(found.revision) + response.SerializeToString())
 
+        revision = decode(pb.HashKVRequest, message).revision
         try:
-            node.hashes.compute(decode(pb.HashKVRequest, message).revision, hashed)
-        except MvccError as error:
+            node.hashes.check_room()
+            node.hashes.compute(revision, hashed)
+        except (MvccError, TooManyRequestsError) as error:
             fail(call, error)
 
     def defragment(self, call: Call, message: bytes) -> None:
@@ -149,6 +158,9 @@ class MaintenanceService:
         etcd stalls meanwhile; here the writer process copies, and nobody waits for it.
         """
         decode(pb.DefragmentRequest, message)
+        if self.defragments_pending >= DEFRAGMENTS_MAX:
+            fail(call, TooManyRequestsError())
+            return
         started_s = self._node.clock.seconds()
         self.defragments_pending += 1
 

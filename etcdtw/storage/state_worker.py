@@ -204,7 +204,8 @@ class StateWorker:
         started_s = self._seconds()
         while not step():
             ended_s = self._seconds()
-            self._rests_until_s = ended_s + (ended_s - started_s) * (1 / LEISURE_SHARE - 1)
+            if not self._is_abandoned:  # else a new state waits, and there are no commits
+                self._rests_until_s = ended_s + (ended_s - started_s) * (1 / LEISURE_SHARE - 1)
             yield None
             started_s = self._seconds()
         self._rests_until_s = 0.0
