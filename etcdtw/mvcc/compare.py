@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from etcdtw.mvcc.backend import Backend
+from etcdtw.mvcc.long_entry import STEP_OCTETS_MAX
 from etcdtw.mvcc.ranges import open_end
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.record import Record, record_of
@@ -86,7 +87,7 @@ def _range_holds(backend: Backend, compare: Compare) -> bool:
         return _absent_holds(compare)
     is_empty = True
     while True:
-        frames = backend.frames(start, end, COMPARE_KEYS_MAX)
+        frames = backend.frames(start, end, COMPARE_KEYS_MAX, STEP_OCTETS_MAX)
         key = b""
         for frame in frames:
             found = Record(record_of(bytes(frame)))
@@ -94,7 +95,7 @@ def _range_holds(backend: Backend, compare: Compare) -> bool:
                 return False
             key = found.key
         is_empty = is_empty and not frames
-        if len(frames) < COMPARE_KEYS_MAX:
+        if len(frames) < COMPARE_KEYS_MAX and sum(map(len, frames)) < STEP_OCTETS_MAX:
             return _absent_holds(compare) if is_empty else True
         start = key + b"\0"
 

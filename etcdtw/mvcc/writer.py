@@ -127,27 +127,33 @@ class Writer:
 
         Returns how many, and the body of the DeleteRangeResponse without its header.
         """
-        frames = self._live_frames(request.key, request.range_end)
-        if not frames:
+        if request.range_end:
+            steps = self.delete_range_steps(request)
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    outcome: tuple[int, bytes] = end.value
+                    return outcome
+        record = self._backend.get(request.key)
+        if record is None:
             return 0, b""
-        for kv in pb.RangeResponse.FromString(b"".join(frames)).kvs:
-            self.delete(kv.key, kv.lease)
-        body = b"\x10" + encode_varint(len(frames))
+        self.delete(request.key, Record(record).lease)
         if request.prev_kv:
-            # A frame is field 2 of a RangeResponse; here the records are field 3.
-            body += b"".join([b"\x1a%b" % frame[1:] for frame in frames])
-        return len(frames), body
+            return 1, b"\x10\x01\x1a%b%b" % (encode_varint(len(record)), record)
+        return 1, b"\x10\x01"
 
     def delete_range_steps(
         self, request: pb.DeleteRangeRequest
     ) -> Generator[None, None, tuple[int, bytes]]:
-        """`delete_range` in steps, for very many keys."""
+        """`delete_range` in steps, which bound the keys and octets held: prev_kv's add up."""
         start = request.key
         end = open_end(request.range_end)
+        keys_max = self._step_keys_max
         count = 0
         previous: list[bytes] = []
-        while True:
-            frames = self._backend.frames(start, end, self._step_keys_max, STEP_OCTETS_MAX)
+        while end is None or start < end:
+            frames = self._backend.frames(start, end, keys_max, STEP_OCTETS_MAX)
             if not frames:
                 break
             kvs = pb.RangeResponse.FromString(b"".join(frames)).kvs
@@ -155,16 +161,10 @@ class Writer:
                 self.delete(kv.key, kv.lease)
             count += len(frames)
             if request.prev_kv:
+                # A frame is field 2 of a RangeResponse; here the records are field 3.
                 previous += [b"\x1a%b" % frame[1:] for frame in frames]
+            if len(frames) < keys_max and sum(map(len, frames)) < STEP_OCTETS_MAX:
+                break
             start = kvs[-1].key + b"\0"
             yield
         return count, b"".join((b"\x10", encode_varint(count), *previous)) if count else b""
-
-    def _live_frames(self, key: bytes, range_end: bytes) -> list[bytes]:
-        if range_end:
-            end = open_end(range_end)
-            if end is not None and end <= key:
-                return []
-            return [bytes(frame) for frame in self._backend.frames(key, end)]
-        record = self._backend.get(key)
-        return [] if record is None else [b"\x12%b%b" % (encode_varint(len(record)), record)]

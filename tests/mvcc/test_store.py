@@ -14,12 +14,12 @@ from etcdtw.mvcc.errors import (
     KeyNotFoundError,
     LeaseNotFoundError,
 )
-from etcdtw.mvcc.long_entry import LongEntryError
+from etcdtw.mvcc.long_entry import STEP_OCTETS_MAX, LongEntryError
 from etcdtw.mvcc.store import WORK_BOUNDS, Store
 from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.mvccpb import KeyValue
-from etcdtw.wire.requests import put_of
+from etcdtw.wire.requests import put_of, txn_of
 from tests.support.model_backend import ModelBackend
 
 
@@ -27,7 +27,7 @@ class StoreRig:
     """A store with the leases 7 and 8."""
 
     def __init__(self, bounds: WorkBounds = WORK_BOUNDS) -> None:
-        self.backend = ModelBackend()
+        self.backend: ModelBackend = ModelBackend()
         self.store = Store(self.backend, (7, 8).__contains__, bounds)
         self.store.has_watchers = True
 
@@ -281,3 +281,37 @@ def test_a_snapshot_amid_a_long_entry_leaves_nothing_of_it(is_watched: bool) -> 
     assert (10, 0) in rig.backend.revisions, "the first change of a revision has sub 0"
     assert [key for key, _, _ in rig.store.take_events()] == ([b"k"] if is_watched else [])
     assert rig.store.events == []
+
+
+class WideBackend(ModelBackend):
+    """Remembers the most octets of records that were handed out at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.octets_max = 0
+
+    def frames(
+        self, start: bytes, end: bytes | None, limit: int = 0, octets_max: int = 0
+    ) -> list[bytes]:
+        frames = super().frames(start, end, limit, octets_max)
+        self.octets_max = max(self.octets_max, sum(map(len, frames)))
+        return frames
+
+
+@pytest.mark.parametrize("is_compared", [False, True])
+def test_a_range_of_large_values_is_never_held_at_once(is_compared: bool) -> None:
+    rig = StoreRig()
+    backend = rig.backend = WideBackend()
+    rig.store = Store(backend, (7, 8).__contains__)
+    for i in range(12):
+        rig.put(b"k%02d" % i, bytes(STEP_OCTETS_MAX // 3))
+    if is_compared:
+        compare = pb.Compare(key=b"k", range_end=b"l", target=pb.Compare.VERSION, version=1)
+        put = pb.RequestOp(request_put=pb.PutRequest(key=b"k00"))
+        applied = rig.store.apply_txn(txn_of(pb.TxnRequest(compare=[compare], success=[put])))
+        assert pb.TxnResponse.FromString(applied.body).succeeded
+    else:
+        applied = rig.delete(b"k", b"l")
+        assert pb.DeleteRangeResponse.FromString(applied.body).deleted == 12
+        assert rig.kv(b"k11") is None
+    assert 0 < backend.octets_max < 2 * STEP_OCTETS_MAX

@@ -66,8 +66,7 @@ class ModelBackend:
     def frames(
         self, start: bytes, end: bytes | None, limit: int = 0, octets_max: int = 0
     ) -> list[bytes]:
-        keys = self.keys(start, end)
-        return [encode_frame(self.live[key]) for key in (keys[:limit] if limit else keys)]
+        return _bounded([self.live[key] for key in self.keys(start, end)], limit, octets_max)
 
     def pieces(
         self, start: bytes, end: bytes | None, limit: int = 0, octets_max: int = 0
@@ -100,7 +99,7 @@ class ModelBackend:
     ) -> list[bytes]:
         view = self.view_at(revision)
         keys = sorted(key for key in view if start <= key and (end is None or key < end))
-        return [encode_frame(view[key]) for key in (keys[:limit] if limit else keys)]
+        return _bounded([view[key] for key in keys], limit, octets_max)
 
     def count_at(self, start: bytes, end: bytes | None, revision: int) -> int:
         return len(self.frames_at(start, end, revision))
@@ -228,3 +227,15 @@ class ModelBackend:
                 continue
             crc = google_crc32c.extend(crc, encode_revision(main, sub, is_tombstone) + record)
         done(crc)
+
+
+def _bounded(records: list[bytes], limit: int, octets_max: int) -> list[bytes]:
+    """Return the frames of the first records, within both bounds (0: there is none)."""
+    frames: list[bytes] = []
+    size = 0
+    for record in records[:limit] if limit else records:
+        frames.append(encode_frame(record))
+        size += len(frames[-1])
+        if 0 < octets_max <= size:
+            break
+    return frames
