@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from etcdtw.cluster.version import Version
 from etcdtw.raft.message import (
     LOCAL_TYPES,
+    MSG_APP,
     MSG_PROP,
     MSG_READ_INDEX,
     MSG_SNAP,
@@ -200,4 +201,15 @@ def may_travel(m: Message) -> bool:
         m.type not in LOCAL_TYPES
         and m.type != MSG_SNAP
         and (m.term > 0 or m.type in TERMLESS_TYPES)
+        and _has_its_entries(m)
     )
+
+
+def _has_its_entries(m: Message) -> bool:
+    """Tell whether the entries are such as the type must have: Raft takes that for granted."""
+    entries = m.entries
+    if m.type == MSG_APP and entries:
+        return entries[0].index == m.index + 1 and entries[-1].index == m.index + len(entries)
+    if m.type == MSG_READ_INDEX:
+        return len(entries) == 1
+    return m.type != MSG_PROP or bool(entries)
