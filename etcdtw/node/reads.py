@@ -30,6 +30,7 @@ class Reads:
     def __init__(self, timeout_ms: int, first_round: int = 1) -> None:
         """``first_round``: where this member's contexts begin; no other member's meet them."""
         self._timeout_ms = timeout_ms
+        # Here and in each round the oldest come first: `expire` counts on it.
         self._asked: list[Read] = []
         self._rounds: dict[bytes, tuple[int, list[Read]]] = {}
         self._confirmed: list[tuple[int, list[Read]]] = []
@@ -51,9 +52,11 @@ class Reads:
         Rounds without an answer for `RETRY_MS` are asked again under the new context.
         """
         late = [c for c, (asked_ms, _) in self._rounds.items() if now_ms - asked_ms >= RETRY_MS]
-        for context in late:
-            self._asked += self._rounds.pop(context)[1]
-            self.slow_total += 1
+        if late:
+            for context in late:
+                self._asked += self._rounds.pop(context)[1]
+                self.slow_total += 1
+            self._asked.sort(key=_asked_at)
         if not self._asked or len(self._rounds) >= ROUNDS_MAX:
             return None
         context = self._next_round.to_bytes(8, "big")
@@ -70,6 +73,7 @@ class Reads:
         """
         for _, reads in self._rounds.values():
             self._asked += reads
+        self._asked.sort(key=_asked_at)
         self._rounds.clear()
 
     def confirm(self, context: bytes, index: int) -> None:
@@ -122,6 +126,10 @@ class Reads:
         self._asked, self._rounds, self._confirmed = [], {}, []
         for call, done, _ in reads:
             done(call, error)
+
+
+def _asked_at(read: Read) -> int:
+    return read[2]
 
 
 def _keep(reads: list[Read], before_ms: int, overdue: list[Read]) -> list[Read]:

@@ -96,6 +96,17 @@ def test_a_read_fails_with_request_timed_out_wherever_it_waits() -> None:
     assert not rig.reads.is_idle
 
 
+def test_old_reads_time_out_although_new_ones_keep_coming() -> None:
+    rig = ReadsRig()
+    for now_ms in range(0, 10_000, 100):  # without a leader: no round is ever confirmed
+        rig.ask(now_ms)
+        if now_ms == 4_000:
+            rig.reads.ask_again()
+        rig.reads.next_round(now_ms)
+        rig.reads.expire(now_ms)
+        assert len(rig.outcomes) == max(0, now_ms - 7_000 + 100) // 100
+
+
 def test_stopping_fails_every_read() -> None:
     rig = ReadsRig()
     rig.ask(0)
