@@ -8,6 +8,8 @@ from typing import cast
 import pytest
 from twisted.internet.task import Clock
 
+from etcdtw.raft.entry import Entry
+from etcdtw.raft.message import MSG_HEARTBEAT, MSG_PROP, Message
 from etcdtw.transport.peer_pipeline import CONNECTIONS_MAX, POST_QUEUE_MAX
 from tests.transport.peer_rig import (
     ONE,
@@ -132,6 +134,23 @@ def test_a_post_whose_connection_breaks_is_lost_and_the_next_url_tried() -> None
     settle(one.clock)
     assert one.receiver.unreachable == [TWO]
     assert len(served) == 1
+
+
+@pytest.mark.parametrize(("kind", "sendings"), [(MSG_HEARTBEAT, 2), (MSG_PROP, 1)])
+def test_a_proposal_is_never_sent_again(kind: int, sendings: int) -> None:
+    """The peer may have read it; Raft would take it for another, and apply it over later ones."""
+    one, served = posting(b"HTTP/1.1 204 No Content\r\n\r\n")
+    one.network.send([heartbeat(TWO, ONE)])
+    settle(one.clock)
+    served[0].answer = b""
+    entries = [Entry(0, 0, data=b"a put")]
+    one.network.send([Message(kind, to=TWO, from_id=ONE, term=1, entries=entries)])
+    settle(one.clock)
+    assert b"a put" in served[0].received
+    cast(WireEnd, served[0].transport).abortConnection()
+    settle(one.clock)
+    assert sum(one_of.received.count(b"a put") for one_of in served) == sendings
+    assert one.receiver.unreachable == ([TWO] if sendings == 1 else [])
 
 
 def test_a_transport_that_stops_drops_its_posts() -> None:
