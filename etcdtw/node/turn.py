@@ -305,7 +305,12 @@ class Turn:
             self._released += responses
         self._unapplied.clear()
         held, self._held = self._held, None
-        self._released += message.responses
+        if message.entries:
+            # They came behind it in one write, and what it promises counts when they are durable.
+            message.snapshot, message.term = None, 0
+            held = [message, *(held or ())]
+        else:
+            self._released += message.responses
         # All of them before any turn: what that one appends came later.
         was_running, self._is_running = self._is_running, True
         for later in held or ():

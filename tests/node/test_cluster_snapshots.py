@@ -186,6 +186,26 @@ def test_what_waited_for_a_snapshot_is_written_before_what_came_later(
     assert written == [first, first + 1]
 
 
+def test_entries_that_come_in_one_write_with_a_snapshot_are_written_behind_it(
+    compacting: ClusterRig,
+) -> None:
+    waiting = others(compacting, compacting.leader())[-1]
+    files = files_of(waiting)
+    files.holds = True
+    cut_off(compacting, waiting)
+    compacting.until(lambda: waiting.snapshots.installing == 1)
+    leader = compacting.leader()
+    files.release()
+    index = waiting.parts.raw.installing_index
+    assert index, "the snapshot waits for the turn"
+    m = Message(MSG_APP, to=waiting.member_id, from_id=leader.member_id, term=leader.term)
+    m.index, m.log_term, m.entries = index, leader.term, [Entry(leader.term, index + 1)]
+    waiting.peers.receive(m)
+    waiting.run_now()
+    log = compacting.members[waiting.member_id].log
+    assert (log.first_index(), log.last_index()) == (index + 1, index + 1)
+
+
 def test_a_snapshot_that_is_refused_is_not_sent_again_at_once(compacting: ClusterRig) -> None:
     leader = lag(compacting)
     lagging = left_behind(compacting).up

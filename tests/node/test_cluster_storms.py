@@ -1,0 +1,169 @@
+"""Clusters in which everything happens at once: long entries, snapshots, partitions, crashes.
+
+Seeded; what it finds is written down as a test of its own in the files beside this one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from etcdtw.apply.applier import FIELD_DELETE_RANGE, FIELD_PUT
+from etcdtw.mvcc.applied import Applied
+from etcdtw.mvcc.work_bounds import WorkBounds
+from etcdtw.node.node import Node
+from etcdtw.raft.message import MSG_PROP, Message
+from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.mvccpb import KeyValue
+from etcdtw.wire.requests import plain
+from tests.support.cluster_rig import ClusterRig, OpenCall
+from tests.support.model_state import ModelSnapshots
+
+STEPS = 1500
+KEYS = 30
+
+
+class Storm:
+    """Random requests to a cluster of three to which random things happen."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.rig = ClusterRig(
+            folder,
+            3,
+            snapshot_count=15,
+            catchup_entries=5,
+            seed=seed,
+            bounds=WorkBounds(long_keys_min=6, step_keys_max=1),
+            long_work_s=0.0,
+        )
+        self.random = self.rig.random
+        self.rig.network.fate = self._fate
+        self.outcomes: list[tuple[Any, list[Applied]]] = []
+        self.snapshots = 0
+        self.long_entries = 0
+
+    def _fate(self, m: Message) -> list[float]:
+        roll = self.random.random()
+        if roll < 0.03:
+            return []
+        if roll < 0.06 and m.type != MSG_PROP:  # etcd's streams never double a proposal
+            return [0.0, self.random.random() * 0.2]
+        return [self.random.random() * 0.02]
+
+    def propose(self, node: Node, field: int, request: Any) -> None:
+        outcome: list[Applied] = []
+        octets = request.SerializeToString()
+        node.propose(field, octets, plain(request), OpenCall(), lambda _, a: outcome.append(a))
+        self.outcomes.append((request, outcome))
+
+    def step(self, number: int) -> None:
+        rig, random = self.rig, self.random
+        node = random.choice(rig.nodes)
+        roll = random.random()
+        if roll < 0.7:
+            for _ in range(random.randrange(4)):
+                key = b"k%02d" % random.randrange(KEYS)
+                self.propose(node, FIELD_PUT, pb.PutRequest(key=key, value=b"%d" % number))
+        elif roll < 0.8:
+            first, last = sorted(random.sample(range(KEYS + 1), 2))
+            request = pb.DeleteRangeRequest(key=b"k%02d" % first, range_end=b"k%02d" % last)
+            self.propose(node, FIELD_DELETE_RANGE, request)
+        elif roll < 0.84:
+            apart = random.choice(list(rig.members))
+            rig.network.partition([apart], [i for i in rig.members if i != apart])
+        elif roll < 0.90:
+            rig.network.heal()
+        elif roll < 0.93:
+            self._crash_or_start()
+        else:
+            self._hold_or_release(random.choice(list(rig.members)))
+        rig.run(random.choice((0.0, 0.01, 0.05, 0.3)))
+
+    def _crash_or_start(self) -> None:
+        rig = self.rig
+        down = [i for i, member in rig.members.items() if member.node is None]
+        if down:
+            rig.start(down[0])
+            return
+        # The model's state is what it was told, also half of an entry: none of those may end.
+        ready = [node for node in rig.nodes if not node.snapshots.installing]
+        if len(ready) == 3:
+            rig.crash(self.random.choice(ready).member_id)
+
+    def _hold_or_release(self, member_id: int) -> None:
+        member = self.rig.members[member_id]
+        if member.node is None:
+            return
+        files = cast(ModelSnapshots, member.node.parts.snapshot_files)
+        roll = self.random.randrange(4)
+        if roll == 0:
+            files.holds = True
+        elif roll == 1:
+            files.holds_adoption = True
+        elif roll == 2:
+            member.state.is_full = not member.state.is_full
+        else:
+            self._release(member_id)
+
+    def _release(self, member_id: int) -> None:
+        member = self.rig.members[member_id]
+        member.state.is_full = False
+        if member.node is not None:
+            files = cast(ModelSnapshots, member.node.parts.snapshot_files)
+            files.release()
+            files.holds_adoption = False
+            if files.is_adopting:
+                files.release_adoption()
+
+    def end(self) -> None:
+        """Let the weather clear; everybody holds the same and everything acknowledged."""
+        rig = self.rig
+        rig.network.heal()
+        rig.network.fate = lambda m: [0.0]
+        for member_id, member in rig.members.items():
+            if member.node is None:
+                rig.start(member_id)
+            self._release(member_id)
+        rig.until(lambda: all(outcome for _, outcome in self.outcomes), 20.0)
+        rig.must_put(rig.leader(), b"last")
+        rig.converge()
+        self.snapshots = sum(node.snapshots.installed_total for node in rig.nodes)
+        state = rig.members[1].state
+        places: dict[int, list[tuple[int, bool, bytes, bytes]]] = {}
+        for (main, sub), (is_tombstone, key, record) in sorted(state.revisions.items()):
+            places.setdefault(main, []).append((sub, is_tombstone, key, record))
+        for main, changes in places.items():
+            assert [sub for sub, *_ in changes] == list(range(len(changes))), main
+        for request, outcome in self.outcomes:
+            applied = outcome[0]
+            if applied.error is None:
+                self._check(request, applied, places.get(applied.revision, []))
+
+    def _check(
+        self, request: Any, applied: Applied, changes: list[tuple[int, bool, bytes, bytes]]
+    ) -> None:
+        if isinstance(request, pb.PutRequest):
+            ((_, is_tombstone, key, record),) = changes
+            kv = KeyValue.FromString(record)
+            assert (is_tombstone, key, kv.value) == (False, request.key, request.value)
+            return
+        deleted = pb.DeleteRangeResponse.FromString(applied.body).deleted
+        if deleted:
+            keys = [key for _, _, key, _ in changes]
+            assert all(is_tombstone for _, is_tombstone, _, _ in changes)
+            assert len(keys) == deleted
+            assert keys == sorted(keys)
+            self.long_entries += deleted > 5
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nothing_acknowledged_is_lost_or_bent_in_a_storm(tmp_path: Path, seed: int) -> None:
+    storm = Storm(tmp_path, seed)
+    storm.rig.leader()
+    for number in range(STEPS):
+        storm.step(number)
+    storm.end()
+    assert storm.snapshots, "no snapshot was installed: another seed is needed"
+    assert storm.long_entries, "no long entry was applied: another seed is needed"
