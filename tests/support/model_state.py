@@ -20,6 +20,12 @@ class State(ModelBackend):
     is_full = False
     is_committing = False
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_amid_entry = False
+        self.behind_entry: list[Callable[[], None]] = []
+        """What waits for the end of the long entry under way."""
+
     @property
     def revision(self) -> int:
         mark = self.bucket_get(BUCKET_META, b"finishedCompactRev")
@@ -36,13 +42,16 @@ class State(ModelBackend):
         done("")
 
     def reveal(self) -> None:
-        pass  # nothing is hidden here: `LmdbState` does that
+        self.is_amid_entry = True  # nothing is hidden here: `LmdbState` does that
 
     def conceal(self) -> None:
         pass
 
     def publish(self) -> None:
-        pass
+        self.is_amid_entry = False
+        waiting, self.behind_entry = self.behind_entry, []
+        for go_on in waiting:
+            go_on()
 
 
 class ModelSnapshots:
@@ -71,6 +80,9 @@ class ModelSnapshots:
         storage_version: bytes = b"",
     ) -> None:
         state = self._state
+        if state.is_amid_entry:
+            state.behind_entry.append(lambda: self.export(target, done, storage_version))
+            return
         revisions = [
             (encode_revision(main, sub, is_tombstone), record)
             for (main, sub), (is_tombstone, _, record) in sorted(state.revisions.items())
@@ -147,9 +159,12 @@ class ModelSnapshots:
         built, done = self._built, self._adopting
         assert built is not None, "nothing is built"
         assert done is not None, "nothing is to be adopted"
+        waiting = self._state.behind_entry
         self._state.__dict__.update(built.__dict__)
         self._built = self._adopting = None
         done()
+        for go_on in waiting:
+            go_on()
 
     def discard(self) -> None:
         self._built = None
