@@ -1,4 +1,4 @@
-"""The first write to a log: who the member is and the entries it begins with, all or nothing.
+"""The first write to a log: who the member is and what it begins with, all or nothing.
 
 Before anything else touches the log.  Knows not what an identity says.
 """
@@ -15,9 +15,11 @@ from etcdtw.storage.directory import DataDirError
 from etcdtw.storage.journal_open import commit
 from etcdtw.storage.log_codec import (
     KEY_COMPACTED,
+    KEY_HARD_STATE,
     KEY_IDENTITY,
     CorruptionError,
     batch_key,
+    decode_hard_state,
     decode_small,
     encode_batch,
     encode_hard_state,
@@ -29,24 +31,35 @@ from etcdtw.storage.log_writer import LogJob, perform
 def stored_identity(env: lmdb.Environment) -> bytes | None:
     """Return the octets given to `found_log`; None: this log was never founded.
 
-    Raises `DataDirError` when they are damaged or when one of the two halves is there alone.
+    A member that joins begins with a hard state alone: it may vote before its first entry, and
+    must know of it after a restart.  Raises `DataDirError` when something is damaged, or when
+    either half is there without the other.
     """
     with env.begin() as txn:
         value = txn.get(KEY_IDENTITY)
+        hard_state = txn.get(KEY_HARD_STATE)
         # A compacted log may hold no batch, but the mark that stands for all of them.
-        is_begun = txn.get(KEY_COMPACTED) is not None or txn.cursor().set_range(batch_key(0))
+        has_entries = txn.get(KEY_COMPACTED) is not None or txn.cursor().set_range(batch_key(0))
     if value is None:
-        if is_begun:
+        if has_entries or hard_state is not None:
             raise DataDirError(
-                f"{env.path()} holds entries, but not whose they are; restore this member"
+                f"{env.path()} holds entries or a vote, but not whose they are; "
+                "restore this member"
             )
         return None
-    if not is_begun:
+    if not has_entries and hard_state is None:
         raise DataDirError(
-            f"{env.path()} says whose log it is, but holds no entries: its first start was cut "
-            "off, and nothing was promised; remove this member's data directory and start again"
+            f"{env.path()} says whose log it is, but holds neither entries nor a vote: its first "
+            "start was cut off, and nothing was promised; remove this member's data directory "
+            "and start again"
         )
     try:
+        committed = decode_hard_state(hard_state).commit
+        if committed and not has_entries:
+            raise DataDirError(
+                f"{env.path()} holds no entries, although those up to {committed} are committed; "
+                "remove this member from its cluster and add it again, or restore it"
+            )
         return decode_small(value, "identity")
     except CorruptionError as error:
         raise DataDirError(f"{env.path()}: {error}; restore this member") from error
