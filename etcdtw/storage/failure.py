@@ -7,9 +7,12 @@ pages; only a restart, which reads everything again, knows what survived.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from types import TracebackType
 from typing import Final, NoReturn
 
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 EXIT_FAIL_STOP: Final = 74  # EX_IOERR of sysexits.h
 ADVICE: Final = (
@@ -27,3 +30,30 @@ def stop_process(reason: str) -> NoReturn:
         log.critical("the member stops at once: {reason}; {advice}", reason=reason, advice=ADVICE)
     finally:
         os._exit(EXIT_FAIL_STOP)
+
+
+class Guard:
+    """Stops the process when what runs within raises.
+
+    For callbacks of a reactor and for threads: they would log the exception, or nothing, and go
+    on, and whatever waits for the answer would wait for ever.
+    """
+
+    def __init__(self, what: str, fail_stop: Callable[[str], None]) -> None:
+        self._what = what
+        self._fail_stop = fail_stop
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        log.failure("{what} failed", Failure(error), what=self._what)
+        self._fail_stop(f"{self._what} failed: {error}; report this with the lines above")
+        return True
