@@ -43,8 +43,7 @@ def stored_identity(env: lmdb.Environment) -> bytes | None:
     if value is None:
         if has_entries or hard_state is not None:
             raise DataDirError(
-                f"{env.path()} holds entries or a vote, but not whose they are; "
-                "restore this member"
+                f"{env.path()} holds entries or a vote, but not whose they are; restore this member"
             )
         return None
     if not has_entries and hard_state is None:
