@@ -27,8 +27,17 @@ INSTALL_MODULE: Final = "etcdtw.storage.state_install"
 class StateSnapshots:
     """The snapshots of one member."""
 
-    def __init__(self, reactor: IReactorFDSet, state: LmdbState, path: Path, map_size: int) -> None:
+    def __init__(
+        self,
+        reactor: IReactorFDSet,
+        state: LmdbState,
+        path: Path,
+        map_size: int,
+        fail_stop: Callable[[str], None],
+    ) -> None:
+        """``fail_stop`` ends the process when what waits for a snapshot raises."""
         self._reactor = reactor
+        self._fail_stop = fail_stop
         self._state = state
         self._path = path
         self._map_size = map_size
@@ -76,7 +85,8 @@ class StateSnapshots:
             done(install)
 
         job = (str(source), str(self._path), self._map_size, astuple(facts))
-        self._build = StateChild(self._reactor, INSTALL_MODULE, job, told)
+        self._build = StateChild(self._reactor, told, self._fail_stop)
+        self._build.start(INSTALL_MODULE, job)
 
     def adopt(self, done: Callable[[], None]) -> None:
         """Let the built state take the place of the running one; see `LmdbState.adopt`."""
@@ -116,5 +126,6 @@ class StateSnapshots:
             done(answer if isinstance(answer, str) else SnapshotExport(*answer))
 
         job = (str(self._path), self._map_size, str(target), storage_version)
-        child = StateChild(self._reactor, EXPORT_MODULE, job, told)
+        child = StateChild(self._reactor, told, self._fail_stop)
         self._exports.add(child)
+        child.start(EXPORT_MODULE, job)
