@@ -27,6 +27,7 @@ from etcdtw.rpc.errors import status_of
 from etcdtw.rpc.leases_for_peers import LeasesForPeers
 from etcdtw.rpc.promotion import PATH as PROMOTE
 from etcdtw.rpc.promotion import promotion_answer, promotion_id
+from etcdtw.storage.state_errands import ErrandError
 from etcdtw.transport.peer import PageAnswer
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import leasepb
@@ -133,7 +134,10 @@ class MemberPages:
             return succeed(text(BAD_REQUEST, "error unmarshalling request"))
         answer: Deferred[PageAnswer] = Deferred()
 
-        def hashed(found: KeyHash) -> None:
+        def hashed(found: KeyHash | ErrandError) -> None:
+            if isinstance(found, ErrandError):
+                answer.callback(text(FAILED, status_of(found)[1]))
+                return
             record: dict[str, object] = {"header": {"revision": found.revision}}
             if found.value:
                 record["hash"] = found.value

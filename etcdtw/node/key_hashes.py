@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from etcdtw.cluster.divergence import KeyHash
 from etcdtw.mvcc.errors import CompactedError, FutureRevisionError
+from etcdtw.storage.state_errands import ErrandError
 from etcdtw.wire.histogram import Histogram, exponential_bounds
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ class KeyHashes:
         self._node = node
         self.duration_s = Histogram(HASH_BOUNDS_S)
 
-    def compute(self, asked: int, hashed: Callable[[KeyHash], None]) -> None:
-        """Call ``hashed`` with the hash at revision ``asked``; 0: the newest.
+    def compute(self, asked: int, hashed: Callable[[KeyHash | ErrandError], None]) -> None:
+        """Call ``hashed`` with the hash at revision ``asked``, or why there is none; 0: the newest.
 
         At the revision of one of the last compactions that is the hash which it found.
         Raises `FutureRevisionError` or `CompactedError`.
@@ -44,7 +45,10 @@ class KeyHashes:
         compact_revision = store.compact_revision
         started_s = node.clock.seconds()
 
-        def done(value: int) -> None:
+        def done(value: int | ErrandError) -> None:
+            if isinstance(value, ErrandError):
+                hashed(value)
+                return
             self.duration_s.observe(node.clock.seconds() - started_s)
             hashed(KeyHash(value, compact_revision, store.revision, revision))
 

@@ -18,6 +18,7 @@ from etcdtw.node.key_hashes import HASH_BOUNDS_S
 from etcdtw.node.node import Node
 from etcdtw.rpc.decode import decode
 from etcdtw.rpc.errors import fail
+from etcdtw.storage.state_errands import ErrandError
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.histogram import Histogram, exponential_bounds
 
@@ -119,7 +120,10 @@ class MaintenanceService:
         node = self._node
         started_s = node.clock.seconds()
 
-        def done(value: int) -> None:
+        def done(value: int | ErrandError) -> None:
+            if isinstance(value, ErrandError):
+                fail(call, value)
+                return
             self.hash_s.observe(node.clock.seconds() - started_s)
             body = pb.HashResponse(hash=value).SerializeToString()
             call.reply(node.header(node.store.revision) + body)
@@ -130,7 +134,10 @@ class MaintenanceService:
         """Hash all revisions up to the asked-for one, as etcd does, octet for octet."""
         node = self._node
 
-        def hashed(found: KeyHash) -> None:
+        def hashed(found: KeyHash | ErrandError) -> None:
+            if isinstance(found, ErrandError):
+                fail(call, found)
+                return
             response = pb.HashKVResponse(
                 hash=found.value,
                 compact_revision=found.compact_revision,

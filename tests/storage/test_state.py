@@ -66,8 +66,8 @@ class Rig:
     def flush(self) -> None:
         self.state.flush(lambda: None)
 
-    def hashes(self, revision: int, compacted: int) -> list[int]:
-        found: list[int] = []
+    def hashes(self, revision: int, compacted: int) -> list[object]:
+        found: list[object] = []
         self.model.hash_kv(revision, compacted, found.append)
         self.state.hash_kv(revision, compacted, found.append)
         return found
@@ -283,7 +283,7 @@ def test_hash_all_covers_every_bucket_but_the_positions(rig: Rig) -> None:
     rig.put(b"a")
     rig.state.bucket_put(BUCKET_AUTH, b"authRevision", b"\0" * 8)
     rig.state.bucket_put(BUCKET_META, b"confState", b"{}")
-    found: list[int] = []
+    found: list[object] = []
     rig.state.hash_all(found.append)
     stored = revision_key(2, 0) + record(b"a", 2)
     octets = (
