@@ -546,12 +546,13 @@ class LmdbState:
         generation, batch = self._closed.confirm(number)
         self._reader.renew()
         self.applied_durable = batch.index
-        if generation.compact_revision:
-            self._writer.send((COMPACT, generation.compact_revision))
         due = [done for wanted, done in self._flushes if wanted <= number]
         self._flushes = [item for item in self._flushes if item[0] > number]
         for done in due:
             done()
+        if generation.compact_revision and not self._is_stopped:
+            # Behind the hashes that were asked for before it: they are of what it deletes, too.
+            self._writer.send((COMPACT, generation.compact_revision))
         if self._flushes:
             self._close_generation()
         self._closed.advance()
