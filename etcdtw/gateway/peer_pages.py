@@ -14,7 +14,7 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 from twisted.internet.defer import Deferred, succeed
 
-from etcdtw.apply.errors import RequestTimeoutError, TooManyRequestsError
+from etcdtw.apply.errors import RequestTimeoutError
 from etcdtw.cluster.divergence import KeyHash
 from etcdtw.cluster.ids import id_text
 from etcdtw.cluster.remote import encode_member_list, encode_version_page
@@ -27,6 +27,7 @@ from etcdtw.rpc.errors import status_of
 from etcdtw.rpc.leases_for_peers import LeasesForPeers
 from etcdtw.rpc.promotion import PATH as PROMOTE
 from etcdtw.rpc.promotion import promotion_answer, promotion_id
+from etcdtw.storage.state_errands import ErrandError
 from etcdtw.transport.peer import PageAnswer
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import leasepb
@@ -133,7 +134,10 @@ class MemberPages:
             return succeed(text(BAD_REQUEST, "error unmarshalling request"))
         answer: Deferred[PageAnswer] = Deferred()
 
-        def hashed(found: KeyHash) -> None:
+        def hashed(found: KeyHash | ErrandError) -> None:
+            if isinstance(found, ErrandError):
+                answer.callback(text(FAILED, status_of(found)[1]))
+                return
             record: dict[str, object] = {"header": {"revision": found.revision}}
             if found.value:
                 record["hash"] = found.value
@@ -143,9 +147,8 @@ class MemberPages:
             answer.callback(PageAnswer(OK, octets, (JSON,)))
 
         try:
-            self._node.hashes.check_room()
             self._node.hashes.compute(revision, hashed)
-        except (CompactedError, FutureRevisionError, TooManyRequestsError) as error:
+        except (CompactedError, FutureRevisionError) as error:
             return succeed(text(BAD_REQUEST, status_of(error)[1].removeprefix("etcdserver: ")))
         return answer
 

@@ -29,6 +29,7 @@ from etcdtw.cluster.ids import id_text
 from etcdtw.cluster.member import Member
 from etcdtw.grpc.call import Call
 from etcdtw.mvcc.compaction_hashes import CompactionHash
+from etcdtw.storage.state_errands import ErrandError
 from etcdtw.wire import etcdserverpb as pb
 
 if TYPE_CHECKING:
@@ -169,8 +170,7 @@ class CorruptionChecks:
         node = self._node
 
         def first_hashed(first: KeyHash) -> None:
-            if not self._is_over(running):
-                self.ask(others, revision_to_ask(first), lambda answers: told(first, answers))
+            self.ask(others, revision_to_ask(first), lambda answers: told(first, answers))
 
         def told(first: KeyHash, answers: Mapping[int, KeyHash]) -> None:
             if not self._is_over(running):
@@ -184,11 +184,9 @@ class CorruptionChecks:
             if error is not None:
                 self._end(CUT, INCOMPLETE)
                 return
-            node.hashes.compute(0, lambda second: second_hashed(first, answers, second))
+            self._hash_own(running, lambda second: second_hashed(first, answers, second))
 
         def second_hashed(first: KeyHash, answers: Mapping[int, KeyHash], second: KeyHash) -> None:
-            if self._is_over(running):
-                return
             verdict = judge_cut(node.member_id, first, second, answers, len(others) + 1)
             if verdict.accused:
                 self._found(CUT, first.hash_revision, first, answers, verdict)
@@ -197,7 +195,20 @@ class CorruptionChecks:
             else:
                 self._end(CUT, INCOMPLETE)
 
-        node.hashes.compute(0, first_hashed)
+        self._hash_own(running, first_hashed)
+
+    def _hash_own(self, running: _Run, hashed: Callable[[KeyHash], None]) -> None:
+        """Call ``hashed`` with this member's newest hash; when there is none the cut ends."""
+
+        def done(found: KeyHash | ErrandError) -> None:
+            if self._is_over(running):
+                return
+            if isinstance(found, ErrandError):
+                self._end(CUT, INCOMPLETE)
+            else:
+                hashed(found)
+
+        self._node.hashes.compute(0, done)
 
     # What follows.
 

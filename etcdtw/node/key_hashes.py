@@ -1,20 +1,18 @@
-"""Hashes of one member's keys: which revisions it answers, from where, and how many at once."""
+"""HashKV of one member: which revisions it answers, and from where."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from etcdtw.apply.errors import TooManyRequestsError
 from etcdtw.cluster.divergence import KeyHash
 from etcdtw.mvcc.errors import CompactedError, FutureRevisionError
+from etcdtw.storage.state_errands import ErrandError
 from etcdtw.wire.histogram import Histogram, exponential_bounds
 
 if TYPE_CHECKING:
     from etcdtw.node.node import Node
 
-HASHES_MAX: Final = 4
-"""Under way for others at once: a snapshot that is to be adopted waits for them."""
 HASH_BOUNDS_S: Final = exponential_bounds(0.01, 15)
 
 
@@ -24,26 +22,9 @@ class KeyHashes:
     def __init__(self, node: Node) -> None:
         self._node = node
         self.duration_s = Histogram(HASH_BOUNDS_S)
-        self.pending = 0
-        """Under way."""
 
-    def check_room(self) -> None:
-        """Raises `TooManyRequestsError` when nobody outside may have another one computed."""
-        if self.pending >= HASHES_MAX:
-            raise TooManyRequestsError
-
-    def compute_all(self, done: Callable[[int], None]) -> None:
-        """Call ``done`` with etcd's Maintenance.Hash."""
-
-        def hashed(value: int) -> None:
-            self.pending -= 1
-            done(value)
-
-        self.pending += 1
-        self._node.storage.hash_all(hashed)
-
-    def compute(self, asked: int, hashed: Callable[[KeyHash], None]) -> None:
-        """Call ``hashed`` with the hash at revision ``asked``; 0: the newest.
+    def compute(self, asked: int, hashed: Callable[[KeyHash | ErrandError], None]) -> None:
+        """Call ``hashed`` with the hash at revision ``asked``, or why there is none; 0: the newest.
 
         At the revision of one of the last compactions that is the hash which it found.
         Raises `FutureRevisionError` or `CompactedError`.
@@ -64,10 +45,11 @@ class KeyHashes:
         compact_revision = store.compact_revision
         started_s = node.clock.seconds()
 
-        def done(value: int) -> None:
-            self.pending -= 1
+        def done(value: int | ErrandError) -> None:
+            if isinstance(value, ErrandError):
+                hashed(value)
+                return
             self.duration_s.observe(node.clock.seconds() - started_s)
             hashed(KeyHash(value, compact_revision, store.revision, revision))
 
-        self.pending += 1
         node.storage.hash_kv(revision, compact_revision, done)

@@ -37,6 +37,7 @@ from etcdtw.raft.errors import ProposalDroppedError
 from etcdtw.raft.message import NO_MEMBER, STORAGE_APPEND, STORAGE_APPLY, Message
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.raft.storage import LogStore
+from etcdtw.storage.state_errands import HashTold
 
 if TYPE_CHECKING:
     from etcdtw.node.node import Node
@@ -97,11 +98,9 @@ class StateStore(Backend, Protocol):
 
     def on_compacted(self, revision: int, done: Callable[[], None]) -> None: ...
 
-    def hash_kv(
-        self, revision: int, compact_revision: int, done: Callable[[int], None]
-    ) -> None: ...
+    def hash_kv(self, revision: int, compact_revision: int, done: HashTold) -> None: ...
 
-    def hash_all(self, done: Callable[[int], None]) -> None: ...
+    def hash_all(self, done: HashTold) -> None: ...
 
 
 class Flushes(Protocol):

@@ -28,6 +28,7 @@ from etcdtw.grpc.call import (
 )
 from etcdtw.lease import errors as lease
 from etcdtw.mvcc import errors as mvcc
+from etcdtw.storage import state_errands as storage
 
 ROWS: Final = (
     ("EmptyKey", INVALID_ARGUMENT, "key is not provided"),
@@ -165,6 +166,7 @@ SYMBOLS: Final[dict[type[Exception], str]] = {
     member.StoppedError: "Stopped",
     member.TooManyRequestsError: "RequestTooManyRequests",
     member.UnhealthyClusterError: "Unhealthy",
+    storage.TooManyErrandsError: "RequestTooManyRequests",
 }
 """What in the cores is which row.  The key is the exact class."""
 
@@ -174,6 +176,11 @@ _OTHERS: Final[dict[type[Exception], tuple[int, str]]] = {
     member.TransferTimeoutError: (
         UNKNOWN,
         "etcdserver: request timed out, leader transfer took too long",
+    ),
+    # etcd hashes what it has opened, even when something newer has taken its place.
+    storage.SupersededError: (
+        UNAVAILABLE,
+        "etcdtw: a snapshot takes the place of this member's data; try again",
     ),
 }
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from etcdtw.apply.alarms import NAMES, alarm_name, encode_alarms
 from etcdtw.apply.applier import FIELD_ALARM
-from etcdtw.apply.errors import BadTransfereeError, NotLeaderError, TooManyRequestsError
+from etcdtw.apply.errors import BadTransfereeError, NotLeaderError
 from etcdtw.cluster.divergence import KeyHash
 from etcdtw.grpc.call import INVALID_ARGUMENT, UNKNOWN, Call, MethodTable, StatusError
 from etcdtw.mvcc.applied import Applied
@@ -18,11 +18,10 @@ from etcdtw.node.key_hashes import HASH_BOUNDS_S
 from etcdtw.node.node import Node
 from etcdtw.rpc.decode import decode
 from etcdtw.rpc.errors import fail
+from etcdtw.storage.state_errands import ErrandError
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.histogram import Histogram, exponential_bounds
 
-DEFRAGMENTS_MAX: Final = 4
-"""Under way at once, past which more are refused: each copies the whole file."""
 DEFRAGMENT_BOUNDS_S: Final = exponential_bounds(0.1, 13)
 NO_LEADER_TEXT: Final = "etcdserver: no leader"
 
@@ -121,23 +120,24 @@ class MaintenanceService:
         node = self._node
         started_s = node.clock.seconds()
 
-        def done(value: int) -> None:
+        def done(value: int | ErrandError) -> None:
+            if isinstance(value, ErrandError):
+                fail(call, value)
+                return
             self.hash_s.observe(node.clock.seconds() - started_s)
             body = pb.HashResponse(hash=value).SerializeToString()
             call.reply(node.header(node.store.revision) + body)
 
-        try:
-            node.hashes.check_room()
-        except TooManyRequestsError as error:
-            fail(call, error)
-            return
-        node.hashes.compute_all(done)
+        node.storage.hash_all(done)
 
     def hash_kv(self, call: Call, message: bytes) -> None:
         """Hash all revisions up to the asked-for one, as etcd does, octet for octet."""
         node = self._node
 
-        def hashed(found: KeyHash) -> None:
+        def hashed(found: KeyHash | ErrandError) -> None:
+            if isinstance(found, ErrandError):
+                fail(call, found)
+                return
             response = pb.HashKVResponse(
                 hash=found.value,
                 compact_revision=found.compact_revision,
@@ -147,9 +147,8 @@ class MaintenanceService:
 
         revision = decode(pb.HashKVRequest, message).revision
         try:
-            node.hashes.check_room()
             node.hashes.compute(revision, hashed)
-        except (MvccError, TooManyRequestsError) as error:
+        except MvccError as error:
             fail(call, error)
 
     def defragment(self, call: Call, message: bytes) -> None:
@@ -158,9 +157,6 @@ class MaintenanceService:
         etcd stalls meanwhile; here the writer process copies, and nobody waits for it.
         """
         decode(pb.DefragmentRequest, message)
-        if self.defragments_pending >= DEFRAGMENTS_MAX:
-            fail(call, TooManyRequestsError())
-            return
         started_s = self._node.clock.seconds()
         self.defragments_pending += 1
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from google.protobuf.message import DecodeError
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -172,7 +173,7 @@ class SnapshotStream:
         assert self._file is not None, "reading before the file was open"
         wanted = min(SLICE_SIZE, self._size - self._sent)
         read = partial(_read_slice, self._file, wanted, self._digest.update)
-        reading = self._service.offload(read)
+        reading = maybeDeferred(self._service.offload, read)
         reading.addCallback(self._slice_read)
         reading.addErrback(self._broken)
 

@@ -32,7 +32,7 @@ from etcdtw.server.bootstrap import (
 )
 from etcdtw.server.config import Config
 from etcdtw.storage.directory import DATA_FILE, DataDirError, prepare_directory
-from etcdtw.storage.failure import guarded, stop_process
+from etcdtw.storage.failure import stop_process
 from etcdtw.storage.journal_codec import SALT_SIZE
 from etcdtw.storage.journal_open import begin_journal
 from etcdtw.storage.journal_writer import JournalWriter
@@ -108,8 +108,7 @@ def open_data(
     try:
         start = _find_or_found(config, env, remote)
         journal = begin_journal(env, log_path, MAP_SIZE, random.randbytes(SALT_SIZE))
-        hand_over = guarded(call_from_thread, fail_stop)
-        writer = JournalWriter(env, journal, MAP_SIZE, seconds, hand_over, fail_stop)
+        writer = JournalWriter(env, journal, MAP_SIZE, seconds, call_from_thread, fail_stop)
         raft_log = LmdbLog(env, writer, lock_fd=lock_fd)
     except (BootstrapError, DataDirError):
         env.close()

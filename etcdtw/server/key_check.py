@@ -16,6 +16,8 @@ from twisted.logger import Logger
 from etcdtw.cluster.divergence import KeyHash, contradicting, revision_to_ask
 from etcdtw.cluster.ids import id_text
 from etcdtw.cluster.member import Member as ClusterMember
+from etcdtw.rpc.errors import status_of
+from etcdtw.storage.state_errands import ErrandError
 
 if TYPE_CHECKING:
     from etcdtw.server.member import Member
@@ -59,6 +61,13 @@ class KeyCheck(Service):
 
     async def _check(self, others: list[ClusterMember]) -> None:
         own = await self._own_hash()
+        if isinstance(own, ErrandError):
+            # What a leader has just sent is as good as what it would have answered.
+            self.log.warn(
+                "the keys were not compared with the other members': {why}",
+                why=status_of(own)[1],
+            )
+            return
         answers: dict[int, KeyHash] = {}
         for _ in range(ROUNDS_MAX):
             missing = [one for one in others if one.member_id not in answers]
@@ -84,9 +93,9 @@ class KeyCheck(Service):
             others=len(others),
         )
 
-    def _own_hash(self) -> Deferred[KeyHash]:
+    def _own_hash(self) -> Deferred[KeyHash | ErrandError]:
         # Without a canceller of its own: what comes after a cancellation is ignored.
-        hashed: Deferred[KeyHash] = Deferred()
+        hashed: Deferred[KeyHash | ErrandError] = Deferred()
         self._member.node.hashes.compute(0, hashed.callback)
         return hashed
 

@@ -152,7 +152,7 @@ class Member:
             remote=remote,
         )
         self.snapshot_files = StateSnapshots(
-            cast(IReactorFDSet, reactor), data.state, data.state_path, MAP_SIZE
+            cast(IReactorFDSet, reactor), data.state, data.state_path, MAP_SIZE, stop_process
         )
         node = self._node = build_node(
             self.clock, config, data, self.flusher, self.random, self.unix_ms(), self.snapshot_files

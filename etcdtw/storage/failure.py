@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from types import TracebackType
 from typing import Final, NoReturn
 
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 EXIT_FAIL_STOP: Final = 74  # EX_IOERR of sysexits.h
 ADVICE: Final = (
@@ -30,22 +32,28 @@ def stop_process(reason: str) -> NoReturn:
         os._exit(EXIT_FAIL_STOP)
 
 
-def guarded(
-    call_from_thread: Callable[[Callable[[], None]], None], fail_stop: Callable[[str], None]
-) -> Callable[[Callable[[], None]], None]:
-    """Return ``call_from_thread`` for calls of the log: one that raises stops the member.
+class Guard:
+    """Stops the process when what runs within raises.
 
-    The reactor would log what it raises and go on, with a log that never answers again.
+    For callbacks of a reactor and for threads: they would log the exception, or nothing, and go
+    on, and whatever waits for the answer would wait for ever.
     """
 
-    def hand_over(call: Callable[[], None]) -> None:
-        call_from_thread(lambda: run(call))
+    def __init__(self, what: str, fail_stop: Callable[[str], None]) -> None:
+        self._what = what
+        self._fail_stop = fail_stop
 
-    def run(call: Callable[[], None]) -> None:
-        try:
-            call()
-        except Exception as error:
-            log.failure("what the log has written could not be taken in")
-            fail_stop(f"what the log has written could not be taken in: {error}")
+    def __enter__(self) -> None:
+        pass
 
-    return hand_over
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        log.failure("{what} failed", Failure(error), what=self._what)
+        self._fail_stop(f"{self._what} failed: {error}; report this with the lines above")
+        return True

@@ -16,6 +16,7 @@ from typing import Final
 
 import lmdb
 
+from etcdtw.storage.failure import Guard
 from etcdtw.storage.journal import Journal, write_at
 from etcdtw.storage.journal_codec import encode_record, record_size
 from etcdtw.storage.log_settler import Group, LogSettler
@@ -62,7 +63,9 @@ class JournalWriter:
         """``flush_hook`` and ``commit_hook`` run just before; what they raise is a failure."""
         self._journal = journal
         self._seconds = seconds
-        self._call_from_thread = call_from_thread
+        self._post = call_from_thread
+        self._calls = Guard("what waited for the log", self._fail)
+        self._threads = Guard("a thread of the log", self._fail)
         self._fail_stop = fail_stop
         self._flush_hook = flush_hook
         self._settle_size = settle_size
@@ -90,7 +93,7 @@ class JournalWriter:
         self.octets_total = 0
         """Octets of records written since the start."""
         self._settler = LogSettler(
-            env, map_size, journal, call_from_thread, self._fail, settle_delay_s, commit_hook
+            env, map_size, journal, self._call_from_thread, self._fail, settle_delay_s, commit_hook
         )
         self._flushes: SimpleQueue[_Flush | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name="log-flusher", daemon=True)
@@ -132,10 +135,18 @@ class JournalWriter:
     # The journal.
 
     def _run(self) -> None:
-        while (item := self._flushes.get()) is not None:
-            fd, offset, record, job, done = item
-            if self._flush(fd, offset, record):
-                self._call_from_thread(partial(self._journaled, job, len(record), done))
+        with self._threads:
+            while (item := self._flushes.get()) is not None:
+                fd, offset, record, job, done = item
+                if self._flush(fd, offset, record):
+                    self._call_from_thread(partial(self._journaled, job, len(record), done))
+
+    def _call_from_thread(self, call: Callable[[], None]) -> None:
+        self._post(partial(self._call, call))
+
+    def _call(self, call: Callable[[], None]) -> None:
+        with self._calls:
+            call()
 
     def _flush(self, fd: int, offset: int, record: bytes) -> bool:
         """Make a record durable; False: it failed, and the process is told to stop."""

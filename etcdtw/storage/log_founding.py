@@ -1,4 +1,4 @@
-"""The first write to a log: who the member is and the entries it begins with, all or nothing.
+"""The first write to a log: who the member is and what it begins with, all or nothing.
 
 Before anything else touches the log.  Knows not what an identity says.
 """
@@ -31,7 +31,9 @@ from etcdtw.storage.log_writer import LogJob, perform
 def stored_identity(env: lmdb.Environment) -> bytes | None:
     """Return the octets given to `found_log`; None: this log was never founded.
 
-    Raises `DataDirError` when they are damaged or when what was written with them is missing.
+    A member that joins begins with a hard state alone: it may vote before its first entry, and
+    must know of it after a restart.  Raises `DataDirError` when something is damaged, or when
+    either half is there without the other.
     """
     with env.begin() as txn:
         value = txn.get(KEY_IDENTITY)
@@ -39,23 +41,23 @@ def stored_identity(env: lmdb.Environment) -> bytes | None:
         # A compacted log may hold no batch, but the mark that stands for all of them.
         has_entries = txn.get(KEY_COMPACTED) is not None or txn.cursor().set_range(batch_key(0))
     if value is None:
-        if has_entries:
+        if has_entries or hard_state is not None:
             raise DataDirError(
-                f"{env.path()} holds entries, but not whose they are; restore this member"
+                f"{env.path()} holds entries or a vote, but not whose they are; restore this member"
             )
         return None
-    if hard_state is None:
+    if not has_entries and hard_state is None:
         raise DataDirError(
-            f"{env.path()} says whose log it is, and nothing else: its first start was cut "
-            "off, and nothing was promised; remove this member's data directory and start again"
+            f"{env.path()} says whose log it is, but holds neither entries nor a vote: its first "
+            "start was cut off, and nothing was promised; remove this member's data directory "
+            "and start again"
         )
     try:
-        # One that joins has no entries before its leader sends some.  It may have voted: what
-        # it has promised must not be thrown away.
-        if not has_entries and decode_hard_state(hard_state).commit:
+        committed = decode_hard_state(hard_state).commit
+        if committed and not has_entries:
             raise DataDirError(
-                f"{env.path()} says that entries were committed, but holds none; remove this "
-                "member from its cluster and add it again"
+                f"{env.path()} holds no entries, although those up to {committed} are committed; "
+                "remove this member from its cluster and add it again, or restore it"
             )
         return decode_small(value, "identity")
     except CorruptionError as error:
@@ -69,7 +71,7 @@ def found_log(
     hard_state: HardState,
     entries: Sequence[Entry],
 ) -> None:
-    """Write ``identity``, ``hard_state`` and the first entries, if any, in one transaction, once.
+    """Write ``identity`` and the first entries, if any, in one durable transaction.  Once only.
 
     Raises `DataDirError` when the disk does not take it.
     """

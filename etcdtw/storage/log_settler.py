@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import lmdb
 
+from etcdtw.storage.failure import Guard
 from etcdtw.storage.journal import Journal
 from etcdtw.storage.journal_codec import encode_settled
 from etcdtw.storage.log_codec import KEY_JOURNAL
@@ -84,6 +85,11 @@ class LogSettler:
                 self._grow()
 
     def _run(self) -> None:
+        with Guard("a thread of the log", self._fail):
+            self._work_off()
+
+    def _work_off(self) -> None:
+        """Treat what comes, until the end is asked for."""
         asked: Callable[[], None] | None = None
         while True:
             item: _Work | Callable[[], None] | None = None

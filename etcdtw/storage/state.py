@@ -36,7 +36,7 @@ from etcdtw.storage.state_codec import (
     encode_tombstone,
     encode_u64,
 )
-from etcdtw.storage.state_errands import Compactions, Errands, interrupted_compaction
+from etcdtw.storage.state_errands import Compactions, Errands, HashTold, interrupted_compaction
 from etcdtw.storage.state_feed import Message, StateWriter
 from etcdtw.storage.state_reader import CHUNK_MAX, StateReader
 from etcdtw.storage.state_stats import StateStats
@@ -49,7 +49,6 @@ from etcdtw.storage.state_worker import (
     COMPACTED,
     COMPACTION_HASH,
     COMPACTION_STEP,
-    DEFRAGMENT,
     DEFRAGMENTED,
     DISPOSE,
     FAILED,
@@ -86,7 +85,7 @@ class LmdbState:
         self._pieces = PieceReader(reader, self.frames, self._changed)
         self._writer = writer
         self._fail_stop = fail_stop
-        self._errands = Errands()
+        self._errands = Errands(self.flush, writer.send)
         self._newest_file = 0  # the number of the newest defragmentation that moved the state
         self._is_stopped = False
         self.stats = StateStats()
@@ -389,32 +388,31 @@ class LmdbState:
         if self._compactions.wait(revision, done):
             self._is_flush_due = True  # asked amid an entry: its index must be stored with it
 
-    def hash_kv(self, revision: int, compact_revision: int, done: Callable[[int], None]) -> None:
+    def hash_kv(self, revision: int, compact_revision: int, done: HashTold) -> None:
         """Call ``done`` with etcd's HashKV as of ``revision``, computed beside the reactor."""
-        number = self._errands.expect(done)
-        self.flush(lambda: self._writer.send((HASH_KV, number, revision, compact_revision)))
+        self._errands.hash(done, HASH_KV, revision, compact_revision)
 
-    def hash_all(self, done: Callable[[int], None]) -> None:
+    def hash_all(self, done: HashTold) -> None:
         """Call ``done`` with etcd's Maintenance.Hash of everything applied up to now."""
-        number = self._errands.expect(done)
-        self.flush(lambda: self._writer.send((HASH_ALL, number)))
+        self._errands.hash(done, HASH_ALL)
 
     def defragment(self, done: Callable[[str], None]) -> None:
         """Give the file's free pages back; ``done(error)`` is called then, "" if all is well.
 
         The overlay takes writes meanwhile.
         """
-        number = self._errands.expect(done)
-        self.flush(lambda: self._writer.send((DEFRAGMENT, number)))
+        self._errands.defragment(done)
 
     def adopt(self, index: int, done: Callable[[], None]) -> None:
         """Stand on the state that was built beside this one (`state_swap`), then call ``done``.
 
         Everything in memory is forgotten then; reads see it until then, as it is now: commits
-        under way count no more, and what waits for them waits for this.  The log begins behind
-        ``index`` already, and nothing is applied from here to ``done``: there is no way back.
+        under way count no more, and what waits for them waits for this; hashes are given up.
+        The log begins behind ``index`` already, and nothing is applied from here to ``done``:
+        there is no way back.
         """
         self._adopted = done
+        self._errands.supersede()
         self._writer.send((ADOPT, index))
 
     def dispose(self, file: Path) -> None:
@@ -534,7 +532,7 @@ class LmdbState:
             self._reader.renew()
             self._compactions.finish(message[1])
         elif kind == HASH:
-            self._errands.answer(message[1], message[2])
+            self._errands.hashed(message[1], message[2])
         elif kind == ADOPTED:
             self._finish_adoption()
         elif kind == DEFRAGMENTED:
@@ -548,12 +546,13 @@ class LmdbState:
         generation, batch = self._closed.confirm(number)
         self._reader.renew()
         self.applied_durable = batch.index
-        if generation.compact_revision:
-            self._writer.send((COMPACT, generation.compact_revision))
         due = [done for wanted, done in self._flushes if wanted <= number]
         self._flushes = [item for item in self._flushes if item[0] > number]
         for done in due:
             done()
+        if generation.compact_revision and not self._is_stopped:
+            # Behind the hashes that were asked for before it: they are of what it deletes, too.
+            self._writer.send((COMPACT, generation.compact_revision))
         if self._flushes:
             self._close_generation()
         self._closed.advance()
@@ -565,6 +564,7 @@ class LmdbState:
         flushes, done = self._flushes, self._adopted
         compactions = self._compactions
         self._begin(boot)
+        self._errands.go_on()
         self._resume_compaction()
         for _, flushed in flushes:
             flushed()
@@ -579,7 +579,7 @@ class LmdbState:
             # amid an adoption: what has the file's name may be the new state already.
             if self._adopted is None and self._reopen() is None:
                 return
-        self._errands.answer(number, error)
+        self._errands.defragmented(number, error)
 
     def _reopen(self) -> BootState | None:
         """Read the file that has taken the old one's place; None: it cannot be, and we stop."""

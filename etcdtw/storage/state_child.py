@@ -22,11 +22,15 @@ from zope.interface import implementer
 
 from etcdtw.bbolt.layout import BboltError
 from etcdtw.storage.directory import DataDirError
+from etcdtw.storage.failure import Guard
 
 READ_SIZE: Final = 1 << 16
 ANSWER_SIZE_MAX: Final = 1 << 20  # octets; answers are some numbers and a small row
 REAP_TIMEOUT_S: Final = 5.0
 NICENESS: Final = 10  # the member and its writer go first
+ADVICE: Final = (
+    "check the limits of open files and processes and the room for temporary files, then try again"
+)
 FAILED: Final = "failed"
 DONE: Final = "done"
 
@@ -39,35 +43,37 @@ class ParentGoneError(Exception):
 
 @implementer(IReadDescriptor)
 class StateChild:
-    """Starts one child and tells of its answer once.
+    """One child process, and who waits for its answer.
 
-    ``done(answer)`` gets what the child's job returned, or a sentence why there is nothing.
+    ``done(answer)`` is called once: with what the child's job returned, or with a sentence why
+    there is nothing.  What it raises stops the process.
     """
 
     def __init__(
         self,
         reactor: IReactorFDSet,
-        module: str,
-        job: Answer,
         done: Callable[[Answer | str], None],
+        fail_stop: Callable[[str], None],
     ) -> None:
-        """``job``: plain values for the child's `run_child`."""
         self._reactor = reactor
         self._done: Callable[[Answer | str], None] | None = done
+        self._guard = Guard("what waited for a snapshot", fail_stop)
         self._octets = b""
-        with tempfile.TemporaryFile() as task:
-            task.write(marshal.dumps(job))
-            task.seek(0)
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", module, str(os.getpid())],
-                stdin=task,
-                stdout=subprocess.PIPE,
-            )
-        self.pid = self._child.pid
-        assert self._child.stdout is not None
-        self._fd = self._child.stdout.fileno()
-        os.set_blocking(self._fd, False)
-        reactor.addReader(self)
+        self._child: subprocess.Popen[bytes] | None = None
+        self._fd = -1
+        self.pid = 0
+
+    def start(self, module: str, job: Answer) -> None:
+        """Start ``module`` with ``job``, plain values for its `run_child`.
+
+        When that fails, as where too many files are open, ``done`` hears of it before this returns.
+        """
+        with self._guard:
+            try:
+                self._spawn(module, job)
+                self._reactor.addReader(self)
+            except OSError as error:
+                self._give_up(f"no process could be started: {error}; {ADVICE}")
 
     def close(self) -> None:
         """End the child, whatever it does; nothing is told any more."""
@@ -83,34 +89,62 @@ class StateChild:
         return "state child"
 
     def doRead(self) -> None:  # noqa: N802
-        while self._fd >= 0:
-            try:
-                octets = os.read(self._fd, READ_SIZE)
-            except BlockingIOError:
-                return
-            self._octets += octets
-            if not octets or len(self._octets) > ANSWER_SIZE_MAX:
-                self._end()
+        with self._guard:
+            self._read()
 
     def connectionLost(self, reason: Failure) -> None:
         """Called by the reactor at the end of the child, and at its own: then `close` follows."""
         self._reactor.removeReader(self)
         self.doRead()
 
+    def _spawn(self, module: str, job: Answer) -> None:
+        with tempfile.TemporaryFile() as task:
+            task.write(marshal.dumps(job))
+            task.seek(0)
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", module, str(os.getpid())],
+                stdin=task,
+                stdout=subprocess.PIPE,
+            )
+        self.pid = self._child.pid
+        assert self._child.stdout is not None
+        self._fd = self._child.stdout.fileno()
+        os.set_blocking(self._fd, False)
+
+    def _read(self) -> None:
+        while self._fd >= 0:
+            try:
+                octets = os.read(self._fd, READ_SIZE)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._give_up(f"the process cannot be heard: {error}")
+                return
+            self._octets += octets
+            if not octets or len(self._octets) > ANSWER_SIZE_MAX:
+                self._end()
+
+    def _give_up(self, why: str) -> None:
+        done, self._done = self._done, None
+        self._end()
+        if done is not None:
+            done(why)
+
     def _end(self) -> None:
-        if self._fd < 0:
+        child, self._child = self._child, None
+        if child is None:
             return
         self._reactor.removeReader(self)
         self._fd = -1
-        assert self._child.stdout is not None
-        self._child.stdout.close()
+        assert child.stdout is not None
+        child.stdout.close()
         if self._done is None:
-            self._child.kill()
+            child.kill()
         try:
-            status = self._child.wait(REAP_TIMEOUT_S)
+            status = child.wait(REAP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            self._child.kill()
-            status = self._child.wait()
+            child.kill()
+            status = child.wait()
         done, self._done = self._done, None
         if done is None:
             return

@@ -1,33 +1,107 @@
-"""What the state waits for beside its generations: answers of the writer, and compactions.
-
-Knows no messages: what was asked, and how, is the state's.
-"""
+"""What the state waits for beside its generations: answers of the writer, and compactions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from etcdtw.mvcc.backend import BUCKET_META
 from etcdtw.storage.state_codec import META_FINISHED, META_SCHEDULED, parse_revision_key
+from etcdtw.storage.state_feed import Message
 from etcdtw.storage.state_reader import StateReader
+from etcdtw.storage.state_worker import DEFRAGMENT
+
+ERRANDS_MAX: Final = 64
+"""Hashes and defragmentations that wait: the writer does one at a time, and each may take
+minutes."""
+
+
+class ErrandError(Exception):
+    """The writer does not do what it was asked for; the state is as it was."""
+
+
+class TooManyErrandsError(ErrandError):
+    """`ERRANDS_MAX` of them wait."""
+
+    def __init__(self) -> None:
+        super().__init__(f"{ERRANDS_MAX} hashes and defragmentations wait already; try again later")
+
+
+class SupersededError(ErrandError):
+    """A snapshot takes the place of the state that was to be hashed."""
+
+
+HashTold = Callable[[int | ErrandError], None]
 
 
 class Errands:
-    """Who waits for which answer of the writer."""
+    """Who waits for which hash or defragmentation; what was asked for is durable first."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, flush: Callable[[Callable[[], None]], None], send: Callable[[Message], None]
+    ) -> None:
+        """``flush(done)`` calls ``done`` when everything applied is durable, maybe at once."""
+        self._flush = flush
+        self._send = send
         self._number = 0
-        self._waiters: dict[int, Callable[..., None]] = {}
+        self._hashes: dict[int, HashTold] = {}
+        self._defragmentations: dict[int, Callable[[str], None]] = {}
+        self._is_superseded = False
 
-    def expect(self, done: Callable[..., None]) -> int:
-        """Return the number to ask with; ``done`` gets what `answer` is called with."""
+    def hash(self, done: HashTold, kind: str, *arguments: int) -> None:
+        """Ask for a hash with the message ``kind``; ``done`` gets it, or why there is none."""
+        if self._is_superseded:
+            done(SupersededError())
+            return
+        if self._is_full():
+            done(TooManyErrandsError())
+            return
         self._number += 1
-        self._waiters[self._number] = done
-        return self._number
+        number = self._number
+        self._hashes[number] = done
 
-    def answer(self, number: int, *found: object) -> None:
+        def flushed() -> None:
+            if number in self._hashes:
+                self._send((kind, number, *arguments))
+
+        self._flush(flushed)
+
+    def hashed(self, number: int, value: int) -> None:
+        """The writer has answered; nobody waits for it if it was begun before `supersede`."""
+        done = self._hashes.pop(number, None)
+        if done is not None:
+            done(value)
+
+    def defragment(self, done: Callable[[str], None]) -> None:
+        """Ask for a defragmentation; ``done`` gets its error, "" if all is well."""
+        if self._is_full():
+            done(str(TooManyErrandsError()))
+            return
+        self._number += 1
+        number = self._number
+        self._defragmentations[number] = done
+        self._flush(lambda: self._send((DEFRAGMENT, number)))
+
+    def defragmented(self, number: int, error: str) -> None:
         """The writer has answered."""
-        self._waiters.pop(number)(*found)
+        self._defragmentations.pop(number)(error)
+
+    def supersede(self) -> None:
+        """Another state is about to be adopted: no hash of this one is wanted until `go_on`.
+
+        A hash that waited for it would be another state's, under this one's revisions.
+        """
+        self._is_superseded = True
+        hashes, self._hashes = self._hashes, {}
+        for done in hashes.values():
+            done(SupersededError())
+
+    def go_on(self) -> None:
+        """The other state is there."""
+        self._is_superseded = False
+
+    def _is_full(self) -> bool:
+        return len(self._hashes) + len(self._defragmentations) >= ERRANDS_MAX
 
 
 class Compactions:

@@ -5,7 +5,7 @@ Each runs as a generator over one read transaction, in bounded steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, Final
 
 from etcdtw.storage.state_codec import (
@@ -29,7 +29,7 @@ HASH_IGNORED: Final = ((META, META_INDEX), (META, META_TERM), (META, META_STORAG
 
 def hash_kv(
     tables: Tables, number: int, revision: int, compact_revision: int
-) -> Iterator[tuple[Any, ...] | None]:
+) -> Generator[tuple[Any, ...] | None]:
     """Yield None between steps, then ``("hash", number, crc)``.
 
     CRC-32C over the bucket's name, then every row up to ``revision`` except those that a
@@ -71,7 +71,7 @@ def _has_live(tables: Tables, txn: Any, revision: int) -> bool:
     return False
 
 
-def hash_all(tables: Tables, number: int) -> Iterator[tuple[Any, ...] | None]:
+def hash_all(tables: Tables, number: int) -> Generator[tuple[Any, ...] | None]:
     """Yield None between steps, then ``("hash", number, crc)`` over all of etcd's buckets."""
     import google_crc32c
 

@@ -14,12 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IReactorFDSet, IReadWriteDescriptor
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from etcdtw.storage.directory import DataDirError
+from etcdtw.storage.failure import Guard
 from etcdtw.storage.state_feed import Message
 from etcdtw.storage.state_worker import FAILED, FULL_PACE, READY, Pace
 from etcdtw.storage.state_writer import MessageReader, encode_message
@@ -33,8 +34,6 @@ READ_SIZE: Final = 1 << 16
 @implementer(IReadWriteDescriptor)
 class ProcessStateWriter:
     """Starts the child and carries messages.  Implements `StateWriter`."""
-
-    log = Logger()
 
     def __init__(
         self,
@@ -53,6 +52,7 @@ class ProcessStateWriter:
         self._receive: Callable[[Message], None] | None = None
         self._queue: deque[bytes | memoryview] = deque()
         self._reader = MessageReader()
+        self._guard = Guard("what waited for the state", self._lost)
         self._socket, theirs = socket.socketpair()
         for end in (self._socket, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_SIZE)
@@ -136,14 +136,10 @@ class ProcessStateWriter:
         if not data:
             self._lost("the state writer process is gone")
             return
-        try:
+        with self._guard:
             for message in self._reader.feed(data):
                 if self._receive is not None:
                     self._receive(message)
-        except Exception as error:
-            # The reactor would drop this descriptor and go on: nothing were ever durable again.
-            self.log.failure("an answer of the state writer could not be taken")
-            self._lost(f"an answer of the state writer could not be taken: {error}")
 
     def doWrite(self) -> None:  # noqa: N802
         while self._queue:
@@ -156,15 +152,21 @@ class ProcessStateWriter:
         self._reactor.removeWriter(self)
 
     def connectionLost(self, reason: Failure) -> None:
-        """Called by the reactor when it drops the descriptor, at its own end too."""
+        """Called by the reactor when it drops the descriptor, at its own end too.
+
+        Only that is no failure: `close` will follow.
+        """
+        why = reason.getErrorMessage()
         try:
             is_gone = self._socket.recv(1, socket.MSG_PEEK) == b""
         except BlockingIOError:
-            is_gone = False  # the reactor ends; `close` will follow
+            is_gone = False
         except OSError:
             is_gone = True
         if is_gone:
-            self._lost(f"the state writer process is gone: {reason.getErrorMessage()}")
+            self._lost(f"the state writer process is gone: {why}")
+        elif reason.type is not ConnectionLost:  # nor one of its kinds
+            self._lost(f"the state writer process is no longer heard: {why}")
 
     def _write(self, frame: bytes | memoryview) -> int:
         try:

@@ -7,7 +7,6 @@ builds a complete state beside the running one; `LmdbState.adopt` is the moment 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
 from typing import Final
@@ -23,14 +22,22 @@ from etcdtw.storage.state_swap import remove_built
 EXPORTS_MAX: Final = 4  # at once; each pins the pages of its transaction and a core
 EXPORT_MODULE: Final = "etcdtw.storage.state_export"
 INSTALL_MODULE: Final = "etcdtw.storage.state_install"
-NO_PROCESS: Final = "no process can be started for it: {}"
 
 
 class StateSnapshots:
     """The snapshots of one member."""
 
-    def __init__(self, reactor: IReactorFDSet, state: LmdbState, path: Path, map_size: int) -> None:
+    def __init__(
+        self,
+        reactor: IReactorFDSet,
+        state: LmdbState,
+        path: Path,
+        map_size: int,
+        fail_stop: Callable[[str], None],
+    ) -> None:
+        """``fail_stop`` ends the process when what waits for a snapshot raises."""
         self._reactor = reactor
+        self._fail_stop = fail_stop
         self._state = state
         self._path = path
         self._map_size = map_size
@@ -78,10 +85,8 @@ class StateSnapshots:
             done(install)
 
         job = (str(source), str(self._path), self._map_size, astuple(facts))
-        try:
-            self._build = StateChild(self._reactor, INSTALL_MODULE, job, told)
-        except OSError as error:
-            done(NO_PROCESS.format(error))
+        self._build = StateChild(self._reactor, told, self._fail_stop)
+        self._build.start(INSTALL_MODULE, job)
 
     def adopt(self, done: Callable[[], None]) -> None:
         """Let the built state take the place of the running one; see `LmdbState.adopt`."""
@@ -96,8 +101,7 @@ class StateSnapshots:
     def discard(self) -> None:
         """Delete the built state: the log has not been told of it, and will not be."""
         self._built = 0
-        with suppress(OSError):  # it goes when the next one is built, or at the next start
-            remove_built(self._path)
+        remove_built(self._path)
 
     def dispose(self, file: Path) -> None:
         """Delete a snapshot's file without holding anybody up."""
@@ -122,9 +126,6 @@ class StateSnapshots:
             done(answer if isinstance(answer, str) else SnapshotExport(*answer))
 
         job = (str(self._path), self._map_size, str(target), storage_version)
-        try:
-            child = StateChild(self._reactor, EXPORT_MODULE, job, told)
-        except OSError as error:
-            done(NO_PROCESS.format(error))
-        else:
-            self._exports.add(child)
+        child = StateChild(self._reactor, told, self._fail_stop)
+        self._exports.add(child)
+        child.start(EXPORT_MODULE, job)

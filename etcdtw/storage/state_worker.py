@@ -5,7 +5,7 @@ Knows no sockets: `state_writer` is the process around it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -102,7 +102,7 @@ class StateWorker:
         self._committer = StateCommitter(tables, map_size)
         self._answer = answer
         self._jobs: list[Iterator[tuple[Any, ...] | None]] = []
-        self._is_abandoned = False  # what compactions would delete is about to go altogether
+        self._is_abandoned = False  # what jobs delete, hash or copy is about to go altogether
         self._interrupted = interrupted(tables)  # up to here some rows may be gone unhashed
 
     def receive(self, message: tuple[Any, ...]) -> None:
@@ -153,10 +153,13 @@ class StateWorker:
             yield (COMPACTION_HASH, revision, running.previous, running.value)
         yield (COMPACTED, revision, self._seconds() - begun_s, self._unix_s())
 
-    def _hash(self, steps: Iterator[tuple[Any, ...] | None]) -> Iterator[tuple[Any, ...] | None]:
+    def _hash(self, steps: Generator[tuple[Any, ...] | None]) -> Iterator[tuple[Any, ...] | None]:
         answers: list[tuple[Any, ...]] = []
 
         def step() -> bool:
+            if self._is_abandoned:
+                steps.close()  # and its transaction: the member has told whoever asked
+                return True
             answer = next(steps)
             if answer is not None:
                 answers.append(answer)

@@ -128,7 +128,7 @@ def test_a_store_of_real_etcd_goes_through_our_state_and_back(tmp_path: Path) ->
     tables.env.close()
     assert (exported.index, exported.term) == (built.index, built.term)
     state = open_state(state_path, pytest.fail, map_size=1 << 26)
-    hashes: list[int] = []
+    hashes: list[object] = []
     state.hash_kv(built.revision, 20, hashes.append)
     assert hashes == [hashed["hash"]]
     assert state.attached(int(lease, 16)) == [b"leased"]

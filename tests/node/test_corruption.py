@@ -25,6 +25,7 @@ from etcdtw.node.corruption import (
     HashesTold,
 )
 from etcdtw.node.node import Node
+from etcdtw.storage.state_errands import ErrandError, SupersededError, TooManyErrandsError
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.cluster_rig import ClusterRig, OpenCall
 
@@ -251,7 +252,31 @@ def test_hash_at_a_compaction_is_the_one_that_it_found(tmp_path: Path) -> None:
     rig.compact(3)
     rig.compact(4)
     node = rig.leader()
-    found: list[KeyHash] = []
+    found: list[KeyHash | ErrandError] = []
     for revision in (3, 4, 0):
         node.hashes.compute(revision, found.append)
-    assert [(one.compact_revision, one.hash_revision) for one in found] == [(-1, 3), (3, 4), (4, 4)]
+    hashes = [one for one in found if isinstance(one, KeyHash)]
+    assert [(one.compact_revision, one.hash_revision) for one in hashes] == [
+        (-1, 3), (3, 4), (4, 4),
+    ]  # fmt: skip
+
+
+def test_cut_without_the_leaders_own_hash_is_left_out_and_the_next_one_is_not(
+    tmp_path: Path,
+) -> None:
+    rig = CheckedRig(tmp_path, 3, CUT)
+    state = rig.members[rig.leader().member_id].state
+    state.hash_error = SupersededError()
+    rig.run(INTERVAL_S + 0.2)
+    assert (rig.asked, rig.result(CUT, INCOMPLETE)) == ([], 1)
+    state.hash_error = None
+    rig.held = []
+    rig.run(INTERVAL_S)
+    state.hash_error = TooManyErrandsError()
+    rig.held.pop()({})  # the second hash of this round is refused
+    rig.run(0.2)
+    assert rig.result(CUT, INCOMPLETE) == 2
+    state.hash_error = rig.held = None
+    rig.run(INTERVAL_S)
+    assert rig.result(CUT, AGREED) == 1
+    assert rig.accused == {()}

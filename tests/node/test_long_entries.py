@@ -142,7 +142,7 @@ def test_a_long_entry_does_what_a_short_one_does(
     assert [a.body for a in rig.outcomes] == [a.body for a in other.outcomes]
     assert rig.lmdb.changes(1, 1000, 1000) == other.lmdb.changes(1, 1000, 1000)
     assert rig.lmdb.frames(b"", None) == other.lmdb.frames(b"", None)
-    hashes: list[int] = []
+    hashes: list[object] = []
     for state in (rig.lmdb, other.lmdb):
         state.hash_kv(rig.node.store.revision, -1, hashes.append)
     assert hashes[0] == hashes[1]

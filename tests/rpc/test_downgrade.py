@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from etcdtw.grpc.call import MethodTable, StatusError
-from etcdtw.node.key_hashes import HASHES_MAX
 from etcdtw.rpc.downgrade import CANCEL, ENABLE, VALIDATE, DowngradeService
-from etcdtw.rpc.maintenance import DEFRAGMENTS_MAX, MaintenanceService
+from etcdtw.rpc.maintenance import MaintenanceService
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.node_rig import MEMBER_ID, NodeRig, log_with_a_learner
 from tests.support.recorded_call import RecordedCall
@@ -58,34 +57,6 @@ class MaintenanceRig(NodeRig):
 @pytest.fixture
 def rig() -> MaintenanceRig:
     return MaintenanceRig()
-
-
-@pytest.mark.parametrize(
-    ("name", "work", "request_", "most"),
-    [
-        ("HashKV", "hash_kv", pb.HashKVRequest(), HASHES_MAX),
-        ("Hash", "hash_all", pb.HashRequest(), HASHES_MAX),
-        ("Defragment", "defragment", pb.DefragmentRequest(), DEFRAGMENTS_MAX),
-    ],
-)
-def test_long_work_for_clients_is_bounded(
-    rig: MaintenanceRig,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    work: str,
-    request_: Any,
-    most: int,
-) -> None:
-    held: list[Any] = []
-    monkeypatch.setattr(rig.state, work, lambda *arguments: held.append(arguments[-1]))
-    calls = [rig.ask(name, request_) for _ in range(most)]
-    assert rig.ask(name, request_).status == (2, "etcdserver: too many requests")
-    for done in held:
-        done("" if name == "Defragment" else 7)
-    assert [call.status for call in calls] == [OK] * most
-    calls = [rig.ask(name, request_)]
-    held[-1]("" if name == "Defragment" else 7)
-    assert calls[0].status == OK
 
 
 def test_downgrade_is_judged_enabled_and_called_off(rig: MaintenanceRig) -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from etcdtw.apply import errors as member_errors
 from etcdtw.cluster import errors as cluster_errors
-from etcdtw.grpc.call import INTERNAL, UNKNOWN, StatusError
+from etcdtw.grpc.call import INTERNAL, UNAVAILABLE, UNKNOWN, StatusError
 from etcdtw.lease import errors as lease_errors
 from etcdtw.mvcc import errors as mvcc_errors
 from etcdtw.rpc.errors import ROWS, STATUSES, SYMBOLS, fail, status_error, status_of
+from etcdtw.storage.state_errands import SupersededError, TooManyErrandsError
 
 # What clients of etcd v3.7 know, written out once more: (code on the wire, text).
 KNOWN = """
@@ -120,6 +121,12 @@ def test_no_error_of_a_core_lacks_its_status(module: ModuleType) -> None:
 def test_too_many_requests_loses_its_code_as_in_etcd() -> None:
     error = member_errors.TooManyRequestsError()
     assert status_of(error) == (UNKNOWN, "etcdserver: too many requests")
+
+
+def test_hash_that_is_not_made_is_asked_for_again() -> None:
+    text = "etcdtw: a snapshot takes the place of this member's data; try again"
+    assert status_of(SupersededError()) == (UNAVAILABLE, text)
+    assert status_of(TooManyErrandsError()) == (UNKNOWN, "etcdserver: too many requests")
 
 
 def test_an_error_names_what_it_is_about() -> None:

@@ -71,6 +71,7 @@ class SnapshotRig:
         self.members = Members()
         self.snapshots = Exports(folder)
         self.holds = False
+        self.has_threads = True
         self.held: list[tuple[Callable[[], Any], Deferred[Any]]] = []
         self.service = SnapshotService(self, self.offload)
         methods = MethodTable()
@@ -82,6 +83,8 @@ class SnapshotRig:
         self.opened = method.opened
 
     def offload(self, function: Callable[[], Any], /) -> Deferred[Any]:
+        if not self.has_threads:
+            raise RuntimeError("can't start new thread")
         if self.holds:
             self.held.append((function, Deferred()))
             return self.held[-1][1]
@@ -257,3 +260,11 @@ def test_a_request_that_is_no_message_is_refused_and_a_second_one_is_ignored(
     call = rig.ask()
     call.receive(b"")
     assert len(rig.snapshots.waiting) == 1
+
+
+def test_stream_without_a_thread_to_read_in_fails_and_leaves_nothing(rig: SnapshotRig) -> None:
+    rig.has_threads = False
+    call = rig.ask()
+    rig.snapshots.finish(b"octets")
+    assert call.status == (2, "can't start new thread")
+    assert (rig.service.streams, rig.files()) == (0, [])

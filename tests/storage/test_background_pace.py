@@ -111,24 +111,6 @@ def test_hash_rests_as_long_as_each_step_took(
     assert rig.worker.rest_s == 0.0
 
 
-def test_hash_does_not_rest_while_a_snapshot_waits_to_be_adopted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(state_hash, "STEP_ROWS_MAX", 4)
-    rig = Worker(tmp_path, Pace())
-    rig.worker.receive(("hash_kv", 3, 1 + ROWS, 0))
-    rig.tick_s = 2.0
-    rig.worker.work()
-    rig.tick_s = 0.0
-    assert rig.worker.rest_s == 2.0
-    rig.worker.receive(("adopt", 9))
-    while not any(answer[0] == "hash" for answer in rig.answers):
-        assert rig.worker.rest_s == 0.0
-        rig.tick_s = 2.0
-        rig.worker.work()
-        rig.tick_s = 0.0
-
-
 def test_a_file_nobody_needs_goes_in_steps_before_other_jobs(tmp_path: Path) -> None:
     file = tmp_path / "1.out.db"
     rig = Worker(tmp_path, Pace(4, 0.0))

@@ -106,7 +106,7 @@ def test_hash_kv_is_etcds(etcd: Etcd, tmp_path: Path) -> None:
 
     def check() -> None:
         wanted, compact_revision = etcd.hash_kv()
-        found: list[int] = []
+        found: list[object] = []
         state.hash_kv(state.revision, compact_revision, found.append)
         assert found == [wanted]
 

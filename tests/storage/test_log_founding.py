@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import lmdb
 import pytest
 
+from etcdtw.raft.config import Config
 from etcdtw.raft.entry import ENTRY_NORMAL, Entry, HardState
+from etcdtw.raft.message import MSG_STORAGE_APPEND, MSG_VOTE, MSG_VOTE_RESP, Message
+from etcdtw.raft.raw_node import RawNode
 from etcdtw.storage.directory import DataDirError, open_environment
 from etcdtw.storage.log import LmdbLog, open_log
-from etcdtw.storage.log_codec import KEY_IDENTITY, batch_key, encode_small
+from etcdtw.storage.log_codec import (
+    KEY_HARD_STATE,
+    KEY_IDENTITY,
+    batch_key,
+    encode_hard_state,
+    encode_small,
+)
 from etcdtw.storage.log_founding import found_log, stored_identity
 from tests.storage.test_data_directory import MAP_SIZE, DirectWriter, open_whole_log
 
@@ -69,16 +79,69 @@ def test_identity_without_entries_is_refused_with_what_to_do(env: lmdb.Environme
         stored_identity(env)
 
 
-def test_a_joined_member_that_has_no_entries_yet_remembers_its_vote(env: lmdb.Environment) -> None:
+def reopened(path: Path) -> LmdbLog:
+    """Open a log as a start of its member does."""
+    env, lock_fd = open_log(path, MAP_SIZE)
+    try:
+        assert stored_identity(env) == b"me"
+    except DataDirError:
+        env.close()
+        os.close(lock_fd)
+        raise
+    return LmdbLog(env, DirectWriter(env), lock_fd=lock_fd)
+
+
+def joined(path: Path) -> LmdbLog:
+    """Found the log of member 1, which joins: its entries will come from a leader."""
+    env, lock_fd = open_log(path, MAP_SIZE)
     found_log(env, MAP_SIZE, b"me", HardState(), [])
-    LmdbLog(env, DirectWriter(env)).append(HardState(5, 7, 0), [], lambda: None)
-    assert stored_identity(env) == b"me"
-    assert LmdbLog(env, DirectWriter(env)).initial_state()[0] == HardState(5, 7, 0)
+    env.close()
+    os.close(lock_fd)
+    return reopened(path)
 
 
-def test_a_commit_index_without_entries_is_refused(env: lmdb.Environment) -> None:
-    found_log(env, MAP_SIZE, b"me", HardState(5, 7, 3), [])
-    with pytest.raises(DataDirError, match="entries were committed, but holds none"):
+def answer_to_candidate(log: LmdbLog, candidate: int) -> bool:
+    """Ask member 1 for its vote in term 5, as a member that starts on ``log``; does it grant?"""
+    member = RawNode(
+        Config(id=1, election_ticks=10, heartbeat_ticks=1, storage=log, random=random.Random(1))
+    )
+    request = Message(MSG_VOTE, to=1, from_id=candidate, term=5, log_term=4, index=9)
+    member.step(request)
+    ready = member.ready()
+    log.append(ready.hard_state, ready.entries, lambda: None)
+    answers = [
+        answer
+        for m in ready.messages
+        for answer in (m.responses if m.type == MSG_STORAGE_APPEND else [m])
+        if answer.type == MSG_VOTE_RESP and answer.to == candidate
+    ]
+    assert len(answers) == 1
+    return not answers[0].reject
+
+
+def test_joined_member_starts_again_before_its_first_entry(tmp_path: Path) -> None:
+    joined(tmp_path / "wal").close()
+    log = reopened(tmp_path / "wal")
+    assert (log.first_index(), log.last_index()) == (1, 0)
+    log.close()
+
+
+def test_joined_member_that_voted_before_its_first_entry_keeps_to_its_vote(tmp_path: Path) -> None:
+    log = joined(tmp_path / "wal")
+    assert answer_to_candidate(log, 2)
+    log.close()
+    log = reopened(tmp_path / "wal")
+    assert log.initial_state()[0] == HardState(5, 2, 0)
+    assert not answer_to_candidate(log, 3)
+    assert answer_to_candidate(log, 2)  # its answer may have been lost
+    log.close()
+
+
+def test_log_that_lost_its_committed_entries_is_refused(env: lmdb.Environment) -> None:
+    with env.begin(write=True) as txn:
+        txn.put(KEY_IDENTITY, encode_small(b"me"))
+        txn.put(KEY_HARD_STATE, encode_hard_state(HardState(3, 0, 2)))
+    with pytest.raises(DataDirError, match=r"up to 2 are committed.*remove this member"):
         stored_identity(env)
 
 

@@ -66,8 +66,8 @@ class Rig:
     def flush(self) -> None:
         self.state.flush(lambda: None)
 
-    def hashes(self, revision: int, compacted: int) -> list[int]:
-        found: list[int] = []
+    def hashes(self, revision: int, compacted: int) -> list[object]:
+        found: list[object] = []
         self.model.hash_kv(revision, compacted, found.append)
         self.state.hash_kv(revision, compacted, found.append)
         return found
@@ -279,11 +279,27 @@ def test_hash_kv_where_nothing_is_left_alive_filters_nothing(rig: Rig) -> None:
             assert first == second
 
 
+def test_hash_is_not_made_of_what_a_later_compaction_has_left(rig: Rig) -> None:
+    for _ in range(3):
+        rig.put(b"a")
+    found: list[object] = []
+    rig.model.hash_kv(rig.main, 2, found.append)
+    rig.writer.is_held = True
+    rig.flush()
+    rig.state.bucket_put(BUCKET_AUTH, b"x", b"y")  # what follows has to wait for the next flush
+    rig.state.hash_kv(rig.main, 2, found.append)
+    rig.state.schedule_compaction(4)
+    rig.writer.is_held = False
+    rig.writer.release()
+    assert found[1] == found[0]
+    assert [change.main for change in rig.state.changes(1, 9, 9)] == [4]
+
+
 def test_hash_all_covers_every_bucket_but_the_positions(rig: Rig) -> None:
     rig.put(b"a")
     rig.state.bucket_put(BUCKET_AUTH, b"authRevision", b"\0" * 8)
     rig.state.bucket_put(BUCKET_META, b"confState", b"{}")
-    found: list[int] = []
+    found: list[object] = []
     rig.state.hash_all(found.append)
     stored = revision_key(2, 0) + record(b"a", 2)
     octets = (

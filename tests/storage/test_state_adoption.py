@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from etcdtw.storage import state_hash
 from etcdtw.storage.directory import open_environment
 from etcdtw.storage.state_defragment import COPY_DIRECTORY, Defragmentation
 from etcdtw.storage.state_import import SnapshotFacts
@@ -106,6 +109,26 @@ def test_a_defragmentation_under_way_gives_way_to_an_adoption(tmp_path: Path) ->
         rig.check_adopted()
         steps += 1
     assert steps > 8
+
+
+def test_hashes_give_way_to_an_adoption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_hash, "STEP_ROWS_MAX", 4)
+    rig = WorkerRig(tmp_path)
+    rig.worker.receive(("hash_kv", 1, 10_000, 0))
+    rig.worker.work()
+    for number in range(2, 10):
+        rig.worker.receive(("hash_all", number))
+    rig.worker.receive(("adopt", INDEX))
+    steps = 0
+    while not rig.outcomes():
+        rig.worker.work()
+        steps += 1
+    assert rig.outcomes() == [("adopted",)]
+    assert steps <= 2 * 9 + 1
+    rig.worker.receive(("hash_all", 10))
+    rig.work()
+    assert rig.outcomes()[1][:2] == ("hash", 10)
+    rig.check_adopted()
 
 
 def test_an_adopted_state_is_defragmented_behind_the_adoption(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ class StateRig:
         self.state.flush(lambda: None)
         for _ in range(3):
             revision = self.random.randint(max(1, self.compacted), self.main)
-            found: list[int] = []
+            found: list[object] = []
             for backend in self.backends():
                 backend.hash_kv(revision, self.compacted, found.append)
             assert found[0] == found[1]

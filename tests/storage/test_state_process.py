@@ -151,20 +151,6 @@ def test_the_death_of_the_writer_stops_the_member(tmp_path: Path) -> None:
     assert "lied" not in done.stdout
 
 
-def test_an_answer_that_cannot_be_taken_stops_the_member(tmp_path: Path) -> None:
-    done = run(
-        tmp_path,
-        """
-        put(2)
-        state.flush(lambda: 1 / 0)
-        reactor.callLater(5, stop, "too late")
-        reactor.run()
-        """,
-    )
-    assert done.returncode == 9
-    assert "stopped: an answer of the state writer could not be taken: division" in done.stdout
-
-
 def test_the_writer_dies_with_the_member_and_keeps_the_lock_until_then(tmp_path: Path) -> None:
     done = run(tmp_path, "put(2); print(made[0].pid, flush=True); os.kill(os.getpid(), 9)")
     assert done.returncode == -signal.SIGKILL
@@ -262,3 +248,53 @@ def test_defragmenting_gives_free_pages_back_and_loses_nothing(tmp_path: Path) -
     state = open_state(directory, pytest.fail, map_size=1 << 26)
     assert (state.count(b"", None), state.revision, state.applied_durable) == (1502, 5001, 3)
     state.close()
+
+
+def test_callback_that_raises_stops_the_member(tmp_path: Path) -> None:
+    done = run(
+        tmp_path,
+        """
+        put(2)
+        def broken(): raise ZeroDivisionError("a defect")
+        state.flush(broken)
+        reactor.callLater(10, os._exit, 3)
+        reactor.run()
+        """,
+    )
+    assert done.returncode == 9
+    assert done.stdout == (
+        "stopped: what waited for the state failed: a defect; report this with the lines above\n"
+    )
+
+
+def test_answer_that_cannot_be_read_stops_the_member(tmp_path: Path) -> None:
+    done = run(
+        tmp_path,
+        """
+        from etcdtw.storage.state_writer import SIZE
+        made[0]._reader.feed(SIZE.pack(1))  # as if the next octet were a message
+        put(2)
+        state.flush(lambda: print("lied"))
+        reactor.callLater(10, os._exit, 3)
+        reactor.run()
+        """,
+    )
+    assert done.returncode == 9
+    assert done.stdout.startswith("stopped: what waited for the state failed: ")
+
+
+def test_reactor_that_drops_the_writer_stops_the_member(tmp_path: Path) -> None:
+    done = run(
+        tmp_path,
+        """
+        from twisted.internet.error import ConnectionFdescWentAway
+        from twisted.python.failure import Failure
+        put(2)
+        reactor.callLater(0, made[0].connectionLost, Failure(ConnectionFdescWentAway("dropped")))
+        reactor.callLater(10, os._exit, 3)
+        reactor.run()
+        """,
+    )
+    assert done.returncode == 9
+    assert done.stdout.startswith("stopped: the state writer process is no longer heard: ")
+    assert "dropped" in done.stdout

@@ -98,7 +98,7 @@ class Both:
         assert state.changes(1, 1 << 40, 1 << 20) == model.changes(1, 1 << 40, 1 << 20)
         for lease in LEASES:
             assert state.attached(lease) == model.attached(lease)
-        hashes: list[int] = []
+        hashes: list[object] = []
         for backend in (state, model):
             backend.hash_kv(self.stores[1].revision, -1, hashes.append)
         assert hashes[0] == hashes[1]

@@ -37,7 +37,7 @@ MAP_SIZE = 1 << 27
 def make(path, map_size, lock_fd):
     return ProcessStateWriter(reactor, path, map_size, lock_fd)
 state = open_state(path, stop, make, map_size=MAP_SIZE)
-snapshots = StateSnapshots(reactor, state, path, MAP_SIZE)
+snapshots = StateSnapshots(reactor, state, path, MAP_SIZE, stop)
 def put(main, size=100):
     key = b"k%06d" % main
     record = KeyValue(
@@ -352,39 +352,83 @@ reactor.run()
     assert names == [*range(2, 10_002)]
 
 
-def test_without_descriptors_for_a_process_each_snapshot_is_refused_and_the_member_goes_on(
+SHORTAGE = """
+import resource, tempfile
+tempfile.gettempdir()  # looked for once
+SOFT, HARD = resource.getrlimit(resource.RLIMIT_NOFILE)
+def open_files(): return len(os.listdir("/proc/self/fd"))
+def run_short():
+    # The lowest descriptor that is free is the first that is refused.
+    fd = os.open("/", os.O_RDONLY)
+    os.close(fd)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (fd, HARD))
+def recover(): resource.setrlimit(resource.RLIMIT_NOFILE, (SOFT, HARD))
+"""
+
+
+def test_process_that_cannot_be_started_is_the_askers_error_and_nothing_else(
     tmp_path: Path,
 ) -> None:
+    write_snapshot(tmp_path / "source")
     lines = run(
         tmp_path,
-        """
-        import errno, subprocess
-        from etcdtw.storage import state_child
-        popen = subprocess.Popen
-        def full(*arguments, **named):
-            raise OSError(errno.EMFILE, "Too many open files")
-        state_child.subprocess.Popen = full
-        put(2)
-        refused = []
-        def told(found):
-            print(found)
-            refused.append(found)
-            if len(refused) == EXPORTS_MAX + 1:
-                snapshots.build(folder / "none", SnapshotFacts(), built)
-            else:
-                snapshots.export(folder / "file", told)
-        def built(found):
-            print(found)
-            subprocess.Popen = popen
-            snapshots.export(folder / "file", written)
-        def written(export):
-            print(export.index)
-            snapshots.build(folder / "none", SnapshotFacts(), lambda found: (print(found), end()))
-        snapshots.export(folder / "file", told)
-        reactor.run()
-        """,
+        SHORTAGE
+        + """
+reactor.callWhenRunning(lambda: begin())
+def begin():
+    put(2)
+    state.flush(short)
+def short():
+    global before
+    before = open_files()
+    run_short()
+    put(3)
+    for i in range(EXPORTS_MAX + 1):
+        snapshots.export(folder / f"file{i}", refused)
+refusals = []
+def refused(why):
+    refusals.append(why)
+    if len(refusals) == EXPORTS_MAX + 1:
+        snapshots.build(folder / "source", SnapshotFacts(900), unbuilt)
+def unbuilt(why):
+    refusals.append(why)
+    recover()
+    print(open_files() - before)
+    for why in refusals: print(why)
+    put(4)
+    snapshots.export(folder / "file", exported)
+def exported(export):
+    print(export.index, state.applied_durable)
+    snapshots.build(folder / "source", SnapshotFacts(900), built)
+def built(install):
+    print(install.index)
+    end()
+reactor.run()
+""",
     )
-    refusal = "no process can be started for it: [Errno 24] Too many open files"
-    assert lines[:-2] == [refusal] * 6
-    assert lines[-2] == "2"
-    assert "No such file" in lines[-1]
+    assert lines[0] == "0"
+    assert lines[1] == "4 snapshots are being taken already; try again later"
+    for line in lines[2:7]:
+        assert line.startswith("no process could be started: [Errno 24] Too many open files")
+    assert lines[7:] == ["4 4", "900"]
+    assert not list(tmp_path.glob("file?"))
+
+
+def test_what_a_snapshot_leads_to_and_that_raises_stops_the_member(tmp_path: Path) -> None:
+    body = """
+    put(2)
+    def broken(found): raise ZeroDivisionError("a defect")
+    snapshots.export(folder / "file", broken)
+    reactor.run()
+    """
+    done = subprocess.run(
+        [sys.executable, "-u", "-c", PRELUDE + textwrap.dedent(body), str(tmp_path)],
+        capture_output=True,
+        timeout=60,
+        check=False,
+        text=True,
+    )
+    assert done.returncode == 9
+    assert done.stdout == (
+        "stopped: what waited for a snapshot failed: a defect; report this with the lines above\n"
+    )

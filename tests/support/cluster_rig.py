@@ -290,7 +290,7 @@ class ClusterRig:
         found = set()
         for node in self.nodes:
             store = node.store
-            value: list[int] = []
+            value: list[Any] = []
             node.storage.hash_kv(store.revision, store.compact_revision, value.append)
             found.add((store.revision, store.compact_revision, value[0]))
         return found

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from etcdtw.bbolt.reader import BboltFile
 from etcdtw.bbolt.writer import BboltWriter
 from etcdtw.mvcc.backend import BUCKET_META, BUCKETS
+from etcdtw.storage.state_errands import ErrandError
 from etcdtw.storage.state_export import SnapshotExport
 from etcdtw.storage.state_import import SnapshotFacts, SnapshotInstall
 from etcdtw.wire.mvccpb import KeyValue
@@ -35,8 +37,17 @@ class State(ModelBackend):
     size_allocated = 0
     size_in_use = 0
 
-    def hash_all(self, done: Callable[[int], None]) -> None:
-        done(0)
+    hash_error: ErrandError | None = None
+    """What is answered to each request for a hash, if anything."""
+
+    def hash_kv(self, revision: int, compact_revision: int, done: Callable[[Any], None]) -> None:
+        if self.hash_error is not None:
+            done(self.hash_error)
+        else:
+            super().hash_kv(revision, compact_revision, done)
+
+    def hash_all(self, done: Callable[[Any], None]) -> None:
+        done(self.hash_error or 0)
 
     def defragment(self, done: Callable[[str], None]) -> None:
         done("")
