@@ -57,14 +57,22 @@ class ProcessStateWriter:
         for end in (self._socket, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_SIZE)
         fds = (theirs.fileno(), *((lock_fd,) if lock_fd >= 0 else ()))
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "etcdtw.storage.state_writer", str(path), str(map_size),
-             str(theirs.fileno()), str(pace.rows_max), str(pace.pause_s)],
-            pass_fds=fds,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        theirs.close()
+        try:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "etcdtw.storage.state_writer", str(path), str(map_size),
+                 str(theirs.fileno()), str(pace.rows_max), str(pace.pause_s)],
+                pass_fds=fds,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+        except OSError as error:
+            self._socket.close()
+            raise DataDirError(
+                f"the state writer process cannot be started: {error}; "
+                "check the limits of processes and open files"
+            ) from error
+        finally:
+            theirs.close()
         self.pid = self._child.pid
         self._await_ready()
 

@@ -152,7 +152,8 @@ class SnapshotIntake:
         else:
             job = partial(_write_durably, self._file, data)
         self._pause()
-        self._offload(job).addCallbacks(self._written, self._unwritten)
+        # It may raise at once, where no thread can be started.
+        maybeDeferred(self._offload, job).addCallbacks(self._written, self._unwritten)
 
     def _written(self, is_complete: bool) -> None:
         self._is_writing = False

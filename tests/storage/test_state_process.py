@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,11 +10,14 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
+from twisted.internet.interfaces import IReactorFDSet
 
 from etcdtw.storage.directory import DataDirError
 from etcdtw.storage.state_open import open_state
+from etcdtw.storage.state_process import ProcessStateWriter
 from etcdtw.storage.state_writer import MessageReader, encode_message
 
 pytestmark = pytest.mark.integration
@@ -149,6 +153,17 @@ def test_the_death_of_the_writer_stops_the_member(tmp_path: Path) -> None:
     assert done.returncode == 9
     assert "stopped: the state writer process is gone" in done.stdout
     assert "lied" not in done.stdout
+
+
+def test_a_writer_that_cannot_be_started_is_said_with_what_to_look_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **named: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(subprocess, "Popen", full)
+    with pytest.raises(DataDirError, match=r"cannot be started.*open files; check the limits"):
+        ProcessStateWriter(cast(IReactorFDSet, None), tmp_path, 1 << 20, -1)
 
 
 def test_the_writer_dies_with_the_member_and_keeps_the_lock_until_then(tmp_path: Path) -> None:

@@ -279,6 +279,18 @@ def test_a_disk_that_fails_in_the_middle_is_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_a_thread_for_the_disk_a_snapshot_is_refused(tmp_path: Path) -> None:
+    def no_thread(job: Callable[[], Any]) -> Deferred[Any]:
+        raise RuntimeError("can't start new thread")
+
+    one = Member(Wires(Clock()), ONE, tmp_path, offload=no_thread)
+    question = Question(one)
+    question.send(snapshot_head() + chunks(framed(snapshot_message()) + b"x" * 2 * WRITE_SIZE))
+    settle(one.clock)
+    assert question.asker.bodies == [b"failed to save KV snapshot (can't start new thread)\n"]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_snapshot_too_large_for_its_bound_during_a_write_leaves_nothing(tmp_path: Path) -> None:
     disk = SlowDisk()
     answers: list[int] = []
