@@ -89,6 +89,7 @@ class MemoryTransport:
         self.receiver = receiver
         self._network = network
         self._peers: set[int] = set()
+        self._heard: set[int] = set()  # they have sent something, and so said where they are
         self._since_ms: dict[int, int] = {}
         self._is_stopped = False
 
@@ -102,12 +103,13 @@ class MemoryTransport:
 
     def remove_peer(self, member_id: int) -> None:
         self._peers.discard(member_id)
+        self._heard.discard(member_id)
         self._network.look()
 
     def send(self, messages: list[Message]) -> None:
         for m in messages:
             assert m.type != MSG_SNAP, "a snapshot goes by send_snapshot"
-            if m.to in self._peers and not self._is_stopped:
+            if self._reaches(m.to) and not self._is_stopped:
                 self._send(m)
 
     def _send(self, m: Message) -> None:
@@ -127,13 +129,14 @@ class MemoryTransport:
             return
         m = decode_message(octets)
         if refusal(m, target, self.member_id, other.receiver) is None and may_travel(m):
+            other.hear(self.member_id)
             other.receiver.receive(m)
 
     def send_snapshot(self, m: Message, path: str, size: int, done: Callable[[bool], None]) -> None:
         assert m.type == MSG_SNAP and m.snapshot is not None, "only snapshots go this way"
         delays = self._network.fate(m)
         ended = partial(self._snapshot_ended, m.to, done)
-        if m.to not in self._peers or not delays:
+        if not self._reaches(m.to) or not delays:
             self._network.clock.callLater(0, ended, False)
             return
         octets = encode_message(m)
@@ -151,6 +154,7 @@ class MemoryTransport:
         if refusal(m, target, self.member_id, other.receiver) is not None:
             ended(False)
             return
+        other.hear(self.member_id)
         copy = other.receiver.snapshot_path(m.snapshot.index)
         shutil.copyfile(path, copy)
 
@@ -165,6 +169,13 @@ class MemoryTransport:
                 self.receiver.report_unreachable(member_id)
             self.receiver.report_snapshot(member_id, ok)
         done(ok)
+
+    def hear(self, member_id: int) -> None:
+        """Note where ``member_id`` is reached, also if our own state does not name it yet."""
+        self._heard.add(member_id)
+
+    def _reaches(self, member_id: int) -> bool:
+        return member_id in self._peers or member_id in self._heard
 
     def knows(self, member_id: int) -> bool:
         """Tell whether ``member_id`` was set as a peer."""

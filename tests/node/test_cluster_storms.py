@@ -11,26 +11,34 @@ from typing import Any, cast
 import pytest
 
 from etcdtw.apply.applier import FIELD_DELETE_RANGE, FIELD_PUT
+from etcdtw.cluster.member import encode_member, encode_promotion
 from etcdtw.grpc.call import Call
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.node import snapshots
 from etcdtw.node.node import Node
+from etcdtw.raft.confchange import ADD_LEARNER_NODE, ADD_NODE, REMOVE_NODE
 from etcdtw.raft.message import MSG_PROP, Message
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.mvccpb import KeyValue
 from etcdtw.wire.requests import plain
-from tests.support.cluster_rig import ClusterRig, OpenCall
-from tests.support.model_state import ModelSnapshots
+from tests.support.cluster_rig import ClusterRig, OpenCall, RigMember, described
+from tests.support.model_state import ModelSnapshots, State
 
 STEPS = 1500
 KEYS = 30
 
 
 class Storm:
-    """Random requests to a cluster of three to which random things happen."""
+    """Random requests to a cluster of three to which random things happen.
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    ``changes_members``: others come as learners, are promoted, and anybody may be removed.
+    """
+
+    def __init__(self, folder: Path, seed: int, *, changes_members: bool = False) -> None:
+        self.changes_members = changes_members
+        self.newest_id = 3
+        self.member_changes = 0
         self.rig = ClusterRig(
             folder,
             3,
@@ -80,6 +88,8 @@ class Storm:
 
     def step(self, number: int) -> None:
         rig, random = self.rig, self.random
+        if self.changes_members:
+            self._bury_the_removed()
         node = random.choice(rig.nodes)
         self.read(random.choice(rig.nodes))
         roll = random.random()
@@ -98,6 +108,8 @@ class Storm:
             rig.network.heal()
         elif roll < 0.90:
             self._crash_or_start()
+        elif roll < 0.93 and self.changes_members:
+            self._change_members()
         else:
             self._hold_or_release(random.choice(list(rig.members)))
         rig.run(random.choice((0.0, 0.01, 0.05, 0.3)))
@@ -110,8 +122,42 @@ class Storm:
             return
         # The model's state is what it was told, also half of an entry: none of those may end.
         ready = [node for node in rig.nodes if not node.snapshots.installing]
-        if len(ready) == 3:
+        if len(ready) == len(rig.members):
             rig.crash(self.random.choice(ready).member_id)
+
+    def _change_members(self) -> None:
+        rig, random = self.rig, self.random
+        leader = next((node for node in rig.nodes if node.is_leader), None)
+        if leader is None or leader.conf_changes.waiting:
+            return
+        present = leader.members.all()
+        learners = [one.member_id for one in present if one.is_learner]
+        if learners and random.random() < 0.6:
+            self._change(leader, ADD_NODE, learners[0], encode_promotion(learners[0]))
+        elif len(present) < 5 and not learners:
+            self.newest_id += 1
+            member_id = self.newest_id
+            joining = encode_member(described(member_id, is_learner=True))
+            self._change(leader, ADD_LEARNER_NODE, member_id, joining)
+            rig.members[member_id] = RigMember(rig, member_id)
+            rig.start(member_id)
+        elif len(present) > 3:
+            self._change(leader, REMOVE_NODE, random.choice(present).member_id, b"")
+
+    def _change(self, leader: Node, kind: int, member_id: int, context: bytes) -> None:
+        def done(call: Call, error: Exception | None) -> None:
+            self.member_changes += error is None
+
+        leader.conf_changes.propose(kind, member_id, context, OpenCall(), done)
+
+    def _bury_the_removed(self) -> None:
+        """Take those away that anybody knows to be removed, or never to have come."""
+        rig = self.rig
+        known = max(rig.nodes, key=lambda node: node.applied_index).members
+        for member_id in [i for i in rig.members if known.is_removed(i)]:
+            member = rig.members.pop(member_id)
+            if member.node is not None:
+                member.crash()
 
     def _hold_or_release(self, member_id: int) -> None:
         member = self.rig.members[member_id]
@@ -143,15 +189,20 @@ class Storm:
         rig = self.rig
         rig.network.heal()
         rig.network.fate = lambda m: [0.0]
+        self._bury_the_removed()
         for member_id, member in rig.members.items():
             if member.node is None:
                 rig.start(member_id)
             self._release(member_id)
         rig.until(lambda: all(outcome for _, outcome in self.outcomes), 20.0)
-        rig.must_put(rig.leader(), b"last")
+        rig.must_put(self._leader(), b"last")
+        members = {one.member_id for one in self._leader().members.all()}
+        for member_id in [i for i in rig.members if i not in members]:
+            rig.members.pop(member_id).crash()  # it was never added, or is removed by now
         rig.converge()
         self.snapshots = sum(node.snapshots.installed_total for node in rig.nodes)
-        state = rig.members[1].state
+        state = rig.nodes[0].parts.state
+        assert isinstance(state, State)
         places: dict[int, list[tuple[int, bool, bytes, bytes]]] = {}
         for (main, sub), (is_tombstone, key, record) in sorted(state.revisions.items()):
             places.setdefault(main, []).append((sub, is_tombstone, key, record))
@@ -161,6 +212,13 @@ class Storm:
             applied = outcome[0]
             if applied.error is None:
                 self._check(request, applied, places.get(applied.revision, []))
+
+    def _leader(self) -> Node:
+        """Return the leader that those who are members follow."""
+        found: Node = self.rig.until(
+            lambda: next((n for n in self.rig.nodes if n.is_leader and n.lessor.is_primary), None)
+        )
+        return found
 
     def _check(
         self, request: Any, applied: Applied, changes: list[tuple[int, bool, bytes, bytes]]
@@ -179,16 +237,34 @@ class Storm:
             self.long_entries += deleted > 5
 
 
-@pytest.mark.parametrize("seed", [0, 1, 3, 4, 5, 6])
+@pytest.mark.parametrize("changes_members", [False, True])
+@pytest.mark.parametrize("seed", [0, 2, 3, 4, 5])
 def test_nothing_acknowledged_is_lost_or_bent_in_a_storm(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes_members: bool, seed: int
 ) -> None:
     monkeypatch.setattr(snapshots, "LOG_KEPT_MS", 500)  # or few would be sent in so short a time
-    storm = Storm(tmp_path, seed)
+    storm = Storm(tmp_path, seed, changes_members=changes_members)
     storm.rig.leader()
     for number in range(STEPS):
         storm.step(number)
     storm.end()
     assert storm.reads > STEPS // 4
+    assert (storm.member_changes > 5) == changes_members
     assert storm.snapshots, "no snapshot was installed: another seed is needed"
     assert storm.long_entries, "no long entry was applied: another seed is needed"
+
+
+@pytest.mark.long
+def test_nothing_acknowledged_is_lost_or_bent_in_many_storms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "LOG_KEPT_MS", 500)
+    for seed in range(1000, 1200):
+        for changes_members in (False, True):
+            folder = tmp_path / f"{seed}-{changes_members}"
+            folder.mkdir()
+            storm = Storm(folder, seed, changes_members=changes_members)
+            storm.rig.leader()
+            for number in range(STEPS):
+                storm.step(number)
+            storm.end()
