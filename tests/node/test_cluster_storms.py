@@ -164,9 +164,11 @@ class Storm:
         if member.node is None:
             return
         files = cast(ModelSnapshots, member.node.parts.snapshot_files)
-        roll = self.random.randrange(4)
+        roll = self.random.randrange(8)  # half of them end what was begun
         if roll == 0:
             files.holds = True
+        elif roll == 3:
+            member.log.holds = True
         elif roll == 1:
             files.holds_adoption = True
         elif roll == 2:
@@ -176,7 +178,8 @@ class Storm:
 
     def _release(self, member_id: int) -> None:
         member = self.rig.members[member_id]
-        member.state.is_full = False
+        member.state.is_full = member.log.holds = False
+        member.log.release()
         if member.node is not None:
             files = cast(ModelSnapshots, member.node.parts.snapshot_files)
             files.release()
@@ -238,7 +241,7 @@ class Storm:
 
 
 @pytest.mark.parametrize("changes_members", [False, True])
-@pytest.mark.parametrize("seed", [0, 2, 3, 4, 5])
+@pytest.mark.parametrize("seed", [0, 1, 3, 4, 5])
 def test_nothing_acknowledged_is_lost_or_bent_in_a_storm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes_members: bool, seed: int
 ) -> None:
@@ -248,7 +251,7 @@ def test_nothing_acknowledged_is_lost_or_bent_in_a_storm(
     for number in range(STEPS):
         storm.step(number)
     storm.end()
-    assert storm.reads > STEPS // 4
+    assert storm.reads > STEPS // 8
     assert (storm.member_changes > 5) == changes_members
     assert storm.snapshots, "no snapshot was installed: another seed is needed"
     assert storm.long_entries, "no long entry was applied: another seed is needed"

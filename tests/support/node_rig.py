@@ -45,41 +45,58 @@ class MemoryLog(MemoryStorage):
     def __init__(self) -> None:
         super().__init__()
         self.holds = False
-        self.held: list[tuple[HardState | None, list[Entry], Callable[[], None]]] = []
+        self.held: list[Callable[[], None]] = []
+        """What is at the disk: calls that make it durable and tell of it."""
         self.appends = 0
 
     def append(  # type: ignore[override]
         self, hard_state: HardState | None, entries: Sequence[Entry], done: Callable[[], None]
     ) -> None:
         self.appends += bool(entries)
-        self.held.append((hard_state, list(entries), done))
+        written = list(entries)
+
+        def write() -> None:
+            if hard_state is not None:
+                self.set_hard_state(hard_state)
+            if written:
+                MemoryStorage.append(self, written)
+            done()
+
+        self._hold(write)
+
+    def _hold(self, write: Callable[[], None]) -> None:
+        self.held.append(write)
         if not self.holds:
             self.release()
 
     def release(self) -> None:
         """Make everything held durable, in order."""
-        held, self.held = self.held, []
-        for hard_state, entries, done in held:
-            if hard_state is not None:
-                self.set_hard_state(hard_state)
-            if entries:
-                super().append(entries)
-            done()
+        while self.held:
+            self.held.pop(0)()
 
     def put_snapshot(self, snapshot: Snapshot, done: Callable[[], None]) -> None:
-        self._snapshot = snapshot
-        done()
+        def write() -> None:
+            self._snapshot = snapshot
+            done()
+
+        self._hold(write)
 
     def install_snapshot(
         self, hard_state: HardState, snapshot: Snapshot, done: Callable[[], None]
     ) -> None:
-        self.set_hard_state(hard_state)
-        self.apply_snapshot(snapshot)
-        done()
+        def write() -> None:
+            self.set_hard_state(hard_state)
+            self.apply_snapshot(snapshot)
+            done()
+
+        self._hold(write)
 
     def compact(self, index: int) -> None:
-        if index >= self.first_index():
-            super().compact(index)
+        def forget() -> None:
+            if index >= self.first_index():
+                MemoryStorage.compact(self, index)
+
+        self._hold(forget)
 
 
 class NoFlusher:
