@@ -368,6 +368,26 @@ def test_a_stream_may_be_refused_as_it_opens(rig: ServerRig) -> None:
     assert rig.answers[stream_id].status == (16, "etcdserver: invalid auth token")
 
 
+@pytest.mark.parametrize(
+    ("octets", "end_stream"),
+    [
+        (b"\1\0\0\0\1x", False),  # compressed, without an encoding
+        (b"\0\0\0\4\0", False),  # too large
+        (b"\0\0", True),  # cut short
+    ],
+)
+def test_a_stream_that_breaks_the_framing_fails_and_its_handler_is_told(
+    rig: ServerRig, octets: bytes, end_stream: bool
+) -> None:
+    stream_id = rig.begin("Bidi")
+    rig.data(stream_id, frame_message(b"1"))
+    rig.data(stream_id, octets, end_stream)
+    assert rig.answers[stream_id].status[0] != 0
+    assert rig.ended == [0]
+    rig.server.connection_lost()
+    assert rig.ended == [0]
+
+
 def test_messages_after_the_one_that_ended_the_call_are_dropped(rig: ServerRig) -> None:
     stream_id = rig.begin("Bidi")
     rig.pump()
@@ -396,6 +416,7 @@ def test_a_second_request_to_a_server_stream_fails(rig: ServerRig) -> None:
     rig.data(stream_id, frame_message(b"1"))
     rig.data(stream_id, frame_message(b"2"))
     assert rig.answers[stream_id].status == (13, MANY_REQUESTS)
+    assert rig.ended == [0]
 
 
 def test_request_trailers_end_the_request(rig: ServerRig) -> None:
