@@ -382,7 +382,9 @@ class StreamCall(ServerCall):
         self._stats.sent += count
         self._stats.sent_octets += octets
         connection.send_data(stream_id, framed)
-        self._was_queued = register.backlog > 0 or connection.queued(stream_id) > 0
+        # Only `drained` takes it back: what was queued may be out already, and not yet told.
+        if register.backlog > 0 or connection.queued(stream_id) > 0:
+            self._was_queued = True
         if not register.is_marked:
             register.mark()
 

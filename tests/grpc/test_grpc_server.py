@@ -9,7 +9,7 @@ from etcdtw.grpc.intake import NEVER_MS, Refusal, not_grpc
 from etcdtw.grpc.message import frame_message
 from etcdtw.grpc.plain import PLAIN_BODY_SIZE_MAX, PlainRequest
 from etcdtw.grpc.server_call import MANY_REQUESTS, NO_REQUEST, SWEEP_MS, TRUNCATED, StreamCall
-from etcdtw.http2 import events
+from etcdtw.http2 import events, frames
 from tests.grpc.grpc_rig import ServerRig, request_fields
 
 
@@ -438,6 +438,22 @@ def test_a_closed_window_queues_and_an_open_one_drains(rig: ServerRig) -> None:
     assert call.queued == 0
     assert rig.seen == ["drained"]
     assert len(rig.answers[stream_id].body) == 100_005
+
+
+def test_a_stream_that_sends_again_before_it_heard_that_it_drained_still_hears_it(
+    rig: ServerRig,
+) -> None:
+    stream_id = rig.begin("Bidi")
+    rig.to_server()
+    call = rig.calls[0]
+    call.send(b"x" * 100_000)
+    call.on_message = call.send
+    # The core takes both frames at once; the message is delivered when all is out already.
+    rig.client.send_data(stream_id, frame_message(b"again"))
+    credit = frames.encode_window_update(0, 50_000) + frames.encode_window_update(stream_id, 50_000)
+    rig.server.receive(rig.client.take_output() + credit, rig.now_ms)
+    assert call.queued == 0
+    assert rig.seen == ["drained"]
 
 
 def test_a_call_that_fails_with_octets_queued_tells_the_client_after_them(rig: ServerRig) -> None:
