@@ -49,8 +49,8 @@ class Call(Protocol):
     on_half_close: Callable[[], None] | None
     """Streaming calls: the client sends no more."""
     on_end: Callable[[], None] | None
-    """Called once when the call ends by the client, the connection or the deadline
-    (never by `reply`, `finish` or `fail`): drop what you hold for it."""
+    """Called once when the call ends by the client (a breach of the framing included), the
+    connection or the deadline (never by `reply`, `finish` or `fail`): drop what you hold for it."""
     on_drain: Callable[[], None] | None
     """Streaming calls: `queued` has fallen to zero after having been above it."""
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from etcdtw.grpc.intake import Fields, Intake
+from etcdtw.grpc.message import CHUNK_OVERHEAD
 from etcdtw.grpc.server_call import CallRegister
 
 PLAIN_BODY_SIZE_MAX: Final = 2 * 1024 * 1024
@@ -19,6 +20,7 @@ class PlainRequest:
 
     __slots__ = (
         "_chunks",
+        "_held",
         "_open",
         "_register",
         "_size",
@@ -40,6 +42,7 @@ class PlainRequest:
         self._register: CallRegister | None = register
         self._chunks: list[bytes] = []
         self._size = 0
+        self._held = 0  # octets that the register counts for this request
         self.stream_id = stream_id
         self.intake = intake
         self.fields: Fields = intake.fields
@@ -50,12 +53,16 @@ class PlainRequest:
         return b"".join(self._chunks)
 
     def collect(self, data: bytes) -> bool:
-        """Add to the body.  Returns False when that makes it too large."""
+        """Add to the body.  Returns False when that makes it, or all that is held, too large."""
+        register = self._register
+        if register is None or not data:
+            return True
         self._size += len(data)
         if self._size > PLAIN_BODY_SIZE_MAX:
             return False
         self._chunks.append(data)
-        return True
+        self._hold(register, self._held + len(data) + CHUNK_OVERHEAD)
+        return not register.holds_too_much
 
     def respond(
         self, status: int, fields: Fields, body: bytes, *, is_remote_open: bool = False
@@ -68,6 +75,7 @@ class PlainRequest:
         if register is None:
             return
         self._register = None
+        self._hold(register, 0)
         self._open.pop(self.stream_id, None)
         connection = register.connection
         head = ((b":status", b"%d" % status), *fields)
@@ -80,7 +88,13 @@ class PlainRequest:
 
     def cancelled(self) -> None:
         """The client reset the stream or is gone."""
-        if self._register is not None:
+        register = self._register
+        if register is not None:
             self._register = None
+            self._hold(register, 0)
             if self.on_end is not None:
                 self.on_end()
+
+    def _hold(self, register: CallRegister, octets: int) -> None:
+        register.hold(octets - self._held)
+        self._held = octets

@@ -230,7 +230,7 @@ class CallServer:
             call.feed(data, end_stream)
             call.count_held()
         except StatusError as error:
-            call.fail(error.code, error.message)
+            call.break_off(error.code, error.message)
 
     def _plain_data(self, stream_id: int, data: bytes, end_stream: bool) -> None:
         request = self._plain.get(stream_id)

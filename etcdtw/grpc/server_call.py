@@ -108,10 +108,7 @@ class CallRegister:
             return
         for call in [call for call in self.calls.values() if call.expires_ms <= now_ms]:
             if call.is_open:  # the end of one call may end others
-                on_end = call.on_end
-                call.fail(DEADLINE_EXCEEDED, "context deadline exceeded")
-                if on_end is not None:
-                    on_end()
+                call.break_off(DEADLINE_EXCEEDED, "context deadline exceeded")
         following = min((call.expires_ms for call in self.calls.values()), default=NEVER_MS)
         self.next_deadline_ms = min(max(following, now_ms + SWEEP_MS), NEVER_MS)
 
@@ -267,6 +264,13 @@ class ServerCall:
             register.connection.send_headers(self.stream_id, HEAD + fields, True)
         self._close(register)
 
+    def break_off(self, code: int, message: str) -> None:
+        """As `fail`, by a verdict that is not the service's: it is told."""
+        was_open = self.is_open
+        self.fail(code, message)
+        if was_open and self.on_end is not None:
+            self.on_end()
+
     def cancelled(self) -> None:
         """The client reset the stream or is gone."""
         if self._end(CANCELLED) is not None and self.on_end is not None:
@@ -378,7 +382,9 @@ class StreamCall(ServerCall):
         self._stats.sent += count
         self._stats.sent_octets += octets
         connection.send_data(stream_id, framed)
-        self._was_queued = register.backlog > 0 or connection.queued(stream_id) > 0
+        # Only `drained` takes it back: what was queued may be out already, and not yet told.
+        if register.backlog > 0 or connection.queued(stream_id) > 0:
+            self._was_queued = True
         if not register.is_marked:
             register.mark()
 

@@ -115,10 +115,11 @@ class RangeStream:
         if chunk:
             self._call.send(delimited(b"\x0a", chunk))
             self._resize(len(chunk))
-        if self._call.queued > QUEUED_BYTES_MAX:
-            self._is_waiting = True
-        else:
-            self._node.clock.callLater(0, self._step)
+            if self._call.queued > QUEUED_BYTES_MAX:
+                self._is_waiting = True
+                return
+        # Without a chunk of its own in the queue no drain would ever be told.
+        self._node.clock.callLater(0, self._step)
 
     def _resize(self, size: int) -> None:
         if size < self._chunk_size_low:

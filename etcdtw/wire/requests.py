@@ -17,8 +17,9 @@ _OPERAND_TAGS: Final = (0x20, 0x28, 0x30, 0x3A, 0x40)
 """Compare's fields with the operand, by target: version, create, mod, value, lease."""
 _VALUE_TAG: Final = 0x3A
 _RANGE_END_TAG: Final = 64 << 3 | 2
-_DEPTH_MAX: Final = 16
-"""Txns within txns that are parsed here; protobuf has its own bound for what it parses."""
+_DEPTH_MAX: Final = 200
+"""Txns within txns that are parsed here: more than the 128 operations of etcd's default admit.
+Protobuf itself, to which the rest is left, ends at 49."""
 _NUMBER_MAX: Final = 0x7FFFFFFF
 _UNUSUAL: Final = -1
 

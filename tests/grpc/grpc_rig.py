@@ -174,6 +174,26 @@ class ServerRig:
         call.on_end = lambda: self.ended.append(position)
 
 
+class PlainRig(ServerRig):
+    """A server whose other requests are kept."""
+
+    def __init__(self) -> None:
+        self.plain: list[PlainRequest] = []
+        super().__init__(on_plain=self.plain.append)
+
+    def get(self, *more: tuple[bytes, bytes]) -> int:
+        fields = ((b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/health"), *more)
+        stream_id = self.begin("", fields=fields)
+        self.data(stream_id, b"", True)
+        return stream_id
+
+    def begin_plain(self, octets: int) -> int:
+        """Begin a request and send so much of its body."""
+        stream_id = self.begin("", fields=request_fields(content_type=b"text/plain"))
+        self.data(stream_id, bytes(octets))
+        return stream_id
+
+
 class ClientRig:
     """A `CallClient` against a `ServerRig`'s server; ``done`` collects unary results."""
 

@@ -7,9 +7,8 @@ import pytest
 from etcdtw.grpc.call import RepliesInParts
 from etcdtw.grpc.intake import NEVER_MS, Refusal, not_grpc
 from etcdtw.grpc.message import frame_message
-from etcdtw.grpc.plain import PLAIN_BODY_SIZE_MAX, PlainRequest
 from etcdtw.grpc.server_call import MANY_REQUESTS, NO_REQUEST, SWEEP_MS, TRUNCATED, StreamCall
-from etcdtw.http2 import events
+from etcdtw.http2 import events, frames
 from tests.grpc.grpc_rig import ServerRig, request_fields
 
 
@@ -368,6 +367,26 @@ def test_a_stream_may_be_refused_as_it_opens(rig: ServerRig) -> None:
     assert rig.answers[stream_id].status == (16, "etcdserver: invalid auth token")
 
 
+@pytest.mark.parametrize(
+    ("octets", "end_stream"),
+    [
+        (b"\1\0\0\0\1x", False),  # compressed, without an encoding
+        (b"\0\0\0\4\0", False),  # too large
+        (b"\0\0", True),  # cut short
+    ],
+)
+def test_a_stream_that_breaks_the_framing_fails_and_its_handler_is_told(
+    rig: ServerRig, octets: bytes, end_stream: bool
+) -> None:
+    stream_id = rig.begin("Bidi")
+    rig.data(stream_id, frame_message(b"1"))
+    rig.data(stream_id, octets, end_stream)
+    assert rig.answers[stream_id].status[0] != 0
+    assert rig.ended == [0]
+    rig.server.connection_lost()
+    assert rig.ended == [0]
+
+
 def test_messages_after_the_one_that_ended_the_call_are_dropped(rig: ServerRig) -> None:
     stream_id = rig.begin("Bidi")
     rig.pump()
@@ -396,6 +415,7 @@ def test_a_second_request_to_a_server_stream_fails(rig: ServerRig) -> None:
     rig.data(stream_id, frame_message(b"1"))
     rig.data(stream_id, frame_message(b"2"))
     assert rig.answers[stream_id].status == (13, MANY_REQUESTS)
+    assert rig.ended == [0]
 
 
 def test_request_trailers_end_the_request(rig: ServerRig) -> None:
@@ -417,6 +437,22 @@ def test_a_closed_window_queues_and_an_open_one_drains(rig: ServerRig) -> None:
     assert call.queued == 0
     assert rig.seen == ["drained"]
     assert len(rig.answers[stream_id].body) == 100_005
+
+
+def test_a_stream_that_sends_again_before_it_heard_that_it_drained_still_hears_it(
+    rig: ServerRig,
+) -> None:
+    stream_id = rig.begin("Bidi")
+    rig.to_server()
+    call = rig.calls[0]
+    call.send(b"x" * 100_000)
+    call.on_message = call.send
+    # The core takes both frames at once; the message is delivered when all is out already.
+    rig.client.send_data(stream_id, frame_message(b"again"))
+    credit = frames.encode_window_update(0, 50_000) + frames.encode_window_update(stream_id, 50_000)
+    rig.server.receive(rig.client.take_output() + credit, rig.now_ms)
+    assert call.queued == 0
+    assert rig.seen == ["drained"]
 
 
 def test_a_call_that_fails_with_octets_queued_tells_the_client_after_them(rig: ServerRig) -> None:
@@ -501,75 +537,3 @@ def test_prepared_counters_start_at_zero(rig: ServerRig) -> None:
     rig.stats.prepare(rig.methods)
     found = {stats.path: stats.started for stats in rig.stats.methods()}
     assert found == dict.fromkeys(rig.methods.paths(), 0)
-
-
-class PlainRig(ServerRig):
-    """A server whose other requests are kept."""
-
-    def __init__(self) -> None:
-        self.plain: list[PlainRequest] = []
-        super().__init__(on_plain=self.plain.append)
-
-    def get(self, *more: tuple[bytes, bytes]) -> int:
-        fields = ((b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/health"), *more)
-        stream_id = self.begin("", fields=fields)
-        self.data(stream_id, b"", True)
-        return stream_id
-
-
-def test_a_request_that_is_not_grpc_goes_to_the_routes() -> None:
-    rig = PlainRig()
-    stream_id = rig.get()
-    request = rig.plain[0]
-    assert request.body == b""
-    assert request.intake.value(b":path") == b"/health"
-    assert rig.server.open_calls == 1
-    request.respond(200, ((b"x-a", b"1"),), b"fine")
-    request.respond(200, (), b"twice")
-    rig.pump()
-    answer = rig.answers[stream_id]
-    assert answer.head == {b":status": b"200", b"x-a": b"1"}
-    assert answer.body == b"fine"
-    assert answer.is_ended
-    assert rig.server.open_calls == 0
-
-
-def test_a_get_without_body_octets_is_whole_at_once() -> None:
-    rig = PlainRig()
-    stream_id = rig.client.open_stream()
-    fields = ((b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/health"))
-    rig.client.send_headers(stream_id, fields, True)
-    rig.to_server()
-    assert len(rig.plain) == 1
-
-
-def test_a_body_is_collected_up_to_its_bound() -> None:
-    rig = PlainRig()
-    stream_id = rig.begin("", fields=request_fields(content_type=b"text/plain"))
-    rig.data(stream_id, b"ab")
-    rig.data(stream_id, b"c", True)
-    assert rig.plain[0].body == b"abc"
-    stream_id = rig.begin("", fields=request_fields(content_type=b"text/plain"))
-    rig.data(stream_id, bytes(PLAIN_BODY_SIZE_MAX))
-    assert not rig.answers[stream_id].is_ended
-    rig.data(stream_id, b"x")
-    assert rig.answers[stream_id].head == {b":status": b"413"}
-    assert rig.answers[stream_id].reset == 0
-    assert len(rig.plain) == 1
-
-
-def test_a_client_that_goes_cancels_its_request() -> None:
-    rig = PlainRig()
-    rig.get()
-    rig.get()
-    rig.get()
-    rig.plain[0].on_end = lambda: rig.ended.append(0)
-    rig.client.reset(1, 8)
-    rig.pump()
-    assert rig.ended == [0]
-    rig.plain[1].respond(200, (), b"")
-    rig.plain[2].on_end = lambda: rig.ended.append(2)
-    rig.server.connection_lost()
-    assert rig.ended == [0, 2]
-    rig.plain[2].cancelled()
-    assert rig.ended == [0, 2]

@@ -6,7 +6,8 @@ import pytest
 
 from etcdtw.grpc.call import RESOURCE_EXHAUSTED
 from etcdtw.grpc.message import CHUNK_OVERHEAD, PREFIX
-from tests.grpc.grpc_rig import ServerRig
+from etcdtw.grpc.plain import PLAIN_BODY_SIZE_MAX
+from tests.grpc.grpc_rig import PlainRig, ServerRig
 
 PIECE = PREFIX.pack(0, 1000) + bytes(500)
 HELD = len(PIECE) + CHUNK_OVERHEAD
@@ -67,3 +68,32 @@ def test_whole_message_that_waits_for_the_end_of_its_stream_is_counted() -> None
     assert held(rig) == 1000
     rig.data(stream_id, b"", True)
     assert (rig.answers[stream_id].status[0], held(rig)) == (0, 0)
+
+
+def test_unfinished_requests_that_are_not_grpc_are_counted_until_they_end() -> None:
+    rig = PlainRig()
+    answered, cancelled, too_large, lost = [rig.begin_plain(1000) for _ in range(4)]
+    assert held(rig) == 4 * (1000 + CHUNK_OVERHEAD)
+    rig.data(answered, b"", True)
+    assert held(rig) == 4 * (1000 + CHUNK_OVERHEAD)
+    rig.plain[0].respond(200, (), b"")
+    rig.client.reset(cancelled, 8)
+    rig.data(too_large, bytes(PLAIN_BODY_SIZE_MAX))
+    assert held(rig) == 1000 + CHUNK_OVERHEAD
+    assert lost not in (answered, cancelled, too_large)
+    rig.server.connection_lost()
+    assert held(rig) == 0
+
+
+@pytest.mark.parametrize("bound", ["unfinished_connection_max", "unfinished_max"])
+def test_a_request_that_is_not_grpc_is_refused_when_too_much_is_held(bound: str) -> None:
+    rig = PlainRig()
+    setattr(rig.stats, bound, 2 * (1000 + CHUNK_OVERHEAD))
+    first = rig.begin_plain(1000)
+    second = rig.begin_plain(1000)
+    assert not rig.answers[second].is_ended
+    rig.data(second, b"x")
+    assert rig.answers[second].head == {b":status": b"413"}
+    assert held(rig) == 1000 + CHUNK_OVERHEAD
+    rig.data(first, b"", True)
+    assert len(rig.plain) == 1

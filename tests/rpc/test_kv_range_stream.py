@@ -10,7 +10,8 @@ from twisted.internet.task import Clock
 
 from etcdtw.apply.errors import NoLeaderError
 from etcdtw.grpc.call import INTERNAL, OUT_OF_RANGE, SERVER_STREAM, UNIMPLEMENTED, MethodTable
-from etcdtw.mvcc.store import Store
+from etcdtw.mvcc.store import WORK_BOUNDS, Store
+from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.rpc.kv import KvService
 from etcdtw.rpc.range_stream import QUEUED_BYTES_MAX
 from etcdtw.wire import etcdserverpb as pb
@@ -61,10 +62,10 @@ def _range_response(message: bytes) -> pb.RangeResponse:
 class StreamRig:
     """A service with a store of ``count`` keys, and one stream at a time."""
 
-    def __init__(self, count: int = 0, **options: Any) -> None:
+    def __init__(self, count: int = 0, bounds: WorkBounds = WORK_BOUNDS, **options: Any) -> None:
         self.clock = Clock()
         self.backend = ModelBackend()
-        self.store = Store(self.backend, lambda lease_id: True)
+        self.store = Store(self.backend, lambda lease_id: True, bounds)
         self.refusal: Exception | None = None
         self.reads_count = 0
         methods = MethodTable()
@@ -262,3 +263,17 @@ def test_a_stream_stops_when_its_caller_is_gone() -> None:
     call.is_open = False
     rig.clock.advance(0)
     assert rig.clock.getDelayedCalls() == []
+
+
+def test_a_stream_that_only_counts_waits_for_no_reader() -> None:
+    rig = StreamRig(30, bounds=WorkBounds(slice_past_keys_max=10))
+    call = StreamCall()
+    rig.opened(call)
+    assert call.on_message is not None
+    # What waits are answers of other calls on the connection: nothing of this one drains.
+    call.queued = QUEUED_BYTES_MAX + 1
+    request = pb.RangeRequest(key=b"\0", range_end=b"\0", revision=30, count_only=True)
+    call.on_message(request.SerializeToString())
+    for _ in range(5):
+        rig.clock.advance(0)
+    assert [chunk.count for chunk in call.chunks] == [29]

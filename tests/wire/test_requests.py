@@ -145,3 +145,18 @@ def test_the_octets_of_a_record_in_another_order_are_read_as_well() -> None:
 def test_a_frame_gives_its_record(size: int) -> None:
     record = encode_record(b"k", 1, 1, 1, b"v" * size, 0)
     assert record_of(delimited(b"\x12", record)) == record
+
+
+def test_a_txn_is_parsed_however_deep_the_most_operations_let_it_nest() -> None:
+    # Each level costs one of 128 operations; protobuf for Python itself ends at 49 levels.
+    depth = 140
+    octets = delimited(b"\x12", delimited(b"\x12", b"\x0a\x01k"))
+    for _ in range(depth):
+        octets = delimited(b"\x12", delimited(b"\x22", octets))
+    txn = parse_txn(octets)
+    for _ in range(depth):
+        (op,) = txn.success
+        assert op.txn is not None
+        txn = op.txn
+    assert txn.success[0].put is not None
+    assert txn.success[0].put.key == b"k"
