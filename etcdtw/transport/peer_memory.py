@@ -145,6 +145,8 @@ class MemoryTransport:
     def _hand_over(
         self, target: int, octets: bytes, path: str, ended: Callable[[bool], None]
     ) -> None:
+        if self._is_stopped:
+            return  # the file went with its member
         m = decode_message(octets)
         assert m.snapshot is not None
         other = self._network.transports.get(target)
