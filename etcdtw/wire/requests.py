@@ -305,7 +305,7 @@ def _parse_compare(octets: bytes, at: int, end: int) -> Compare | None:
             compare.key = octets[start : start + number]
         elif tag == _RANGE_END_TAG:
             compare.range_end = octets[start : start + number]
-        elif tag <= 0x10:
+        elif tag == 0x08 or tag == 0x10:
             if number > _NUMBER_MAX:
                 return None
             if tag == 0x08:
