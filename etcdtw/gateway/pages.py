@@ -99,8 +99,10 @@ class Pages(Resource):
         return NOT_DONE_YET
 
     def _set_cors(self, request: Request) -> None:
-        origin = request.getHeader("origin")
-        allowed = self._access.origin_allowed(origin)
+        # Clients may send any octets; Latin-1 has a character for each.
+        origin = request.getHeader(b"origin")
+        name = None if origin is None else origin.decode("latin-1")
+        allowed = self._access.origin_allowed(name)
         if allowed is not None:
             request.setHeader("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE")
             request.setHeader("Access-Control-Allow-Origin", allowed)
@@ -132,6 +134,7 @@ def _write(request: Request, answer: Answer) -> None:
 def query_of(uri: bytes) -> dict[bytes, list[bytes]]:
     """Return the query of a request target; ``?verbose`` means ``verbose`` with an empty value."""
     found: dict[bytes, list[bytes]] = {}
-    for name, value in parse_qsl(uri.partition(b"?")[2], keep_blank_values=True):
-        found.setdefault(name, []).append(value)
+    query = uri.partition(b"?")[2].decode("latin-1")
+    for name, value in parse_qsl(query, keep_blank_values=True, encoding="latin-1"):
+        found.setdefault(name.encode("latin-1"), []).append(value.encode("latin-1"))
     return found

@@ -84,7 +84,7 @@ class Rig:
         origin_line = f"Origin: {origin}\r\n" if origin else ""
         request = f"{method} {target} HTTP/1.1\r\nHost: db.example:2379\r\n{origin_line}\r\n"
         reactor = MemoryReactorClock()
-        return Asked(Site(self.site(), reactor=reactor), request.encode())
+        return Asked(Site(self.site(), reactor=reactor), request.encode("latin-1"))
 
     def site(self) -> Pages:
         if self.metrics_only:
@@ -285,3 +285,15 @@ def test_unlisted_host_name_is_misdirected_on_plain_http(rig: Rig) -> None:
     assert status(rig.ask("/health")) == 421
     rig.access = Access(frozenset("*"), frozenset(["db.example"]))
     assert status(rig.ask("/health")) == 200
+
+
+@pytest.mark.parametrize("query", ["x=\x80", "exclude=%ff", "a=%zz&%ff=1", "\x80"])
+def test_a_query_of_any_octets_is_read(rig: Rig, query: str) -> None:
+    assert status(rig.ask(f"/livez?{query}")) == 200
+
+
+def test_an_origin_of_any_octets_is_one_that_is_not_listed(rig: Rig) -> None:
+    rig.access = Access(frozenset(("http://a.example",)), frozenset("*"))
+    asked = rig.ask("/livez", origin="http://\xff")
+    assert status(asked) == 200
+    assert header(asked, "Access-Control-Allow-Origin") is None
