@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import INTERNAL_SERVER_ERROR, NOT_ALLOWED, NOT_FOUND, OK
@@ -109,16 +109,25 @@ class Pages(Resource):
             request.setHeader("Access-Control-Allow-Headers", "accept, content-type, authorization")
 
     def _wait(self, request: Request, answer: Deferred[Answer]) -> None:
-        gone = request.notifyFinish()
-        gone.addErrback(lambda _: answer.cancel())
-        answer.addCallback(lambda ready: _write(request, ready))
-        answer.addErrback(self._failed, request)
+        is_gone = False
 
-    def _failed(self, failure: Failure, request: Request) -> None:
-        if failure.check(CancelledError):
-            return  # nobody is there to be told
-        self.log.failure("page {path} failed", failure, path=request.path)
-        _write(request, Answer(INTERNAL_SERVER_ERROR, b"Internal Server Error\n"))
+        def gone(_: Failure) -> None:
+            nonlocal is_gone
+            is_gone = True
+            answer.cancel()
+
+        def ready(found: Answer) -> None:
+            if not is_gone:  # a page may have made an answer of the cancelling
+                _write(request, found)
+
+        def failed(failure: Failure) -> None:
+            if not is_gone:
+                self.log.failure("page {path} failed", failure, path=request.path)
+                _write(request, Answer(INTERNAL_SERVER_ERROR, b"Internal Server Error\n"))
+
+        request.notifyFinish().addErrback(gone)
+        answer.addCallback(ready)
+        answer.addErrback(failed)
 
 
 def _write(request: Request, answer: Answer) -> None:

@@ -9,6 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 from twisted.web.server import Site
 
@@ -239,14 +240,17 @@ def test_metrics_listener_has_health_and_metrics_only(rig: Rig) -> None:
     assert status(rig.ask("/version")) == 404
 
 
-def test_pending_check_is_cancelled_when_the_client_leaves(rig: Rig) -> None:
+@pytest.mark.parametrize("target", ["/health", "/livez", "/readyz/linearizable_read"])
+def test_pending_check_is_cancelled_when_the_client_leaves(rig: Rig, target: str) -> None:
     cancelled: list[bool] = []
     rig.member.pending = Deferred(lambda _: cancelled.append(True))
-    asked = rig.ask("/livez")
+    asked = rig.ask(target)
     assert asked.transport.value() == b""
-    asked.leave()
+    with capturedLogs() as logged:
+        asked.leave()
     assert cancelled == [True]
     assert asked.transport.value() == b""
+    assert [event for event in logged if event["log_level"] > LogLevel.warn] == []
 
 
 def test_head_is_not_allowed_either(rig: Rig) -> None:
