@@ -12,6 +12,7 @@ SCHEMES: Final = ("http", "https", "unix", "unixs")
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)\Z", re.DOTALL)
 _BAD_HOST_OCTET: Final = re.compile(r'[\x00-\x20"<>\\^`{|}\x7f]')
 _PORT: Final = re.compile(r"[0-9]*\Z")
+_PORT_DIGITS_MAX: Final = 5
 
 
 class UrlError(ValueError):
@@ -76,10 +77,10 @@ def _split_authority(text: str, authority: str) -> tuple[str, int]:
         raise UrlError(f'parse "{text}": invalid port "{tail}" after host')
     if not tail:
         raise UrlError(f'URL address does not have the form "host:port": {text}')
-    port = int(tail[1:] or "0")
-    if port > 65535:
-        raise UrlError(f"listen port {port} is not in 0..65535: {text}")
-    return host, port
+    digits = tail[1:].lstrip("0") or "0"
+    if len(digits) > _PORT_DIGITS_MAX or int(digits) > 65535:
+        raise UrlError(f"listen port {digits} is not in 0..65535: {text}")
+    return host, int(digits)
 
 
 def parse_urls(text: str) -> tuple[MemberUrl, ...]:

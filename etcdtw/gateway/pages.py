@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import INTERNAL_SERVER_ERROR, NOT_ALLOWED, NOT_FOUND, OK
@@ -99,24 +99,35 @@ class Pages(Resource):
         return NOT_DONE_YET
 
     def _set_cors(self, request: Request) -> None:
-        origin = request.getHeader("origin")
-        allowed = self._access.origin_allowed(origin)
+        # Clients may send any octets; Latin-1 has a character for each.
+        origin = request.getHeader(b"origin")
+        name = None if origin is None else origin.decode("latin-1")
+        allowed = self._access.origin_allowed(name)
         if allowed is not None:
             request.setHeader("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE")
             request.setHeader("Access-Control-Allow-Origin", allowed)
             request.setHeader("Access-Control-Allow-Headers", "accept, content-type, authorization")
 
     def _wait(self, request: Request, answer: Deferred[Answer]) -> None:
-        gone = request.notifyFinish()
-        gone.addErrback(lambda _: answer.cancel())
-        answer.addCallback(lambda ready: _write(request, ready))
-        answer.addErrback(self._failed, request)
+        is_gone = False
 
-    def _failed(self, failure: Failure, request: Request) -> None:
-        if failure.check(CancelledError):
-            return  # nobody is there to be told
-        self.log.failure("page {path} failed", failure, path=request.path)
-        _write(request, Answer(INTERNAL_SERVER_ERROR, b"Internal Server Error\n"))
+        def gone(_: Failure) -> None:
+            nonlocal is_gone
+            is_gone = True
+            answer.cancel()
+
+        def ready(found: Answer) -> None:
+            if not is_gone:  # a page may have made an answer of the cancelling
+                _write(request, found)
+
+        def failed(failure: Failure) -> None:
+            if not is_gone:
+                self.log.failure("page {path} failed", failure, path=request.path)
+                _write(request, Answer(INTERNAL_SERVER_ERROR, b"Internal Server Error\n"))
+
+        request.notifyFinish().addErrback(gone)
+        answer.addCallback(ready)
+        answer.addErrback(failed)
 
 
 def _write(request: Request, answer: Answer) -> None:
@@ -132,6 +143,7 @@ def _write(request: Request, answer: Answer) -> None:
 def query_of(uri: bytes) -> dict[bytes, list[bytes]]:
     """Return the query of a request target; ``?verbose`` means ``verbose`` with an empty value."""
     found: dict[bytes, list[bytes]] = {}
-    for name, value in parse_qsl(uri.partition(b"?")[2], keep_blank_values=True):
-        found.setdefault(name, []).append(value)
+    query = uri.partition(b"?")[2].decode("latin-1")
+    for name, value in parse_qsl(query, keep_blank_values=True, encoding="latin-1"):
+        found.setdefault(name.encode("latin-1"), []).append(value.encode("latin-1"))
     return found

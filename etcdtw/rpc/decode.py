@@ -1,15 +1,22 @@
-"""Requests from octets: the one place where a malformed message becomes a status."""
+"""Requests from octets: the one place where a malformed message becomes a status.
+
+What goes into the log must mean the same to every member, and implementations differ in what
+they make of unusual octets: real members up to 3.5 refuse what Python's protobuf skips, and
+replace what it merges.  So an entry holds a request as it was understood here.
+"""
 
 from __future__ import annotations
 
 from typing import Protocol, TypeVar
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from etcdtw.grpc.call import INTERNAL, StatusError
-from etcdtw.wire.requests import Put, Txn, parse_put, parse_txn
+from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.requests import Put, Txn, put_of, txn_of, usual_put, usual_txn
 
 M_co = TypeVar("M_co", covariant=True)
+E = TypeVar("E", bound=Message)
 
 
 class _MessageClass(Protocol[M_co]):
@@ -28,20 +35,32 @@ def decode(message_class: _MessageClass[M_co], octets: bytes) -> M_co:
         raise _malformed(error) from None
 
 
-def decode_put(octets: bytes) -> Put:
-    """As `decode`, of a PutRequest."""
-    try:
-        return parse_put(octets)
-    except DecodeError as error:
-        raise _malformed(error) from None
+def decode_entry(message_class: _MessageClass[E], octets: bytes) -> tuple[E, bytes]:
+    """As `decode`; and the octets to propose."""
+    request = decode(message_class, octets)
+    request.DiscardUnknownFields()
+    return request, request.SerializeToString()
 
 
-def decode_txn(octets: bytes) -> Txn:
-    """As `decode`, of a TxnRequest."""
+def decode_put(octets: bytes) -> tuple[Put, bytes]:
+    """As `decode_entry`, of a PutRequest."""
+    found = usual_put(octets)
+    if found is not None:
+        return found, octets
+    request, octets = decode_entry(pb.PutRequest, octets)
+    return put_of(request), octets
+
+
+def decode_txn(octets: bytes) -> tuple[Txn, bytes]:
+    """As `decode_entry`, of a TxnRequest."""
     try:
-        return parse_txn(octets)
+        found = usual_txn(octets)
     except DecodeError as error:
         raise _malformed(error) from None
+    if found is not None:
+        return found, octets
+    request, octets = decode_entry(pb.TxnRequest, octets)
+    return txn_of(request), octets
 
 
 def _malformed(error: DecodeError) -> StatusError:

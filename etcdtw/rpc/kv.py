@@ -28,7 +28,7 @@ from etcdtw.rpc.checks import (
     is_read_only,
     is_serializable,
 )
-from etcdtw.rpc.decode import decode, decode_put, decode_txn
+from etcdtw.rpc.decode import decode, decode_entry, decode_put, decode_txn
 from etcdtw.rpc.errors import fail
 from etcdtw.rpc.range_stream import RangeStream
 from etcdtw.rpc.sliced_reply import Rendering, SlicedReply
@@ -166,7 +166,7 @@ class KvService:
 
     def put(self, call: Call, message: bytes) -> None:
         """Propose a put."""
-        request = decode_put(message)
+        request, message = decode_put(message)
         quota = self._quota
         if quota is not None and quota.is_tight and not quota.admit(put_cost(request)):
             fail(call, NoSpaceError())
@@ -176,13 +176,13 @@ class KvService:
 
     def delete_range(self, call: Call, message: bytes) -> None:
         """Propose a delete; it is never refused for its size."""
-        request = decode(pb.DeleteRangeRequest, message)
+        request, message = decode_entry(pb.DeleteRangeRequest, message)
         check_delete_range(request)
         self._node.propose(FIELD_DELETE_RANGE, message, request, call, self._answer)
 
     def txn(self, call: Call, message: bytes) -> None:
         """Propose a txn, or read one that holds nothing but ranges."""
-        request = decode_txn(message)
+        request, message = decode_txn(message)
         quota = self._quota
         if quota is not None and quota.is_tight:
             cost = txn_cost(request)
@@ -205,7 +205,7 @@ class KvService:
 
     def compact(self, call: Call, message: bytes) -> None:
         """Propose a compaction; a physical one is answered when the history is deleted."""
-        request = decode(pb.CompactionRequest, message)
+        request, message = decode_entry(pb.CompactionRequest, message)
         done = partial(self._compacted, request.revision) if request.physical else self._answer
         self._node.propose(FIELD_COMPACTION, message, request, call, done)
 

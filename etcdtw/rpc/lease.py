@@ -16,7 +16,7 @@ from etcdtw.apply.errors import NoSpaceError
 from etcdtw.grpc.call import UNAVAILABLE, Call, MethodTable
 from etcdtw.lease.lessor import NO_LEASE, Lessor
 from etcdtw.mvcc.cost import LEASE_GRANT_COST
-from etcdtw.rpc.decode import decode
+from etcdtw.rpc.decode import decode, decode_entry
 from etcdtw.rpc.errors import fail
 from etcdtw.rpc.keep_alive import KeepAliveStream
 from etcdtw.rpc.leader_loss import LeaderLoss
@@ -118,7 +118,7 @@ class LeaseService:
 
     def grant(self, call: Call, message: bytes) -> None:
         """Propose a lease; id 0 asks for an unused positive one."""
-        request = decode(pb.LeaseGrantRequest, message)
+        request, message = decode_entry(pb.LeaseGrantRequest, message)
         if self._quota is not None and not self._quota.admit(LEASE_GRANT_COST):
             fail(call, NoSpaceError())
             return
@@ -129,7 +129,7 @@ class LeaseService:
 
     def revoke(self, call: Call, message: bytes) -> None:
         """Propose to end a lease and delete its keys."""
-        request = decode(pb.LeaseRevokeRequest, message)
+        request, message = decode_entry(pb.LeaseRevokeRequest, message)
         self._node.propose(FIELD_LEASE_REVOKE, message, request, call, self._answer)
 
     def time_to_live(self, call: Call, message: bytes) -> None:

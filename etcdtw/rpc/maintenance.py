@@ -16,7 +16,7 @@ from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.errors import MvccError
 from etcdtw.node.key_hashes import HASH_BOUNDS_S
 from etcdtw.node.node import Node
-from etcdtw.rpc.decode import decode
+from etcdtw.rpc.decode import decode, decode_entry
 from etcdtw.rpc.errors import fail
 from etcdtw.storage.state_errands import ErrandError
 from etcdtw.wire import etcdserverpb as pb
@@ -77,7 +77,7 @@ class MaintenanceService:
 
     def alarm(self, call: Call, message: bytes) -> bytes | None:
         """List alarms after a read of the quorum, or raise and clear them through the log."""
-        request = decode(pb.AlarmRequest, message)
+        request, message = decode_entry(pb.AlarmRequest, message)
         if request.alarm not in NAMES:
             # etcd has no check here, and its members die when they apply such an alarm.
             raise StatusError(INVALID_ARGUMENT, f"etcdserver: unknown alarm {request.alarm}")

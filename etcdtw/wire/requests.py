@@ -156,14 +156,24 @@ def _op_of(message: pb.RequestOp) -> Op:
 
 def parse_put(octets: bytes) -> Put:
     """Return the PutRequest in ``octets``.  Raises protobuf's ``DecodeError``."""
-    found = _parse_put(octets, 0, len(octets))
+    found = usual_put(octets)
     return put_of(pb.PutRequest.FromString(octets)) if found is None else found
 
 
 def parse_txn(octets: bytes) -> Txn:
     """Return the TxnRequest in ``octets``.  Raises protobuf's ``DecodeError``."""
-    found = _parse_txn(octets, 0, len(octets), _DEPTH_MAX)
+    found = usual_txn(octets)
     return txn_of(pb.TxnRequest.FromString(octets)) if found is None else found
+
+
+def usual_put(octets: bytes) -> Put | None:
+    """Return the PutRequest in ``octets`` if every implementation reads the same in them."""
+    return _parse_put(octets, 0, len(octets))
+
+
+def usual_txn(octets: bytes) -> Txn | None:
+    """As `usual_put`, of a TxnRequest.  Raises protobuf's ``DecodeError``."""
+    return _parse_txn(octets, 0, len(octets), _DEPTH_MAX)
 
 
 def _number(octets: bytes, at: int, end: int) -> int:
@@ -264,14 +274,24 @@ def _parse_op(octets: bytes, at: int, end: int, depth: int) -> Op | None:
         put = _parse_put(octets, start, end)
         return None if put is None else Op(put)
     if tag == 0x0A:
-        return Op(range=pb.RangeRequest.FromString(octets[start:end]))
+        inner = octets[start:end]
+        wanted = pb.RangeRequest.FromString(inner)
+        return Op(range=wanted) if _is_canonical(wanted, inner) else None
     if tag == 0x1A:
-        request = pb.DeleteRangeRequest.FromString(octets[start:end])
-        return Op(delete_range=request)
+        inner = octets[start:end]
+        request = pb.DeleteRangeRequest.FromString(inner)
+        return Op(delete_range=request) if _is_canonical(request, inner) else None
     if tag == 0x22:
         txn = _parse_txn(octets, start, end, depth - 1)
         return None if txn is None else Op(txn=txn)
     return None
+
+
+def _is_canonical(message: Any, octets: bytes) -> bool:
+    """Tell whether ``octets`` are all known fields, in order."""
+    message.DiscardUnknownFields()
+    found: bytes = message.SerializeToString()
+    return found == octets
 
 
 def _parse_compare(octets: bytes, at: int, end: int) -> Compare | None:
@@ -285,7 +305,7 @@ def _parse_compare(octets: bytes, at: int, end: int) -> Compare | None:
             compare.key = octets[start : start + number]
         elif tag == _RANGE_END_TAG:
             compare.range_end = octets[start : start + number]
-        elif tag <= 0x10:
+        elif tag == 0x08 or tag == 0x10:
             if number > _NUMBER_MAX:
                 return None
             if tag == 0x08:

@@ -80,6 +80,10 @@ def test_url_prints_as_it_was_given() -> None:
         ("http://[::1]:x", 'parse "http://[::1]:x": invalid port ":x" after host'),
         ("http://[::1", "parse \"http://[::1\": missing ']' in host"),
         ("http://a:70000", "listen port 70000 is not in 0..65535: http://a:70000"),
+        (
+            f"http://a:{'9' * 5000}",  # Python makes no number of so many digits
+            f"listen port {'9' * 5000} is not in 0..65535: http://a:{'9' * 5000}",
+        ),
     ],
 )
 def test_bad_urls_are_refused_in_gos_words(text: str, message: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 from twisted.web.server import Site
 
@@ -84,7 +85,7 @@ class Rig:
         origin_line = f"Origin: {origin}\r\n" if origin else ""
         request = f"{method} {target} HTTP/1.1\r\nHost: db.example:2379\r\n{origin_line}\r\n"
         reactor = MemoryReactorClock()
-        return Asked(Site(self.site(), reactor=reactor), request.encode())
+        return Asked(Site(self.site(), reactor=reactor), request.encode("latin-1"))
 
     def site(self) -> Pages:
         if self.metrics_only:
@@ -239,14 +240,17 @@ def test_metrics_listener_has_health_and_metrics_only(rig: Rig) -> None:
     assert status(rig.ask("/version")) == 404
 
 
-def test_pending_check_is_cancelled_when_the_client_leaves(rig: Rig) -> None:
+@pytest.mark.parametrize("target", ["/health", "/livez", "/readyz/linearizable_read"])
+def test_pending_check_is_cancelled_when_the_client_leaves(rig: Rig, target: str) -> None:
     cancelled: list[bool] = []
     rig.member.pending = Deferred(lambda _: cancelled.append(True))
-    asked = rig.ask("/livez")
+    asked = rig.ask(target)
     assert asked.transport.value() == b""
-    asked.leave()
+    with capturedLogs() as logged:
+        asked.leave()
     assert cancelled == [True]
     assert asked.transport.value() == b""
+    assert [event for event in logged if event["log_level"] > LogLevel.warn] == []
 
 
 def test_head_is_not_allowed_either(rig: Rig) -> None:
@@ -285,3 +289,15 @@ def test_unlisted_host_name_is_misdirected_on_plain_http(rig: Rig) -> None:
     assert status(rig.ask("/health")) == 421
     rig.access = Access(frozenset("*"), frozenset(["db.example"]))
     assert status(rig.ask("/health")) == 200
+
+
+@pytest.mark.parametrize("query", ["x=\x80", "exclude=%ff", "a=%zz&%ff=1", "\x80"])
+def test_a_query_of_any_octets_is_read(rig: Rig, query: str) -> None:
+    assert status(rig.ask(f"/livez?{query}")) == 200
+
+
+def test_an_origin_of_any_octets_is_one_that_is_not_listed(rig: Rig) -> None:
+    rig.access = Access(frozenset(("http://a.example",)), frozenset("*"))
+    asked = rig.ask("/livez", origin="http://\xff")
+    assert status(asked) == 200
+    assert header(asked, "Access-Control-Allow-Origin") is None

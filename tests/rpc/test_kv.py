@@ -84,6 +84,7 @@ class FakeNode:
         self.store = Store(self.backend, lambda lease_id: lease_id == 7)
         self.headers = ResponseHeaders(1, 2, 3)
         self.fields: list[int] = []
+        self.messages: list[bytes] = []
         self.refusal: Exception | None = None
         self.holds_reads = False
         self.reads: list[Callable[[], None]] = []
@@ -97,6 +98,7 @@ class FakeNode:
     ) -> None:
         assert_same(message, parsed)
         self.fields.append(field)
+        self.messages.append(message)
         if self.refusal is not None:
             done(call, Applied(self.store.revision, b"", self.refusal))
             return
@@ -296,6 +298,21 @@ def test_a_txn_that_may_write_goes_through_the_log(rig: KvRig) -> None:
     nested = pb.RequestOp(request_txn=pb.TxnRequest(success=[read(b"k")]))
     rig.run("Txn", pb.TxnRequest(success=[nested]))
     assert rig.node.fields == [FIELD_TXN, FIELD_TXN]
+
+
+def test_what_is_proposed_holds_no_octets_that_members_read_differently(rig: KvRig) -> None:
+    skipped = b"\x08\x01"  # the key's field, of another type
+    rig.start("Put", skipped + b"\x0a\x01k")
+    rig.start("DeleteRange", skipped + b"\x0a\x01k")
+    rig.start("Txn", b"\x12\x07\x12\x05" + skipped + b"\x0a\x01k")
+    rig.start("Compact", b"\x0a\x00\x08\x01")
+    put = pb.PutRequest(key=b"k")
+    assert rig.node.messages == [
+        put.SerializeToString(),
+        pb.DeleteRangeRequest(key=b"k").SerializeToString(),
+        pb.TxnRequest(success=[pb.RequestOp(request_put=put)]).SerializeToString(),
+        pb.CompactionRequest(revision=1).SerializeToString(),
+    ]
 
 
 def test_a_txn_of_ranges_stays_out_of_the_log(rig: KvRig) -> None:

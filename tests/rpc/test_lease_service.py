@@ -47,6 +47,15 @@ class FullQuota:
         return False
 
 
+def test_what_is_proposed_holds_no_octets_that_members_read_differently(rig: LeaseRig) -> None:
+    rig.service.grant(RecordedCall(), b"\x0a\x00\x08\x0a\x10\x07")
+    rig.service.revoke(RecordedCall(), b"\x0a\x00\x08\x07")
+    assert [message for _, message, *_ in rig.proposals] == [
+        pb.LeaseGrantRequest(TTL=10, ID=7).SerializeToString(),
+        pb.LeaseRevokeRequest(ID=7).SerializeToString(),
+    ]
+
+
 def test_a_grant_that_the_quota_refuses_is_not_proposed_and_a_revoke_is(rig: LeaseRig) -> None:
     quota = FullQuota()
     service = LeaseService(rig, rig.backend, Random(1).getrandbits, 1.0, quota=quota)

@@ -119,6 +119,22 @@ def test_an_operation_given_twice_means_what_protobuf_says() -> None:
         assert content(parse_txn(octets)) == content(txn_of(pb.TxnRequest.FromString(octets)))
 
 
+@pytest.mark.parametrize(
+    "compare",
+    [
+        b"\x0a\x03abc\x1a\x01k",  # a known field of another type
+        b"\x12\x01a\x1a\x01k",
+        b"\x18\x01\x1a\x01k",
+        b"\x1a\x01k\x22\x01a",
+        b"\x1a\x01k\x38\x01",
+        b"\x1a\x01k\x80\x04\x01",
+    ],
+)
+def test_unusual_compares_mean_what_protobuf_says(compare: bytes) -> None:
+    octets = delimited(b"\x0a", compare)
+    assert content(parse_txn(octets)) == content(txn_of(pb.TxnRequest.FromString(octets)))
+
+
 def test_an_operand_of_another_target_counts_as_zero() -> None:
     compare = pb.Compare(key=b"k", target=pb.Compare.MOD, version=7)
     parsed = parse_txn(pb.TxnRequest(compare=[compare]).SerializeToString())
