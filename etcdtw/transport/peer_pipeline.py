@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from etcdtw.raft.message import Message
+from etcdtw.raft.message import MSG_PROP, Message
 from etcdtw.transport.peer import PeerIdentity, PeerStats
 from etcdtw.transport.peer_client import Dial, PeerHttpClient, UrlRing, dial_peer
 from etcdtw.transport.peer_codec import encode_message
@@ -112,6 +112,7 @@ class Post:
         self._attempt: Deferred[None] | None = None
         self._deadline: IDelayedCall | None = None
         self._is_reused = False
+        self._is_proposal = False
 
     @property
     def is_busy(self) -> bool:
@@ -120,6 +121,7 @@ class Post:
     def send(self, m: Message) -> None:
         assert self._body is None, "one message at a time"
         self._body = encode_message(m)
+        self._is_proposal = m.type == MSG_PROP
         self._status = 0
         times = self._parts.times
         self._deadline = self._parts.clock.callLater(times.dial_s + times.post_s, self._too_late)
@@ -188,8 +190,10 @@ class Post:
         self._connection = None
         if self._body is None:
             return
-        if self._is_reused and not self._status:
-            self._dial()  # it was closed for being idle; this message has not been read
+        if self._is_reused and not self._status and not self._is_proposal:
+            # It was closed for being idle, most likely.  Raft takes a message that was read all
+            # the same twice; but a proposal would be applied twice.
+            self._dial()
         else:
             self._lose()
 

@@ -8,6 +8,8 @@ from typing import cast
 import pytest
 from twisted.internet.task import Clock
 
+from etcdtw.raft.entry import Entry
+from etcdtw.raft.message import MSG_HEARTBEAT, MSG_PROP, Message
 from etcdtw.transport.peer_pipeline import CONNECTIONS_MAX, POST_QUEUE_MAX
 from tests.transport.peer_rig import (
     ONE,
@@ -69,6 +71,22 @@ def test_a_post_on_a_connection_that_was_closed_meanwhile_is_sent_again(tmp_path
     settle(wires.clock)
     assert [m.commit for m in two.receiver.messages] == [1, 2]
     assert one.receiver.unreachable == []
+
+
+def test_a_proposal_is_never_posted_twice(tmp_path: Path) -> None:
+    wires = Wires(Clock())
+    one, two = Member(wires, ONE), Member(wires, TWO)
+    one.network.set_remote(TWO, [url_of(TWO)])
+    one.network.send([heartbeat(TWO, ONE)])
+    settle(wires.clock)
+    proposal = Message(MSG_PROP, to=TWO, from_id=ONE, entries=[Entry(0, 0, data=b"put")])
+    one.network.send([proposal])
+    wires.ends[0].other.pump()  # it is taken, and the connection breaks before the answer comes
+    assert [m.type for m in two.receiver.messages] == [MSG_HEARTBEAT, MSG_PROP]
+    wires.ends[0].other.abortConnection()
+    settle(wires.clock)
+    assert [m.type for m in two.receiver.messages] == [MSG_HEARTBEAT, MSG_PROP]
+    assert one.receiver.unreachable == [TWO]
 
 
 class Posted(Silent):
