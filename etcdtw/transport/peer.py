@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from etcdtw.cluster.version import Version
 from etcdtw.raft.message import (
     LOCAL_TYPES,
+    MSG_APP,
     MSG_PROP,
     MSG_READ_INDEX,
     MSG_SNAP,
@@ -200,4 +201,12 @@ def may_travel(m: Message) -> bool:
         m.type not in LOCAL_TYPES
         and m.type != MSG_SNAP
         and (m.term > 0 or m.type in TERMLESS_TYPES)
+        and _has_its_entries(m)
     )
+
+
+def _has_its_entries(m: Message) -> bool:
+    """Tell whether the entries can be those of such a message: Raft takes them as they are."""
+    if m.type == MSG_APP:
+        return all([entry.index == index for index, entry in enumerate(m.entries, m.index + 1)])
+    return bool(m.entries) or m.type not in TERMLESS_TYPES

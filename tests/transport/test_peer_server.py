@@ -10,8 +10,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from etcdtw.raft.entry import Snapshot
-from etcdtw.raft.message import MSG_APP_RESP, MSG_HUP, MSG_PROP, MSG_SNAP, Message
+from etcdtw.raft.entry import Entry, Snapshot
+from etcdtw.raft.message import (
+    MSG_APP,
+    MSG_APP_RESP,
+    MSG_HUP,
+    MSG_PROP,
+    MSG_READ_INDEX,
+    MSG_SNAP,
+    Message,
+)
 from etcdtw.transport.peer_answers import rfc3339_nano
 from etcdtw.transport.peer_codec import encode_message
 from etcdtw.transport.peer_headers import request_headers
@@ -115,7 +123,7 @@ def test_a_posted_message_reaches_the_member(one: Member) -> None:
         (heartbeat(THREE, TWO), False),  # to somebody else
         (heartbeat(ONE, THREE), False),  # not from who asks
         (Message(MSG_APP_RESP, to=ONE, from_id=TWO, term=1), True),
-        (Message(MSG_PROP, to=ONE, from_id=THREE), True),  # passed on by a follower
+        (Message(MSG_PROP, to=ONE, from_id=THREE, entries=[Entry(0, 0)]), True),  # passed on
     ],
 )
 def test_a_message_must_come_from_and_go_to_whom_it_says(
@@ -145,6 +153,9 @@ def test_a_removed_member_is_heard_no_more(one: Member) -> None:
         Message(MSG_HUP, to=ONE, from_id=TWO),
         Message(MSG_APP_RESP, to=ONE, from_id=TWO),  # without a term
         Message(MSG_SNAP, to=ONE, from_id=TWO, term=2, snapshot=Snapshot(7, 2)),
+        Message(MSG_PROP, to=ONE, from_id=TWO),  # of nothing
+        Message(MSG_READ_INDEX, to=ONE, from_id=TWO),  # for nobody
+        Message(MSG_APP, to=ONE, from_id=TWO, term=2, index=6, entries=[Entry(2, 8)]),
     ],
 )
 def test_what_never_travels_alone_is_ignored(one: Member, m: Message) -> None:
