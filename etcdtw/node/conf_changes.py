@@ -3,7 +3,9 @@
 Raft has room for one change at a time and turns another into an empty entry without a word;
 a change can also be lost with its leader.  So they are proposed one after the other, and again
 until they are applied or nobody waits: a change that comes twice is refused the second time by
-the membership, on every member.  There is no time-out but the caller's own, as in etcd.
+the membership, on every member.  Not so new URLs of a member, which would undo later ones: those
+are proposed again only where it is certain that they were lost.  There is no time-out but the
+caller's own, as in etcd.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from etcdtw.apply.errors import StoppedError, TooManyRequestsError
 from etcdtw.apply.members import Decision
 from etcdtw.grpc.call import Call
-from etcdtw.raft.confchange import ConfChange
+from etcdtw.raft.confchange import UPDATE_NODE, ConfChange
 from etcdtw.raft.entry import ENTRY_CONF_CHANGE
 from etcdtw.raft.errors import ProposalDroppedError
 from etcdtw.raft.raw_node import RawNode
@@ -33,7 +35,7 @@ ConfChangeDone = Callable[[Call, Exception | None], None]
 class _Waiter:
     """One change and who waits for it."""
 
-    __slots__ = ("call", "change", "done", "due_ms")
+    __slots__ = ("call", "change", "done", "due_ms", "taken_at")
 
     def __init__(self, change: ConfChange, call: Call, done: ConfChangeDone) -> None:
         self.change = change
@@ -41,6 +43,8 @@ class _Waiter:
         self.done = done
         self.due_ms = 0
         """When to propose it (again)."""
+        self.taken_at: tuple[int, int] | None = None
+        """The term and index at which this leader took it last; (0, 0): another one did."""
 
 
 class ConfChanges:
@@ -80,11 +84,25 @@ class ConfChanges:
         """Propose the oldest change, if it is due (the turn's side)."""
         for waiter in self.waiting.values():
             if waiter.due_ms <= now_ms:
+                if waiter.taken_at is not None and self._must_come_once(waiter):
+                    continue
                 waiter.due_ms = now_ms + RETRY_MS
                 # Without a leader nothing is taken; it is due again soon.
                 with suppress(ProposalDroppedError):
-                    self._raw.propose_conf_change(waiter.change)
+                    raw = self._raw
+                    raw.propose_conf_change(waiter.change)
+                    waiter.taken_at = (raw.term, raw.last_index) if raw.is_leader else (0, 0)
             return
+
+    def _must_come_once(self, waiter: _Waiter) -> bool:
+        """Whether a change that was taken may still come, and must not come again then."""
+        (kind, _), *_ = waiter.change.changes
+        if kind != UPDATE_NODE:
+            return False
+        assert waiter.taken_at is not None, "nobody has taken it"
+        term, index = waiter.taken_at
+        raw = self._raw
+        return not (raw.is_leader and raw.term == term and raw.applied_index >= index)
 
     def applied(self, decision: Decision) -> None:
         """A conf change of whichever member was applied or refused (the turn's side)."""

@@ -262,12 +262,17 @@ class Turn:
     def _append(self, message: Message) -> None:
         if self._held is not None:
             self._held.append(message)
-            return
-        hard_state = HardState(message.term, message.vote, message.commit) if message.term else None
-        if message.snapshot is not None:
+        elif message.snapshot is not None:
             self._held = []
+            index = message.snapshot.index
+            # Not yet what is committed behind it: the log does not hold that.
+            hard_state = HardState(message.term, message.vote, index) if message.term else None
             self._snapshots.install(hard_state, message.snapshot, lambda: self._installed(message))
-            return
+        else:
+            self._write(message)
+
+    def _write(self, message: Message) -> None:
+        hard_state = HardState(message.term, message.vote, message.commit) if message.term else None
         responses = message.responses
         if not self._appends:
             self._append_ms = self._inbox.now_ms
@@ -304,14 +309,9 @@ class Turn:
             self._released += responses
         self._unapplied.clear()
         held, self._held = self._held, None
-        if message.entries:
-            # They came behind it in one write, and what it promises counts when they are durable.
-            message.snapshot, message.term = None, 0
-            held = [message, *(held or ())]
-        else:
-            self._released += message.responses
         # All of them before any turn: what that one appends came later.
         was_running, self._is_running = self._is_running, True
+        self._write(message)  # what it brought along behind the snapshot
         for later in held or ():
             self._append(later)
         self._is_running = was_running

@@ -206,10 +206,7 @@ def may_travel(m: Message) -> bool:
 
 
 def _has_its_entries(m: Message) -> bool:
-    """Tell whether the entries are such as the type must have: Raft takes that for granted."""
-    entries = m.entries
-    if m.type == MSG_APP and entries:
-        return entries[0].index == m.index + 1 and entries[-1].index == m.index + len(entries)
-    if m.type == MSG_READ_INDEX:
-        return len(entries) == 1
-    return m.type != MSG_PROP or bool(entries)
+    """Tell whether the entries can be those of such a message: Raft takes them as they are."""
+    if m.type == MSG_APP:
+        return all([entry.index == index for index, entry in enumerate(m.entries, m.index + 1)])
+    return bool(m.entries) or m.type not in TERMLESS_TYPES

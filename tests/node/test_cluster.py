@@ -24,7 +24,15 @@ from etcdtw.mvcc.applied import Applied
 from etcdtw.node.node import Node
 from etcdtw.node.stalls import STATE_HANG_MS, STATE_STALL_MS
 from etcdtw.raft.confchange import ADD_NODE
-from etcdtw.raft.message import MSG_APP, MSG_APP_RESP, MSG_HEARTBEAT_RESP, MSG_PROP, Message
+from etcdtw.raft.entry import Entry
+from etcdtw.raft.message import (
+    MSG_APP,
+    MSG_APP_RESP,
+    MSG_HEARTBEAT_RESP,
+    MSG_PROP,
+    MSG_READ_INDEX,
+    Message,
+)
 from etcdtw.storage.log_codec import CorruptionError
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.cluster_rig import ELECTION_S, ClusterRig, OpenCall, described, others
@@ -464,6 +472,25 @@ def test_a_damaged_log_met_by_a_message_ends_the_process(three: ClusterRig) -> N
     )
     leader.peers.receive(rejection)
     assert "entry 7 of the log is missing" in three.members[leader.member_id].stops[0]
+
+
+@pytest.mark.parametrize("kind", [MSG_PROP, MSG_READ_INDEX, MSG_APP])
+def test_a_message_that_no_member_can_mean_ends_no_process(three: ClusterRig, kind: int) -> None:
+    leader = three.leader()
+    three.must_put(leader, b"k")
+    three.converge()
+    sender, taker = leader, others(three, leader)[0]
+    m = Message(kind)
+    if kind == MSG_APP:
+        m.index, m.term, m.log_term = taker.parts.raw.last_index, leader.term, leader.term
+        m.entries = [Entry(m.term, m.index + 1), Entry(m.term, m.index + 3)]  # a gap
+    else:
+        sender, taker = taker, sender
+    m.from_id, m.to = sender.member_id, taker.member_id
+    three.network.transports[sender.member_id].send([m])
+    three.run(0.1)
+    three.must_put(leader, b"l")
+    three.converge()
 
 
 def test_etcd_15247_a_leader_deposed_at_a_tick_revokes_nothing_in_it(three: ClusterRig) -> None:

@@ -13,7 +13,7 @@ from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.node.node import Node
 from etcdtw.node.snapshots import REFUSAL_REST_S
 from etcdtw.raft.entry import Entry, HardState
-from etcdtw.raft.message import MSG_APP, MSG_SNAP, Message
+from etcdtw.raft.message import MSG_APP, MSG_APP_RESP, MSG_SNAP, Message
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.requests import plain
 from tests.support.cluster_rig import ClusterRig, OpenCall, RigMember, others
@@ -186,24 +186,37 @@ def test_what_waited_for_a_snapshot_is_written_before_what_came_later(
     assert written == [first, first + 1]
 
 
-def test_entries_that_come_in_one_write_with_a_snapshot_are_written_behind_it(
+def test_what_comes_right_behind_a_snapshot_is_written_before_it_is_acknowledged(
     compacting: ClusterRig,
 ) -> None:
-    waiting = others(compacting, compacting.leader())[-1]
-    files = files_of(waiting)
-    files.holds = True
+    leader = compacting.leader()
+    waiting = others(compacting, leader)[-1]
+    member = compacting.members[waiting.member_id]
+    files_of(waiting).holds = files_of(waiting).holds_adoption = True
     cut_off(compacting, waiting)
     compacting.until(lambda: waiting.snapshots.installing == 1)
-    leader = compacting.leader()
-    files.release()
+    files_of(waiting).release()  # Raft has heard of it, and no turn has run since
     index = waiting.parts.raw.installing_index
-    assert index, "the snapshot waits for the turn"
     m = Message(MSG_APP, to=waiting.member_id, from_id=leader.member_id, term=leader.term)
-    m.index, m.log_term, m.entries = index, leader.term, [Entry(leader.term, index + 1)]
+    m.index, m.log_term = index, leader.term
+    m.entries = [Entry(leader.term, index + 1), Entry(leader.term, index + 2)]
+    m.commit = index + 1
     waiting.peers.receive(m)
-    waiting.run_now()
-    log = compacting.members[waiting.member_id].log
-    assert (log.first_index(), log.last_index()) == (index + 1, index + 1)
+    acknowledged: list[int] = []
+
+    def fate(m: Message) -> list[float]:
+        if m.type == MSG_APP_RESP and m.from_id == waiting.member_id and not m.reject:
+            acknowledged.append(m.index)
+        return []
+
+    compacting.network.fate = fate
+    compacting.run()
+    assert not acknowledged
+    assert member.log.initial_state()[0].commit == index, "more than a crash would leave"
+    files_of(waiting).release_adoption()
+    compacting.run()
+    assert max(acknowledged) == index + 2
+    assert member.log.last_index() == index + 2
 
 
 def test_a_snapshot_that_is_refused_is_not_sent_again_at_once(compacting: ClusterRig) -> None:

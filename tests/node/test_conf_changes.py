@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 from etcdtw.apply.errors import StoppedError, TooManyRequestsError, TransferTimeoutError
 from etcdtw.cluster.errors import MemberIdExistsError, MemberIdNotFoundError
 from etcdtw.cluster.member import Member, encode_member
@@ -9,8 +12,10 @@ from etcdtw.cluster.membership import ADD_LEARNER_NODE, ADD_NODE, REMOVE_NODE
 from etcdtw.grpc.call import Call
 from etcdtw.node.conf_changes import CONF_CHANGES_MAX, RETRY_MS
 from etcdtw.node.leader_transfer import TRANSFERS_MAX
-from etcdtw.raft.confchange import ConfChange
+from etcdtw.node.node import Node
+from etcdtw.raft.confchange import UPDATE_NODE, ConfChange
 from etcdtw.raft.entry import ENTRY_CONF_CHANGE
+from tests.support.cluster_rig import ClusterRig, OpenCall, described, others
 from tests.support.node_rig import MEMBER_ID, NodeRig
 from tests.support.recorded_call import RecordedCall
 
@@ -90,6 +95,51 @@ def test_change_that_raft_had_no_room_for_is_proposed_again() -> None:
     assert (rig.told, rig.ids()) == ([], [7, MEMBER_ID])
     rig.run(0.3)
     assert (rig.told, rig.ids()) == ([None], [MEMBER_ID])
+
+
+def urls_of(node: Node, member_id: int) -> tuple[str, ...]:
+    member = node.members.member(member_id)
+    assert member is not None
+    return member.peer_urls
+
+
+def test_a_move_that_is_asked_for_again_undoes_no_later_one(tmp_path: Path) -> None:
+    rig = ClusterRig(tmp_path, 3)
+    leader = rig.leader()
+    asked = others(rig, leader)[0]
+    first, second = (replace(described(3), peer_urls=(f"http://moved{i}:2380",)) for i in (1, 2))
+    rig.members[asked.member_id].log.holds = True  # it applies nothing for a while
+    told: list[Exception | None] = []
+    asked.conf_changes.propose(
+        UPDATE_NODE, 3, encode_member(first), OpenCall(), lambda _, error: told.append(error)
+    )
+    rig.until(lambda: urls_of(leader, 3) == first.peer_urls)
+    assert rig.update(second) is None
+    rig.run(2 * RETRY_MS / 1000)
+    assert urls_of(leader, 3) == second.peer_urls
+    rig.members[asked.member_id].log.holds = False
+    rig.members[asked.member_id].log.release()
+    rig.until(lambda: told)
+    assert told == [None]
+    rig.converge()
+
+
+def test_a_move_that_raft_had_no_room_for_is_proposed_again() -> None:
+    rig = ConfChangeRig()
+    rig.log.holds = True
+    other = Member(member_id=7, peer_urls=("http://h:7",), is_learner=True)
+    rig.node.parts.raw.propose_conf_change(
+        ConfChange(((ADD_LEARNER_NODE, 7),), 0, encode_member(other), ENTRY_CONF_CHANGE, 1)
+    )
+    moved = replace(other, peer_urls=("http://h:8",))
+    rig.change(UPDATE_NODE, 7, encode_member(moved))  # becomes an empty entry
+    rig.change(REMOVE_NODE, 99)  # waits for it no longer than it must
+    rig.run()
+    rig.log.holds = False
+    rig.log.release()
+    rig.run(2 * RETRY_MS / 1000)
+    assert [type(error) for error in rig.told] == [type(None), MemberIdNotFoundError]
+    assert urls_of(rig.node, 7) == moved.peer_urls
 
 
 def test_caller_who_has_gone_is_forgotten() -> None:

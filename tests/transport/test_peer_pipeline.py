@@ -73,6 +73,22 @@ def test_a_post_on_a_connection_that_was_closed_meanwhile_is_sent_again(tmp_path
     assert one.receiver.unreachable == []
 
 
+def test_a_proposal_is_never_posted_twice(tmp_path: Path) -> None:
+    wires = Wires(Clock())
+    one, two = Member(wires, ONE), Member(wires, TWO)
+    one.network.set_remote(TWO, [url_of(TWO)])
+    one.network.send([heartbeat(TWO, ONE)])
+    settle(wires.clock)
+    proposal = Message(MSG_PROP, to=TWO, from_id=ONE, entries=[Entry(0, 0, data=b"put")])
+    one.network.send([proposal])
+    wires.ends[0].other.pump()  # it is taken, and the connection breaks before the answer comes
+    assert [m.type for m in two.receiver.messages] == [MSG_HEARTBEAT, MSG_PROP]
+    wires.ends[0].other.abortConnection()
+    settle(wires.clock)
+    assert [m.type for m in two.receiver.messages] == [MSG_HEARTBEAT, MSG_PROP]
+    assert one.receiver.unreachable == [TWO]
+
+
 class Posted(Silent):
     """Answers every post with ``answer``."""
 
