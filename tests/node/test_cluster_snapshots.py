@@ -14,6 +14,8 @@ from etcdtw.node.node import Node
 from etcdtw.node.snapshots import REFUSAL_REST_S
 from etcdtw.raft.entry import Entry, HardState
 from etcdtw.raft.message import MSG_APP, MSG_APP_RESP, MSG_SNAP, Message
+from etcdtw.storage.state_export import SnapshotExport
+from etcdtw.transport.peer_memory import deliver_at_once
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.requests import plain
 from tests.support.cluster_rig import ClusterRig, OpenCall, RigMember, others
@@ -269,8 +271,33 @@ def test_a_snapshot_that_is_lost_is_sent_again(compacting: ClusterRig) -> None:
 
     compacting.network.fate = fate
     lag(compacting)
+    compacting.run(2 * REFUSAL_REST_S)
     compacting.converge()
     assert len(lost) == 2
+
+
+def test_a_state_is_not_exported_again_and_again_for_a_peer_that_gets_no_snapshot(
+    compacting: ClusterRig,
+) -> None:
+    compacting.network.fate = lambda m: [] if m.type == MSG_SNAP else [0.0]
+    leader = lag(compacting)
+    exported: list[Path] = []
+    export = files_of(leader).export
+
+    def noted(
+        target: Path, done: Callable[[SnapshotExport | str], None], storage_version: bytes = b""
+    ) -> None:
+        exported.append(target)
+        export(target, done, storage_version)
+
+    files_of(leader).export = noted  # type: ignore[method-assign]
+    compacting.run(2 * REFUSAL_REST_S - 1.0)
+    assert len(exported) == 2
+    compacting.must_put(leader, b"served without it")
+    compacting.network.fate = deliver_at_once
+    compacting.run(REFUSAL_REST_S)
+    compacting.converge()
+    assert len(exported) == 3
 
 
 def test_a_crash_right_behind_a_snapshot_loses_nothing(compacting: ClusterRig) -> None:
