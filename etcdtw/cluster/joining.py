@@ -111,7 +111,7 @@ def check_learners(max_learners: int, members: Iterable[Member]) -> None:
 
 
 def check_not_bootstrapped(member_id: int, members: Iterable[Member]) -> None:
-    """Raises `JoinError` when a founding member has run before and its data is gone."""
+    """Raises `JoinError` when a member that founds or joins has run before and its data is gone."""
     for one in members:
         if one.member_id == member_id and one.client_urls:
             raise JoinError(

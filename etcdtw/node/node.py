@@ -426,8 +426,8 @@ class Node:
         keep_from = durable_index - self.config.catchup_entries
         if keep_from - log.first_index() < self.config.snapshot_count:
             return
-        if self.snapshots.keeps_log(self._last_tick_ms):
-            return
+        if self._raw.installing_index or self.snapshots.keeps_log(self._last_tick_ms):
+            return  # a snapshot is taking the log's place, or its receiver needs the log
         # Whoever lags behind the log's new beginning is sent a snapshot: this mark says so.
         conf_state = self._raw.configuration.conf_state()
         log.put_snapshot(Snapshot(durable_index, log.term(durable_index), conf_state), lambda: None)

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 SENDS_MAX: Final = 16
 """Snapshots on their way at once; a peer that wants one more is told later (etcd's number)."""
 REFUSAL_REST_S: Final = 5.0
-"""Before a sender hears that its snapshot is of no use: it sends the same at once again."""
+"""Before a sender hears that its snapshot is of no use: it sends the same at once again.
+Also before another one is made for a peer that the last did not reach."""
 LOG_KEPT_MS: Final = 30_000
 """After a snapshot went out its receiver needs the entries behind it (etcd's number)."""
 MEMBERSHIP_BUCKETS: Final = (BUCKET_MEMBERS, BUCKET_MEMBERS_REMOVED, BUCKET_CLUSTER)
@@ -86,6 +87,8 @@ class Snapshots:
         self._number = 0
         self._sending: set[int] = set()
         """Numbers of those on their way."""
+        self._rests_until_ms: dict[int, int] = {}
+        """By the peer that the last one did not reach."""
         self._last_sent_ms = -LOG_KEPT_MS
         self._built_index = 0
         self._built_from = ""
@@ -124,7 +127,8 @@ class Snapshots:
 
     def send(self, m: Message, transport: PeerTransport) -> None:
         """Send the present state in place of the mark that Raft put into ``m``."""
-        if len(self._sending) >= SENDS_MAX:
+        now_ms = self._node.now_ms
+        if len(self._sending) >= SENDS_MAX or now_ms < self._rests_until_ms.get(m.to, now_ms):
             self._node.peers.report_snapshot(m.to, False)
             return
         number = self._number + 1
@@ -153,10 +157,14 @@ class Snapshots:
 
         def finished(path: Path, ok: bool) -> None:
             self._sending.discard(number)
-            if ok:
+            now_ms = self._node.now_ms
+            self._rests_until_ms.pop(m.to, None)
+            if not ok:
+                self._rests_until_ms[m.to] = now_ms + int(REFUSAL_REST_S * 1000)
+            else:
                 # Nobody who got nothing needs the log behind it: a peer that refuses for ever
                 # must not stop its compaction.
-                self._last_sent_ms = self._node.now_ms
+                self._last_sent_ms = now_ms
                 self.sent_total += 1
             self.dispose(path)
 

@@ -237,6 +237,8 @@ def _decide_join(config: Config, remote: RemoteCluster | None, resolve: Resolve)
             f"from the given URLs ({', '.join(urls_to_ask(cluster, config.name))})"
         )
     mine = match_members(cluster, remote, resolve)[config.name]
+    # With its log its votes and acknowledgements are gone: it could elect who lacks what it had.
+    check_not_bootstrapped(mine.member_id, remote.members)
     others = {
         number: version for number, version in remote.versions.items() if number != mine.member_id
     }

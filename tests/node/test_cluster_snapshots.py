@@ -12,8 +12,10 @@ from etcdtw.apply.applier import FIELD_DELETE_RANGE
 from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.node.node import Node
 from etcdtw.node.snapshots import REFUSAL_REST_S
-from etcdtw.raft.entry import Entry, HardState
+from etcdtw.raft.entry import Entry, HardState, Snapshot
 from etcdtw.raft.message import MSG_APP, MSG_APP_RESP, MSG_SNAP, Message
+from etcdtw.storage.state_export import SnapshotExport
+from etcdtw.transport.peer_memory import deliver_at_once
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.requests import plain
 from tests.support.cluster_rig import ClusterRig, OpenCall, RigMember, others
@@ -219,6 +221,30 @@ def test_what_comes_right_behind_a_snapshot_is_written_before_it_is_acknowledged
     assert member.log.last_index() == index + 2
 
 
+def test_the_log_is_left_alone_while_a_snapshot_takes_its_place(compacting: ClusterRig) -> None:
+    leader = compacting.leader()
+    waiting = others(compacting, leader)[-1]
+    log = compacting.members[waiting.member_id].log
+    keeps_log = waiting.snapshots.keeps_log
+    # It has sent a snapshot itself lately.
+    waiting.snapshots.keeps_log = lambda now_ms: True  # type: ignore[method-assign]
+    for i in range(40):
+        compacting.must_put(leader, b"a%03d" % i)
+    compacting.converge()
+    installs: list[tuple[HardState, Snapshot, Callable[[], None]]] = []
+    install = log.install_snapshot
+    log.install_snapshot = lambda *job: installs.append(job)  # type: ignore[method-assign]
+    cut_off(compacting, waiting)
+    compacting.until(lambda: installs)
+    marks: list[Snapshot] = []
+    log.put_snapshot = lambda snapshot, done: marks.append(snapshot)  # type: ignore[method-assign]
+    waiting.snapshots.keeps_log = keeps_log  # type: ignore[method-assign]
+    compacting.run(0.5)
+    assert marks == []
+    install(*installs[0])
+    compacting.converge()
+
+
 def test_a_snapshot_that_is_refused_is_not_sent_again_at_once(compacting: ClusterRig) -> None:
     leader = lag(compacting)
     lagging = left_behind(compacting).up
@@ -269,8 +295,33 @@ def test_a_snapshot_that_is_lost_is_sent_again(compacting: ClusterRig) -> None:
 
     compacting.network.fate = fate
     lag(compacting)
+    compacting.run(2 * REFUSAL_REST_S)
     compacting.converge()
     assert len(lost) == 2
+
+
+def test_a_state_is_not_exported_again_and_again_for_a_peer_that_gets_no_snapshot(
+    compacting: ClusterRig,
+) -> None:
+    compacting.network.fate = lambda m: [] if m.type == MSG_SNAP else [0.0]
+    leader = lag(compacting)
+    exported: list[Path] = []
+    export = files_of(leader).export
+
+    def noted(
+        target: Path, done: Callable[[SnapshotExport | str], None], storage_version: bytes = b""
+    ) -> None:
+        exported.append(target)
+        export(target, done, storage_version)
+
+    files_of(leader).export = noted  # type: ignore[method-assign]
+    compacting.run(2 * REFUSAL_REST_S - 1.0)
+    assert len(exported) == 2
+    compacting.must_put(leader, b"served without it")
+    compacting.network.fate = deliver_at_once
+    compacting.run(REFUSAL_REST_S)
+    compacting.converge()
+    assert len(exported) == 3
 
 
 def test_a_crash_right_behind_a_snapshot_loses_nothing(compacting: ClusterRig) -> None:

@@ -249,6 +249,12 @@ def test_founder_whose_data_is_gone_does_not_found_again() -> None:
         decide_start(config_of(*arguments), None, remote)
 
 
+def test_member_whose_data_is_gone_does_not_join_again() -> None:
+    known = A.with_attributes("a", ("http://h:8",))
+    with pytest.raises(BootstrapError, match="member a has already been bootstrapped"):
+        decide_start(config_of(*JOIN), None, REMOTE._replace(members=(known, B)))
+
+
 OWN = Member(member_id=1, peer_urls=("http://h:1",), name="a")
 
 
