@@ -78,7 +78,7 @@ class Pages(Resource):
 
     def render(self, request: Request) -> int:
         """Answer now or when the page's Deferred fires; a client that leaves cancels it."""
-        host = request.getRequestHostname().decode("latin-1")
+        host = _host_of(request)
         page = self._pages.get(request.path)
         self._set_cors(request)
         if not request.isSecure() and not self._access.host_allowed(host):
@@ -128,6 +128,17 @@ class Pages(Resource):
         request.notifyFinish().addErrback(gone)
         answer.addCallback(ready)
         answer.addErrback(failed)
+
+
+def _host_of(request: Request) -> str:
+    """Return the name that a client asks for, without its port; empty without a Host field.
+
+    Twisted would take the socket's own address then, which a Unix socket has none of.
+    """
+    if not request.requestHeaders.hasHeader(b"host"):
+        return ""
+    name: bytes = request.getRequestHostname()
+    return name.decode("latin-1")
 
 
 def _write(request: Request, answer: Answer) -> None:

@@ -22,6 +22,8 @@ FIRST_DYNAMIC: Final = 62
 INTEGER_MAX: Final = 2**32 - 1
 """No length, index or table size of ours comes near; larger ones are refused."""
 INTEGER_OCTETS_MAX: Final = 6
+BLOCK_CACHED_SIZE_MAX: Final = 4_096
+"""A larger block is decoded each time: what is kept stays as long as an idle connection."""
 
 _STATIC_ENTRY_MAX: Final = ENTRY_OVERHEAD + max(len(n) + len(v) for n, v in STATIC_TABLE)
 _NOTHING: Final[Field] = (b"", b"")
@@ -127,7 +129,7 @@ class Decoder:
         if self._tainted:
             self._malformed = not fields.are_clean(fields_found)
         headers = HeaderList(tuple(fields_found), not self._malformed)
-        if generation == self.generation:
+        if generation == self.generation and len(block) <= BLOCK_CACHED_SIZE_MAX:
             if len(self.cache) >= self._cache_count_max:
                 self.cache.clear()
             self.cache[block] = headers

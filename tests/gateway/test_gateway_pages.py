@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 import pytest
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransport
@@ -301,3 +302,12 @@ def test_an_origin_of_any_octets_is_one_that_is_not_listed(rig: Rig) -> None:
     asked = rig.ask("/livez", origin="http://\xff")
     assert status(asked) == 200
     assert header(asked, "Access-Control-Allow-Origin") is None
+
+
+def test_a_request_without_a_host_over_a_unix_socket_is_answered(rig: Rig) -> None:
+    site = Site(rig.site(), reactor=MemoryReactorClock())
+    transport = StringTransport(hostAddress=UNIXAddress(b"/etcdtw.sock"))
+    protocol = site.buildProtocol(transport.getPeer())
+    protocol.makeConnection(transport)
+    protocol.dataReceived(b"GET /livez HTTP/1.0\r\n\r\n")
+    assert transport.value().startswith(b"HTTP/1.0 200 ")

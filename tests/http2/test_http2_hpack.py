@@ -11,6 +11,7 @@ from etcdtw.http2 import huffman
 from etcdtw.http2.errors import CompressionError
 from etcdtw.http2.events import Field
 from etcdtw.http2.hpack import (
+    BLOCK_CACHED_SIZE_MAX,
     INTEGER_MAX,
     SIZE_UPDATE_ZERO,
     Decoder,
@@ -295,6 +296,15 @@ def test_a_size_update_that_changes_nothing_keeps_the_cache() -> None:
     same = encode_integer(4_096, 5, 0x20) + b"\x82"
     assert decoder.decode(same) is decoder.decode(same)
     assert decoder.decode(b"\x82") is first
+
+
+def test_a_block_too_large_to_be_worth_keeping_is_not_kept() -> None:
+    value_size = BLOCK_CACHED_SIZE_MAX - len(encode_block([(b"x", b"v" * 4_000)])) + 4_000
+    decoder = new_decoder()
+    for size, count in ((value_size, 1), (value_size + 1, 0)):
+        block = encode_block([(b"x", b"v" * size)])
+        assert decoder.decode(block) is not None
+        assert (block in decoder.cache) == count
 
 
 def test_the_cache_is_bounded() -> None:
