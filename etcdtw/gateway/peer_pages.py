@@ -130,7 +130,7 @@ class MemberPages:
         try:
             request: Any = json.loads(body)
             revision = int(request.get("revision") or 0)
-        except (ValueError, AttributeError, TypeError, RecursionError):
+        except (ValueError, AttributeError, TypeError, RecursionError, OverflowError):
             return succeed(text(BAD_REQUEST, "error unmarshalling request"))
         answer: Deferred[PageAnswer] = Deferred()
 

@@ -32,6 +32,8 @@ PROPOSALS_MAX: Final = 65_536
 QUEUED_OCTETS_MAX: Final = 1 << 28
 """Octets of proposals that no leader has taken yet, past which new ones are refused."""
 
+TAG_SIZE: Final = 4
+"""Octets of the tag and the length of a request from 16 KiB to 2 MiB; the limit is near those."""
 NEVER_MS: Final = 1 << 62
 
 
@@ -93,7 +95,7 @@ class Inbox:
         request as apply takes it.  Refusals come through ``done`` too, in ``applied.error``.
         """
         size = len(message)
-        if size + PREFIX_SIZE + 8 > self._request_bytes_max:
+        if size + PREFIX_SIZE + TAG_SIZE > self._request_bytes_max:
             self._refuse(call, done, RequestTooLargeError())
             return
         if (

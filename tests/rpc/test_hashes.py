@@ -47,3 +47,13 @@ def test_peer_gets_an_error_page(rig: NodeRig) -> None:
     answers: list[PageAnswer] = []
     page.addCallback(answers.append)
     assert (answers[0].status, answers[0].body) == (500, SUPERSEDED.encode() + b"\n")
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"revision": "x"}', b'{"revision": 1e999}'])
+def test_a_peer_that_asks_for_no_revision_is_told_so(rig: NodeRig, body: bytes) -> None:
+    nothing: Any = None
+    page = MemberPages(rig.node, nothing, nothing).page("GET", "/members/hashkv", {}, body)
+    assert isinstance(page, Deferred)
+    answers: list[PageAnswer] = []
+    page.addCallback(answers.append)
+    assert answers[0].status == 400
