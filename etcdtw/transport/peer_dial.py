@@ -18,7 +18,7 @@ from etcdtw.cluster.ids import id_text
 from etcdtw.raft.message import Message
 from etcdtw.transport.peer import PeerIdentity, PeerStats
 from etcdtw.transport.peer_client import Dial, PeerHttpClient, UrlRing, dial_peer
-from etcdtw.transport.peer_headers import CLUSTER_ID_MISMATCH, request_headers
+from etcdtw.transport.peer_headers import CLUSTER_ID_MISMATCH, is_of_cluster, request_headers
 from etcdtw.transport.peer_http import Head
 from etcdtw.transport.peer_outlet import STREAM_APPEND
 from etcdtw.transport.peer_stream import AppendReader, MessageReader, PeerStreamError
@@ -139,7 +139,7 @@ class StreamDialler:
     # -- the response --------------------------------------------------------------------------
 
     def response_began(self, head: Head) -> None:
-        if head.status == 410:
+        if head.status == 410 and is_of_cluster(self._identity, head.headers):
             self.log.error(
                 "peer {peer} says that this member was removed", peer=id_text(self._remote_id)
             )

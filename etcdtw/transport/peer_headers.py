@@ -47,6 +47,11 @@ def incompatibility(identity: PeerIdentity, headers: dict[str, str]) -> str | No
     return None
 
 
+def is_of_cluster(identity: PeerIdentity, headers: dict[str, str]) -> bool:
+    """Tell whether an answer comes from a member of our cluster; all they say names it."""
+    return headers.get("x-etcd-cluster-id", "").lower() == id_text(identity.cluster_id)
+
+
 def sender_of(headers: dict[str, str]) -> int | None:
     """Return the id of the member that asks; None: it does not say."""
     try:

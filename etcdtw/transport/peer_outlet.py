@@ -27,7 +27,8 @@ QUEUE_MESSAGES_MAX: Final = 4096
 QUEUE_SIZE_MAX: Final = 64 * 1024 * 1024
 """Octets of entries in those messages, which the log may have let go of meanwhile."""
 DRAIN_SIZE: Final = 256 * 1024
-"""Octets of a write when a peer reads again."""
+"""Octets of a write, unless a single message is larger: a peer that reads as much as that has
+not stopped reading."""
 LINK_HEARTBEAT_S: Final = 1.6
 """A third of the silence after which a peer gives a stream up."""
 WRITE_STALL_S: Final = 5.0
@@ -69,7 +70,8 @@ class StreamOutlet:
         self._writer = AppendWriter() if is_append else MessageWriter()
         self._heartbeat = encode_chunk(APPEND_HEARTBEAT if is_append else MESSAGE_HEARTBEAT)
         self._queue: deque[Message] = deque()
-        self._queued_size = 0  # of what waits while the peer does not read
+        self._queued_size = 0  # of what was pushed while the peer did not read
+        self._uncounted = 0  # how many at the head were pushed before that
         self._paused_at: float | None = None
         self._is_lost = False
         wire.registerProducer(self, True)
@@ -92,12 +94,14 @@ class StreamOutlet:
         return True
 
     def flush(self) -> None:
-        """Write what was pushed, in one piece, unless the peer does not read."""
+        """Write what was pushed, in one piece if it is small, until the peer reads no more."""
         if self._paused_at is None and self._queue:
-            self._queued_size = 0
-            queue, self._queue = self._queue, deque()
-            encode = self._writer.encode
-            self._write(b"".join([encode(m) for m in queue]))
+            self._uncounted = len(self._queue)
+            self._drain()
+
+    def _drain(self) -> None:
+        while self._queue and self._paused_at is None and not self._is_lost:
+            self._write(self._take_some())
 
     def close(self) -> None:
         """Drop the connection and what was not written."""
@@ -120,8 +124,7 @@ class StreamOutlet:
 
     def resumeProducing(self) -> None:
         self._paused_at = None
-        while self._queue and self._paused_at is None and not self._is_lost:
-            self._write(self._take_some())
+        self._drain()
 
     def stopProducing(self) -> None:
         """The transport is closing; `lost` follows."""
@@ -131,7 +134,10 @@ class StreamOutlet:
         size = 0
         while self._queue and size < DRAIN_SIZE:
             m = self._queue.popleft()
-            self._queued_size -= _size_of(m)
+            if self._uncounted:
+                self._uncounted -= 1
+            else:
+                self._queued_size -= _size_of(m)
             parts.append(self._writer.encode(m))
             size += len(parts[-1])
         return b"".join(parts)

@@ -20,7 +20,7 @@ from etcdtw.transport.peer import PeerIdentity, PeerStats
 from etcdtw.transport.peer_client import Dial, PeerHttpClient, UrlRing, dial_peer
 from etcdtw.transport.peer_codec import encode_message
 from etcdtw.transport.peer_dial import PeerTimes
-from etcdtw.transport.peer_headers import request_headers
+from etcdtw.transport.peer_headers import is_of_cluster, request_headers
 from etcdtw.transport.peer_http import Head
 
 POST_QUEUE_MAX: Final = 64
@@ -113,6 +113,7 @@ class Post:
         self._deadline: IDelayedCall | None = None
         self._is_reused = False
         self._is_proposal = False
+        self._is_of_cluster = False
 
     @property
     def is_busy(self) -> bool:
@@ -169,6 +170,7 @@ class Post:
 
     def response_began(self, head: Head) -> None:
         self._status = head.status
+        self._is_of_cluster = is_of_cluster(self._parts.identity, head.headers)
 
     def body_received(self, data: bytes) -> None:
         """The text of a refusal."""
@@ -180,7 +182,7 @@ class Post:
             self._cancel_deadline()
         else:
             self._clear()
-        if status in (403, 410):
+        if status in (403, 410) and self._is_of_cluster:  # and not a proxy's
             self._pipeline.owner.told_removed()
         elif status not in (200, 204):
             self._pipeline.failed(is_unreachable=False)

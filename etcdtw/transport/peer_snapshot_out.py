@@ -28,8 +28,9 @@ from etcdtw.transport.peer_http import LAST_CHUNK, Head, encode_chunk
 SLICE_SIZE: Final = 256 * 1024
 STALL_S: Final = 10.0
 """Without a slice read or sent."""
-ANSWER_S: Final = 120.0
-"""From the last octet to the answer: the peer makes the file durable meanwhile."""
+ANSWER_S: Final = 305.0
+"""From the last octet to the answer: the peer builds a state from it meanwhile, for which it has
+its port's ``install_s``.  Given up earlier it would come back behind a log that is compacted."""
 
 
 _T = TypeVar("_T")

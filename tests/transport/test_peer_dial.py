@@ -155,11 +155,15 @@ def test_an_attempt_ends_after_the_dial_timeout(state: int) -> None:
     assert d.told == []
 
 
+REMOVED = b"Content-Length: 15\r\n\r\nremoved member\n"
+
+
 @pytest.mark.parametrize(
     ("octets", "after", "told"),
     [
         (OK, ATTACHED, ["attached"]),
-        (b"HTTP/1.1 410 Gone\r\nContent-Length: 15\r\n\r\nremoved member\n", STOPPED, ["removed"]),
+        (b"HTTP/1.1 410 G\r\nX-Etcd-Cluster-ID: c1\r\n" + REMOVED, STOPPED, ["removed"]),
+        (b"HTTP/1.1 410 Gone\r\n" + REMOVED, WAITING, []),  # of a proxy
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", WAITING, []),
         (b"HTTP/1.1 412 P\r\nContent-Length: 0\r\n\r\n", WAITING, []),
         (OK.replace(b"\r\n\r\n", b"\r\nX-Etcd-Cluster-ID: c2\r\n\r\n"), WAITING, []),

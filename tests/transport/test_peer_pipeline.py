@@ -122,7 +122,8 @@ def posting(answer: bytes) -> tuple[Member, list[Posted]]:
         (b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n", [], 0, 2),
         (b"HTTP/1.1 412 P\r\nContent-Length: 3\r\n\r\nno\n", [TWO, TWO], 0, 1),
         (b"HTTP/1.1 500 I\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", [TWO, TWO], 0, 2),
-        (b"HTTP/1.1 403 F\r\nContent-Length: 0\r\n\r\n", [], 1, 1),
+        (b"HTTP/1.1 403 F\r\nX-Etcd-Cluster-ID: c1\r\nContent-Length: 0\r\n\r\n", [], 1, 1),
+        (b"HTTP/1.1 403 F\r\nContent-Length: 0\r\n\r\n", [TWO, TWO], 0, 1),  # of a proxy
         (b"rubbish\r\n\r\n", [TWO, TWO], 0, 2),
     ],
 )

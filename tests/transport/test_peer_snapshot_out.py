@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from etcdtw.raft.entry import ConfState, Snapshot
 from etcdtw.raft.message import MSG_SNAP, Message
 from etcdtw.transport.peer_network import SNAPSHOTS_MAX
+from etcdtw.transport.peer_server import PeerBounds
 from etcdtw.transport.peer_snapshot_out import ANSWER_S, SLICE_SIZE, STALL_S
 from tests.support.peer_messages import same
 from tests.transport.peer_rig import (
@@ -60,6 +62,21 @@ def test_a_snapshot_is_sent_and_both_sides_are_told(pair: Pair, tmp_path: Path, 
         assert traffic.took_s.count == 1
     assert sent.sent_octets >= size
     assert received.received_octets >= size
+
+
+def test_a_snapshot_is_waited_for_as_long_as_its_receiver_may_take(
+    pair: Pair, tmp_path: Path
+) -> None:
+    (tmp_path / "source").write_bytes(b"x" * 10)
+    building: Deferred[None] = Deferred()
+    pair.two.receiver.install = lambda: building
+    ended: list[bool] = []
+    pair.one.network.send_snapshot(snapshot(), str(tmp_path / "source"), 10, ended.append)
+    pass_time(pair.clock, PeerBounds().install_s - 5.0, 1.0)
+    assert ended == []
+    building.callback(None)
+    settle(pair.clock)
+    assert ended == [True]
 
 
 def fail_snapshot(pair: Pair, path: Path, seconds: float, to: int = TWO) -> None:
