@@ -10,9 +10,47 @@ from bisect import bisect_left, bisect_right
 from typing import Final
 
 FENCE_COUNT_MAX: Final = 1024  # live keys; a fence beyond it is split
-FENCE_KEY_SIZE_MAX: Final = 480  # octets; a fence need not stand exactly at a key
-FENCE_COUNT: Final = 512  # live keys to a fence of a table made at once
+FENCE_COUNT_ANEW: Final = 512  # live keys of a fence when all are cut anew
+# Octets; a fence need not stand exactly at a key.  Rows keep as many octets of long keys' names.
+FENCE_KEY_SIZE_MAX: Final = 480
 SPARSE_FENCES_MAX: Final = 64  # fences with few keys that are passed in one step
+
+
+def fence_start(key: bytes) -> bytes:
+    """Return where the fence begins that has ``key`` as its first.
+
+    Long keys with one beginning have one answer, which is before all of them: a fence that
+    opens there must count each, so none may open between two of them.
+    """
+    return key[:FENCE_KEY_SIZE_MAX]
+
+
+class FenceCutter:
+    """Cuts all live keys into fences anew, as they come: in the order of their `fence_start`.
+
+    So user keys come sorted, or their names in ``current`` as those are.
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[bytes, int]] = []
+        self._start = b""  # of the fence that is growing
+        self._count = 0
+        self._last = b""  # the `fence_start` of the key before
+
+    def add(self, key: bytes) -> None:
+        start = fence_start(key)
+        if start != self._last:
+            assert start > self._last, "keys out of order"
+            self._last = start
+            if self._count >= FENCE_COUNT_ANEW:
+                self._rows.append((self._start, self._count))
+                self._start = start
+                self._count = 0
+        self._count += 1
+
+    def rows(self) -> list[tuple[bytes, int]]:
+        """Return (start, count) of each fence."""
+        return [*self._rows, (self._start, self._count)]
 
 
 class Fences:
@@ -82,9 +120,9 @@ class Fences:
 
     def split(self, position: int, keys: list[bytes]) -> None:
         """Divide a fence whose live keys are ``keys``."""
-        assert len(keys) == self.counts[position], "a fence lost count"
+        assert len(keys) == self.counts[position], "a fence lost count: run state_rebuild"
         start = self.starts[position]
-        middle = keys[len(keys) // 2][:FENCE_KEY_SIZE_MAX]
+        middle = fence_start(keys[len(keys) // 2])
         if middle <= start:
             return  # long keys with one common prefix: nothing stands between them
         below = bisect_left(keys, middle)
@@ -118,26 +156,3 @@ class Fences:
         if end is not None and starts[last] < end:
             rest.append((starts[last], end))
         return sum(self.counts[first:last]), rest
-
-
-class FenceCutter:
-    """Makes a table of fences from live keys that come in order."""
-
-    def __init__(self) -> None:
-        self._last = b""
-        self.rows: list[tuple[bytes, int]] = [(b"", 0)]
-        """``(start, count)`` of each fence so far."""
-
-    def add(self, key: bytes) -> None:
-        """Count ``key``; of it only what a fence can name matters, so long keys may be cut.
-
-        All keys with one such beginning count for one fence: a fence that begins there holds
-        all of them, also those that came before it was opened.
-        """
-        key = key[:FENCE_KEY_SIZE_MAX]
-        start, count = self.rows[-1]
-        if count >= FENCE_COUNT and key != self._last:
-            self.rows.append((key, 1))
-        else:
-            self.rows[-1] = (start, count + 1)
-        self._last = key

@@ -114,6 +114,11 @@ def lease_prefix(lease_id: int) -> bytes:
     return _U64.pack(lease_id & 0xFFFFFFFFFFFFFFFF)
 
 
+def fence_row(start: bytes, count: int) -> tuple[bytes, bytes]:
+    """Return the row of a fence.  LMDB has no empty names, so one octet stands before all."""
+    return b"f" + start, _U64.pack(count)
+
+
 def encode_varint(number: int) -> bytes:
     """Return ``number`` as a protobuf varint."""
     out = bytearray()

@@ -48,6 +48,7 @@ from etcdtw.storage.state_codec import (
     encode_tombstone,
     encode_u64,
     encode_version,
+    fence_row,
     key_of,
     lease_of,
     parse_version,
@@ -344,9 +345,9 @@ class _Current:
                 current.append((name, encode_reference(main, sub)))
             else:
                 current.append((name, encode_frame(record)))
-            key = name if len(name) <= KEY_SIZE_MAX else key_of(record)
             self._fences.add(name)
             if attached is not None and (lease := lease_of(record)):
+                key = name if len(name) <= KEY_SIZE_MAX else key_of(record)
                 place = attached_key(lease, key)
                 attachments.append((place, b"" if place[8:] == key else key))
         self._target.append(TABLE_CURRENT, current)
@@ -355,7 +356,7 @@ class _Current:
 
     def fences(self) -> list[Row]:
         """Return the rows of ``fences``."""
-        return [(b"f" + start, encode_u64(count)) for start, count in self._fences.rows]
+        return [fence_row(start, count) for start, count in self._fences.rows()]
 
 
 def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:

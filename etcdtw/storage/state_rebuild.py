@@ -28,8 +28,8 @@ from etcdtw.storage.state_codec import (
     attached_key,
     encode_frame,
     encode_reference,
-    encode_u64,
     encode_version,
+    fence_row,
     key_of,
     lease_of,
     parse_revision_key,
@@ -92,9 +92,9 @@ def _attached_rows(live: dict[bytes, _Newest]) -> list[tuple[bytes, bytes]]:
 
 def _fence_rows(live: dict[bytes, _Newest]) -> list[tuple[bytes, bytes]]:
     cutter = FenceCutter()
-    for key in sorted([newest.key for newest in live.values()]):
-        cutter.add(key)
-    return [(b"f" + start, encode_u64(count)) for start, count in cutter.rows]
+    for name in sorted(live):
+        cutter.add(name)
+    return [fence_row(start, count) for start, count in cutter.rows()]
 
 
 def rebuild(tables: Tables) -> None:

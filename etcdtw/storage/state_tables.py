@@ -36,6 +36,7 @@ from etcdtw.storage.state_codec import (
     encode_tombstone,
     encode_u64,
     encode_version,
+    fence_row,
     revision_key,
     stored_key,
 )
@@ -292,7 +293,8 @@ class StateCommitter:
         self._write_attachments(txn, batch.attached)
         fences = handles[TABLE_FENCES]
         for start, count in batch.fences:
-            txn.put(b"f" + start, encode_u64(count), db=fences)
+            name, value = fence_row(start, count)
+            txn.put(name, value, db=fences)
         private = handles[TABLE_PRIVATE]
         txn.put(ROW_REVISION, encode_u64(batch.revision), db=private)
         if batch.has_long:
