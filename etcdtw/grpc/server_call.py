@@ -44,6 +44,10 @@ OK_BLOCK: Final = encode_block(status_fields(OK, ""))
 OK_ONLY_BLOCK: Final = encode_block(HEAD + status_fields(OK, ""))
 
 
+QUEUED_FOR_EVER: Final = 1 << 62
+"""What `ServerCall.queued` says of a stream that takes no more."""
+
+
 class CallRegister:
     """The open calls of one connection, and the way out for their answers.
 
@@ -187,10 +191,16 @@ class ServerCall:
 
     @property
     def queued(self) -> int:
-        """Octets that wait for the client's windows or for its socket."""
+        """Octets that wait for the client's windows or for its socket.
+
+        Very many when the client has reset the stream and this is not told yet: no more goes out,
+        and whoever sends until some wait must find an end.
+        """
         register = self._register
         if register is None:
             return 0
+        if register.connection.is_gone(self.stream_id):
+            return QUEUED_FOR_EVER
         return register.connection.queued(self.stream_id) + register.backlog
 
     @property

@@ -100,6 +100,10 @@ class Connection(Receiving):
         self._held_window = -1
         return [(events.DRAINED, stream_id) for stream_id in self._feed_starved()]
 
+    def is_gone(self, stream_id: int) -> bool:
+        """Whether the stream has ended, though the event that says so may still be on its way."""
+        return stream_id not in self._streams
+
     def queued(self, stream_id: int) -> int:
         """Return the octets of data not yet let out; 0 for a stream that is gone."""
         stream = self._streams.get(stream_id)

@@ -455,6 +455,35 @@ def test_a_stream_that_sends_again_before_it_heard_that_it_drained_still_hears_i
     assert rig.seen == ["drained"]
 
 
+@pytest.mark.parametrize("is_drained_first", [False, True])
+def test_a_stream_that_the_peer_has_reset_takes_no_more(
+    rig: ServerRig, is_drained_first: bool
+) -> None:
+    """Its reset is told behind what came before in the same read: who pumps must find an end."""
+    stream_id = rig.begin("Bidi")
+    rig.to_server()
+    call = rig.calls[0]
+    sent: list[int] = []
+
+    def pump(message: bytes = b"") -> None:
+        while call.is_open and not call.queued:
+            call.send(bytes(1000))
+            sent.append(1)
+            assert len(sent) < 1000, "this never ends"
+
+    call.on_drain = call.on_message = pump
+    if is_drained_first:
+        pump()
+        octets = frames.encode_window_update(0, 500) + frames.encode_window_update(stream_id, 500)
+    else:
+        rig.client.send_data(stream_id, frame_message(b"go on"))
+        octets = rig.client.take_output()
+    sent.clear()
+    rig.server.receive(octets + frames.encode_reset(stream_id, 8), rig.now_ms)
+    assert rig.ended == [0]
+    assert len(sent) < 100
+
+
 def test_a_call_that_fails_with_octets_queued_tells_the_client_after_them(rig: ServerRig) -> None:
     stream_id = rig.begin("Bidi")
     rig.to_server()
