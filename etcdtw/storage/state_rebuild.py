@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -125,10 +126,10 @@ def verify(tables: Tables) -> list[str]:
         complaints += _compare("attached", attached, iter(txn.cursor(handles[TABLE_ATTACHED])))
         fences = list(txn.cursor(handles[TABLE_FENCES]))
     keys = sorted([newest.key for newest in live.values()])
+    places = [*[bisect_left(keys, name[1:]) for name, _ in fences], len(keys)]
     for i, (name, count) in enumerate(fences):
         start = name[1:]
-        end = fences[i + 1][0][1:] if i + 1 < len(fences) else None
-        found = sum(1 for key in keys if start <= key and (end is None or key < end))
+        found = places[i + 1] - places[i]
         if found != int.from_bytes(count, "big"):
             complaints.append(f"fences: {found} keys at {start!r} where {count.hex()} are counted")
     return complaints[:COMPLAINTS_MAX]
