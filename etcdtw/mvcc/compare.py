@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from etcdtw.mvcc.backend import Backend
-from etcdtw.mvcc.long_entry import STEP_OCTETS_MAX
+from etcdtw.mvcc.long_entry import STEP_OCTETS_MAX, ends_range
 from etcdtw.mvcc.ranges import open_end
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.record import Record, record_of
@@ -95,7 +95,7 @@ def _range_holds(backend: Backend, compare: Compare) -> bool:
                 return False
             key = found.key
         is_empty = is_empty and not frames
-        if len(frames) < COMPARE_KEYS_MAX and sum(map(len, frames)) < STEP_OCTETS_MAX:
+        if ends_range(frames, COMPARE_KEYS_MAX):
             return _absent_holds(compare) if is_empty else True
         start = key + b"\0"
 

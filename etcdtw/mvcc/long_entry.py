@@ -14,6 +14,12 @@ from etcdtw.mvcc.applied import Applied
 STEP_OCTETS_MAX: Final = 1 << 20
 """Octets of records read in one step; passed by at most one record."""
 
+
+def ends_range(frames: list[bytes], keys_max: int) -> bool:
+    """Whether nothing follows ``frames``, read up to ``keys_max`` and `STEP_OCTETS_MAX`."""
+    return len(frames) < keys_max and sum(map(len, frames)) < STEP_OCTETS_MAX
+
+
 Steps = Generator[None, None, Applied]
 """Each step is about a millisecond of work; the outcome is what the generator returns."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from etcdtw.mvcc.backend import Backend
-from etcdtw.mvcc.long_entry import STEP_OCTETS_MAX
+from etcdtw.mvcc.long_entry import STEP_OCTETS_MAX, ends_range
 from etcdtw.mvcc.ranges import open_end
 from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.wire import etcdserverpb as pb
@@ -163,7 +163,7 @@ class Writer:
             if request.prev_kv:
                 # A frame is field 2 of a RangeResponse; here the records are field 3.
                 previous += [b"\x1a%b" % frame[1:] for frame in frames]
-            if len(frames) < keys_max and sum(map(len, frames)) < STEP_OCTETS_MAX:
+            if ends_range(frames, keys_max):
                 break
             start = kvs[-1].key + b"\0"
             yield

@@ -73,7 +73,7 @@ class Inbox:
         self._queued_octets_max = bounds.queued_octets_max
         self._wake = wake
         self._proposals: list[bytes] = []
-        self._queued_octets = 0  # of their requests
+        self._queued_octets = 0
         self.waiters: dict[bytes, Waiter] = {}
         """By the prefix of their entry, oldest first."""
         self.reads = Reads(bounds.request_timeout_ms, ids.next_id())
@@ -112,13 +112,14 @@ class Inbox:
             self._wake()
         self.waiters[prefix] = Waiter(data, field, parsed, call, done, self.now_ms)
         self._proposals.append(data)
-        self._queued_octets += size
+        self._queued_octets += len(data)
 
     def add(self, data: bytes) -> None:
         """Put a whole entry into the log; nobody waits for its outcome."""
         if not self.is_awake:
             self._wake()
         self._proposals.append(data)
+        self._queued_octets += len(data)
 
     def read(self, call: Call, done: ReadDone) -> None:
         """Call ``done(call, None)`` once a read of local state is linearizable."""

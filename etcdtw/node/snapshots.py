@@ -158,10 +158,10 @@ class Snapshots:
         def finished(path: Path, ok: bool) -> None:
             self._sending.discard(number)
             now_ms = self._node.now_ms
-            self._rests_until_ms.pop(m.to, None)
             if not ok:
                 self._rests_until_ms[m.to] = now_ms + int(REFUSAL_REST_S * 1000)
             else:
+                self._rests_until_ms.pop(m.to, None)
                 # Nobody who got nothing needs the log behind it: a peer that refuses for ever
                 # must not stop its compaction.
                 self._last_sent_ms = now_ms

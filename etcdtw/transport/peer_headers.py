@@ -42,13 +42,13 @@ def incompatibility(identity: PeerIdentity, headers: dict[str, str]) -> str | No
         return INCOMPATIBLE_VERSION
     if server.line < CLUSTER_VERSION_MIN or cluster_min.line > identity.version.line:
         return INCOMPATIBLE_VERSION
-    if headers.get("x-etcd-cluster-id", "").lower() != id_text(identity.cluster_id):
+    if not is_of_cluster(identity, headers):
         return CLUSTER_ID_MISMATCH
     return None
 
 
 def is_of_cluster(identity: PeerIdentity, headers: dict[str, str]) -> bool:
-    """Tell whether an answer comes from a member of our cluster; all they say names it."""
+    """Tell whether a request or an answer names our cluster; all that members say does."""
     return headers.get("x-etcd-cluster-id", "").lower() == id_text(identity.cluster_id)
 
 

@@ -80,13 +80,19 @@ def test_changes_asked_for_at_once_all_come_to_pass_one_after_the_other() -> Non
     assert rig.node.conf_changes.waiting == {}
 
 
-def test_change_that_raft_had_no_room_for_is_proposed_again() -> None:
+def rig_without_room() -> tuple[ConfChangeRig, Member]:
+    """Return a rig in whose log a change is under way, and the learner that it adds."""
     rig = ConfChangeRig()
     rig.log.holds = True
     other = Member(member_id=7, peer_urls=("http://h:7",), is_learner=True)
     rig.node.parts.raw.propose_conf_change(
         ConfChange(((ADD_LEARNER_NODE, 7),), 0, encode_member(other), ENTRY_CONF_CHANGE, 1)
     )
+    return rig, other
+
+
+def test_change_that_raft_had_no_room_for_is_proposed_again() -> None:
+    rig, _ = rig_without_room()
     rig.change(REMOVE_NODE, 7)  # becomes an empty entry
     rig.run()
     rig.log.holds = False
@@ -125,12 +131,7 @@ def test_a_move_that_is_asked_for_again_undoes_no_later_one(tmp_path: Path) -> N
 
 
 def test_a_move_that_raft_had_no_room_for_is_proposed_again() -> None:
-    rig = ConfChangeRig()
-    rig.log.holds = True
-    other = Member(member_id=7, peer_urls=("http://h:7",), is_learner=True)
-    rig.node.parts.raw.propose_conf_change(
-        ConfChange(((ADD_LEARNER_NODE, 7),), 0, encode_member(other), ENTRY_CONF_CHANGE, 1)
-    )
+    rig, other = rig_without_room()
     moved = replace(other, peer_urls=("http://h:8",))
     rig.change(UPDATE_NODE, 7, encode_member(moved))  # becomes an empty entry
     rig.change(REMOVE_NODE, 99)  # waits for it no longer than it must

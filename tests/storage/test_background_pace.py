@@ -135,3 +135,20 @@ def test_a_file_that_is_gone_already_is_no_failure(tmp_path: Path) -> None:
     rig = Worker(tmp_path, Pace())
     rig.worker.receive(("dispose", str(tmp_path / "none")))
     assert not rig.worker.has_work()
+
+
+def test_a_file_goes_without_rests_while_a_snapshot_waits_to_be_adopted(tmp_path: Path) -> None:
+    file = tmp_path / "1.out.db"
+    file.write_bytes(b"")
+    os.truncate(file, 3 * SHRINK_OCTETS)
+    rig = Worker(tmp_path, Pace())
+    rig.worker.receive(("dispose", str(file)))
+    rig.tick_s = 2.0
+    rig.worker.work()
+    rig.tick_s = 0.0
+    assert rig.worker.rest_s == 2.0
+    rig.worker.receive(("adopt", 9))
+    rig.tick_s = 2.0
+    rig.worker.work()
+    rig.tick_s = 0.0
+    assert rig.worker.rest_s == 0.0

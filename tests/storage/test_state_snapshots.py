@@ -53,15 +53,20 @@ reactor.callLater(40, stop, "it takes too long")
 """
 
 
-def run(tmp_path: Path, body: str) -> list[str]:
-    """Run a member's process; returns what it printed."""
-    done = subprocess.run(
+def run_to_its_end(tmp_path: Path, body: str) -> subprocess.CompletedProcess[str]:
+    """Run a member's process, however it ends."""
+    return subprocess.run(
         [sys.executable, "-u", "-c", PRELUDE + textwrap.dedent(body), str(tmp_path)],
         capture_output=True,
         timeout=60,
         check=False,
         text=True,
     )
+
+
+def run(tmp_path: Path, body: str) -> list[str]:
+    """Run a member's process; returns what it printed."""
+    done = run_to_its_end(tmp_path, body)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not done.stderr
     return done.stdout.split("\n")[:-1]
@@ -421,13 +426,7 @@ def test_what_a_snapshot_leads_to_and_that_raises_stops_the_member(tmp_path: Pat
     snapshots.export(folder / "file", broken)
     reactor.run()
     """
-    done = subprocess.run(
-        [sys.executable, "-u", "-c", PRELUDE + textwrap.dedent(body), str(tmp_path)],
-        capture_output=True,
-        timeout=60,
-        check=False,
-        text=True,
-    )
+    done = run_to_its_end(tmp_path, body)
     assert done.returncode == 9
     assert done.stdout == (
         "stopped: what waited for a snapshot failed: a defect; report this with the lines above\n"
