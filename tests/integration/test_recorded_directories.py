@@ -1,0 +1,28 @@
+"""Directories of every earlier format: this program takes them over and serves all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.etcd_client import EtcdClient
+from tests.support.processes import RunningMember
+from tests.support.record_directory import facts
+from tests.support.recorded import NAMES, told, unpack
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_directory_of_an_earlier_format_is_served_whole(name: str, tmp_path: Path) -> None:
+    flags = ["--force-new-cluster"] if name.endswith("of-three") else []
+    member = RunningMember("etcdtw", data_dir=unpack(name, tmp_path / "data"), flags=flags)
+    with member, EtcdClient(member.endpoint) as client:
+        assert facts(client) == told(name)
+        client.put(b"more", b"after the takeover")
+        served = facts(client)
+        member.kill()
+        member.flags = []
+        member.restart()
+        assert facts(client) == served
