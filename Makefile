@@ -6,12 +6,13 @@ BIN = $(VENV)/bin
 .DEFAULT_GOAL = help
 
 .PHONY: help run test test-compiled lint cover bench bench-cluster build clean differential kill-loop \
-	differential-cluster cluster-kill-loop crashlab long
+	differential-cluster cluster-kill-loop crashlab long judges
 
 help:
 	@echo "make run           one member on 127.0.0.1:2379, data in default.etcd/"
 	@echo "make test          the whole suite, with real etcd as the judge"
 	@echo "make test-compiled the rooms' tests once more, against the compiled modules (needs cc)"
+	@echo "make judges        real etcd 3.7.3, 3.6.16, 3.5.35 (needs Go) and 3.4 into ~/.cache/etcdtw/judges"
 	@echo "make lint          ruff, mypy --strict, import contract, sizes, spelling"
 	@echo "make cover         branch coverage of the pure rooms"
 	@echo "make bench         side by side with real etcd; results in benchmarks/results/"
@@ -78,7 +79,6 @@ $(BENCH)/.installed: $(shell find etcdtw -name '*.py') setup.py setup.cfg
 test-compiled: $(BENCH)/.installed
 	rm -rf $(BENCH)/checkout && mkdir $(BENCH)/checkout
 	cp -r tests tools benchmarks docs deploy systemd setup.cfg README.md $(BENCH)/checkout/
-	ln -sfn $(abspath ../shared) $(BENCH)/shared
 	cd $(BENCH)/checkout && ../bin/python -c "import etcdtw.mvcc.txn as m; \
 	    print('testing', m.__file__); assert m.__file__.endswith('.so'), 'no C compiler?'"
 	cd $(BENCH)/checkout && ../bin/python -m pytest -m "not integration and not long" $(ARGS)
@@ -107,8 +107,11 @@ crashlab: $(VENV)/.installed-test
 long: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m long
 
+judges:
+	$(PYTHON) tools/judges.py
+
 build: $(VENV)/.installed-test
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf $(VENV) dist build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv* dist build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import etcdtw
-from tests.support.processes import distributed_program
+from tests.support.judges import judge_program
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 RESULTS: Final = ROOT / "benchmarks" / "results"
@@ -47,7 +47,7 @@ def build() -> str:
 def describe() -> list[str]:
     """Return the lines that stand above every result."""
     memory_kib = int(_field("/proc/meminfo", "MemTotal").split()[0])
-    etcd = _output(str(distributed_program("etcd")), "--version").splitlines()
+    etcd = _output(str(judge_program("etcd")), "--version").splitlines()
     return [
         f"date     {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
         f"machine  {_field('/proc/cpuinfo', 'model name')}, {os.cpu_count()} cores, "

@@ -1,7 +1,7 @@
 """Where etcd-io/raft's golden scripts are, and how strictly their output is compared.
 
-They are not part of this repository.  Tier A: lines that its core logs are left out on
-both sides, and ``ok`` means "no output".
+They lie in `raft-testdata` with their licence (Apache-2.0), as they are.  Tier A: lines that
+its core logs are left out on both sides, and ``ok`` means "no output".
 """
 
 from __future__ import annotations
@@ -15,19 +15,15 @@ import pytest
 
 from tests.support.datadriven import Directive, parse_script
 
-SCRIPTS: Final = Path(__file__).resolve().parents[2].parent / "shared" / "raft-testdata"
+SCRIPTS: Final = Path(__file__).resolve().parent / "raft-testdata"
 SCRIPT_COUNTS: Final = {"interaction": 28, "confchange": 9, "quorum": 4}
 
 _LOG_LINE: Final = re.compile(r"^\s*(DEBUG|INFO|WARN|ERROR|FATAL) ")
 
 
 def script_params(kind: str) -> list[object]:
-    """Return one pytest parameter a script of ``kind``; one that skips if they are absent."""
-    paths = sorted((SCRIPTS / kind).glob("*.txt"))
-    if not paths:
-        reason = f"{SCRIPT_COUNTS[kind]} raft scripts NOT RUN: no {SCRIPTS / kind}"
-        return [pytest.param(None, marks=pytest.mark.skip(reason=reason), id="absent")]
-    return [pytest.param(path, id=path.stem) for path in paths]
+    """Return one pytest parameter a script of ``kind``."""
+    return [pytest.param(path, id=path.stem) for path in sorted((SCRIPTS / kind).glob("*.txt"))]
 
 
 def tier_a(output: str) -> list[str]:

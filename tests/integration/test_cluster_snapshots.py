@@ -12,7 +12,7 @@ import pytest
 from tests.integration.mixed_clusters import serves_all, snapshots_sent, store_all_kinds
 from tests.support.cluster_processes import Cluster, ctl_environment
 from tests.support.cluster_programs import with_programs
-from tests.support.processes import distributed_program
+from tests.support.judges import judge_program
 
 pytestmark = pytest.mark.integration
 
@@ -31,7 +31,7 @@ SAVED_FROM: Final = pytest.mark.parametrize(
 
 def etcdutl(*arguments: str) -> str:
     done = subprocess.run(
-        [str(distributed_program("etcdutl")), *arguments],
+        [str(judge_program("etcdutl")), *arguments],
         capture_output=True,
         text=True,
         timeout=UTL_TIMEOUT_S,

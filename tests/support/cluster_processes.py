@@ -22,10 +22,10 @@ from typing import Any, Final
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.certs import Authority, Issued
 from tests.support.etcd_client import EtcdClient, RpcFailedError
+from tests.support.judges import judge_program
 from tests.support.processes import (
     READY_TIMEOUT_S,
     RunningMember,
-    distributed_program,
     free_port_within,
     start_command,
 )
@@ -298,7 +298,7 @@ class Cluster:
         self, *arguments: str, members: Sequence[ClusterMember] | None = None, program: str = ""
     ) -> list[str]:
         chosen = self.serving if members is None else members
-        start = [program or str(distributed_program("etcdctl"))]
+        start = [program or str(judge_program("etcdctl"))]
         start.append("--endpoints=" + ",".join(member.client_url for member in chosen))
         if self.tls is not None:
             start += [f"--cacert={self.tls.ca_file}", f"--cert={self.tls.client.cert_file}"]

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import pytest
 
-from tests.support.processes import ETCD34, etcd34_program
+from tests.support.judges import etcd34_program
+from tests.support.processes import ETCD34
 
 ETCD: Final = "etcd"
 ETCDTW: Final = "etcdtw"
@@ -19,7 +20,7 @@ CLUSTER_PROGRAMS: Final = (ETCD, ETCD34, ETCDTW)
 def why_not(*programs: str) -> str:
     """Return why a test with members of ``programs`` cannot run here; empty when it can."""
     if ETCD34 in programs and etcd34_program() is None:
-        return "NO REAL ETCD 3.4: name its path in ETCDTW_ETCD34 (Debian: dpkg -x etcd-server)"
+        return "NO REAL ETCD 3.4: `make judges`, or name its path in ETCDTW_ETCD34"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Runs real etcdctl 3.5.1 against a member."""
+"""Runs real etcdctl against a member."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import subprocess
 from typing import Any, Final
 
-from tests.support.processes import RunningMember, distributed_program
+from tests.support.judges import judge_program
+from tests.support.processes import RunningMember
 
 TIMEOUT_S: Final = 30.0
 
@@ -24,7 +25,7 @@ class Etcdctl:
 
     def command(self, *arguments: str) -> list[str]:
         """Return the whole command line."""
-        start = [str(distributed_program("etcdctl")), f"--endpoints={self.member.client_url}"]
+        start = [str(judge_program("etcdctl")), f"--endpoints={self.member.client_url}"]
         if self.member.tls is not None:
             start.append(f"--cacert={self.member.tls.ca_file}")
         return [*start, *arguments]

