@@ -2,46 +2,82 @@
 
 Counted on octets in use, which deletes and compactions give back at once; etcd counts the
 allocated file, which only a defragmentation shrinks.  See ``docs/departures.md``.
+
+What is measured is exact at each request: what is committed, what is applied and not committed,
+and what this member has proposed and not applied.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
+from etcdtw.apply.alarms import Alarms
 from etcdtw.apply.applier import FIELD_ALARM
-from etcdtw.node.node import Node
+from etcdtw.grpc.call import Call
+from etcdtw.mvcc.applied import Applied
+from etcdtw.node.requests import Done
 from etcdtw.wire import etcdserverpb as pb
 
-MEASURE_EVERY_MS: Final = 500
-"""Between two looks at the state what was admitted is added up instead."""
+ALARM_EVERY_MS: Final = 500
+"""The alarm is asked for again after so long, if it is not there by then."""
 TIGHT_BYTES: Final = 256 * 1024 * 1024
-"""With more room than this nothing is added up: no member takes in so much between two looks."""
+"""With more room than this nothing is asked: no member takes in so much between two ticks."""
+COMPACTION_GRACE_MS: Final = 10_000
+"""So long after the first refusal a compaction under way keeps the alarm from being raised."""
+
+
+class Measured(Protocol):
+    """What of the state is looked at."""
+
+    @property
+    def size_needed(self) -> int:
+        """Octets in use once everything applied is committed."""
+        ...
+
+    @property
+    def is_compacting(self) -> bool:
+        """Whether room is on its way."""
+        ...
+
+
+class QuotaNode(Protocol):
+    """What of the node is looked at."""
+
+    member_id: int
+    alarms: Alarms
+    on_tick: list[Callable[[int], None]]
+
+    @property
+    def now_ms(self) -> int: ...
+
+    def propose_own(self, field: int, request: Any) -> None: ...
 
 
 class SpaceQuota:
     """Admits requests by their cost.  ``limit_bytes`` None: everything.
 
     ``is_tight`` says whether `admit` has to be asked at all; it is what the path of a put looks at.
+    What is admitted and proposed is to be held: it counts until its outcome is known.
     """
 
-    def __init__(self, node: Node, limit_bytes: int | None) -> None:
+    def __init__(self, node: QuotaNode, state: Measured, limit_bytes: int | None) -> None:
         self._node = node
+        self._state = state
         self._limit_bytes = limit_bytes
-        self._used_bytes = 0
-        self._measured_ms = -MEASURE_EVERY_MS
-        self._alarmed_ms = -MEASURE_EVERY_MS
+        self._held_bytes = 0
+        self._alarmed_ms = -ALARM_EVERY_MS
+        self._refused_ms: int | None = None
+        """When the first of the refusals came that found a compaction under way."""
         self.is_tight = limit_bytes is not None
         if limit_bytes is not None:
-            self.measure(node.now_ms)
-            node.on_tick.append(self.measure)
+            self.look(node.now_ms)
+            node.on_tick.append(self.look)
 
-    def measure(self, now_ms: int) -> None:
-        """Look at the state again when it is time."""
+    def look(self, now_ms: int) -> None:
+        """See at a tick whether requests have to ask."""
         assert self._limit_bytes is not None
-        if now_ms - self._measured_ms >= MEASURE_EVERY_MS:
-            self._measured_ms = now_ms
-            self._used_bytes = self._node.storage.size_in_use
-            self.is_tight = self._used_bytes + TIGHT_BYTES >= self._limit_bytes
+        self.is_tight = self._state.size_needed + TIGHT_BYTES >= self._limit_bytes
 
     def admit(self, cost: int) -> bool:
         """Return whether ``cost`` more octets fit; costs are etcd's (`mvcc.cost`).
@@ -51,17 +87,36 @@ class SpaceQuota:
         """
         if self._limit_bytes is None or cost == 0:
             return True
-        if self._used_bytes + cost < self._limit_bytes:
-            self._used_bytes += cost
+        if self._state.size_needed + self._held_bytes + cost < self._limit_bytes:
+            self._refused_ms = None
             return True
         self._raise_alarm(self._node.now_ms)
         return False
 
+    def hold(self, cost: int, done: Done) -> Done:
+        """Count ``cost`` from now until the call of what is returned, which calls ``done``.
+
+        A request whose client was told of a time-out is let go then, and counts again as applied.
+        """
+        self._held_bytes += cost
+
+        def let_go(call: Call, applied: Applied) -> None:
+            self._held_bytes -= cost
+            done(call, applied)
+
+        return let_go
+
     def _raise_alarm(self, now_ms: int) -> None:
         node = self._node
         is_raised = (node.member_id, pb.NOSPACE) in node.alarms.active(pb.NOSPACE)
-        if is_raised or now_ms - self._alarmed_ms < MEASURE_EVERY_MS:
+        if is_raised or now_ms - self._alarmed_ms < ALARM_EVERY_MS:
             return
+        if self._state.is_compacting:
+            if self._refused_ms is None:
+                self._refused_ms = now_ms
+            if now_ms - self._refused_ms < COMPACTION_GRACE_MS:
+                return
+        self._refused_ms = None
         self._alarmed_ms = now_ms
         request = pb.AlarmRequest(
             action=pb.AlarmRequest.ACTIVATE, memberID=node.member_id, alarm=pb.NOSPACE

@@ -19,6 +19,7 @@ from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.cost import put_cost, txn_cost
 from etcdtw.mvcc.errors import MvccError
 from etcdtw.mvcc.store import Store
+from etcdtw.node.requests import Done
 from etcdtw.rpc.checks import (
     TXN_OPS_MAX,
     check_delete_range,
@@ -73,6 +74,10 @@ class Quota(Protocol):
         ...
 
     def admit(self, cost: int) -> bool: ...
+
+    def hold(self, cost: int, done: Done) -> Done:
+        """Count what was admitted until the call of what is returned, in the place of ``done``."""
+        ...
 
 
 class Compactions(Protocol):
@@ -168,11 +173,17 @@ class KvService:
         """Propose a put."""
         request, message = decode_put(message)
         quota = self._quota
-        if quota is not None and quota.is_tight and not quota.admit(put_cost(request)):
-            fail(call, NoSpaceError())
-            return
-        check_put(request)
-        self._node.propose(FIELD_PUT, message, request, call, self._answer)
+        done: Done = self._answer
+        if quota is None or not quota.is_tight:
+            check_put(request)
+        else:
+            cost = put_cost(request)
+            if not quota.admit(cost):
+                fail(call, NoSpaceError())
+                return
+            check_put(request)
+            done = quota.hold(cost, done)
+        self._node.propose(FIELD_PUT, message, request, call, done)
 
     def delete_range(self, call: Call, message: bytes) -> None:
         """Propose a delete; it is never refused for its size."""
@@ -184,6 +195,7 @@ class KvService:
         """Propose a txn, or read one that holds nothing but ranges."""
         request, message = decode_txn(message)
         quota = self._quota
+        cost = 0
         if quota is not None and quota.is_tight:
             cost = txn_cost(request)
             if cost and not quota.admit(cost):
@@ -191,7 +203,10 @@ class KvService:
                 return
         check_txn(request, self._txn_ops_max)
         if not is_read_only(request):
-            self._node.propose(FIELD_TXN, message, request, call, self._answer)
+            done: Done = self._answer
+            if quota is not None and cost:
+                done = quota.hold(cost, done)
+            self._node.propose(FIELD_TXN, message, request, call, done)
         elif is_serializable(request):
             self._read_txn(request, call, None)
         else:

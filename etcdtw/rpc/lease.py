@@ -15,7 +15,9 @@ from etcdtw.apply.applier import FIELD_LEASE_GRANT, FIELD_LEASE_REVOKE
 from etcdtw.apply.errors import NoSpaceError
 from etcdtw.grpc.call import UNAVAILABLE, Call, MethodTable
 from etcdtw.lease.lessor import NO_LEASE, Lessor
+from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.cost import LEASE_GRANT_COST
+from etcdtw.node.requests import Done
 from etcdtw.rpc.decode import decode, decode_entry
 from etcdtw.rpc.errors import fail
 from etcdtw.rpc.keep_alive import KeepAliveStream
@@ -24,17 +26,6 @@ from etcdtw.rpc.leases_for_peers import LeaderLine, ask_time_to_live, describe_l
 from etcdtw.wire import etcdserverpb as pb
 
 LEADER_CHANGED: Final = "etcdserver: leader changed"
-
-
-class Applied(Protocol):
-    """What became of a proposal; as `node.node.Node` tells it."""
-
-    @property
-    def revision(self) -> int: ...
-    @property
-    def body(self) -> bytes: ...
-    @property
-    def error(self) -> Exception | None: ...
 
 
 class AttachedKeys(Protocol):
@@ -83,6 +74,10 @@ class Quota(Protocol):
 
     def admit(self, cost: int) -> bool: ...
 
+    def hold(self, cost: int, done: Done) -> Done:
+        """Count what was admitted until the call of what is returned, in the place of ``done``."""
+        ...
+
 
 class LeaseService:
     """Answers the five RPCs.  ``random_bits``: as `random.Random.getrandbits`.
@@ -125,7 +120,10 @@ class LeaseService:
         if request.ID == NO_LEASE:
             request.ID = self._unused_id()
             message = request.SerializeToString()
-        self._node.propose(FIELD_LEASE_GRANT, message, request, call, self._answer)
+        done: Done = self._answer
+        if self._quota is not None:
+            done = self._quota.hold(LEASE_GRANT_COST, done)
+        self._node.propose(FIELD_LEASE_GRANT, message, request, call, done)
 
     def revoke(self, call: Call, message: bytes) -> None:
         """Propose to end a lease and delete its keys."""

@@ -191,7 +191,7 @@ def build_services(
     """
     methods = MethodTable()
     methods.screen = Screening(node)
-    quota = SpaceQuota(node, config.quota_backend_bytes)
+    quota = SpaceQuota(node, data.state, config.quota_backend_bytes)
     election_timeout_s = config.election_timeout_ms / 1000
     KvService(
         node,

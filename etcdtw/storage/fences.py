@@ -98,6 +98,16 @@ class Fences:
                 return self.starts[behind]
         return None
 
+    def skip_dead(self, start: bytes | None, end: bytes | None) -> bytes | None:
+        """Return where live keys may follow ``start``; None: nowhere before ``end``.
+
+        Without it a range over very many keys that were just deleted would look at each.
+        """
+        if start is None:
+            return None
+        found = self.next_live(start)
+        return None if found is None or (end is not None and found >= end) else found
+
     def next_dense(self, position: int, count_min: int) -> bytes | None:
         """Return where to look on behind a fence that counts less than ``count_min``.
 

@@ -148,7 +148,7 @@ class LmdbState:
                 size += sum(map(len, frames))
                 if size >= octets_max:
                     break
-            position = bound if rows else self._skip_dead(bound, end)
+            position = bound if rows else self._seen_fences.skip_dead(bound, end)
         return found
 
     def pieces(
@@ -168,7 +168,7 @@ class LmdbState:
                 merged.difference_update([key for key in changed if changed[key] is None])
                 keys = sorted(merged)
             found += keys
-            position = bound if keys else self._skip_dead(bound, end)
+            position = bound if keys else self._seen_fences.skip_dead(bound, end)
         return found
 
     def count(self, start: bytes, end: bytes | None) -> int:
@@ -427,6 +427,16 @@ class LmdbState:
     def size_in_use(self) -> int:
         return self._reader.size_in_use()
 
+    @property
+    def size_needed(self) -> int:
+        """Octets in use once everything applied is committed: what memory holds is an estimate."""
+        return self._reader.size_in_use() + self._open.octets + self._closed.octets_held
+
+    @property
+    def is_compacting(self) -> bool:
+        """Whether a compaction that was applied is not done: it may yet make room."""
+        return self._compactions.is_pending
+
     def close(self) -> None:
         """Hand over what is left and end the writer.  What was applied survives if it lives on."""
         self._is_stopped = True
@@ -450,16 +460,6 @@ class LmdbState:
         self._closed.between(start, end, found)
         self._seen.between(start, end, found)
         return found
-
-    def _skip_dead(self, start: bytes | None, end: bytes | None) -> bytes | None:
-        """Return where live keys may follow ``start``; None: nowhere before ``end``.
-
-        Without it a range over very many keys that were just deleted would look at each.
-        """
-        if start is None:
-            return None
-        found = self._seen_fences.next_live(start)
-        return None if found is None or (end is not None and found >= end) else found
 
     def _version_at(self, key: bytes, revision: int) -> bytes | Missing | None:
         record = self._seen.version_at(key, revision)

@@ -111,6 +111,10 @@ class Compactions:
         self._revisions: list[int] = []
         self._waiters: list[tuple[int, Callable[[], None]]] = []
 
+    @property
+    def is_pending(self) -> bool:
+        return bool(self._revisions)
+
     def schedule(self, revision: int) -> None:
         """One more is to be done."""
         self._revisions.append(revision)

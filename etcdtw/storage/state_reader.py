@@ -57,6 +57,7 @@ class StateReader:
         self._env = tables.env
         self._txn: Any = None
         self.has_long = False
+        self._size_in_use = -1
         self.blocks = RowBlocks()
         """What is kept of the transaction's rows in joined octets."""
         self.renew()
@@ -64,6 +65,7 @@ class StateReader:
     def renew(self) -> None:
         """See everything that is durable now."""
         self.release()
+        self._size_in_use = -1
         try:
             self._txn = self._env.begin()
         except lmdb.MapResizedError:
@@ -344,7 +346,12 @@ class StateReader:
         return os.stat(os.path.join(self._env.path(), DATA_FILE)).st_size
 
     def size_in_use(self) -> int:
-        """Return the octets of the pages that the databases use."""
+        """Return the octets of the pages that the databases use; counted once for each `renew`."""
+        if self._size_in_use < 0:
+            self._size_in_use = self._measure()
+        return self._size_in_use
+
+    def _measure(self) -> int:
         total = 0
         for handle in self._tables.handles.values():
             stat = self._txn.stat(handle)

@@ -125,9 +125,14 @@ class FakeQuota:
 
     def __init__(self, left: int) -> None:
         self.left = left
+        self.held: list[int] = []
 
     def admit(self, cost: int) -> bool:
         return cost <= self.left
+
+    def hold(self, cost: int, done: Callable[[Any, Applied], None]) -> Any:
+        self.held.append(cost)
+        return done
 
 
 class KvRig:
@@ -357,6 +362,19 @@ def test_a_put_costs_its_octets_and_256_more(left: int, is_admitted: bool) -> No
 def test_the_quota_is_asked_before_the_request_is_checked() -> None:
     rig = KvRig(quota=FakeQuota(-1))
     assert rig.run("Put", pb.PutRequest())[0] == RESOURCE_EXHAUSTED
+
+
+def test_only_what_is_proposed_is_held_against_the_quota() -> None:
+    quota = FakeQuota(1000)
+    rig = KvRig(quota=quota)
+    put = pb.RequestOp(request_put=pb.PutRequest(key=b"k", value=b"v"))
+    assert rig.run("Put", pb.PutRequest()) == (3, "etcdserver: key is not provided")
+    assert rig.run("Txn", pb.TxnRequest(success=[put, put]))[0] == 3
+    assert quota.held == []
+    rig.put(b"k")
+    rig.run("Txn", pb.TxnRequest(success=[put]))
+    rig.run("Txn", pb.TxnRequest())
+    assert quota.held == [258, 258]
 
 
 def test_deletes_and_reads_pass_a_full_quota() -> None:

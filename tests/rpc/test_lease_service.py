@@ -46,6 +46,9 @@ class FullQuota:
         self.costs.append(cost)
         return False
 
+    def hold(self, cost: int, done: Any) -> Any:
+        raise AssertionError("not admitted")
+
 
 def test_what_is_proposed_holds_no_octets_that_members_read_differently(rig: LeaseRig) -> None:
     rig.service.grant(RecordedCall(), b"\x0a\x00\x08\x0a\x10\x07")
