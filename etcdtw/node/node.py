@@ -23,21 +23,27 @@ from etcdtw.grpc.call import Call
 from etcdtw.lease.expiry import ExpiryScan
 from etcdtw.lease.lessor import Lessor
 from etcdtw.mvcc.applied import Applied
-from etcdtw.node.auto_compaction import AutoCompaction
-from etcdtw.node.cluster_version import ClusterVersion
-from etcdtw.node.conf_changes import ConfChanges
-from etcdtw.node.corruption import CorruptionChecks
-from etcdtw.node.inbox import APPLY_GAP_MAX, PROPOSALS_MAX, QUEUED_OCTETS_MAX, Inbox, InboxBounds
-from etcdtw.node.key_hashes import KeyHashes
-from etcdtw.node.leader_transfer import LeaderTransfers
-from etcdtw.node.long_apply import WORK_S
-from etcdtw.node.peers import Peers
-from etcdtw.node.reads import Reads
-from etcdtw.node.requests import RequestIds
-from etcdtw.node.slowness import Slowness
-from etcdtw.node.snapshots import Snapshots
-from etcdtw.node.stalls import Stalls
-from etcdtw.node.turn import Parts, Turn
+from etcdtw.node.duties.auto_compaction import AutoCompaction
+from etcdtw.node.duties.cluster_version import ClusterVersion
+from etcdtw.node.duties.conf_changes import ConfChanges
+from etcdtw.node.duties.corruption import CorruptionChecks
+from etcdtw.node.duties.key_hashes import KeyHashes
+from etcdtw.node.duties.leader_transfer import LeaderTransfers
+from etcdtw.node.duties.snapshots import Snapshots
+from etcdtw.node.duties.stalls import Stalls
+from etcdtw.node.loop.inbox import (
+    APPLY_GAP_MAX,
+    PROPOSALS_MAX,
+    QUEUED_OCTETS_MAX,
+    Inbox,
+    InboxBounds,
+)
+from etcdtw.node.loop.long_apply import WORK_S
+from etcdtw.node.loop.peers import Peers
+from etcdtw.node.loop.reads import Reads
+from etcdtw.node.loop.requests import RequestIds
+from etcdtw.node.loop.slowness import Slowness
+from etcdtw.node.loop.turn import Parts, Turn
 from etcdtw.raft.entry import Snapshot
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import ResponseHeaders

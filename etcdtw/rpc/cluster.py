@@ -24,8 +24,8 @@ from etcdtw.cluster.member import Member, encode_member, encode_promotion
 from etcdtw.cluster.membership import ADD_LEARNER_NODE, ADD_NODE, REMOVE_NODE, UPDATE_NODE
 from etcdtw.cluster.urls import UrlError, parse_url
 from etcdtw.grpc.call import Call, MethodTable
-from etcdtw.node.conf_changes import ConfChangeDone, ConfChanges
-from etcdtw.node.reads import ReadDone
+from etcdtw.node.duties.conf_changes import ConfChangeDone, ConfChanges
+from etcdtw.node.loop.reads import ReadDone
 from etcdtw.rpc.decode import decode
 from etcdtw.rpc.errors import fail, status_error, status_of
 from etcdtw.rpc.promotion import ForwardsPromotions, promotion_outcome

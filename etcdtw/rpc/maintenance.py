@@ -14,7 +14,7 @@ from etcdtw.cluster.divergence import KeyHash
 from etcdtw.grpc.call import INVALID_ARGUMENT, UNKNOWN, Call, MethodTable, StatusError
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.errors import MvccError
-from etcdtw.node.key_hashes import HASH_BOUNDS_S
+from etcdtw.node.duties.key_hashes import HASH_BOUNDS_S
 from etcdtw.node.node import Node
 from etcdtw.rpc.decode import decode, decode_entry
 from etcdtw.rpc.errors import fail

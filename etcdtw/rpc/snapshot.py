@@ -54,7 +54,7 @@ ENDED: Final = 4
 
 
 class Exports(Protocol):
-    """Writes snapshots (`node.snapshots`)."""
+    """Writes snapshots (`node.duties.snapshots`)."""
 
     def export(
         self, done: Callable[[Path, SnapshotExport | str], None], storage_version: str = ""

@@ -19,13 +19,17 @@ from etcdtw.grpc.call import MethodTable
 from etcdtw.lease.lessor import CHECKPOINT_INTERVAL_MS, NEVER_MS, Lessor
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.watch import WatchHub
-from etcdtw.node.auto_compaction import AutoCompaction, PeriodicCompaction, RevisionCompaction
-from etcdtw.node.corruption import CorruptionChecks
+from etcdtw.node.duties.auto_compaction import (
+    AutoCompaction,
+    PeriodicCompaction,
+    RevisionCompaction,
+)
+from etcdtw.node.duties.corruption import CorruptionChecks
+from etcdtw.node.duties.quota import SpaceQuota
+from etcdtw.node.duties.snapshots import StateSnapshotFiles
+from etcdtw.node.loop.requests import RequestIds
+from etcdtw.node.loop.turn import Parts
 from etcdtw.node.node import Node, NodeConfig
-from etcdtw.node.quota import SpaceQuota
-from etcdtw.node.requests import RequestIds
-from etcdtw.node.snapshots import StateSnapshotFiles
-from etcdtw.node.turn import Parts
 from etcdtw.raft.config import Config as RaftConfig
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.rpc.cluster import ClusterService

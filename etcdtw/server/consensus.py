@@ -11,8 +11,8 @@ from twisted.logger import Logger
 
 from etcdtw.cluster.ids import id_text
 from etcdtw.grpc.call import Call
+from etcdtw.node.duties.publication import Publication
 from etcdtw.node.node import NoCall
-from etcdtw.node.publication import Publication
 
 if TYPE_CHECKING:
     from etcdtw.server.member import Member

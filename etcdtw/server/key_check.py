@@ -1,7 +1,7 @@
 """Before clients are served: does this member hold the same keys as the others?
 
-It has caught up by then, and a restart forgets what `node.corruption` compares, so that here a
-file that was damaged or replaced while the member was down is found.
+It has caught up by then, and a restart forgets what `node.duties.corruption` compares, so that
+here a file that was damaged or replaced while the member was down is found.
 """
 
 from __future__ import annotations

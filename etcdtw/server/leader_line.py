@@ -20,7 +20,7 @@ from etcdtw.cluster.member import Member
 from etcdtw.cluster.remote import decode_version_page
 from etcdtw.cluster.version import Version
 from etcdtw.gateway.peer_pages import HASH_KV, OK
-from etcdtw.node.cluster_version import VersionsTold
+from etcdtw.node.duties.cluster_version import VersionsTold
 from etcdtw.node.node import Node
 from etcdtw.rpc.promotion import PATH as PROMOTE
 from etcdtw.transport.peer import PageAnswer

@@ -21,8 +21,8 @@ from etcdtw.cluster.errors import (
 )
 from etcdtw.cluster.member import encode_member
 from etcdtw.mvcc.applied import Applied
+from etcdtw.node.duties.stalls import STATE_HANG_MS, STATE_STALL_MS
 from etcdtw.node.node import Node
-from etcdtw.node.stalls import STATE_HANG_MS, STATE_STALL_MS
 from etcdtw.raft.confchange import ADD_NODE
 from etcdtw.raft.entry import Entry
 from etcdtw.raft.message import (

@@ -10,8 +10,8 @@ import pytest
 
 from etcdtw.apply.applier import FIELD_DELETE_RANGE
 from etcdtw.mvcc.work_bounds import WorkBounds
+from etcdtw.node.duties.snapshots import REFUSAL_REST_S
 from etcdtw.node.node import Node
-from etcdtw.node.snapshots import REFUSAL_REST_S
 from etcdtw.raft.entry import Entry, HardState, Snapshot
 from etcdtw.raft.message import MSG_APP, MSG_APP_RESP, MSG_SNAP, Message
 from etcdtw.storage.state_export import SnapshotExport

@@ -15,7 +15,7 @@ from etcdtw.cluster.member import encode_member, encode_promotion
 from etcdtw.grpc.call import Call
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.work_bounds import WorkBounds
-from etcdtw.node import snapshots
+from etcdtw.node.duties import snapshots
 from etcdtw.node.node import Node
 from etcdtw.raft.confchange import ADD_LEARNER_NODE, ADD_NODE, REMOVE_NODE
 from etcdtw.raft.message import MSG_PROP, Message

@@ -16,7 +16,7 @@ from etcdtw.apply.errors import (
     StoppedError,
     TooManyRequestsError,
 )
-from etcdtw.node.turn import APPLY_SLICE_ENTRIES
+from etcdtw.node.loop.turn import APPLY_SLICE_ENTRIES
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.model_state import State
 from tests.support.node_rig import CONFIG, MEMBER_ID, NodeRig

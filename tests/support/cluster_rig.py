@@ -22,10 +22,10 @@ from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.store import WORK_BOUNDS, Store
 from etcdtw.mvcc.watch import WatchHub
 from etcdtw.mvcc.work_bounds import WorkBounds
-from etcdtw.node.long_apply import WORK_S
+from etcdtw.node.loop.long_apply import WORK_S
+from etcdtw.node.loop.requests import RequestIds
+from etcdtw.node.loop.turn import Parts
 from etcdtw.node.node import NoCall, Node, NodeConfig
-from etcdtw.node.requests import RequestIds
-from etcdtw.node.turn import Parts
 from etcdtw.raft.confchange import (
     ADD_LEARNER_NODE,
     ADD_NODE,

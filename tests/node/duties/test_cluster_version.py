@@ -12,8 +12,8 @@ from etcdtw.cluster.line import Line
 from etcdtw.cluster.member import Member, encode_member
 from etcdtw.cluster.membership import ADD_LEARNER_NODE
 from etcdtw.cluster.version import Version
-from etcdtw.node.cluster_version import INTERVAL_MS, PATIENCE_MS, VersionsTold
-from etcdtw.node.publication import RETRY_MS, UNDECIDED_MS, Publication
+from etcdtw.node.duties.cluster_version import INTERVAL_MS, PATIENCE_MS, VersionsTold
+from etcdtw.node.duties.publication import RETRY_MS, UNDECIDED_MS, Publication
 from tests.support.node_rig import MEMBER_ID, MemoryLog, NodeRig, log_with_a_learner
 from tests.support.recorded_call import RecordedCall
 

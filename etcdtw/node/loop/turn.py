@@ -28,10 +28,10 @@ from etcdtw.mvcc.compaction_hashes import CompactionHashes
 from etcdtw.mvcc.long_entry import LongEntryError
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.watch import WatchHub
-from etcdtw.node.inbox import Inbox
-from etcdtw.node.long_apply import LongApply
-from etcdtw.node.requests import PREFIX_SIZE, Waiter
-from etcdtw.node.snapshots import StateSnapshotFiles
+from etcdtw.node.duties.snapshots import StateSnapshotFiles
+from etcdtw.node.loop.inbox import Inbox
+from etcdtw.node.loop.long_apply import LongApply
+from etcdtw.node.loop.requests import PREFIX_SIZE, Waiter
 from etcdtw.raft.entry import ENTRY_NORMAL, Entry, HardState
 from etcdtw.raft.errors import ProposalDroppedError
 from etcdtw.raft.message import NO_MEMBER, STORAGE_APPEND, STORAGE_APPLY, Message

@@ -10,8 +10,8 @@ from etcdtw.cluster.errors import MemberIdExistsError, MemberIdNotFoundError
 from etcdtw.cluster.member import Member, encode_member
 from etcdtw.cluster.membership import ADD_LEARNER_NODE, ADD_NODE, REMOVE_NODE
 from etcdtw.grpc.call import Call
-from etcdtw.node.conf_changes import CONF_CHANGES_MAX, RETRY_MS
-from etcdtw.node.leader_transfer import TRANSFERS_MAX
+from etcdtw.node.duties.conf_changes import CONF_CHANGES_MAX, RETRY_MS
+from etcdtw.node.duties.leader_transfer import TRANSFERS_MAX
 from etcdtw.node.node import Node
 from etcdtw.raft.confchange import UPDATE_NODE, ConfChange
 from etcdtw.raft.entry import ENTRY_CONF_CHANGE

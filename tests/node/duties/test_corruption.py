@@ -14,7 +14,7 @@ from etcdtw.cluster.divergence import KeyHash
 from etcdtw.cluster.member import Member
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.errors import MvccError
-from etcdtw.node.corruption import (
+from etcdtw.node.duties.corruption import (
     AGREED,
     ASKED_MAX,
     COMPACTIONS,

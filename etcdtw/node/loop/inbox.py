@@ -20,8 +20,8 @@ from etcdtw.apply.errors import (
 from etcdtw.grpc.call import Call
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.store import Store
-from etcdtw.node.reads import ReadDone, Reads
-from etcdtw.node.requests import PREFIX_SIZE, Done, RequestIds, Waiter, tag
+from etcdtw.node.loop.reads import ReadDone, Reads
+from etcdtw.node.loop.requests import PREFIX_SIZE, Done, RequestIds, Waiter, tag
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.wire.encode import encode_varint
 

@@ -12,7 +12,7 @@ from zope.interface import implementer
 from etcdtw.apply.applier import FIELD_PUT
 from etcdtw.grpc.call import Call
 from etcdtw.mvcc.applied import Applied
-from etcdtw.node.turn import APPLY_SLICE_ENTRIES
+from etcdtw.node.loop.turn import APPLY_SLICE_ENTRIES
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.requests import plain
 from tests.support.node_rig import NodeRig

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from etcdtw.node.auto_compaction import (
+from etcdtw.node.duties.auto_compaction import (
     HOUR_MS,
     REVISION_INTERVAL_MS,
     PeriodicCompaction,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from etcdtw.apply.errors import RequestTimeoutError, StoppedError
 from etcdtw.grpc.call import Call
+from etcdtw.node.loop.reads import RETRY_MS, ROUNDS_MAX, Reads
 from etcdtw.node.node import NoCall
-from etcdtw.node.reads import RETRY_MS, ROUNDS_MAX, Reads
 
 
 class ReadsRig:
