@@ -19,7 +19,7 @@ from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.cost import put_cost, txn_cost
 from etcdtw.mvcc.errors import MvccError
 from etcdtw.mvcc.store import Store
-from etcdtw.node.requests import Done
+from etcdtw.node.loop.requests import Done
 from etcdtw.rpc.checks import (
     TXN_OPS_MAX,
     check_delete_range,

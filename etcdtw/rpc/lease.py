@@ -17,7 +17,7 @@ from etcdtw.grpc.call import UNAVAILABLE, Call, MethodTable
 from etcdtw.lease.lessor import NO_LEASE, Lessor
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.cost import LEASE_GRANT_COST
-from etcdtw.node.requests import Done
+from etcdtw.node.loop.requests import Done
 from etcdtw.rpc.decode import decode, decode_entry
 from etcdtw.rpc.errors import fail
 from etcdtw.rpc.keep_alive import KeepAliveStream

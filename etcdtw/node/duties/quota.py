@@ -16,7 +16,7 @@ from etcdtw.apply.alarms import Alarms
 from etcdtw.apply.applier import FIELD_ALARM
 from etcdtw.grpc.call import Call
 from etcdtw.mvcc.applied import Applied
-from etcdtw.node.requests import Done
+from etcdtw.node.loop.requests import Done
 from etcdtw.wire import etcdserverpb as pb
 
 ALARM_EVERY_MS: Final = 500

@@ -10,7 +10,7 @@ import pytest
 from etcdtw.apply.alarms import Alarms
 from etcdtw.apply.errors import RequestTooLargeError
 from etcdtw.mvcc.applied import Applied
-from etcdtw.node.quota import ALARM_EVERY_MS, COMPACTION_GRACE_MS, TIGHT_BYTES, SpaceQuota
+from etcdtw.node.duties.quota import ALARM_EVERY_MS, COMPACTION_GRACE_MS, TIGHT_BYTES, SpaceQuota
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.model_backend import ModelBackend
 from tests.support.recorded_call import RecordedCall
