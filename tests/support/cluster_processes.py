@@ -536,8 +536,7 @@ class Cluster:
 
 def ctl_environment() -> dict[str, str]:
     """Return the environment of etcdctl: nothing of a user's ETCD variables."""
-    kept = {name: value for name, value in os.environ.items() if "ETCD" not in name}
-    return {**kept, "ETCDCTL_API": "3"}
+    return {name: value for name, value in os.environ.items() if "ETCD" not in name}
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:

@@ -18,10 +18,8 @@ class Etcdctl:
 
     def __init__(self, member: RunningMember) -> None:
         self.member = member
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if "ETCD" not in name},
-            "ETCDCTL_API": "3",
-        }
+        kept = {name: value for name, value in os.environ.items() if "ETCD" not in name}
+        self.environment = kept
 
     def command(self, *arguments: str) -> list[str]:
         """Return the whole command line."""

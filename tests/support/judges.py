@@ -46,6 +46,12 @@ def judge_version() -> tuple[int, int, int]:
     return int(major), int(minor), int(patch.partition("-")[0])
 
 
+def judge_line() -> str:
+    """Return the line of the judge as clusters write their version: ``3.7.0``."""
+    major, minor, _ = judge_version()
+    return f"{major}.{minor}.0"
+
+
 def etcd34_program() -> Path | None:
     """Return the path of real etcd 3.4: ``ETCDTW_ETCD34``, `make judges`, or what Debian installs.
 
