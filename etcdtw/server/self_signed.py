@@ -37,8 +37,7 @@ def self_signed_files(
         key = ec.generate_private_key(ec.SECP521R1())
         certificate = _certificate(key, hosts, now, now + years * _YEAR)
         try:
-            for directory in (folder.parent, folder):
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_private(folder)
             _write(
                 key_path,
                 key.private_bytes(
@@ -54,6 +53,17 @@ def self_signed_files(
                 "correct its mode and owner"
             ) from error
     return str(cert_path), str(key_path)
+
+
+def _make_private(folder: Path) -> None:
+    """Make ``folder`` and what is missing above it, every one for the owner alone.
+
+    (``mkdir`` with ``parents`` gives its mode to the last one only; one of those above may be
+    the data directory, which must not be open to others.)
+    """
+    if not folder.is_dir():
+        _make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def _certificate(

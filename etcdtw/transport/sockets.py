@@ -8,15 +8,21 @@ from typing import Final
 from twisted.internet.interfaces import ISystemHandle, ITCPTransport, ITransport
 
 KEEP_ALIVE_S: Final = 30  # Go's net.KeepAliveConfig for etcd's listeners
+TCP_FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 
 def tune_socket(transport: ITransport | None) -> None:
-    """Switch on TCP_NODELAY and TCP keep-alive; does nothing on other sockets than TCP."""
+    """Switch on TCP_NODELAY and TCP keep-alive; does nothing on other sockets than TCP.
+
+    Twisted's Unix sockets say that they are TCP transports, so the kernel's word counts.
+    """
     if not ITCPTransport.providedBy(transport):
+        return
+    handle = _socket_below(transport)
+    if handle is not None and handle.family not in TCP_FAMILIES:
         return
     transport.setTcpNoDelay(True)
     transport.setTcpKeepAlive(True)
-    handle = _socket_below(transport)
     if handle is not None:
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_S)
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEP_ALIVE_S)

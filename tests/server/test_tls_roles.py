@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -113,6 +114,16 @@ def test_what_is_there_is_used_again_and_half_of_it_is_not(tmp_path: Path) -> No
     Path(first[1]).unlink()
     self_signed_files(tmp_path / "f", ["a"], 1, NOW)
     assert Path(first[0]).read_bytes() != octets
+
+
+def test_every_folder_made_for_a_certificate_is_the_owners_alone(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        self_signed_files(tmp_path / "data" / "fixtures" / "peer", ["a"], 1, NOW)
+    finally:
+        os.umask(before)
+    made = [tmp_path / "data", tmp_path / "data" / "fixtures", tmp_path / "data/fixtures/peer"]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in made] == [0o700] * 3
 
 
 def test_a_certificate_that_cannot_be_written_says_where(tmp_path: Path) -> None:
