@@ -32,6 +32,7 @@ from etcdtw.storage.state_feed import InlineStateWriter, StateWriter
 from etcdtw.storage.state_reader import StateReader
 from etcdtw.storage.state_swap import finish_install, has_built
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
+from etcdtw.storage.state_takeover import FORMATS_BEFORE, take_over
 
 MAP_SIZE: Final = 64 << 30  # address space, not disk
 
@@ -89,7 +90,11 @@ def _open_tables(path: Path, map_size: int) -> Tables:
             check_format(None, FORMAT, False, path)
         tables = Tables(env, is_new)
         with env.begin() as txn:
-            check_format(txn.get(ROW_FORMAT, db=tables.handles[TABLE_PRIVATE]), FORMAT, False, path)
+            found = txn.get(ROW_FORMAT, db=tables.handles[TABLE_PRIVATE])
+        if found in FORMATS_BEFORE:
+            take_over(tables, found)
+        else:
+            check_format(found, FORMAT, False, path)
     except lmdb.Error as error:
         env.close()
         raise DataDirError(
