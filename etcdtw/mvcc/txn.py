@@ -54,7 +54,6 @@ class Transactor:
         self._deleted: list[tuple[bytes, bytes | None]] = []
         self._header_revision = -1
         self._header = b""
-        self._range_errors: list[MvccError] = []
         self.txns_total = 0
         """Txns of more than one operation."""
         self.ranges_total = 0
@@ -68,10 +67,7 @@ class Transactor:
         self._seen = {}
         path = choose_path(self._backend, request, self._seen)
         self._deleted = []
-        self._range_errors = []
         self._check(request, path, 0)
-        if self._range_errors:
-            raise self._range_errors[0]
         if self._deleted and self._is_long():
             raise LongTxnError(self._execute_steps(request, path, 0))
         body, _ = self._execute(request, path, 0)
@@ -114,14 +110,13 @@ class Transactor:
             raise LeaseNotFoundError(lease)
 
     def _check_range(self, revision: int) -> None:
-        """Note a bad range: etcd looks at all puts before it looks at any range."""
         # Unlike a plain range, a negative revision is not "current" here.
         if revision == 0:
             return
         if revision > self._writer.revision:
-            self._range_errors.append(FutureRevisionError(revision, self._writer.revision))
-        elif revision < self._compact_revision:
-            self._range_errors.append(CompactedError(revision, self._compact_revision))
+            raise FutureRevisionError(revision, self._writer.revision)
+        if revision < self._compact_revision:
+            raise CompactedError(revision, self._compact_revision)
 
     # Execution.
 

@@ -1,7 +1,9 @@
 """KV.RangeStream: one range as a stream of chunks at a pinned revision.
 
 Merged, the chunks are the RangeResponse; ``header``, ``more`` and ``count`` come with the last
-one.  The chunks adapt to the size of the keys.  Source: etcd v3.7 api, KV.RangeStream.
+one, beside the keys that end the range or reach the limit: a client goes on behind them.  The
+header tells the newest revision when the stream began, whatever revision is read.  The chunks
+adapt to the size of the keys.  Source: etcd v3.7 api, KV.RangeStream.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from etcdtw.grpc.call import INTERNAL, Call, StatusError
 from etcdtw.mvcc.errors import MvccError
 from etcdtw.mvcc.ranges import count_body, open_end, shape, view_of
-from etcdtw.mvcc.slices import PinnedRange
+from etcdtw.mvcc.slices import PinnedRange, RangeSlices
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.work_bounds import SLICE_KEYS_MAX
 from etcdtw.rpc.checks import check_range_stream
@@ -50,6 +52,9 @@ class RangeStream:
         self._chunk_keys = FIRST_CHUNK_KEYS
         self._request: pb.RangeRequest | None = None
         self._pinned: PinnedRange | None = None
+        self._slices: RangeSlices | None = None  # with a sort target, instead
+        self._held = b""  # the newest chunk: only what comes next tells whether it is the last
+        self._header = b""
         self._is_waiting = False  # for flow control
         call.on_message = self._opened
         call.on_drain = self._drained
@@ -83,6 +88,10 @@ class RangeStream:
         except MvccError as refusal:
             fail(call, refusal)
             return
+        self._header = self._node.header(store.revision)
+        if request.sort_target != pb.RangeRequest.KEY and not request.count_only:
+            self._start_sorted(request)
+            return
         revision = view or store.revision
         end = open_end(request.range_end) if request.range_end else request.key + b"\0"
         self._pinned = store.pin(request.key, end, revision, request.limit)
@@ -90,13 +99,22 @@ class RangeStream:
             self._pinned.skip()
         self._step()
 
+    def _start_sorted(self, request: pb.RangeRequest) -> None:
+        """Go the way of a Range: a target without an order sorts, and all must be seen first."""
+        answer = self._store.open_range(request)
+        if isinstance(answer, bytes):
+            self._finish(answer)
+        else:
+            self._slices = answer
+            self._step_sorted(answer)
+
     def _drained(self) -> None:
         if self._is_waiting:
             self._is_waiting = False
-            self._step()
+            self._go_on()
 
     def _step(self) -> None:
-        """Send one chunk and come back for the next."""
+        """Read one chunk, send the one before it, and come back for the next."""
         pinned = self._pinned
         request = self._request
         if not self._call.is_open or pinned is None or request is None:
@@ -108,18 +126,48 @@ class RangeStream:
             return
         if frames and request.keys_only:
             frames = shape(frames, request)
-        chunk = b"".join(frames)
+        if frames:
+            if self._held:
+                self._send(self._held)
+            self._held = b"".join(frames)
+            self._resize(len(self._held))
         if pinned.is_done:
-            self._finish(chunk, pinned, request.count_only)
+            more = b"\x18\x01" if pinned.more and not request.count_only else b""
+            self._finish(b"".join((self._held, more, count_body(pinned.count))))
+        else:
+            self._come_back()
+
+    def _step_sorted(self, slices: RangeSlices) -> None:
+        if not self._call.is_open:
+            return
+        try:
+            chunk = slices.step()
+        except MvccError as error:
+            fail(self._call, error)
+            return
+        if chunk is None:
+            self._finish(self._held)
             return
         if chunk:
-            self._call.send(delimited(b"\x0a", chunk))
-            self._resize(len(chunk))
-            if self._call.queued > QUEUED_BYTES_MAX:
-                self._is_waiting = True
-                return
+            if self._held:
+                self._send(self._held)
+            self._held = chunk
+        self._come_back()
+
+    def _send(self, chunk: bytes) -> None:
+        self._call.send(delimited(b"\x0a", chunk))
         # Without a chunk of its own in the queue no drain would ever be told.
-        self._node.clock.callLater(0, self._step)
+        self._is_waiting = self._call.queued > QUEUED_BYTES_MAX
+
+    def _come_back(self) -> None:
+        if not self._is_waiting:
+            self._node.clock.callLater(0, self._go_on)
+
+    def _go_on(self) -> None:
+        if self._slices is not None:
+            self._step_sorted(self._slices)
+        else:
+            self._step()
 
     def _resize(self, size: int) -> None:
         if size < self._chunk_size_low:
@@ -127,9 +175,6 @@ class RangeStream:
         elif size > self._chunk_size_high:
             self._chunk_keys = max(self._chunk_keys // 2, 1)
 
-    def _finish(self, chunk: bytes, pinned: PinnedRange, is_counted: bool) -> None:
-        more = b"\x18\x01" if pinned.more and not is_counted else b""
-        header = self._node.header(pinned.revision)
-        body = b"".join((header, chunk, more, count_body(pinned.count)))
-        self._call.send(delimited(b"\x0a", body))
+    def _finish(self, chunk: bytes) -> None:
+        self._call.send(delimited(b"\x0a", self._header + chunk))
         self._call.finish()

@@ -233,14 +233,18 @@ def test_what_is_to_be_kept_must_exist_before_the_txn(rig: TxnRig) -> None:
     assert isinstance(rig.error(*ops), KeyNotFoundError)
 
 
-def test_of_several_reasons_puts_come_before_ranges_and_keys_before_leases(rig: TxnRig) -> None:
-    bad_range = read(b"a", revision=99)
-    assert isinstance(rig.error(bad_range, put(b"x", lease=9)), LeaseNotFoundError)
-    both = put(b"x", b"", lease=9, ignore_value=True)
-    assert isinstance(rig.error(bad_range, both), KeyNotFoundError)
-    two_ranges = [read(b"a", revision=-2), bad_range]
-    assert isinstance(rig.error(*two_ranges), CompactedError)
-    assert isinstance(rig.error(*two_ranges[::-1]), FutureRevisionError)
+def test_of_several_reasons_the_first_operation_tells_its_own(rig: TxnRig) -> None:
+    reasons = [
+        (read(b"a", revision=99), FutureRevisionError),
+        (read(b"a", revision=-2), CompactedError),
+        (put(b"x", lease=9), LeaseNotFoundError),
+        (put(b"x", b"", ignore_value=True, lease=9), KeyNotFoundError),
+    ]
+    for first, reason in reasons:
+        for second, _ in reasons:
+            assert isinstance(rig.error(first, second), reason)
+            assert isinstance(rig.error(nested(success=[first]), second), reason)
+            assert isinstance(rig.error(put(b"y"), first, nested(success=[second])), reason)
 
 
 @pytest.mark.parametrize("range_end", [b"", b"b", b"\0"])

@@ -187,6 +187,45 @@ def test_a_past_revision_is_streamed_and_counted(limit: int) -> None:
     assert (len(whole.kvs), whole.count, whole.more) == (limit or 15, 15, bool(limit))
 
 
+@pytest.mark.parametrize("limit", [0, 5, 9, 10, 11, 14, 15, 16, 30, -1])
+@pytest.mark.parametrize("revision", [0, 16])
+def test_the_last_chunk_holds_the_keys_that_end_the_range_or_reach_the_limit(
+    revision: int, limit: int
+) -> None:
+    rig = StreamRig(15 if revision == 0 else 30, WorkBounds(slice_past_keys_max=4))
+    chunks = rig.run(revision=revision, limit=limit).chunks
+    assert all(chunk.kvs for chunk in chunks)
+    sent = sum(len(chunk.kvs) for chunk in chunks)
+    assert (sent, chunks[-1].count) == (min(limit, 15) if limit > 0 else 15, 15)
+    assert chunks[-1].more == (0 < limit < 15)
+
+
+def test_the_header_tells_the_newest_revision_at_the_start_whatever_revision_is_read() -> None:
+    rig = StreamRig(30)
+    call = rig.stream(revision=16)
+    rig.put(b"newer")
+    while call.is_open:
+        rig.clock.advance(0)
+    assert call.chunks[-1].header.revision == 31
+
+
+@pytest.mark.parametrize("keys_max", [1, 10_000])
+def test_a_sort_target_without_an_order_sorts_ascending(keys_max: int) -> None:
+    rig = StreamRig(3, WorkBounds(slice_keys_max=keys_max))
+    rig.put(b"00000")
+    call = rig.run(sort_target=pb.RangeRequest.MOD)
+    assert [kv.key for kv in merged(call).kvs] == [b"00001", b"00002", b"00000"]
+    assert all(chunk.kvs for chunk in call.chunks)
+    assert (call.chunks[-1].header.revision, call.chunks[-1].count) == (5, 3)
+
+
+def test_of_a_sort_target_without_an_order_one_key_more_than_the_limit_is_sorted() -> None:
+    rig = StreamRig(5)
+    rig.put(b"00000")
+    whole = merged(rig.run(sort_target=pb.RangeRequest.MOD, limit=2))
+    assert ([kv.key for kv in whole.kvs], whole.more) == ([b"00001", b"00002"], True)
+
+
 def test_a_compaction_behind_the_stream_ends_it() -> None:
     rig = StreamRig(30)
     call = rig.stream()
@@ -247,6 +286,7 @@ def test_a_slow_reader_holds_the_stream_back() -> None:
     assert call.on_message is not None
     assert call.on_drain is not None
     call.on_message(pb.RangeRequest(key=b"\0", range_end=b"\0").SerializeToString())
+    rig.clock.advance(0)
     assert rig.clock.getDelayedCalls() == []
     assert len(call.sent) == 1
     call.queued = QUEUED_BYTES_MAX
