@@ -20,7 +20,7 @@ from etcdtw.cluster.ids import id_text
 from etcdtw.cluster.remote import encode_member_list, encode_version_page
 from etcdtw.cluster.version import parse_version
 from etcdtw.grpc.call import Call
-from etcdtw.mvcc.errors import CompactedError, FutureRevisionError
+from etcdtw.mvcc.errors import MvccError
 from etcdtw.node.node import NoCall, Node
 from etcdtw.rpc.cluster import ClusterService
 from etcdtw.rpc.errors import status_of
@@ -134,7 +134,10 @@ class MemberPages:
             return succeed(text(BAD_REQUEST, "error unmarshalling request"))
         answer: Deferred[PageAnswer] = Deferred()
 
-        def hashed(found: KeyHash | ErrandError) -> None:
+        def hashed(found: KeyHash | ErrandError | MvccError) -> None:
+            if isinstance(found, MvccError):
+                answer.callback(text(BAD_REQUEST, status_of(found)[1].removeprefix("etcdserver: ")))
+                return
             if isinstance(found, ErrandError):
                 answer.callback(text(FAILED, status_of(found)[1]))
                 return
@@ -146,10 +149,7 @@ class MemberPages:
             octets = json.dumps(record, separators=(",", ":")).encode()
             answer.callback(PageAnswer(OK, octets, (JSON,)))
 
-        try:
-            self._node.hashes.compute(revision, hashed)
-        except (CompactedError, FutureRevisionError) as error:
-            return succeed(text(BAD_REQUEST, status_of(error)[1].removeprefix("etcdserver: ")))
+        self._node.hashes.compute(revision, hashed)
         return answer
 
     # For followers.

@@ -15,11 +15,15 @@ COMPACTION_HASHES_MAX: Final = 10
 
 
 class CompactionHash(NamedTuple):
-    """One compaction: its own revision, the one before (-1: none), and the hash."""
+    """One compaction: its own revision, the one before (-1: none), and the hash.
+
+    ``has_live``: some key was live; else versions of etcd before 3.5.16 found another hash.
+    """
 
     revision: int
     compact_revision: int
     value: int
+    has_live: bool = True
 
 
 class CompactionHashes:
@@ -28,9 +32,9 @@ class CompactionHashes:
     def __init__(self) -> None:
         self._known: dict[int, CompactionHash] = {}
 
-    def add(self, revision: int, compact_revision: int, value: int) -> None:
+    def add(self, revision: int, compact_revision: int, value: int, has_live: bool = True) -> None:
         """Remember one; compactions come in ascending order."""
-        self._known[revision] = CompactionHash(revision, compact_revision, value)
+        self._known[revision] = CompactionHash(revision, compact_revision, value, has_live)
         while len(self._known) > COMPACTION_HASHES_MAX:
             del self._known[min(self._known)]
 
@@ -39,5 +43,6 @@ class CompactionHashes:
         return self._known.get(revision)
 
     def since(self, revision: int) -> list[CompactionHash]:
-        """Return those of compactions behind ``revision``, newest first."""
-        return [one for key, one in sorted(self._known.items(), reverse=True) if key > revision]
+        """Return those behind ``revision`` that every member finds alike, newest first."""
+        known = sorted(self._known.items(), reverse=True)
+        return [one for key, one in known if key > revision and one.has_live]

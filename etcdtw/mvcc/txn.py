@@ -17,7 +17,6 @@ from etcdtw.mvcc.errors import (
     FutureRevisionError,
     KeyNotFoundError,
     LeaseNotFoundError,
-    MvccError,
 )
 from etcdtw.mvcc.ranges import open_end, read_range
 from etcdtw.mvcc.work_bounds import WorkBounds

@@ -134,8 +134,8 @@ class MaintenanceService:
         """Hash all revisions up to the asked-for one, as etcd does, octet for octet."""
         node = self._node
 
-        def hashed(found: KeyHash | ErrandError) -> None:
-            if isinstance(found, ErrandError):
+        def hashed(found: KeyHash | ErrandError | MvccError) -> None:
+            if not isinstance(found, KeyHash):
                 fail(call, found)
                 return
             response = pb.HashKVResponse(
@@ -145,11 +145,7 @@ class MaintenanceService:
             )
             call.reply(node.header(found.revision) + response.SerializeToString())
 
-        revision = decode(pb.HashKVRequest, message).revision
-        try:
-            node.hashes.compute(revision, hashed)
-        except MvccError as error:
-            fail(call, error)
+        node.hashes.compute(decode(pb.HashKVRequest, message).revision, hashed)
 
     def defragment(self, call: Call, message: bytes) -> None:
         """Give the free pages of the state's file back to the filesystem.

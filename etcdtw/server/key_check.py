@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from etcdtw.cluster.divergence import KeyHash, contradicting, revision_to_ask
 from etcdtw.cluster.ids import id_text
 from etcdtw.cluster.member import Member as ClusterMember
+from etcdtw.mvcc.errors import MvccError
 from etcdtw.rpc.errors import status_of
 from etcdtw.storage.state_errands import ErrandError
 
@@ -61,7 +62,7 @@ class KeyCheck(Service):
 
     async def _check(self, others: list[ClusterMember]) -> None:
         own = await self._own_hash()
-        if isinstance(own, ErrandError):
+        if not isinstance(own, KeyHash):
             # What a leader has just sent is as good as what it would have answered.
             self.log.warn(
                 "the keys were not compared with the other members': {why}",
@@ -93,9 +94,9 @@ class KeyCheck(Service):
             others=len(others),
         )
 
-    def _own_hash(self) -> Deferred[KeyHash | ErrandError]:
+    def _own_hash(self) -> Deferred[KeyHash | ErrandError | MvccError]:
         # Without a canceller of its own: what comes after a cancellation is ignored.
-        hashed: Deferred[KeyHash | ErrandError] = Deferred()
+        hashed: Deferred[KeyHash | ErrandError | MvccError] = Deferred()
         self._member.node.hashes.compute(0, hashed.callback)
         return hashed
 

@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, Final
 
+from etcdtw.mvcc.compaction_hashes import COMPACTION_HASHES_MAX
 from etcdtw.storage.state_codec import encode_frame
 
 FRESH_MAX: Final = 64  # keys searched one by one before they are sorted into a run
@@ -17,6 +18,9 @@ GENERATION_OCTETS_MAX: Final = 16 << 20
 GENERATION_CHANGES_MAX: Final = 8192
 SEND_CHANGES_MAX: Final = 512  # changes in one message; marshalling them takes about 0.1 ms
 CHANGE_OVERHEAD: Final = 300  # octets of Python objects a change costs beside key and record
+
+COMPACTIONS_MAX: Final = COMPACTION_HASHES_MAX + 1
+"""With one more the hashes that are remembered are those of the same pairs as in etcd."""
 
 ChangeRow = tuple[int, int, bytes, bytes | None]
 """main, sub, user key, record; None for a tombstone."""
@@ -36,7 +40,7 @@ class Generation:
     """
 
     __slots__ = (
-        "attached", "attachments", "buckets", "changes", "compact_revision", "current", "due",
+        "attached", "attachments", "buckets", "changes", "compactions", "current", "due",
         "excused", "fresh", "indexed", "number", "octets", "runs", "sent", "versions",
     )  # fmt: skip
 
@@ -55,11 +59,19 @@ class Generation:
         """Octets that the bound of the overlay leaves out: one long entry's."""
         self.versions: dict[bytes, list[int]] = {}
         self.indexed = 0
-        self.compact_revision = 0
+        self.compactions: list[int] = []
         self.sent = 0
         """How many changes the writer already has."""
         self.due = SEND_CHANGES_MAX
         """With how many changes it is to be told again."""
+
+    def schedule(self, revision: int) -> None:
+        """Compact to ``revision`` once this generation is durable.
+
+        Each on its own, for the hash that it finds; of very many only those remembered.
+        """
+        self.compactions.append(revision)
+        del self.compactions[:-COMPACTIONS_MAX]
 
     def between(self, start: bytes, end: bytes | None, found: dict[bytes, bytes | None]) -> None:
         """Add to ``found`` every changed key in ``[start, end)`` with its newest record."""

@@ -316,7 +316,7 @@ class LmdbState:
         return sorted((key, value) for key, value in items.items() if value is not None)
 
     def schedule_compaction(self, revision: int) -> None:
-        self._open.compact_revision = revision
+        self._open.schedule(revision)
         self._compactions.schedule(revision)
 
     def set_applied(self, index: int, term: int) -> None:
@@ -550,9 +550,9 @@ class LmdbState:
         self._flushes = [item for item in self._flushes if item[0] > number]
         for done in due:
             done()
-        if generation.compact_revision and not self._is_stopped:
-            # Behind the hashes that were asked for before it: they are of what it deletes, too.
-            self._writer.send((COMPACT, generation.compact_revision))
+        # Behind the hashes that were asked for before it: they are of what it deletes, too.
+        for revision in [] if self._is_stopped else generation.compactions:
+            self._writer.send((COMPACT, revision))
         if self._flushes:
             self._close_generation()
         self._closed.advance()

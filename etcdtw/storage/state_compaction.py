@@ -93,15 +93,15 @@ def _step(
             break
         looked += 1
         if is_tombstone and main == revision:
-            running.feed(main, False, stored, record)
+            running.feed(main, stored, record, is_kept=True, is_tombstone=True)
             continue
         name = stored_key(key_of(record)) if record else b""
         if not name:
-            running.feed(main, True, stored, record)
+            running.feed(main, stored, record, is_kept=True, is_tombstone=False)
             continue  # etcd's bump record belongs to no key
         newest = newest_version(versions, name, revision)
         is_kept = not is_tombstone and newest is not None and newest[:2] == (main, sub)
-        running.feed(main, is_kept, stored, record)
+        running.feed(main, stored, record, is_kept=is_kept, is_tombstone=is_tombstone)
         if not is_kept:
             doomed.append((stored, name, encode_version(main, sub, DEAD if is_tombstone else LIVE)))
     for stored, name, version in doomed:

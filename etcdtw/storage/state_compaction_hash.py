@@ -27,24 +27,41 @@ class RunningHash:
 
         self._extend = google_crc32c.extend
         self.previous = previous
-        self.value = int(google_crc32c.value(TABLE_KEY))
-        self.has_kept = False
-        """Whether any key is live at the compaction's revision."""
+        self._of_kept = self._of_all = int(google_crc32c.value(TABLE_KEY))
+        self._has_kept = False
+        self.has_live = False
+        """Whether any key is live at the compaction's revision.
 
-    def feed(self, main: int, is_kept: bool, stored: bytes, record: bytes) -> None:
-        """Take the next row; ``is_kept``: it is its key's newest and no tombstone."""
-        if is_kept:
-            self.has_kept = True
-        elif main <= self.previous:
+        If none is, versions of etcd before 3.5.16 hash another set of rows.
+        """
+
+    @property
+    def value(self) -> int:
+        """The hash of all rows fed so far."""
+        # etcd's quirk: with nothing to keep, nothing that the last compaction left is left out.
+        return self._of_kept if self._has_kept else self._of_all
+
+    def feed(
+        self, main: int, stored: bytes, record: bytes, *, is_kept: bool, is_tombstone: bool
+    ) -> None:
+        """Take the next row; ``is_kept``: the compaction leaves it."""
+        if is_tombstone and main == self.previous:
             return
-        self.value = self._extend(self.value, stored + record)
+        row = stored + record
+        if is_kept:
+            self._has_kept = True
+            self.has_live = self.has_live or not is_tombstone
+        if not self._has_kept:
+            self._of_all = self._extend(self._of_all, row)
+        if is_kept or main > self.previous:
+            self._of_kept = self._extend(self._of_kept, row)
 
-    def state(self) -> tuple[int, bool]:
+    def state(self) -> tuple[int, int, bool, bool]:
         """Return what `reset` goes back to, when a step's transaction must be done again."""
-        return self.value, self.has_kept
+        return self._of_kept, self._of_all, self._has_kept, self.has_live
 
-    def reset(self, state: tuple[int, bool]) -> None:
-        self.value, self.has_kept = state
+    def reset(self, state: tuple[int, int, bool, bool]) -> None:
+        self._of_kept, self._of_all, self._has_kept, self.has_live = state
 
 
 def last_finished(tables: Tables) -> int:

@@ -27,7 +27,8 @@ from etcdtw.storage.state_tables import (
 # ("compact", revision), ("hash_kv", id, revision, compact_revision), ("hash_all", id),
 # ("defragment", id), ("reopened", id), ("adopt", index), ("dispose", path).
 # Answers: ("committed", number, seconds), ("compaction_step", rows deleted, seconds),
-# ("compaction_hash", revision, the one before, crc), ("compacted", revision, seconds, unix time),
+# ("compaction_hash", revision, the one before, crc, is any key live),
+# ("compacted", revision, seconds, unix time),
 # ("hash", id, crc),
 # ("defragmented", id, whether the file is another one, error), ("adopted",).
 CHANGES: Final = "changes"
@@ -148,9 +149,8 @@ class StateWorker:
             yield (COMPACTION_STEP, deleted, ended_s - started_s)
             started_s = self._seconds()
         self._rests_until_s = 0.0
-        # Without a live key etcd's rule depends on how far deleting had come: not comparable.
-        if running.has_kept and revision > self._interrupted:
-            yield (COMPACTION_HASH, revision, running.previous, running.value)
+        if revision > self._interrupted:
+            yield (COMPACTION_HASH, revision, running.previous, running.value, running.has_live)
         yield (COMPACTED, revision, self._seconds() - begun_s, self._unix_s())
 
     def _hash(self, steps: Generator[tuple[Any, ...] | None]) -> Iterator[tuple[Any, ...] | None]:

@@ -103,27 +103,19 @@ class Model:
         return succeeded, plan
 
     def check(self, plan: Any) -> None:
-        """Raise for the first bad put, then for the first bad range."""
-        self.check_puts(plan, set(self.views[-1]))
-        self.check_ranges(plan)
+        self.check_ops(plan, set(self.views[-1]))
 
-    def check_puts(self, plan: Any, live: set[bytes]) -> None:
-        """``live`` loses what the plan deletes."""
+    def check_ops(self, plan: Any, live: set[bytes]) -> None:
         for op in plan[1]:
             if isinstance(op, tuple):
-                self.check_puts(op, live)
+                self.check_ops(op, live)
             elif op.HasField("request_put"):
                 self.check_kept(op.request_put, live)
                 self.check_lease(op.request_put)
             elif op.HasField("request_delete_range"):
                 request = op.request_delete_range
                 live -= {k for k in live if in_range(k, request.key, request.range_end)}
-
-    def check_ranges(self, plan: Any) -> None:
-        for op in plan[1]:
-            if isinstance(op, tuple):
-                self.check_ranges(op)
-            elif op.HasField("request_range") and op.request_range.revision:
+            elif op.request_range.revision:
                 if op.request_range.revision > self.revision:
                     raise RefusedError("FutureRevisionError")
                 if op.request_range.revision < self.compact_revision:

@@ -12,6 +12,7 @@ from etcdtw.mvcc.backend import BUCKET_META, Change
 from etcdtw.mvcc.compaction_hashes import CompactionHash
 from etcdtw.mvcc.hash_kv import hash_kv
 from etcdtw.storage.directory import open_environment
+from etcdtw.storage.overlay import COMPACTIONS_MAX
 from etcdtw.storage.state import LmdbState
 from etcdtw.storage.state_codec import META_SCHEDULED, revision_key
 from etcdtw.storage.state_compaction import compact
@@ -119,30 +120,84 @@ def test_compaction_that_a_crash_interrupted_has_no_hash(tmp_path: Path) -> None
     rig.state.close()
 
 
-def test_compaction_that_leaves_no_live_key_has_no_hash(tmp_path: Path) -> None:
+def all_known(rig: Rig) -> dict[int, tuple[int, int, bool]]:
+    found = [rig.state.compaction_hashes.find(revision) for revision in range(rig.main + 1)]
+    return {one.revision: one[1:] for one in found if one is not None}
+
+
+def test_a_compaction_that_keeps_a_tombstone_only_hashes_what_etcd_does(tmp_path: Path) -> None:
     rig = Rig(tmp_path / "state")
-    rig.put(b"a")
-    rig.delete(b"a")
-    rig.compact(3)
-    assert rig.known == []
+    for change in (rig.put, rig.put, rig.delete, rig.put, rig.delete):
+        change(b"a")
+    rows = rig.rows()  # puts at 2, 3, 5; tombstones at 4, 6
+    rig.compact(5)
+    first = hash_kv(rows[:4], 5, -1)
+    rows = rig.rows()
+    assert [row.main for row in rows] == [5, 6]
+    rig.compact(6)
+    kept_only = hash_kv(rows[1:], 6, -1)
+    assert all_known(rig) == {5: (-1, first, True), 6: (5, kept_only, False)}
+    # The tombstone of the last compaction is left out; without anything to keep, nothing else.
+    rig.put(b"b")
+    rig.delete(b"b")
+    rig.put(b"c")
+    rig.delete(b"c")
+    rig.main += 1
+    rows = rig.rows()
+    assert [row.main for row in rows] == [6, 7, 8, 9, 10]
+    rig.compact(11)
+    assert all_known(rig)[11] == (6, hash_kv(rows[1:], 11, -1), False)
+    assert [one.revision for one in rig.known] == [5], "for older members it is another hash"
     rig.state.close()
 
 
-def test_compactions_of_one_generation_are_one_that_follows_the_last_done(tmp_path: Path) -> None:
+def test_each_compaction_of_one_generation_is_hashed_on_its_own(tmp_path: Path) -> None:
     rig = Rig(tmp_path / "state")
     for _ in range(4):
         rig.put(b"a")
-    wanted = hash_kv(rig.rows(), 5, -1)
+    first = hash_kv(rig.rows(), 3, -1)
+    second = hash_kv(rig.rows(), 5, 3)
+    compact_held(rig, [3, 5])
+    assert rig.known == [CompactionHash(5, 3, second), CompactionHash(3, -1, first)]
+    rig.state.close()
+
+
+@pytest.mark.parametrize("count", [COMPACTIONS_MAX, COMPACTIONS_MAX + 1])
+def test_of_many_compactions_of_one_generation_only_the_last_are_done(
+    tmp_path: Path, count: int
+) -> None:
+    rig = Rig(tmp_path / "state")
+    for _ in range(count + 1):
+        rig.put(b"a")
+    compact_held(rig, list(range(2, count + 2)))
+    assert len(rig.known) == COMPACTIONS_MAX - 1
+    assert {one.revision - one.compact_revision for one in rig.known} == {1}
+    assert [row.main for row in rig.rows()] == [count + 1, count + 2]
+    rig.state.close()
+
+
+def test_a_compaction_at_revision_zero_is_done_too(tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "state")
+    rig.put(b"a")
+    told: list[int] = []
+    rig.state.bucket_put(BUCKET_META, META_SCHEDULED, revision_key(0, 0))
+    rig.state.schedule_compaction(0)
+    rig.state.on_compacted(0, lambda: told.append(0))
+    rig.state.set_applied(rig.state.applied_index + 1, 1)
+    rig.state.flush(lambda: None)
+    assert told == [0]
+    rig.state.close()
+
+
+def compact_held(rig: Rig, revisions: list[int]) -> None:
     rig.writer.is_held = True
-    for revision in (3, 5):
+    for revision in revisions:
         rig.state.bucket_put(BUCKET_META, META_SCHEDULED, revision_key(revision, 0))
         rig.state.schedule_compaction(revision)
     rig.state.set_applied(rig.state.applied_index + 1, 1)
     rig.state.flush(lambda: None)
     rig.writer.is_held = False
     rig.writer.release()
-    assert rig.known == [CompactionHash(5, -1, wanted)]
-    rig.state.close()
 
 
 class _Full:
@@ -172,5 +227,5 @@ def test_step_that_is_done_again_counts_its_rows_once(tmp_path: Path) -> None:
     running = RunningHash(-1)
     for deleted in compact(tables, 9, lambda: grown.append(1), 4, running):
         env.failures = int(deleted > 0 and len(grown) < 3)
-    assert (running.value, running.has_kept, len(grown) > 1) == (wanted, True, True)
+    assert (running.value, running.has_live, len(grown) > 1) == (wanted, True, True)
     env.environment.close()

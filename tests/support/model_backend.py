@@ -178,12 +178,15 @@ class ModelBackend:
         """HashKV at ``revision`` as if the one before were still the last compaction."""
         mark = self.bucket_get(BUCKET_META, b"finishedCompactRev")
         previous = -1 if mark is None else int.from_bytes(mark[:8], "big")
-        if self.view_at(revision):
-            self.hash_kv(
-                revision,
-                previous,
-                lambda value: self.compaction_hashes.add(revision, previous, value),
-            )
+        newest = {key: place for place, (_, key, _) in self._up_to(revision)}
+        keep = {
+            place
+            for place in newest.values()
+            if place[0] == revision or not self.revisions[place][0]
+        }
+        has_live = any(not self.revisions[place][0] for place in keep)
+        value = self._hash(revision, previous, keep)
+        self.compaction_hashes.add(revision, previous, value, has_live)
 
     def set_applied(self, index: int, term: int) -> None:
         self.applied_index = index
@@ -210,23 +213,23 @@ class ModelBackend:
 
     def hash_kv(self, revision: int, compact_revision: int, done: Callable[[int], None]) -> None:
         """Etcd's HashKV by its definition, over everything in revision order."""
-        newest: dict[bytes, tuple[int, int]] = {}
-        tombstones = set()
-        for place, (is_tombstone, key, _) in sorted(self.revisions.items()):
-            if place[0] <= revision:
-                newest[key] = place
-                if is_tombstone:
-                    tombstones.add(place)
-        keep = set(newest.values()) - tombstones
+        newest = {key: place for place, (_, key, _) in self._up_to(revision)}
+        keep = {place for place in newest.values() if not self.revisions[place][0]}
+        done(self._hash(revision, compact_revision, keep))
+
+    def _up_to(self, revision: int) -> list[tuple[tuple[int, int], tuple[bool, bytes, bytes]]]:
+        return [item for item in sorted(self.revisions.items()) if item[0][0] <= revision]
+
+    def _hash(self, revision: int, compact_revision: int, keep: set[tuple[int, int]]) -> int:
         crc = int(google_crc32c.value(b"key"))
-        for place, (is_tombstone, _, record) in sorted(self.revisions.items()):
+        for place, (is_tombstone, _, record) in self._up_to(revision):
             main, sub = place
-            if main > revision or (main <= compact_revision and keep and place not in keep):
+            if main <= compact_revision and keep and place not in keep:
                 continue
             if main == compact_revision and is_tombstone:
                 continue
             crc = google_crc32c.extend(crc, encode_revision(main, sub, is_tombstone) + record)
-        done(crc)
+        return crc
 
 
 def _bounded(records: list[bytes], limit: int, octets_max: int) -> list[bytes]:

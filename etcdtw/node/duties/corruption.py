@@ -29,6 +29,7 @@ from etcdtw.cluster.ids import id_text
 from etcdtw.cluster.member import Member
 from etcdtw.grpc.call import Call
 from etcdtw.mvcc.compaction_hashes import CompactionHash
+from etcdtw.mvcc.errors import MvccError
 from etcdtw.storage.state_errands import ErrandError
 from etcdtw.wire import etcdserverpb as pb
 
@@ -200,10 +201,10 @@ class CorruptionChecks:
     def _hash_own(self, running: _Run, hashed: Callable[[KeyHash], None]) -> None:
         """Call ``hashed`` with this member's newest hash; when there is none the cut ends."""
 
-        def done(found: KeyHash | ErrandError) -> None:
+        def done(found: KeyHash | ErrandError | MvccError) -> None:
             if self._is_over(running):
                 return
-            if isinstance(found, ErrandError):
+            if not isinstance(found, KeyHash):
                 self._end(CUT, INCOMPLETE)
             else:
                 hashed(found)

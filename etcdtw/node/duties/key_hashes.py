@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from etcdtw.cluster.divergence import KeyHash
-from etcdtw.mvcc.errors import CompactedError, FutureRevisionError
+from etcdtw.mvcc.errors import CompactedError, FutureRevisionError, MvccError
 from etcdtw.storage.state_errands import ErrandError
 from etcdtw.wire.histogram import Histogram, exponential_bounds
 
 if TYPE_CHECKING:
     from etcdtw.node.node import Node
 
+Hashed = Callable[[KeyHash | ErrandError | MvccError], None]
 HASH_BOUNDS_S: Final = exponential_bounds(0.01, 15)
 
 
@@ -23,25 +24,33 @@ class KeyHashes:
         self._node = node
         self.duration_s = Histogram(HASH_BOUNDS_S)
 
-    def compute(self, asked: int, hashed: Callable[[KeyHash | ErrandError], None]) -> None:
+    def compute(self, asked: int, hashed: Hashed) -> None:
         """Call ``hashed`` with the hash at revision ``asked``, or why there is none; 0: the newest.
 
-        At the revision of one of the last compactions that is the hash which it found.
-        Raises `FutureRevisionError` or `CompactedError`.
+        At the revision of one of the last compactions that is the hash which it found; one that
+        is under way is waited for, so that it makes no difference when it ends.
         """
         node = self._node
+        if 0 < asked == node.store.compact_revision:
+            node.storage.on_compacted(asked, lambda: self._compute(asked, hashed))
+        else:
+            self._compute(asked, hashed)
+
+    def _compute(self, asked: int, hashed: Hashed) -> None:
+        node = self._node
         store = node.store
-        known = node.storage.compaction_hashes.find(asked)
+        known = node.storage.compaction_hashes.find(asked) if asked > 0 else None
         if known is not None:
             hashed(KeyHash(known.value, known.compact_revision, store.revision, asked))
             return
         if asked > store.revision:
-            raise FutureRevisionError(asked, store.revision)
+            hashed(FutureRevisionError(asked, store.revision))
+            return
         # A negative one is older than everything, compacted or not: etcd hashes nothing then.
         if 0 < asked < store.compact_revision:
-            raise CompactedError(asked, store.compact_revision)
-        # No revision is below zero: what a negative one hashes is what zero would.
-        revision = max(asked, 0) if asked else store.revision
+            hashed(CompactedError(asked, store.compact_revision))
+            return
+        revision = asked or store.revision
         compact_revision = store.compact_revision
         started_s = node.clock.seconds()
 
@@ -52,4 +61,5 @@ class KeyHashes:
             self.duration_s.observe(node.clock.seconds() - started_s)
             hashed(KeyHash(value, compact_revision, store.revision, revision))
 
-        node.storage.hash_kv(revision, compact_revision, done)
+        # No revision is below zero: what a negative one hashes is what zero would.
+        node.storage.hash_kv(max(revision, 0), compact_revision, done)

@@ -252,7 +252,7 @@ def test_hash_at_a_compaction_is_the_one_that_it_found(tmp_path: Path) -> None:
     rig.compact(3)
     rig.compact(4)
     node = rig.leader()
-    found: list[KeyHash | ErrandError] = []
+    found: list[KeyHash | ErrandError | MvccError] = []
     for revision in (3, 4, 0):
         node.hashes.compute(revision, found.append)
     hashes = [one for one in found if isinstance(one, KeyHash)]
