@@ -118,7 +118,7 @@ class Listeners(Service):
         member = self._member
 
         policy = client_policy(member.config, member.now())
-        policies = (policy, *member.peer_tls)
+        policies = (policy, member.peer_tls.listens, member.peer_tls.dials)
         found = [one for one in policies if one is not None]
         watch = CertificateWatch(member.clock, member.now, found)
         watch.start()

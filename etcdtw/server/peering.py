@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.interfaces import IListeningPort, IReactorCore
+from twisted.internet.interfaces import IListeningPort, IReactorCore, IReactorThreads
 from twisted.logger import Logger
 
 from etcdtw.cluster.version import parse_version
 from etcdtw.gateway.peer_pages import MemberPages
 from etcdtw.transport.listener import listen_all, parse_listen_url
 from etcdtw.transport.peer import PeerIdentity
+from etcdtw.transport.peer_addresses import MemberAddresses
 from etcdtw.transport.peer_network import PeerNetwork
 from etcdtw.transport.peer_server import PeerPort
+from etcdtw.transport.tls_addresses import SystemLookup
 
 if TYPE_CHECKING:
     from etcdtw.server.member import Member
@@ -57,6 +59,11 @@ class Peering(Service):
             offload=member.offload,
             unix_ns=self._unix_ns,
         )
+        addresses = MemberAddresses(
+            SystemLookup(cast(IReactorThreads, member.reactor)), self._member_urls
+        )
+        addresses.look(0)
+        node.on_tick.append(addresses.look)
         services = member.services
         pages = MemberPages(node, services.cluster, services.leases_for_peers)
         self._port = PeerPort(
@@ -65,6 +72,8 @@ class Peering(Service):
             clock=member.clock,
             offload=member.offload,
             unix_ns=self._unix_ns,
+            is_member=addresses.has,
+            proves=member.peer_tls.proves_members,
         )
         for url in member.config.listen_peer_urls:
             self._ports += await listen_all(
@@ -77,6 +86,12 @@ class Peering(Service):
             self.log.info("listening for peers on {url}", url=str(url))
         remotes = {one.member_id: one.peer_urls for one in member.opened.remotes}
         node.peers.attach(network, remotes)
+
+    def _member_urls(self) -> list[str]:
+        """Return where members may come from: a cluster that is joined shows itself first."""
+        member = self._member
+        known = (*member.node.members.all(), *member.opened.remotes)
+        return [url for one in known for url in one.peer_urls]
 
     def _unix_ns(self) -> int:
         return self._member.unix_ms() * 1_000_000

@@ -27,10 +27,14 @@ FIXTURES: Final = "fixtures"
 
 
 class PeerTlsRoles(NamedTuple):
-    """TLS between members.  ``listens`` is None when no certificate is configured."""
+    """TLS between members.  ``listens`` is None when no certificate is configured.
+
+    ``proves_members``: who completes a handshake has shown a certificate of their authority.
+    """
 
     listens: TlsPolicy | None
     dials: PeerDialTls
+    proves_members: bool = False
 
 
 def client_policy(config: Config, now: datetime) -> TlsPolicy | None:
@@ -97,7 +101,8 @@ def peer_roles(config: Config, reactor: Any, now: datetime) -> PeerTlsRoles:
         version_max=tls.version_max or None,
         ciphers=ciphers,
     )
-    return PeerTlsRoles(listens, PeerDialTls(files, clock))
+    proves = listens is not None and bool(tls.trusted_ca_file or tls.client_cert_auth)
+    return PeerTlsRoles(listens, PeerDialTls(files, clock), proves)
 
 
 def _identity(

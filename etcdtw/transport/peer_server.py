@@ -7,11 +7,17 @@ HTTP/1.1 only, whatever TLS agreed on: that is what etcd's peer port speaks.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, cast
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHandshakeListener,
+    IPushProducer,
+    IReactorTime,
+)
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -33,9 +39,10 @@ from etcdtw.transport.peer_headers import sender_of
 from etcdtw.transport.peer_http import Head, HttpError, HttpReader, encode_response
 from etcdtw.transport.peer_network import PeerNetwork
 from etcdtw.transport.peer_outlet import StreamOutlet, Wire
+from etcdtw.transport.peer_places import KEPT, UNUSED, USED, PlaceBounds, Places
 from etcdtw.transport.peer_snapshot_in import SnapshotIntake
 from etcdtw.transport.peer_snapshot_out import Offload
-from etcdtw.transport.sockets import tune_socket
+from etcdtw.transport.sockets import address_of, tune_socket
 
 # What a connection is in the middle of.
 IDLE: Final = 0
@@ -51,12 +58,14 @@ class PeerBounds:
     """What the port grants its peers.  Times in seconds, sizes in octets.
 
     ``head_s`` includes the TLS handshake of a new connection.  ``silence_s``: between two pieces
-    of a snapshot.  ``bodies_size_max``: all bodies together that are being collected.
+    of a snapshot.  ``stranger_s``: instead of ``head_s`` and ``idle_s`` for who is not known to
+    be a member.  ``bodies_size_max``: all bodies together that are being collected.
     """
 
-    connections_max: int = 1024
+    places: PlaceBounds = field(default_factory=PlaceBounds)
     head_s: float = 10.0
     idle_s: float = 60.0
+    stranger_s: float = 5.0
     body_s: float = 60.0
     silence_s: float = 10.0
     page_s: float = 30.0
@@ -78,10 +87,16 @@ class PortCounts:
         self.silent = 0
 
 
+def _everybody(address: str) -> bool:
+    return True
+
+
 class PeerPort(Factory):
     """Builds and keeps the connections of the peer listeners.
 
-    ``unix_ns`` is the wall clock: peers compare theirs with it.
+    ``unix_ns`` is the wall clock: peers compare theirs with it.  ``is_member``: whether an
+    address is one that a member's URL leads to.  ``proves``: whoever completes a TLS handshake
+    here has shown a certificate of the members' authority.
     """
 
     noisy = False
@@ -95,6 +110,8 @@ class PeerPort(Factory):
         offload: Offload,
         unix_ns: Callable[[], int],
         bounds: PeerBounds | None = None,
+        is_member: Callable[[str], bool] = _everybody,
+        proves: bool = False,
     ) -> None:
         self.network = network
         self.pages = pages
@@ -104,6 +121,8 @@ class PeerPort(Factory):
         self.unix_ns = unix_ns
         self.bounds = bounds or PeerBounds()
         self.counts = PortCounts()
+        self.proves = proves
+        self.places = Places(self.bounds.places, is_member)
         self.collected_size = 0
         self._serial = 0
         self._connections: set[PeerConnection] = set()
@@ -115,17 +134,18 @@ class PeerPort(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> PeerConnection | None:
         """Return the protocol of a new connection; None closes it at once."""
-        if self._is_closed or len(self._connections) >= self.bounds.connections_max:
+        connection = PeerConnection(self)
+        if self._is_closed or not self.places.take(connection, address_of(addr)):
             self.counts.refused += 1
             return None
         self.counts.accepted += 1
-        connection = PeerConnection(self)
         self._connections.add(connection)
         return connection
 
     def forget(self, connection: PeerConnection) -> None:
         """A connection is gone."""
         self._connections.discard(connection)
+        self.places.leave(connection)
 
     def close(self) -> None:
         """Drop all connections and take no new ones."""
@@ -139,7 +159,7 @@ class PeerPort(Factory):
         return self._serial
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IHandshakeListener)
 class PeerConnection(Protocol):
     """One accepted connection: requests one after the other, or a stream to its end."""
 
@@ -168,10 +188,22 @@ class PeerConnection(Protocol):
     def wire(self) -> Wire:
         return cast(Wire, self.transport)
 
+    @property
+    def use(self) -> int:
+        """What this connection does with its place."""
+        if self.state == STREAM:
+            return KEPT
+        return UNUSED if self.state in (IDLE, HEAD) else USED
+
     def connectionMade(self) -> None:
         tune_socket(self.transport)
         self.wire.registerProducer(self, True)
-        self._wait(self._port.bounds.head_s)
+        self._wait_for_head()
+
+    def handshakeCompleted(self) -> None:
+        if self._port.proves:
+            self._port.places.prove(self)
+            self._wait_for_head()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.state = CLOSED
@@ -207,7 +239,7 @@ class PeerConnection(Protocol):
             return  # whoever opened a stream has nothing more to say on it
         if self.state == IDLE:
             self.state = HEAD
-            self._wait(self._port.bounds.head_s)
+            self._wait_for_head()
         self._reader.feed(data)
         self._read()
         # One read of the socket may bring more than the bound; a peer that goes on may not.
@@ -378,10 +410,10 @@ class PeerConnection(Protocol):
             self._wait(self._port.bounds.silence_s)  # for the peer to read it
         elif self._reader.unread:
             self.state = HEAD
-            self._wait(self._port.bounds.head_s)
+            self._wait_for_head()
         else:
             self.state = IDLE
-            self._wait(self._port.bounds.idle_s)
+            self._wait(self._bound(self._port.bounds.idle_s))
 
     def _open_stream(self) -> None:
         refusal = self._port.answers.refuse_head(self._head)
@@ -420,6 +452,14 @@ class PeerConnection(Protocol):
         self._body = []
         self._body_size = 0
         self._refusal = None
+
+    def _bound(self, seconds: float) -> float:
+        """Return ``seconds``, or less for a stranger."""
+        port = self._port
+        return min(seconds, port.bounds.stranger_s) if port.places.is_stranger(self) else seconds
+
+    def _wait_for_head(self) -> None:
+        self._wait(self._bound(self._port.bounds.head_s))
 
     def _wait(self, seconds: float) -> None:
         self._stop_waiting()

@@ -5,10 +5,16 @@ from __future__ import annotations
 import socket
 from typing import Final
 
-from twisted.internet.interfaces import ISystemHandle, ITCPTransport, ITransport
+from twisted.internet.interfaces import IAddress, ISystemHandle, ITCPTransport, ITransport
 
 KEEP_ALIVE_S: Final = 30  # Go's net.KeepAliveConfig for etcd's listeners
 TCP_FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
+
+
+def address_of(remote: IAddress | None) -> str:
+    """Return the address without its port, IPv4 inside IPv6 as IPv4; empty for no TCP."""
+    host = getattr(remote, "host", "")
+    return host.removeprefix("::ffff:") if isinstance(host, str) else ""
 
 
 def tune_socket(transport: ITransport | None) -> None:

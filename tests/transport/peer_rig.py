@@ -282,8 +282,11 @@ class Member:
         bounds: PeerBounds | None = None,
         offload: Any = run_here,
         dial: Dial | None = None,
+        is_member: Callable[[str], bool] = lambda _: True,
+        proves: bool = False,
     ) -> None:
         self.wires = wires
+        self.address = PEER
         self.clock = wires.clock
         self.id = member_id
         self.receiver = NotingReceiver(directory)
@@ -304,11 +307,13 @@ class Member:
             offload=offload,
             unix_ns=lambda: self.unix_ns,
             bounds=bounds,
+            is_member=is_member,
+            proves=proves,
         )
         wires.listeners[url_of(member_id)] = self.accept
 
     def accept(self) -> PeerConnection | None:
-        return self.port.buildProtocol(PEER)
+        return self.port.buildProtocol(self.address)
 
 
 def settle(clock: Clock, turns: int = 30) -> None:

@@ -8,6 +8,7 @@ from struct import pack
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 
 from etcdtw.raft.entry import Entry, Snapshot
@@ -25,10 +26,12 @@ from etcdtw.transport.peer_codec import encode_message
 from etcdtw.transport.peer_headers import request_headers
 from etcdtw.transport.peer_http import LAST_CHUNK, encode_chunk, encode_request
 from etcdtw.transport.peer_network import REMOTES_MAX
+from etcdtw.transport.peer_places import PlaceBounds
 from etcdtw.transport.peer_server import PeerBounds
 from tests.transport.peer_rig import (
     CLUSTER,
     ONE,
+    PEER,
     THREE,
     TWO,
     Member,
@@ -43,7 +46,7 @@ from tests.transport.peer_rig import (
 
 TEXT = "text/plain; charset=utf-8"
 POSTED = encode_message(heartbeat(ONE, TWO))
-BOUNDS = PeerBounds(connections_max=3, post_size_max=4096, bodies_size_max=6000)
+BOUNDS = PeerBounds(places=PlaceBounds(total_max=3), post_size_max=4096, bodies_size_max=6000)
 
 
 @pytest.fixture
@@ -411,16 +414,41 @@ def test_an_idle_connection_is_closed_after_a_while(one: Member) -> None:
 
 
 def test_connections_are_bounded_and_close_with_the_port(one: Member) -> None:
-    questions = [Question(one) for _ in range(BOUNDS.connections_max)]
-    assert one.accept() is None
-    questions[0].end.abortConnection()
+    questions = [Question(one) for _ in range(BOUNDS.places.total_max + 1)]
     settle(one.clock)
-    questions.append(Question(one))
+    assert one.port.connection_count == BOUNDS.places.total_max
+    assert [question.asker.is_closed for question in questions] == [True, False, False, False]
     one.port.close()
     settle(one.clock)
     assert all(question.asker.is_closed for question in questions)
     assert one.port.connection_count == 0
     assert one.accept() is None
+
+
+def test_strangers_have_less_time_and_cannot_take_the_members_places(tmp_path: Path) -> None:
+    bounds = PeerBounds(places=PlaceBounds(strangers_max=4, stranger_max=2))
+    one = Member(Wires(Clock()), ONE, tmp_path, bounds=bounds, is_member=PEER.host.__eq__)
+    member = Question(one)
+    one.address = IPv4Address("TCP", "192.0.2.1", 1)
+    strangers = [Question(one) for _ in range(bounds.places.stranger_max + 1)]
+    settle(one.clock)
+    assert [stranger.asker.is_closed for stranger in strangers] == [True, False, False]
+    assert strangers[1].ask("GET", "/echo")[0] == 200
+    pass_time(one.clock, bounds.stranger_s + 1, 0.5)
+    assert all(stranger.asker.is_closed for stranger in strangers)
+    assert member.ask("GET", "/echo")[0] == 200
+
+
+def test_whoever_completes_a_handshake_of_the_authority_is_no_stranger(tmp_path: Path) -> None:
+    one = Member(Wires(Clock()), ONE, tmp_path, is_member=PEER.host.__ne__, proves=True)
+    known, unknown = Question(one), Question(one)
+    assert known.server is not None
+    known.server.handshakeCompleted()
+    pass_time(one.clock, one.port.bounds.stranger_s + 1, 0.5)
+    assert unknown.asker.is_closed
+    assert known.ask("GET", "/echo")[0] == 200
+    pass_time(one.clock, one.port.bounds.stranger_s + 1, 0.5)
+    assert not known.asker.is_closed
 
 
 @pytest.mark.parametrize(

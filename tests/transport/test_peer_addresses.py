@@ -1,0 +1,77 @@
+"""Members' addresses: literals at once, names when they are looked up, the last finding kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.internet.defer import Deferred
+
+from etcdtw.transport.peer_addresses import LOOKUP_INTERVAL_S, NAMES_MAX, MemberAddresses
+
+AGAIN_MS = LOOKUP_INTERVAL_S * 1000
+
+
+class Lookup:
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Deferred[Sequence[str]]]] = []
+
+    def names_of(self, address: str) -> Deferred[Sequence[str]]:
+        raise AssertionError("nobody asks for names")
+
+    def addresses_of(self, name: str) -> Deferred[Sequence[str]]:
+        answer: Deferred[Sequence[str]] = Deferred()
+        self.asked.append((name, answer))
+        return answer
+
+
+def test_addresses_in_urls_count_at_once() -> None:
+    urls = ["http://10.0.0.1:2380", "https://[2001:db8:0::1]:2380", "unix://a", "rubbish"]
+    addresses = MemberAddresses(Lookup(), lambda: urls)
+    addresses.look(0)
+    assert addresses.has("10.0.0.1")
+    assert addresses.has("2001:db8::1")
+    assert not addresses.has("10.0.0.2")
+    urls.pop(0)
+    addresses.look(999)
+    assert addresses.has("10.0.0.1")
+    addresses.look(1000)
+    assert not addresses.has("10.0.0.1")
+
+
+def test_names_are_looked_up_again_and_what_was_found_last_counts_meanwhile() -> None:
+    lookup = Lookup()
+    addresses = MemberAddresses(lookup, lambda: ["http://a.example:1", "http://a.example:2"])
+    addresses.look(0)
+    assert [name for name, _ in lookup.asked] == ["a.example"]
+    assert not addresses.has("10.0.0.1")
+    lookup.asked[0][1].callback(["10.0.0.1"])
+    assert addresses.has("10.0.0.1")
+    addresses.look(AGAIN_MS - 1)
+    assert len(lookup.asked) == 1
+    addresses.look(AGAIN_MS + 1000)
+    lookup.asked[1][1].errback(OSError("no such host"))
+    assert addresses.has("10.0.0.1")
+    addresses.look(3 * AGAIN_MS)
+    lookup.asked[2][1].callback(["10.0.0.2"])
+    assert not addresses.has("10.0.0.1")
+    assert addresses.has("10.0.0.2")
+
+
+def test_a_member_that_left_is_forgotten_even_if_its_name_is_found_late() -> None:
+    lookup = Lookup()
+    urls = ["http://a.example:1"]
+    addresses = MemberAddresses(lookup, lambda: urls)
+    addresses.look(0)
+    urls.clear()
+    addresses.look(1000)
+    lookup.asked[0][1].callback(["10.0.0.1"])
+    assert not addresses.has("10.0.0.1")
+
+
+def test_names_are_bounded() -> None:
+    lookup = Lookup()
+    addresses = MemberAddresses(
+        lookup, lambda: [f"http://m{i}.example:1" for i in range(NAMES_MAX + 1)]
+    )
+    addresses.look(0)
+    assert len(lookup.asked) == NAMES_MAX
