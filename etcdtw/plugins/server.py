@@ -18,6 +18,7 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from etcdtw.server.config import Config, TextRequestedError, configure
+from etcdtw.server.descriptors import RESERVE, raise_limit, share_out
 from etcdtw.server.flags import STATUS_USAGE, FlagError
 from etcdtw.server.help import help_text
 from etcdtw.server.log_output import build_observer, console_line, json_line
@@ -59,6 +60,14 @@ def _complaint(error: FlagError) -> str:
     return form(now, "fatal", "", "failed to verify flags", {"error": error.message}) + "\n"
 
 
+def _too_few_descriptors(limit: int) -> str:
+    """Return etcd's last words; it names the same number as the one that it recommends."""
+    form = console_line if sys.stderr.isatty() else json_line
+    text = "file descriptor limit of etcd process is too low; please set higher"
+    values: dict[str, object] = {"limit": limit, "recommended-limit": RESERVE}
+    return form(datetime.now(UTC), "fatal", "", text, values) + "\n"
+
+
 def makeService(options: Options) -> IService:
     """Return the member as a service.  Pure construction: no socket and no data is touched
     (log files alone are opened, so that a start that fails can say so).
@@ -69,6 +78,11 @@ def makeService(options: Options) -> IService:
     from etcdtw.server.services import MemberService
 
     config = options.config
+    limit = raise_limit()
+    shares = share_out(limit)
+    if shares is None:
+        sys.stderr.write(_too_few_descriptors(limit))
+        raise SystemExit(1)
     logging = config.logging
     try:
         observer = build_observer(logging.outputs, logging.level, logging.form)
@@ -76,7 +90,7 @@ def makeService(options: Options) -> IService:
         sys.stderr.write(_complaint(FlagError(f"--log-outputs: {error}")))
         raise SystemExit(1) from None
     _use_monotonic_time(reactor)
-    member = build_member(reactor, config, lambda: time.time_ns() // 1_000_000)
+    member = build_member(reactor, config, lambda: time.time_ns() // 1_000_000, shares)
     return MemberService(reactor, member, observer, config.warnings)
 
 

@@ -21,16 +21,17 @@ from etcdtw.gateway.site import client_site, metrics_site
 from etcdtw.grpc.call import MethodTable
 from etcdtw.http2.limits import Limits
 from etcdtw.server.certificate_watch import CertificateWatch
+from etcdtw.server.descriptors import METRICS_MAX
 from etcdtw.server.metric_sources import member_sources
 from etcdtw.server.metrics import Scrape
 from etcdtw.server.readiness import (
     CLIENT_SOCKET,
-    METRICS_SOCKET,
     adopted_endpoint,
     inherited_sockets,
     started_environment,
 )
 from etcdtw.server.tls_roles import client_policy
+from etcdtw.transport.client_places import ClientPlaces
 from etcdtw.transport.client_port import ClientPort, PortBounds, UnreadTotal
 from etcdtw.transport.grpc_channel import KeepAlive
 from etcdtw.transport.http1 import HttpSite
@@ -58,6 +59,8 @@ class Listeners(Service):
         self._factories: list[ClientPort] = []
         self._certificates: CertificateWatch | None = None
         self._unread = UnreadTotal()
+        self._clients = ClientPlaces(member.shares.clients_max)
+        self._scrapers = ClientPlaces(METRICS_MAX)
         self._is_quarantined = False
 
     def startService(self) -> Deferred[None]:
@@ -94,7 +97,7 @@ class Listeners(Service):
         await self._open(config.listen_client_http_urls, site, False, policy)
         pages = metrics_site(member, member.health_counts, scrape.render)
         metrics = HttpSite(cast(IResource, pages), member.clock)
-        await self._open(config.listen_metrics_urls, metrics, False, policy)
+        await self._open(config.listen_metrics_urls, metrics, False, policy, self._scrapers)
         await self._adopt(site, metrics)
         member.node.on_tick.append(self._look)
 
@@ -125,7 +128,9 @@ class Listeners(Service):
         self._certificates = watch
         return policy, watch
 
-    def _factory(self, site: HttpSite | None, serves_calls: bool, is_tls: bool) -> ClientPort:
+    def _factory(
+        self, site: HttpSite | None, serves_calls: bool, is_tls: bool, places: ClientPlaces
+    ) -> ClientPort:
         member = self._member
         config = member.config
         factory = ClientPort(
@@ -144,6 +149,7 @@ class Listeners(Service):
                 int(config.grpc_keepalive_timeout_s * 1000),
             ),
             unread=self._unread,
+            places=places,
             is_tls=is_tls,
         )
         self._factories.append(factory)
@@ -155,11 +161,12 @@ class Listeners(Service):
         site: HttpSite | None,
         serves_calls: bool,
         policy: TlsPolicy | None,
+        places: ClientPlaces | None = None,
     ) -> None:
         config = self._member.config
         for url in urls:
             listen_url = parse_listen_url(str(url))
-            factory = self._factory(site, serves_calls, listen_url.is_tls)
+            factory = self._factory(site, serves_calls, listen_url.is_tls, places or self._clients)
             reactor = cast(IReactorCore, self._member.reactor)
             self._ports += await listen_all(
                 reactor, [listen_url], factory, policy, shares_port=config.socket_reuse_port
@@ -170,8 +177,9 @@ class Listeners(Service):
         """Take over the sockets of systemd's socket units, beside the URLs."""
         reactor = cast(IReactorSocket, self._member.reactor)
         for name, descriptor in inherited_sockets(started_environment()).items():
-            served = {CLIENT_SOCKET: site, METRICS_SOCKET: metrics}[name]
-            factory = self._factory(served, name == CLIENT_SOCKET, False)
+            is_client = name == CLIENT_SOCKET
+            served, places = (site, self._clients) if is_client else (metrics, self._scrapers)
+            factory = self._factory(served, is_client, False, places)
             self._ports.append(await adopted_endpoint(reactor, descriptor).listen(factory))
             self.log.info("listening on systemd's socket {socket}", socket=name)
 

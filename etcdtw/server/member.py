@@ -45,6 +45,7 @@ from etcdtw.server.bootstrap import remote_urls
 from etcdtw.server.config import Config
 from etcdtw.server.consensus import Consensus
 from etcdtw.server.data import Data, has_identity, open_data
+from etcdtw.server.descriptors import ALL_SHARES, DescriptorShares
 from etcdtw.server.joining import ask_cluster
 from etcdtw.server.key_check import KeyCheck
 from etcdtw.server.leader_line import LeaderLine
@@ -84,8 +85,15 @@ _T = TypeVar("_T")
 class Member:
     """What the services of one member share; the storage fills it in."""
 
-    def __init__(self, reactor: Any, config: Config, unix_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        config: Config,
+        unix_ms: Callable[[], int],
+        shares: DescriptorShares = ALL_SHARES,
+    ) -> None:
         self.reactor = reactor
+        self.shares = shares
         self.clock: IReactorTime = reactor
         self.config = config
         self.unix_ms = unix_ms
@@ -295,9 +303,14 @@ class Readiness(Service):
         notify(os.environ)
 
 
-def build_member(reactor: Any, config: Config, unix_ms: Callable[[], int]) -> list[IService]:
+def build_member(
+    reactor: Any,
+    config: Config,
+    unix_ms: Callable[[], int],
+    shares: DescriptorShares = ALL_SHARES,
+) -> list[IService]:
     """Return the services of one member; nothing is opened before they start."""
-    member = Member(reactor, config, unix_ms)
+    member = Member(reactor, config, unix_ms, shares)
     services = [
         Storage(member),
         Peering(member),

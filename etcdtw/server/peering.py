@@ -15,7 +15,7 @@ from etcdtw.transport.listener import listen_all, parse_listen_url
 from etcdtw.transport.peer import PeerIdentity
 from etcdtw.transport.peer_addresses import MemberAddresses
 from etcdtw.transport.peer_network import PeerNetwork
-from etcdtw.transport.peer_server import PeerPort
+from etcdtw.transport.peer_server import PeerBounds, PeerPort
 from etcdtw.transport.tls_addresses import SystemLookup
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class Peering(Service):
             clock=member.clock,
             offload=member.offload,
             unix_ns=self._unix_ns,
+            bounds=PeerBounds(places=member.shares.places),
             is_member=addresses.has,
             proves=member.peer_tls.proves_members,
         )

@@ -16,6 +16,7 @@ import lmdb
 
 from etcdtw.storage.directory import DATA_FILE, DataDirError, names_held, open_environment
 from etcdtw.storage.row_blocks import BLOCK_ROWS_MAX, Interval, RowBlock, RowBlocks
+from etcdtw.storage.spare_descriptors import SpareDescriptors
 from etcdtw.storage.state_boot import BootState, read_boot_state
 from etcdtw.storage.state_codec import (
     KEY_SIZE_MAX,
@@ -54,6 +55,7 @@ class StateReader:
     def __init__(self, tables: Tables, lock_fd: int = -1) -> None:
         self._tables = tables
         self._lock_fd = lock_fd
+        self._spares = SpareDescriptors()
         self._env = tables.env
         self._txn: Any = None
         self.has_long = False
@@ -82,8 +84,12 @@ class StateReader:
     def reopen(self) -> BootState:
         """Read on from the file that has taken the place of this one; return what it says.
 
-        Raises `DataDirError`.
+        Works where no descriptor is left.  Raises `DataDirError`.
         """
+        with self._spares.lent():
+            return self._reopen()
+
+    def _reopen(self) -> BootState:
         self.release()
         path, map_size = Path(self._env.path()), self._env.info()["map_size"]
         self._env.close()
@@ -336,6 +342,7 @@ class StateReader:
     def close(self) -> None:
         """Let go of the files and of the directory's lock."""
         self.release()
+        self._spares.close()
         self._env.close()
         if self._lock_fd >= 0:
             os.close(self._lock_fd)

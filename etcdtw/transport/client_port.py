@@ -31,6 +31,7 @@ from etcdtw.grpc.server import CallServer
 from etcdtw.grpc.stats import ServerStats
 from etcdtw.http2.connection import Connection
 from etcdtw.http2.limits import Limits
+from etcdtw.transport.client_places import ClientPlaces
 from etcdtw.transport.flusher import Flusher
 from etcdtw.transport.grpc_channel import (
     UNREAD_OCTETS_MAX,
@@ -60,7 +61,6 @@ Two dozen of the slowest honest clients (`UNREAD_OCTETS_MAX`) fit beside each ot
 class PortBounds:
     """What one client port grants its clients.  Times in seconds, sizes in octets."""
 
-    connections_max: int = 10_000
     first_octets_s: float = 10.0
     unread_octets_max: int = UNREAD_OCTETS_MAX
     message_size_max: int = MESSAGE_SIZE_MAX
@@ -137,6 +137,10 @@ class ClientConnection(Protocol):
             self._http = None
         self._port.forget(self)
 
+    def drop(self) -> None:
+        """Close at once."""
+        self.tcp.abortConnection()
+
     def drain(self) -> None:
         """Take nothing new; close when what is under way has ended."""
         if self.channel is not None:
@@ -173,9 +177,11 @@ class ClientConnection(Protocol):
         self._stop_waiting()
         data, self._first = self._first, b""
         if kind == HTTP2:
+            self._port.places.spoke(self)
             self.channel = self._port.build_channel(self)
             self._receive = self.channel.receive
         elif kind == HTTP1 and self._port.site is not None:
+            self._port.places.spoke(self)
             self._http = self._port.build_http(self)
             self._receive = self._http.dataReceived
         else:
@@ -192,7 +198,7 @@ class ClientPort(Factory):
     """Builds and keeps the connections of client listeners: all over TLS, or none.
 
     ``site`` None: no HTTP routes here (etcd: --listen-client-http-urls).  ``methods`` are
-    shared by all ports, as are ``stats``, ``flusher`` and ``unread``.
+    shared by all ports, as are ``stats``, ``flusher``, ``unread`` and ``places``.
     """
 
     noisy = False
@@ -210,6 +216,7 @@ class ClientPort(Factory):
         bounds: PortBounds | None = None,
         keepalive: KeepAlive | None = None,
         unread: UnreadTotal | None = None,
+        places: ClientPlaces | None = None,
         is_tls: bool = False,
     ) -> None:
         self.clock = clock
@@ -222,6 +229,7 @@ class ClientPort(Factory):
         self._limits = limits or Limits()
         self._keepalive = keepalive or KeepAlive()
         self._unread = unread or UnreadTotal()
+        self.places = places or ClientPlaces()
         self._is_tls = is_tls
         self._connections: set[ClientConnection] = set()
         self._sweep: IDelayedCall | None = None
@@ -235,11 +243,11 @@ class ClientPort(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> ClientConnection | None:
         """Return the protocol of a new connection; None closes it at once."""
-        if self._drained is not None or len(self._connections) >= self.bounds.connections_max:
+        connection = ClientConnection(self, self._is_tls)
+        if self._drained is not None or not self.places.take(connection):
             self.stats.refused += 1
             return None
         self.stats.accepted += 1
-        connection = ClientConnection(self, self._is_tls)
         self._connections.add(connection)
         if self._sweep is None:
             self._sweep = self.clock.callLater(SWEEP_S, self._swept)
@@ -248,6 +256,7 @@ class ClientPort(Factory):
     def forget(self, connection: ClientConnection) -> None:
         """A connection is gone."""
         self._connections.discard(connection)
+        self.places.leave(connection)
         if not self._connections:
             self._unread.note(self, 0)
             if self._sweep is not None:

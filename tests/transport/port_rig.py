@@ -12,6 +12,7 @@ from etcdtw.grpc.call import Call, MethodTable
 from etcdtw.grpc.client import CallClient
 from etcdtw.grpc.stats import ServerStats
 from etcdtw.http2.connection import Connection
+from etcdtw.transport.client_places import ClientPlaces
 from etcdtw.transport.client_port import ClientConnection, ClientPort, PortBounds, UnreadTotal
 from etcdtw.transport.flusher import Flusher
 from etcdtw.transport.grpc_channel import KeepAlive
@@ -54,6 +55,7 @@ class PortRig:
         *,
         bounds: PortBounds | None = None,
         unread: UnreadTotal | None = None,
+        places: ClientPlaces | None = None,
         is_tls: bool = False,
     ) -> None:
         self.clock = Clock()
@@ -74,6 +76,7 @@ class PortRig:
             bounds=bounds,
             keepalive=KeepAlive(60_000, 20_000),
             unread=unread,
+            places=places,
             is_tls=is_tls,
         )
 

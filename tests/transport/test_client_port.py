@@ -14,6 +14,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from etcdtw.http2 import frames
+from etcdtw.transport.client_places import ClientPlaces
 from etcdtw.transport.client_port import SWEEP_S, PortBounds
 from etcdtw.transport.flusher import Flusher
 from etcdtw.transport.grpc_channel import CLOSE_LINGER_S
@@ -178,13 +179,20 @@ def test_first_octets_are_waited_for_once_the_handshake_is_done() -> None:
     assert rig.port.stats.handshakes_failed == 1
 
 
-def test_connections_beyond_the_cap_are_refused() -> None:
-    rig = PortRig(bounds=PortBounds(connections_max=2))
-    first, _ = rig.connect(), rig.connect()
+def test_a_newcomer_beyond_the_cap_takes_the_place_of_the_one_silent_longest() -> None:
+    rig = PortRig(places=ClientPlaces(2))
+    first, second = rig.connect(), rig.connect()
+    third = rig.connect()
+    assert (first.is_dropped, second.is_dropped) == (True, False)
+    assert rig.port.places.evicted == 1
+    first.lose()
+    second.begin()
+    third.protocol.dataReceived(GET)
     assert rig.port.buildProtocol(PEER) is None
     assert rig.port.stats.refused == 1
-    first.lose()
+    second.lose()
     assert rig.port.buildProtocol(PEER) is not None
+    assert not third.is_dropped
 
 
 def test_nothing_is_left_when_all_have_gone(rig: PortRig) -> None:
