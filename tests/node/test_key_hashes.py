@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from etcdtw.node.key_hashes import KeyHashes
+from etcdtw.node.duties.key_hashes import KeyHashes
 
 from etcdtw.cluster.divergence import KeyHash
 from etcdtw.mvcc.errors import CompactedError, FutureRevisionError
