@@ -22,15 +22,17 @@ ZEROS_SIZE: Final = 1 << 20  # octets written at a time while preallocating
 def create_segments(path: Path, segment_size: int) -> None:
     """Write both files full of zeros and make them and their names durable.
 
-    Whatever a crash left of an earlier attempt is replaced.  Raises `OSError`.
+    Those of an earlier format, or that a crash left, are written over where they are: that needs
+    no room on a full disk.  Raises `OSError`.
     """
     assert segment_size % PAGE == 0
     for name in SEGMENT_FILES:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = os.open(path / name, flags, 0o600)
         try:
             for start in range(0, segment_size, ZEROS_SIZE):
                 write_at(fd, bytes(min(ZEROS_SIZE, segment_size - start)), start)
+            os.ftruncate(fd, segment_size)
             os.fsync(fd)
         finally:
             os.close(fd)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import lmdb
+from twisted.logger import Logger
 
 from etcdtw.storage.directory import DataDirError
 from etcdtw.storage.journal import (
@@ -21,17 +22,13 @@ from etcdtw.storage.journal import (
     create_segments,
     open_segments,
 )
-from etcdtw.storage.journal_codec import (
-    PAGE,
-    SALT_SIZE,
-    decode_head,
-    decode_job,
-    decode_settled,
-    encode_settled,
-)
+from etcdtw.storage.journal_before import read_journal_before
+from etcdtw.storage.journal_codec import PAGE, SALT_SIZE, decode_settled, encode_settled
+from etcdtw.storage.journal_scan import read_journal
 from etcdtw.storage.log_codec import (
     BATCH_PREFIX,
     FORMAT,
+    FORMATS_BEFORE,
     KEY_COMPACTED,
     KEY_FORMAT,
     KEY_JOURNAL,
@@ -48,32 +45,61 @@ ADVICE: Final = (
     "again, or restore a snapshot"
 )
 
-
-class Found(NamedTuple):
-    """A whole record of the wanted epoch."""
-
-    sequence: int
-    octets: bytes
-    at: int
-    end: int
+log = Logger()
 
 
 def recover(env: lmdb.Environment, path: Path, map_size: int) -> int:
     """Bring into LMDB what only the journal holds; return how many records that were.
 
-    Raises `DataDirError` when the journal is missing or damaged in a way no crash explains.
+    A last record that a crash cut short is dropped, and said.  Raises `DataDirError` when the
+    journal is missing or damaged in a way no crash explains.
     """
+
+    def change(epoch: int, salt: bytes, settled: int) -> int:
+        jobs, torn = read_journal(_read_segments(path), epoch, salt, settled)
+        if jobs:
+            note = encode_settled(epoch, salt, settled + len(jobs))
+            commit(env, map_size, lambda txn: _carry_out(txn, jobs, note))
+        if torn is not None:
+            log.warn(
+                "the journal's last record was cut short when the member ended, and is dropped: "
+                "{written} of {size} octets of record {sequence} ({count} entries) were there; "
+                "nobody was told of it",
+                written=torn.written, size=torn.size, sequence=torn.sequence,
+                count=torn.entry_count or "no known",
+            )  # fmt: skip
+        return len(jobs)
+
+    return _taken_over(env, path, change)
+
+
+def take_over_log(env: lmdb.Environment, path: Path, map_size: int) -> int:
+    """Bring a log of an earlier format to this one; return how many records its journal held.
+
+    One transaction: what the journal held, the format's number, and that there is no journal yet.
+    `begin_journal` then makes one, over the old files.  Raises `DataDirError`.
+    """
+
+    def change(epoch: int, salt: bytes, settled: int) -> int:
+        jobs: list[LogJob] = []
+        if epoch:
+            jobs = read_journal_before(_read_segments(path), epoch, salt, settled)
+        commit(env, map_size, lambda txn: _adopt(txn, jobs))
+        log.info("the log in {path} was taken over from an earlier format", path=str(path))
+        return len(jobs)
+
+    return _taken_over(env, path, change)
+
+
+def _taken_over(env: lmdb.Environment, path: Path, change: Callable[[int, bytes, int], int]) -> int:
+    """Call ``change`` with LMDB's note of the journal; epoch 0: there is none."""
     try:
         with env.begin() as txn:
             value = txn.get(KEY_JOURNAL)
-        if value is None:
+            is_before = txn.get(KEY_FORMAT) in FORMATS_BEFORE
+        if value is None and not is_before:
             return 0
-        epoch, salt, settled = decode_settled(value)
-        found = _scan(_read_segments(path), epoch, salt)
-        jobs = _continue(found, settled)
-        if jobs:
-            note = encode_settled(epoch, salt, settled + len(jobs))
-            commit(env, map_size, lambda txn: _replay(txn, jobs, note))
+        return change(*(decode_settled(value) if value is not None else (0, b"", 0)))
     except CorruptionError as error:
         raise DataDirError(f"the journal in {path} is damaged: {error}; {ADVICE}") from error
     except (lmdb.Error, OSError) as error:
@@ -81,7 +107,6 @@ def recover(env: lmdb.Environment, path: Path, map_size: int) -> int:
             f"the journal in {path} cannot be taken over: {error}; check the disk and its free "
             "space, then start again: nothing is lost"
         ) from error
-    return len(jobs)
 
 
 def begin_journal(
@@ -135,7 +160,6 @@ def commit(env: lmdb.Environment, map_size: int, change: Callable[[Any], None]) 
 
 
 def _begin(txn: Any, note: bytes) -> None:
-    txn.put(KEY_FORMAT, FORMAT)
     txn.put(KEY_JOURNAL, note)
 
 
@@ -152,48 +176,18 @@ def _read_segments(path: Path) -> list[bytes]:
     return contents
 
 
-def _scan(segments: list[bytes], epoch: int, salt: bytes) -> list[Found]:
-    """Return every whole record of the epoch, by sequence number.
-
-    The salt is compared because between records of this lap lie pages of earlier ones, and a
-    page within such a record may hold anything that a client wrote.
-    """
-    found: list[Found] = []
-    for octets in segments:
-        at = 0
-        while at < len(octets):
-            head = decode_head(octets, at)
-            if head is not None and at == 0 and head[0] > epoch:
-                # No payload ever lies at the head of a segment: this is a record.
-                raise CorruptionError("it is newer than the log beside it")
-            if head is None or head[0] != epoch or head[1] != salt:
-                at += PAGE
-                continue
-            found.append(Found(head[2], octets, at, head[3]))
-            at = -(-head[3] // PAGE) * PAGE
-    found.sort(key=lambda record: record.sequence)
-    return found
+def _carry_out(txn: Any, jobs: list[LogJob], note: bytes) -> None:
+    _replay(txn, jobs)
+    txn.put(KEY_JOURNAL, note)
 
 
-def _continue(found: list[Found], settled: int) -> list[LogJob]:
-    """Return the jobs behind record ``settled``, without a gap.
-
-    Records are written one after the other, each flushed before the next: only the last can be
-    torn.  One that is missing before a whole one was damaged later.
-    """
-    jobs: list[LogJob] = []
-    for sequence, octets, at, end in found:
-        if sequence <= settled:
-            continue
-        if sequence != settled + len(jobs) + 1:
-            raise CorruptionError(
-                f"record {settled + len(jobs) + 1} is damaged, but record {sequence} is whole"
-            )
-        jobs.append(decode_job(octets, at, end))
-    return jobs
+def _adopt(txn: Any, jobs: list[LogJob]) -> None:
+    _replay(txn, jobs)
+    txn.delete(KEY_JOURNAL)
+    txn.put(KEY_FORMAT, FORMAT)
 
 
-def _replay(txn: Any, jobs: list[LogJob], note: bytes) -> None:
+def _replay(txn: Any, jobs: list[LogJob]) -> None:
     """Carry the jobs out, each batch only where it continues the log."""
     index, crc = _end_of(txn)
     for job in jobs:
@@ -209,7 +203,6 @@ def _replay(txn: Any, jobs: list[LogJob], note: bytes) -> None:
             raise CorruptionError(f"entry {job.batch_first} does not continue the log")
         entries, crcs = decode_batch(job.batch_first, job.batch)
         index, crc = entries[-1].index, crcs[-1]
-    txn.put(KEY_JOURNAL, note)
 
 
 def _end_of(txn: Any) -> tuple[int, int]:

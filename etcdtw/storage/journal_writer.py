@@ -18,7 +18,7 @@ import lmdb
 
 from etcdtw.storage.failure import Guard
 from etcdtw.storage.journal import Journal, write_at
-from etcdtw.storage.journal_codec import encode_record, record_size
+from etcdtw.storage.journal_codec import RECORD_SIZE_MAX, encode_record, record_size
 from etcdtw.storage.log_settler import Group, LogSettler
 from etcdtw.storage.log_writer import NOTHING_UNSETTLED, LogJob
 from etcdtw.wire.histogram import Histogram, exponential_bounds
@@ -31,11 +31,10 @@ INLINE_SIZE_MAX: Final = 64 * 1024  # octets; copying and writing more is no lon
 INLINE_FLUSH_S_MAX: Final = 0.005
 RECENT_FLUSHES: Final = 100
 SLOW_FLUSHES_MAX: Final = 1  # of `RECENT_FLUSHES`: the 99th percentile is below the bound
-RECORD_SIZE_MAX: Final = 4 << 20  # octets; larger jobs go to LMDB, once instead of twice
 SETTLE_SIZE: Final = 4 << 20  # octets of journal that start a commit at once
 SETTLE_DELAY_S: Final = 1.0  # what is journaled starts towards LMDB no later
 
-_Flush = tuple[int, int, bytes, LogJob, Callable[[bool], None]]
+_Flush = tuple[int, int, int, LogJob, Callable[[bool], None]]
 
 
 class JournalWriter:
@@ -110,14 +109,13 @@ class JournalWriter:
             self._hold(job, done)
             return
         fd, offset = journal.place(size)
-        record = encode_record(journal.epoch, journal.salt, journal.sequence, job)
         if size <= INLINE_SIZE_MAX and self._slow <= SLOW_FLUSHES_MAX:
             self.inline_flushes += 1
-            if self._flush(fd, offset, record):
+            if self._flush(fd, offset, journal.sequence, job):
                 self._journaled(job, size, done)
         else:
             self.thread_flushes += 1
-            self._flushes.put((fd, offset, record, job, done))
+            self._flushes.put((fd, offset, journal.sequence, job, done))
 
     def unsettled_first(self) -> int:
         return min(self._group_first, self._unsettled_first)
@@ -137,9 +135,10 @@ class JournalWriter:
     def _run(self) -> None:
         with self._threads:
             while (item := self._flushes.get()) is not None:
-                fd, offset, record, job, done = item
-                if self._flush(fd, offset, record):
-                    self._call_from_thread(partial(self._journaled, job, len(record), done))
+                fd, offset, sequence, job, done = item
+                if self._flush(fd, offset, sequence, job):
+                    told = partial(self._journaled, job, record_size(job), done)
+                    self._call_from_thread(told)
 
     def _call_from_thread(self, call: Callable[[], None]) -> None:
         self._post(partial(self._call, call))
@@ -148,10 +147,12 @@ class JournalWriter:
         with self._calls:
             call()
 
-    def _flush(self, fd: int, offset: int, record: bytes) -> bool:
+    def _flush(self, fd: int, offset: int, sequence: int, job: LogJob) -> bool:
         """Make a record durable; False: it failed, and the process is told to stop."""
-        started = self._seconds()
+        journal = self._journal
         try:
+            record = encode_record(journal.epoch, journal.salt, sequence, job)
+            started = self._seconds()
             if self._flush_hook is not None:
                 self._flush_hook()
             write_at(fd, record, offset)

@@ -26,11 +26,11 @@ from etcdtw.storage.directory import (
     prepare_directory,
     refuse_remote,
 )
-from etcdtw.storage.journal_open import recover
+from etcdtw.storage.journal_open import recover, take_over_log
 from etcdtw.storage.log_codec import (
     BATCH_PREFIX,
     FORMAT,
-    FORMAT_BEFORE,
+    FORMATS_BEFORE,
     KEY_COMPACTED,
     KEY_FORMAT,
     KEY_HARD_STATE,
@@ -75,12 +75,14 @@ def open_log(
             with env.begin() as txn:
                 found = txn.get(KEY_FORMAT)
                 is_empty = txn.stat()["entries"] == 0
-            if found != FORMAT_BEFORE:
+            if found in FORMATS_BEFORE:
+                take_over_log(env, path, map_size)
+            else:
                 check_format(found, FORMAT, is_empty, path)
-            if is_empty:
-                with env.begin(write=True) as txn:
-                    txn.put(KEY_FORMAT, FORMAT)
-            recover(env, path, map_size)
+                if is_empty:
+                    with env.begin(write=True) as txn:
+                        txn.put(KEY_FORMAT, FORMAT)
+                recover(env, path, map_size)
         except (lmdb.Error, OSError) as error:
             env.close()
             raise DataDirError(f"{path} is damaged: {error}; restore this member") from error

@@ -20,8 +20,10 @@ import google_crc32c
 
 from etcdtw.raft.entry import ConfState, Entry, HardState, Snapshot
 
-FORMAT: Final = b"etcdtw-wal 2"
-FORMAT_BEFORE: Final = b"etcdtw-wal 1"  # without a journal
+FORMAT: Final = b"etcdtw-wal 3"
+FORMAT_1: Final = b"etcdtw-wal 1"  # without a journal
+FORMAT_2: Final = b"etcdtw-wal 2"  # without stamps in the journal
+FORMATS_BEFORE: Final = (FORMAT_1, FORMAT_2)
 
 KEY_FORMAT: Final = b"\x00format"
 KEY_IDENTITY: Final = b"\x00identity"

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from etcdtw.storage.journal_codec import RECORD_SIZE_MAX
 from etcdtw.storage.journal_open import begin_journal
-from etcdtw.storage.journal_writer import INLINE_SIZE_MAX, RECORD_SIZE_MAX, JournalWriter
+from etcdtw.storage.journal_writer import INLINE_SIZE_MAX, JournalWriter
 from etcdtw.storage.log import LmdbLog, open_log
 from tests.storage.test_log import ThreadRig, entry, run
 

@@ -222,8 +222,8 @@ def test_another_lmdb_version_is_refused(name: str, wal: Path, state: Path) -> N
 
 
 def test_another_format_version_is_refused(wal: Path, state: Path) -> None:
-    rewrite(wal, None, log_codec.KEY_FORMAT, b"etcdtw-wal 3")
-    with pytest.raises(DataDirError, match="has format 3, this program reads format 2"):
+    rewrite(wal, None, log_codec.KEY_FORMAT, b"etcdtw-wal 4")
+    with pytest.raises(DataDirError, match="has format 4, this program reads format 3"):
         reopen(wal)
     rewrite(state, b"etcdtw", b"format", b"etcdtw-state 7")
     with pytest.raises(DataDirError, match="has format 7, this program reads format 1"):

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from twisted.logger import capturedLogs, formatEvent
 
 from etcdtw.raft.entry import ConfState, Entry, HardState, Snapshot
-from etcdtw.storage.directory import DataDirError
+from etcdtw.storage.directory import DataDirError, open_environment
 from etcdtw.storage.journal import SEGMENT_FILES, Journal, write_at
 from etcdtw.storage.journal_codec import (
     BODY_AT,
     MAGIC,
     PAGE,
-    decode_head,
+    PAGE_PARTS,
+    RECORD_SIZE_MAX,
+    SECTOR,
+    decode_body,
     decode_job,
+    decode_stamp,
     encode_record,
+    encode_stamp,
+    join_parts,
     record_size,
 )
-from etcdtw.storage.journal_writer import RECORD_SIZE_MAX
-from etcdtw.storage.log import open_log
-from etcdtw.storage.log_codec import FORMAT_BEFORE, KEY_FORMAT, KEY_JOURNAL, encode_batch
+from etcdtw.storage.log import LmdbLog, open_log
+from etcdtw.storage.log_codec import FORMAT_1, KEY_FORMAT, KEY_JOURNAL, encode_batch
 from etcdtw.storage.log_writer import (
     MERGED_SIZE_MAX,
     NOTHING_UNSETTLED,
@@ -35,6 +42,8 @@ from tests.support.journal_rig import (
     SALT,
     SEGMENT_SIZE,
     JournalRig,
+    ReadOnlyWriter,
+    all_of,
     read_log,
     write_image,
 )
@@ -69,22 +78,38 @@ def test_a_record_comes_back_as_it_was_and_fills_whole_pages() -> None:
     job.hard_state, job.snapshot, job.mark = b"hard", b"snapshot" * 700, b"mark"
     record = encode_record(7, SALT, 9, job)
     assert len(record) == record_size(job) == 2 * PAGE
-    head = decode_head(bytes(PAGE) + record, PAGE)
-    assert head is not None
-    assert head[:3] == (7, SALT, 9)
-    found = decode_job(bytes(PAGE) + record, PAGE, head[3])
+    body = decode_body(record, 7, SALT, 9)
+    assert body is not None
+    found = decode_job(body)
     for name in LogJob.__slots__:
         assert getattr(found, name) == getattr(job, name), name
 
 
 def test_a_flipped_bit_anywhere_in_a_record_is_noticed() -> None:
     record = encode_record(1, SALT, 1, job_of(run(1, 2)))
-    head = decode_head(record, 0)
-    assert head is not None
-    for bit in range(head[3] * 8):
+    assert decode_body(record, 1, SALT, 1) is not None
+    for bit in range(len(record) * 8):
         damaged = bytearray(record)
         damaged[bit // 8] ^= 1 << bit % 8
-        assert decode_head(bytes(damaged), 0) is None, bit
+        assert decode_body(bytes(damaged), 1, SALT, 1) is None, bit
+
+
+def test_a_record_is_not_taken_for_another() -> None:
+    record = encode_record(1 << 32 | 7, SALT, 9, job_of(run(1, 2)))
+    assert decode_body(record, 1 << 32 | 7, SALT, 9) is not None
+    for epoch, salt, sequence in ((7, SALT, 9), (1 << 32 | 7, b"x" * 8, 9), (1 << 32 | 7, SALT, 8)):
+        assert decode_body(record, epoch, salt, sequence) is None
+
+
+def test_a_stamp_says_whose_a_sector_is_and_a_changed_one_says_nothing() -> None:
+    stamp = encode_stamp(1 << 32 | 5, (1 << 40) + 3, 1024)
+    assert decode_stamp(stamp) == (5, (1 << 40) + 3, 1024)
+    assert decode_stamp(bytes(16)) is None, "zeros are no stamp"
+    for bits in itertools.combinations(range(128), 2):
+        damaged = bytearray(stamp)
+        for bit in bits:
+            damaged[bit // 8] ^= 1 << bit % 8
+        assert decode_stamp(bytes(damaged)) is None, bits
 
 
 def test_each_flush_writes_whole_pages_at_a_page_of_their_own(rig: JournalRig) -> None:
@@ -152,10 +177,9 @@ def test_the_largest_record_is_journaled_and_a_larger_one_is_not(
     tmp_path: Path, over: int, held: int
 ) -> None:
     rig = JournalRig(tmp_path / "wal", 2 * RECORD_SIZE_MAX)
-    overhead = record_size(job_of([Entry(1, 1, 0, bytes(PAGE))])) - 2 * PAGE
-    assert overhead == 0
     fixed = len(job_of([Entry(1, 1, 0, b"")]).batch) + BODY_AT + 40
-    rig.append([Entry(1, 1, 0, bytes(RECORD_SIZE_MAX - fixed + over))])
+    largest = RECORD_SIZE_MAX // PAGE * PAGE_PARTS - fixed
+    rig.append([Entry(1, 1, 0, bytes(largest + over))])
     assert rig.writer.held_jobs == held
     rig.close()
 
@@ -185,18 +209,49 @@ def test_a_torn_last_record_is_ignored_wherever_it_is_torn(tmp_path: Path) -> No
     after = rig.image()
     rig.close()
     # The LMDB file is small here, so that thousands of recoveries take no time.
-    at = PAGE
-    end = decode_head(after["journal.0"], at)
-    assert end is not None
-    for cut in [*range(at, at + 120), *range(at + 120, end[3], 97), end[3] - 1, end[3]]:
+    for cut in range(PAGE, 3 * PAGE + 1, SECTOR):
         image = dict(before)
         image["journal.0"] = after["journal.0"][:cut] + before["journal.0"][cut:]
         write_image(tmp_path / "image", image)
         entries, hard_state = read_log(tmp_path / "image")
-        # The last octets of an entry may be zeros, which the file holds anyway.
-        is_whole = image["journal.0"] == after["journal.0"]
+        is_whole = cut == 3 * PAGE
         assert entries == ([*run(1, 2), entry(3, 1, PAGE)] if is_whole else run(1, 2)), cut
         assert hard_state == HardState(1, 1, 2 if is_whole else 0)
+
+
+def test_what_a_recovery_drops_is_logged(tmp_path: Path) -> None:
+    rig = JournalRig(tmp_path / "wal")
+    rig.append(run(1, 2))
+    before = rig.image()
+    rig.append(run(3, 5, size=PAGE))
+    after = rig.image()
+    rig.close()
+    cut = PAGE + 3 * SECTOR
+    image = dict(before)
+    image["journal.0"] = after["journal.0"][:cut] + before["journal.0"][cut:]
+    write_image(tmp_path / "image", image)
+    with capturedLogs() as events:
+        assert read_log(tmp_path / "image")[0] == run(1, 2)
+    (text,) = [formatEvent(event) for event in events]
+    assert "1536 of 16384 octets of record 2 (3 entries) were there" in text
+
+
+def test_a_last_record_that_was_damaged_is_refused_with_advice(tmp_path: Path) -> None:
+    """It was acknowledged: dropping it would take back a promise."""
+    rig = JournalRig(tmp_path / "wal")
+    rig.append(run(1, 1))
+    rig.append(run(2, 2))
+    image = rig.image()
+    rig.close()
+    for at, text in (
+        (PAGE + 60, "record 2, the last one, was written whole and fails its checksum"),
+        (2 * PAGE - 1, "sector 15 of journal.0, where record 2 lies or would"),
+    ):
+        content = bytearray(image["journal.0"])
+        content[at] ^= 1
+        write_image(tmp_path / "image", {**image, "journal.0": bytes(content)})
+        with pytest.raises(DataDirError, match=rf"{text}.* join again"):
+            read_log(tmp_path / "image")
 
 
 def test_a_torn_first_record_of_a_lap_leaves_stale_records_that_are_ignored(
@@ -220,15 +275,16 @@ def test_a_torn_first_record_of_a_lap_leaves_stale_records_that_are_ignored(
 
 def test_octets_that_a_client_chose_never_pass_for_a_record(tmp_path: Path) -> None:
     rig = JournalRig(tmp_path / "wal")
-    forged = encode_record(rig.journal.epoch, b"guessed!", 2, job_of([entry(2, 9)]))
-    at = PAGE - (BODY_AT + 40 + 8 + 17)  # the forged record begins at the second page
-    rig.append([Entry(1, 1, 0, bytes(at) + forged)])
+    forged = encode_record(rig.journal.epoch, SALT, 1, job_of([entry(1, 9)]))
+    at = PAGE_PARTS - (BODY_AT + 40 + 8 + 17)  # the forged record begins at the second page
+    before = rig.image()
+    rig.append([Entry(1, 1, 0, bytes(at) + join_parts(forged))])
     image = rig.image()
     rig.close()
-    content = bytearray(image["journal.0"])
-    assert decode_head(bytes(content), PAGE) is not None, "it would pass but for the salt"
-    content[100] ^= 1
-    write_image(tmp_path / "image", {**image, "journal.0": bytes(content)})
+    content = image["journal.0"]
+    assert join_parts(content[PAGE : 2 * PAGE]) == join_parts(forged), "stamps are missing"
+    torn = before["journal.0"][:PAGE] + content[PAGE:]
+    write_image(tmp_path / "image", {**image, "journal.0": torn})
     assert read_log(tmp_path / "image")[0] == []
 
 
@@ -242,9 +298,8 @@ def test_a_damaged_record_before_a_whole_one_is_refused_with_advice(tmp_path: Pa
         content = bytearray(image["journal.0"])
         content[page * PAGE + 60] ^= 1
         write_image(tmp_path / "image", {**image, "journal.0": bytes(content)})
-        with pytest.raises(
-            DataDirError, match=f"record {page + 1} is damaged, but record .* join again"
-        ):
+        text = f"record {page + 1} is damaged, but record 5 was written after it.* join again"
+        with pytest.raises(DataDirError, match=text):
             read_log(tmp_path / "image")
 
 
@@ -290,7 +345,7 @@ def test_a_journal_newer_than_its_log_is_refused(tmp_path: Path) -> None:
 def test_a_directory_of_the_format_before_is_taken_over(tmp_path: Path) -> None:
     env, lock_fd = open_log(tmp_path / "wal", MAP_SIZE)
     with env.begin(write=True) as txn:
-        txn.put(KEY_FORMAT, FORMAT_BEFORE)
+        txn.put(KEY_FORMAT, FORMAT_1)
         perform(txn, job_of(run(1, 5)))
         assert txn.get(KEY_JOURNAL) is None
     env.close()
@@ -352,9 +407,19 @@ def test_closing_brings_everything_into_lmdb(tmp_path: Path) -> None:
     rig = JournalRig(tmp_path / "wal")
     rig.append(run(1, 5))
     rig.close()
-    image = {name: bytes(SEGMENT_SIZE) for name in SEGMENT_FILES}
-    write_image(tmp_path / "wal", image)
-    assert read_log(tmp_path / "wal")[0] == run(1, 5)
+    log = LmdbLog(open_environment(tmp_path / "wal", MAP_SIZE, 0), ReadOnlyWriter())
+    assert all_of(log) == run(1, 5)
+    log.close()
+
+
+def test_a_journal_that_is_older_than_its_log_is_refused(tmp_path: Path) -> None:
+    rig = JournalRig(tmp_path / "wal")
+    old = rig.image()
+    rig.append(run(1, 5))
+    rig.close()
+    write_image(tmp_path / "wal", {name: old[name] for name in SEGMENT_FILES})
+    with pytest.raises(DataDirError, match="it is older than the log beside it"):
+        read_log(tmp_path / "wal")
 
 
 def test_short_writes_are_continued_and_a_stuck_one_is_an_error(
