@@ -32,7 +32,8 @@ def create_segments(path: Path, segment_size: int) -> None:
         try:
             for start in range(0, segment_size, ZEROS_SIZE):
                 write_at(fd, bytes(min(ZEROS_SIZE, segment_size - start)), start)
-            os.ftruncate(fd, segment_size)
+            if os.fstat(fd).st_size > segment_size:
+                os.ftruncate(fd, segment_size)
             os.fsync(fd)
         finally:
             os.close(fd)
