@@ -23,6 +23,7 @@ from etcdtw.storage.state_codec import (
     TABLE_PRIVATE,
     parse_revision_key,
 )
+from etcdtw.storage.state_seal import SEALS, StateDamageError
 from etcdtw.storage.state_tables import Tables
 
 
@@ -45,21 +46,19 @@ def read_boot_state(tables: Tables, path: Path) -> BootState:
     handles = tables.handles
     try:
         with tables.env.begin() as txn:
-            revision = _number(txn.get(ROW_REVISION, db=handles[TABLE_PRIVATE]))
-            applied_index = _number(txn.get(META_INDEX, db=handles[META]))
-            applied_term = _number(txn.get(META_TERM, db=handles[META]))
-            fences = [
-                (bytes(name[1:]), _number(count))
-                for name, count in txn.cursor(handles[TABLE_FENCES])
-            ]
+            revision = _number(_opened(txn, tables, TABLE_PRIVATE, ROW_REVISION))
+            applied_index = _number(_opened(txn, tables, META, META_INDEX))
+            applied_term = _number(_opened(txn, tables, META, META_TERM))
+            rows = SEALS[TABLE_FENCES].opened_rows(list(txn.cursor(handles[TABLE_FENCES])))
+            fences = [(name[1:], _number(count)) for name, count in rows]
             live = txn.stat(handles[TABLE_CURRENT])["entries"]
             cursor = txn.cursor(handles[TABLE_KEY])
             newest = parse_revision_key(bytes(cursor.key()))[0] if cursor.last() else 0
             for name in (META_SCHEDULED, META_FINISHED):
-                mark = txn.get(name, db=handles[META])
+                mark = _opened(txn, tables, META, name)
                 if mark is not None:
-                    newest = max(newest, parse_revision_key(bytes(mark))[0])
-    except lmdb.Error as error:
+                    newest = max(newest, parse_revision_key(mark)[0])
+    except (lmdb.Error, StateDamageError) as error:
         raise DataDirError(f"{path} is damaged: {error}; restore from a snapshot") from error
     counted = sum(count for _, count in fences)
     if counted != live:
@@ -74,5 +73,10 @@ def read_boot_state(tables: Tables, path: Path) -> BootState:
     return BootState(applied_index, applied_term, max(revision, newest, 1), fences)
 
 
-def _number(value: bytes | memoryview | None) -> int:
+def _opened(txn: lmdb.Transaction, tables: Tables, table: bytes, name: bytes) -> bytes | None:
+    stored = txn.get(name, db=tables.handles[table])
+    return None if stored is None else SEALS[table].opened(name, bytes(stored))
+
+
+def _number(value: bytes | None) -> int:
     return int.from_bytes(value, "big") if value is not None else 0

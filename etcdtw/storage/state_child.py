@@ -23,6 +23,7 @@ from zope.interface import implementer
 from etcdtw.bbolt.layout import BboltError
 from etcdtw.storage.directory import DataDirError
 from etcdtw.storage.failure import Guard
+from etcdtw.storage.state_codec import StateCorruptionError
 
 READ_SIZE: Final = 1 << 16
 ANSWER_SIZE_MAX: Final = 1 << 20  # octets; answers are some numbers and a small row
@@ -174,7 +175,7 @@ def run_child(arguments: list[str], work: Callable[..., Answer]) -> int:
         answer = (DONE, *work(still_wanted, *job))
     except ParentGoneError:
         return 1
-    except (lmdb.Error, OSError, DataDirError, BboltError) as error:
+    except (lmdb.Error, OSError, DataDirError, BboltError, StateCorruptionError) as error:
         answer = (FAILED, str(error))
     os.write(1, marshal.dumps(answer))
     return 0

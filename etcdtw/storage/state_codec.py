@@ -9,7 +9,9 @@ from hashlib import sha256
 from struct import Struct
 from typing import Final
 
-FORMAT: Final = b"etcdtw-state 1"
+FORMAT: Final = b"etcdtw-state 2"
+FORMAT_BEFORE: Final = b"etcdtw-state 1"
+"""Without seals; taken over once (`state_renewal`)."""
 
 TABLE_KEY: Final = b"key"
 TABLE_CURRENT: Final = b"current"
@@ -40,6 +42,7 @@ LONG_HASH_SIZE: Final = 30  # octets: prefix + "\0" + hash fill LMDB's 511 exact
 ATTACHED_KEY_SIZE_MAX: Final = 472  # behind 8 octets of lease id
 RECORD_INLINE_MAX: Final = 1024  # octets; a larger record is stored once, in `key`
 REFERENCE_SIZE: Final = 17  # "\0" main sub
+REVISION_SIZE: Final = 17  # a tombstone's key has one octet more
 DEAD: Final = b"\x01"
 LIVE: Final = b"\x00"
 
@@ -63,9 +66,12 @@ def revision_key(main: int, sub: int, is_tombstone: bool = False) -> bytes:
 
 
 def parse_revision_key(stored: bytes) -> tuple[int, int, bool]:
-    """Return (main, sub, is_tombstone)."""
+    """Return (main, sub, is_tombstone).  Raises `StateCorruptionError` when it is no such key."""
+    size = len(stored)
+    if size != REVISION_SIZE and size != REVISION_SIZE + 1:
+        raise StateCorruptionError(f"{stored[:32]!r} is no revision")
     main, _, sub = _REVISION.unpack_from(stored)
-    return main, sub, len(stored) == 18
+    return main, sub, size != REVISION_SIZE
 
 
 def encode_version(main: int, sub: int, flag: bytes) -> bytes:

@@ -26,6 +26,7 @@ from etcdtw.storage.state_codec import (
     stored_key,
 )
 from etcdtw.storage.state_compaction_hash import RunningHash
+from etcdtw.storage.state_seal import SEALS
 from etcdtw.storage.state_tables import Tables
 
 STEP_ROWS_MAX: Final = 1000  # rows looked at, and so at most deleted, in one transaction
@@ -44,6 +45,8 @@ def compact(
 
     The rule: a row with main <= ``revision`` goes unless it is its key's newest one there and no
     tombstone; a tombstone at exactly ``revision`` stays until the next compaction.
+
+    Raises `StateDamageError` when a row is not what was written; nothing goes in that step.
     """
     position: bytes | None = revision_key(0, 0)
     deleted = 0
@@ -55,7 +58,8 @@ def compact(
             with tables.env.begin(write=True) as txn:
                 behind, deleted = _step(tables, txn, position, revision, rows_max, running)
                 if behind is None:
-                    txn.put(META_FINISHED, revision_key(revision, 0), db=tables.handles[META])
+                    finished = SEALS[META].closed(META_FINISHED, revision_key(revision, 0))
+                    txn.put(META_FINISHED, finished, db=tables.handles[META])
         except lmdb.MapFullError:
             running.reset(before)
             grow()
@@ -84,7 +88,9 @@ def _step(
     looked = 0
     if not cursor.set_range(position):
         return None, 0
-    for stored, record in cursor.iternext():
+    opened, closed = SEALS[TABLE_KEY].opened, SEALS[TABLE_HISTORY].closed
+    for stored, sealed in cursor.iternext():
+        record = opened(stored, sealed)
         main, sub, is_tombstone = parse_revision_key(stored)
         if main > revision:
             break
@@ -103,7 +109,8 @@ def _step(
         is_kept = not is_tombstone and newest is not None and newest[:2] == (main, sub)
         running.feed(main, stored, record, is_kept=is_kept, is_tombstone=is_tombstone)
         if not is_kept:
-            doomed.append((stored, name, encode_version(main, sub, DEAD if is_tombstone else LIVE)))
+            version = encode_version(main, sub, DEAD if is_tombstone else LIVE)
+            doomed.append((stored, name, closed(name, version)))
     for stored, name, version in doomed:
         txn.delete(stored, db=tables.handles[TABLE_KEY])
         txn.delete(name, version, db=history)
@@ -114,7 +121,7 @@ def newest_version(versions: Any, name: bytes, revision: int) -> tuple[int, int,
     """Return a stored key's newest (main, sub, is_tombstone) up to main ``revision``.
 
     ``versions`` is a cursor of ``history``.  LMDB's "range" finds the first version at or
-    behind the bound; the one before it is the answer.
+    behind the bound; the one before it is the answer.  Raises `StateDamageError`.
     """
     if not name:
         return None  # etcd's bump record belongs to no key
@@ -123,4 +130,4 @@ def newest_version(versions: Any, name: bytes, revision: int) -> tuple[int, int,
             return None
     elif not (versions.set_key(name) and versions.last_dup()):
         return None
-    return parse_version(versions.value())
+    return parse_version(SEALS[TABLE_HISTORY].opened(name, versions.value()))

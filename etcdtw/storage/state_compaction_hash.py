@@ -16,6 +16,7 @@ from etcdtw.storage.state_codec import (
     TABLE_KEY,
     parse_revision_key,
 )
+from etcdtw.storage.state_seal import SEALS
 from etcdtw.storage.state_tables import Tables
 
 
@@ -79,4 +80,4 @@ def interrupted(tables: Tables) -> int:
 
 def _mark(tables: Tables, txn: Any, name: bytes) -> int:
     stored = txn.get(name, db=tables.handles[META])
-    return -1 if stored is None else parse_revision_key(stored)[0]
+    return -1 if stored is None else parse_revision_key(SEALS[META].opened(name, stored))[0]

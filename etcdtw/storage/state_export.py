@@ -39,6 +39,7 @@ from etcdtw.storage.state_codec import (
     META_TERM,
     TABLE_KEY,
 )
+from etcdtw.storage.state_seal import SEALS
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 
 FLUSH_SIZE: Final = 1 << 20  # octets; what a flush of the journal may have to wait for
@@ -92,7 +93,7 @@ def export(
     """Write the state to ``target``, durably, name and all.
 
     ``storage_version`` is the row of that name in ``meta``; empty: none, which every version of
-    etcd takes.  On any exception ``target`` is gone.
+    etcd takes.  On any exception ``target`` is gone; `StateDamageError` names a damaged row.
     """
     fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
@@ -104,13 +105,13 @@ def export(
 
         writer = BboltWriter(write)
         with tables.env.begin() as txn:
-            meta = dict(txn.cursor(tables.handles[META]))
+            meta = dict(_rows(txn, tables, META))
             meta.pop(META_STORAGE_VERSION, None)
             if storage_version:
                 meta[META_STORAGE_VERSION] = storage_version
             for name in sorted((*BUCKETS, TABLE_KEY)):
                 rows: Iterable[Row] = (
-                    sorted(meta.items()) if name == META else _rows(txn, tables.handles[name])
+                    sorted(meta.items()) if name == META else _rows(txn, tables, name)
                 )
                 writer.add_bucket(name, rows)
         head = writer.finish()
@@ -130,8 +131,11 @@ def export(
     )
 
 
-def _rows(txn: Any, handle: Any) -> Iterator[Row]:
-    return iter(txn.cursor(handle))
+def _rows(txn: Any, tables: Tables, name: bytes) -> Iterator[Row]:
+    """Yield etcd's rows: a damaged one must not travel.  Raises `StateDamageError`."""
+    opened = SEALS[name].opened
+    for key, stored in txn.cursor(tables.handles[name]):
+        yield key, opened(key, stored)
 
 
 def _export_in_child(

@@ -1,6 +1,7 @@
 """etcd's hashes of a store: HashKV (comparable between members) and Hash (of everything).
 
-Each runs as a generator over one read transaction, in bounded steps.
+Each runs as a generator over one read transaction, in bounded steps, and raises
+`StateDamageError` when a row is not what was written.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from etcdtw.storage.state_codec import (
     stored_key,
 )
 from etcdtw.storage.state_compaction import newest_version
+from etcdtw.storage.state_seal import SEALS
 from etcdtw.storage.state_tables import Tables
 
 STEP_ROWS_MAX: Final = 2000
@@ -43,7 +45,9 @@ def hash_kv(
         keeps_any = compact_revision > 0 and _has_live(tables, txn, revision)
         versions = txn.cursor(tables.handles[TABLE_HISTORY])
         looked = 0
-        for stored, record in txn.cursor(tables.handles[TABLE_KEY]):
+        opened = SEALS[TABLE_KEY].opened
+        for stored, sealed in txn.cursor(tables.handles[TABLE_KEY]):
+            record = opened(stored, sealed)
             main, sub, is_tombstone = parse_revision_key(stored)
             if main > revision:
                 break
@@ -80,9 +84,11 @@ def hash_all(tables: Tables, number: int) -> Generator[tuple[Any, ...] | None]:
     with tables.env.begin() as txn:
         for bucket in sorted((*BUCKETS, TABLE_KEY)):
             crc = extend(crc, bucket)
+            opened = SEALS[bucket].opened
             for looked, (name, value) in enumerate(txn.cursor(tables.handles[bucket]), 1):
                 if looked % STEP_ROWS_MAX == 0:
                     yield None
+                plain = opened(name, value)
                 if (bucket, name) not in HASH_IGNORED:
-                    crc = extend(crc, name + value)
+                    crc = extend(crc, name + plain)
     yield ("hash", number, crc)

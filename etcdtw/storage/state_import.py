@@ -55,6 +55,7 @@ from etcdtw.storage.state_codec import (
     revision_key,
     stored_key,
 )
+from etcdtw.storage.state_seal import SEALS
 from etcdtw.storage.state_tables import Tables
 from etcdtw.wire.mvccpb import KeyValue
 
@@ -120,7 +121,8 @@ class _Target:
 
     def append(self, table: bytes, rows: list[Row]) -> None:
         """Write rows behind all that the table has."""
-        _, added = self.txn.cursor(self.handles[table]).putmulti(rows, append=True)
+        stored = SEALS[table].rows(rows)
+        _, added = self.txn.cursor(self.handles[table]).putmulti(stored, append=True)
         if added != len(rows):
             raise BboltError(f"a row of {table!r} is there already, or out of order")
         self._octets += sum([len(key) + len(value) + ROW_OVERHEAD for key, value in rows])
@@ -128,6 +130,10 @@ class _Target:
             self.txn.commit()
             self.txn = self._env.begin(write=True)
             self._octets = 0
+
+    def put(self, table: bytes, rows: list[Row]) -> None:
+        """Write a few rows wherever they belong."""
+        self.txn.cursor(self.handles[table]).putmulti(SEALS[table].rows(rows))
 
 
 def import_state(
@@ -185,10 +191,10 @@ def _import(
     target.append(TABLE_FENCES, current.fences())
     for name, small in buckets.items():
         target.append(name, small)
-    private = target.handles[TABLE_PRIVATE]
-    target.txn.put(ROW_REVISION, encode_u64(revision), db=private)
+    private = [(ROW_REVISION, encode_u64(revision))]
     if seen.has_long:
-        target.txn.put(ROW_HAS_LONG, b"\x01", db=private)
+        private.append((ROW_HAS_LONG, b"\x01"))
+    target.put(TABLE_PRIVATE, private)
     target.txn.commit()
     return SnapshotInstall(
         _number(meta, META_INDEX),
@@ -338,9 +344,11 @@ class _Current:
         get, key_db = self._target.txn.get, self._target.handles[TABLE_KEY]
         attached = self._attached
         attachments: list[Row] = []
+        opened = SEALS[TABLE_KEY].opened
         for name, version in live:
             main, sub, _ = parse_version(version)
-            record: bytes = get(revision_key(main, sub), db=key_db)
+            place = revision_key(main, sub)
+            record = opened(place, get(place, db=key_db))
             if len(record) > RECORD_INLINE_MAX:
                 current.append((name, encode_reference(main, sub)))
             else:
@@ -348,8 +356,8 @@ class _Current:
             self._fences.add(name)
             if attached is not None and (lease := lease_of(record)):
                 key = name if len(name) <= KEY_SIZE_MAX else key_of(record)
-                place = attached_key(lease, key)
-                attachments.append((place, b"" if place[8:] == key else key))
+                attachment = attached_key(lease, key)
+                attachments.append((attachment, b"" if attachment[8:] == key else key))
         self._target.append(TABLE_CURRENT, current)
         if attached is not None:
             attached.add(attachments)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +21,9 @@ from etcdtw.storage.spare_descriptors import SpareDescriptors
 from etcdtw.storage.state_boot import BootState, read_boot_state
 from etcdtw.storage.state_codec import (
     KEY_SIZE_MAX,
+    RECORD_INLINE_MAX,
     REFERENCE_SIZE,
+    ROW_FORMAT,
     ROW_HAS_LONG,
     TABLE_ATTACHED,
     TABLE_CURRENT,
@@ -28,6 +31,7 @@ from etcdtw.storage.state_codec import (
     TABLE_KEY,
     TABLE_PRIVATE,
     encode_frame,
+    encode_reference,
     encode_u64,
     key_of,
     lease_prefix,
@@ -38,6 +42,7 @@ from etcdtw.storage.state_codec import (
     stored_key,
 )
 from etcdtw.storage.state_compaction import newest_version
+from etcdtw.storage.state_seal import SEAL_SIZE, SEALS, Seal, StateDamageError
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 from etcdtw.wire.record import record_of
 
@@ -45,12 +50,23 @@ CHUNK_FIRST: Final = 16  # rows read before the first look at where the range en
 CHUNK_STEP: Final = 64  # rows
 CHUNK_MAX: Final = 1024
 LONG_ROWS_MAX: Final = 16  # rows at a time where long keys are and octets are bounded
+REVISION_END: Final = (1 << 63) - 1
+
+CURRENT_SEAL: Final = SEALS[TABLE_CURRENT]
+KEY_SEAL: Final = SEALS[TABLE_KEY]
+ATTACHED_SEAL: Final = SEALS[TABLE_ATTACHED]
+PRIVATE_SEAL: Final = SEALS[TABLE_PRIVATE]
 
 Row = tuple[bytes, bytes]
 
 
 class StateReader:
-    """Durable state as of the last `renew`."""
+    """Durable state as of the last `renew`.
+
+    Every row is checked against its seal when it is read.  What `current` should say is read from
+    `history` and `key` where it is damaged; any other damaged row raises `StateDamageError`.
+    ``on_damage`` hears of each, before anything is returned.
+    """
 
     def __init__(self, tables: Tables, lock_fd: int = -1) -> None:
         self._tables = tables
@@ -60,6 +76,7 @@ class StateReader:
         self._txn: Any = None
         self.has_long = False
         self._size_in_use = -1
+        self.on_damage: Callable[[StateDamageError], None] = _nobody_hears
         self.blocks = RowBlocks()
         """What is kept of the transaction's rows in joined octets."""
         self.renew()
@@ -79,7 +96,11 @@ class StateReader:
         self._current: Any = self._txn.cursor(self._current_db)
         self._history: Any = self._txn.cursor(handles[TABLE_HISTORY])
         self._key: Any = self._txn.cursor(self._key_db)
-        self.has_long = self._txn.get(ROW_HAS_LONG, db=handles[TABLE_PRIVATE]) is not None
+        private = [row for row in self._txn.cursor(handles[TABLE_PRIVATE]) if row[0] != ROW_FORMAT]
+        if PRIVATE_SEAL.are_whole(private):
+            self.has_long = any(name == ROW_HAS_LONG for name, _ in private)
+        else:
+            self.on_damage(StateDamageError(TABLE_PRIVATE, PRIVATE_SEAL.first_damaged(private)))
 
     def reopen(self) -> BootState:
         """Read on from the file that has taken the place of this one; return what it says.
@@ -114,11 +135,14 @@ class StateReader:
 
     def get(self, key: bytes) -> bytes | None:
         """Return the record of a live key."""
-        value = self._txn.get(
-            key if len(key) <= KEY_SIZE_MAX else stored_key(key), None, self._current_db
-        )
-        if value is None:
+        name = key if len(key) <= KEY_SIZE_MAX else stored_key(key)
+        stored = self._txn.get(name, None, self._current_db)
+        if stored is None:
             return None
+        if not CURRENT_SEAL.is_whole(name, stored):
+            self.on_damage(StateDamageError(TABLE_CURRENT, name))
+            return self.get_at(key, REVISION_END)
+        value = stored[:-SEAL_SIZE]
         if value[0] == 0:
             return self._referenced(value)
         return record_of(value)
@@ -160,24 +184,9 @@ class StateReader:
         """Return up to ``limit`` live user keys in ``[start, end)``, and where to go on."""
         if self.has_long or len(start) > KEY_SIZE_MAX:
             rows, bound = self.rows(start, end, limit)
-            return [key for key, _ in rows], bound
-        cursor = self._current
-        if not cursor.set_range(start):
-            return [], None
-        found: list[bytes] = []
-        iterator = cursor.iternext(True, False)
-        chunk = CHUNK_FIRST
-        while len(found) < limit:
-            chunk = min(chunk, limit - len(found))
-            more = list(islice(iterator, chunk))
-            found += more
-            if end is not None and more and more[-1] >= end:
-                del found[bisect_left(found, end) :]
-                return found, None
-            if len(more) < chunk:
-                return found, None
-            chunk = min(chunk * 4, CHUNK_MAX)
-        return found, _behind(found[-1], end)
+        else:
+            rows, bound = self._cut(start, end, limit)
+        return [key for key, _ in rows], bound
 
     def fill(self, interval: Interval) -> RowBlock | None:
         """Return a block of all rows of an interval; None if they make none: then it is refused.
@@ -198,6 +207,36 @@ class StateReader:
         Rows of long keys sort by their first 480 octets, so a group on either edge of the range
         is returned whole; `_expand` cuts it.
         """
+        try:
+            return self._cut_whole(start, end, limit)
+        except StateDamageError as error:
+            self.on_damage(error)
+            return self._cut_derived(start, end, limit)
+
+    def _cut_derived(
+        self, start: bytes, end: bytes | None, limit: int
+    ) -> tuple[list[Row], bytes | None]:
+        """Return what `_cut` does from `history` and `key`, for rows that are damaged.
+
+        It may be empty though more follow.
+        """
+        names, bound = self._known_names(start, end, limit)
+        rows: list[Row] = []
+        for name in names:
+            version = self._newest(name, REVISION_END)
+            if version is None or version[2]:
+                continue
+            record = self.record(version[0], version[1])
+            if len(record) > RECORD_INLINE_MAX:
+                rows.append((name, encode_reference(version[0], version[1])))
+            else:
+                rows.append((name, encode_frame(record)))
+        return rows, bound
+
+    def _cut_whole(
+        self, start: bytes, end: bytes | None, limit: int
+    ) -> tuple[list[Row], bytes | None]:
+        """Raises `StateDamageError` when a row is not as it was written."""
         cursor = self._current
         if not cursor.set_range(start[:KEY_SIZE_MAX]):
             return [], None
@@ -209,7 +248,7 @@ class StateReader:
             next(iterator)  # the prefix of ``start`` is a key itself
         while len(rows) < limit:
             chunk = min(chunk, limit - len(rows))
-            more = list(islice(iterator, chunk))
+            more = CURRENT_SEAL.opened_rows(list(islice(iterator, chunk)))
             rows += more
             if end is not None and more:
                 if is_plain and more[-1][0] >= end:
@@ -226,7 +265,7 @@ class StateReader:
             for row in iterator:
                 if row[0][:KEY_SIZE_MAX] != prefix:
                     break
-                rows.append(row)
+                rows.append((row[0], CURRENT_SEAL.opened(*row)))
         return rows, _behind(rows[-1][0], end)
 
     def _expand(self, rows: list[Row], start: bytes, end: bytes | None) -> list[Row]:
@@ -245,14 +284,20 @@ class StateReader:
         return value
 
     def _referenced(self, reference: bytes) -> bytes:
-        record: bytes = self._txn.get(parse_reference(reference), None, self._key_db)
-        return record
+        return self._record(parse_reference(reference))
 
     # Older views.
 
     def version_at(self, key: bytes, revision: int) -> tuple[int, int, bool] | None:
         """Return the newest (main, sub, is_tombstone) of ``key`` up to main ``revision``."""
-        return newest_version(self._history, stored_key(key), revision)
+        return self._newest(stored_key(key), revision)
+
+    def _newest(self, name: bytes, revision: int) -> tuple[int, int, bool] | None:
+        try:
+            return newest_version(self._history, name, revision)
+        except StateDamageError as error:
+            self.on_damage(error)
+            raise
 
     def get_at(self, key: bytes, revision: int) -> bytes | None:
         """Return the record of ``key`` as of main revision ``revision``."""
@@ -261,15 +306,45 @@ class StateReader:
             return None
         return self.record(version[0], version[1])
 
-    def record(self, main: int, sub: int) -> bytes | None:
-        """Return the record put at a revision."""
-        record: bytes | None = self._txn.get(revision_key(main, sub), None, self._key_db)
-        return record
+    def record(self, main: int, sub: int) -> bytes:
+        """Return the record put at a revision, of which `history` or `current` tells."""
+        return self._record(revision_key(main, sub))
+
+    def _record(self, place: bytes) -> bytes:
+        stored = self._txn.get(place, None, self._key_db)
+        if stored is None:
+            error = StateDamageError(TABLE_KEY, place, "it is missing")
+            self.on_damage(error)
+            raise error
+        return self._opened(KEY_SEAL, place, stored)
+
+    def _opened(self, seal: Seal, name: bytes, stored: bytes) -> bytes:
+        if not seal.is_whole(name, stored):
+            error = StateDamageError(seal.table, name)
+            self.on_damage(error)
+            raise error
+        return stored[:-SEAL_SIZE]
+
+    def _opened_rows(self, seal: Seal, rows: list[Row]) -> list[Row]:
+        try:
+            return seal.opened_rows(rows)
+        except StateDamageError as error:
+            self.on_damage(error)
+            raise
 
     def known_keys(
         self, start: bytes, end: bytes | None, limit: int
     ) -> tuple[list[bytes], bytes | None]:
         """Return up to ``limit`` user keys with any version, dead ones too, and where to go on."""
+        names, bound = self._known_names(start, end, limit)
+        keys = [name if len(name) <= KEY_SIZE_MAX else self._long_name(name) for name in names]
+        keys.sort()
+        return [key for key in keys if key >= start and (end is None or key < end)], bound
+
+    def _known_names(
+        self, start: bytes, end: bytes | None, limit: int
+    ) -> tuple[list[bytes], bytes | None]:
+        """Return what stands in `history`, unchecked: whoever asks for its versions checks."""
         cursor = self._history
         if not cursor.set_range(start[:KEY_SIZE_MAX]):
             return [], None
@@ -284,16 +359,13 @@ class StateReader:
                 bound = _behind(names[-1], end)
                 break
             names.append(name)
-        keys = [name if len(name) <= KEY_SIZE_MAX else self._long_name(name) for name in names]
-        keys.sort()
-        return [key for key in keys if key >= start and (end is None or key < end)], bound
+        return names, bound
 
     def _long_name(self, name: bytes) -> bytes:
         """Return the user key behind a hashed name: every version's record holds it."""
         self._history.set_key(name)
-        main, sub, is_tombstone = parse_version(self._history.value())
-        record = self._txn.get(revision_key(main, sub, is_tombstone), None, self._key_db)
-        return key_of(record)
+        version = self._opened(SEALS[TABLE_HISTORY], name, self._history.value())
+        return key_of(self._record(revision_key(*parse_version(version))))
 
     # Revision order.
 
@@ -302,25 +374,30 @@ class StateReader:
 
         Stops at the end of the main revision in which ``limit`` is reached.
         """
-        found: list[tuple[int, int, bool, bytes]] = []
+        rows: list[Row] = []
+        previous = 0
         cursor = self._key
         if not cursor.set_range(encode_u64(first)):
-            return found
-        for stored, record in cursor.iternext():
-            main, sub, is_tombstone = parse_revision_key(stored)
-            if main > last or (len(found) >= limit and found[-1][0] != main):
+            return []
+        for row in cursor.iternext():
+            main = parse_revision_key(row[0])[0]
+            if main > last or (len(rows) >= limit and previous != main):
+                self._opened(KEY_SEAL, *row)  # else it may not be the end
                 break
-            found.append((main, sub, is_tombstone, record))
-        return found
+            rows.append(row)
+            previous = main
+        opened = self._opened_rows(KEY_SEAL, rows)
+        return [(*parse_revision_key(stored), record) for stored, record in opened]
 
     # The small buckets and the attachments.
 
     def bucket_get(self, bucket: bytes, key: bytes) -> bytes | None:
-        value: bytes | None = self._txn.get(key, None, self._tables.handles[bucket])
-        return value
+        stored = self._txn.get(key, None, self._tables.handles[bucket])
+        return None if stored is None else self._opened(SEALS[bucket], key, stored)
 
     def bucket_items(self, bucket: bytes) -> list[Row]:
-        return list(self._txn.cursor(self._tables.handles[bucket]))
+        rows = list(self._txn.cursor(self._tables.handles[bucket]))
+        return self._opened_rows(SEALS[bucket], rows)
 
     def attached(self, lease_id: int, position: bytes, limit: int) -> tuple[list[bytes], bytes]:
         """Return up to ``limit`` keys attached to a lease, in no order, and where to go on.
@@ -331,12 +408,12 @@ class StateReader:
         prefix = lease_prefix(lease_id)
         found: list[bytes] = []
         if cursor.set_range(position or prefix):
-            for name, key in cursor.iternext():
+            for name, stored in cursor.iternext():
                 if name[:8] != prefix:
                     break
                 if len(found) == limit:
                     return found, name
-                found.append(key or name[8:])
+                found.append(self._opened(ATTACHED_SEAL, name, stored) or name[8:])
         return found, b""
 
     def close(self) -> None:
@@ -364,6 +441,10 @@ class StateReader:
             stat = self._txn.stat(handle)
             total += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         return int(total * stat["psize"])
+
+
+def _nobody_hears(error: StateDamageError) -> None:
+    pass
 
 
 def _behind(name: bytes, end: bytes | None) -> bytes | None:

@@ -36,6 +36,7 @@ from etcdtw.storage.state_codec import (
     parse_revision_key,
     stored_key,
 )
+from etcdtw.storage.state_seal import SEAL_SIZE, SEALS, StateDamageError
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 
 COMPLAINTS_MAX: Final = 20
@@ -60,7 +61,9 @@ def _walk(tables: Tables, txn: Any) -> tuple[dict[bytes, _Newest], list[tuple[by
     """Return the live keys by stored name, and every row that ``history`` should have."""
     live: dict[bytes, _Newest] = {}
     history: list[tuple[bytes, bytes]] = []
-    for stored, record in txn.cursor(tables.handles[TABLE_KEY]):
+    opened = SEALS[TABLE_KEY].opened
+    for stored, sealed in txn.cursor(tables.handles[TABLE_KEY]):
+        record = opened(stored, sealed)
         main, sub, is_tombstone = parse_revision_key(stored)
         key = key_of(record)
         if not key:
@@ -99,19 +102,25 @@ def _fence_rows(live: dict[bytes, _Newest]) -> list[tuple[bytes, bytes]]:
 
 
 def rebuild(tables: Tables) -> None:
-    """Empty the derived tables and fill them from ``key``, in one transaction."""
+    """Empty the derived tables and fill them from ``key``, in one transaction.
+
+    Raises `StateDamageError` when a row of ``key`` is damaged.
+    """
     handles = tables.handles
     with tables.env.begin(write=True) as txn:
         live, history = _walk(tables, txn)
+        derived = {
+            TABLE_HISTORY: history,
+            TABLE_CURRENT: [(name, _current_row(live[name])) for name in sorted(live)],
+            TABLE_ATTACHED: _attached_rows(live),
+            TABLE_FENCES: _fence_rows(live),
+        }
         for table in DERIVED:
             txn.drop(handles[table], delete=False)
-        txn.cursor(handles[TABLE_HISTORY]).putmulti(history)
-        current = [(name, _current_row(live[name])) for name in sorted(live)]
-        txn.cursor(handles[TABLE_CURRENT]).putmulti(current, append=True)
-        txn.cursor(handles[TABLE_ATTACHED]).putmulti(_attached_rows(live))
-        txn.cursor(handles[TABLE_FENCES]).putmulti(_fence_rows(live), append=True)
+            txn.cursor(handles[table]).putmulti(SEALS[table].rows(derived[table]))
         if any(len(name) > KEY_SIZE_MAX for name, _ in history):
-            txn.put(ROW_HAS_LONG, b"\x01", db=handles[TABLE_PRIVATE])
+            private = SEALS[TABLE_PRIVATE].closed(ROW_HAS_LONG, b"\x01")
+            txn.put(ROW_HAS_LONG, private, db=handles[TABLE_PRIVATE])
 
 
 def verify(tables: Tables) -> list[str]:
@@ -120,11 +129,11 @@ def verify(tables: Tables) -> list[str]:
     with tables.env.begin() as txn:
         live, history = _walk(tables, txn)
         current = [(name, _current_row(live[name])) for name in sorted(live)]
-        complaints = _compare("current", current, iter(txn.cursor(handles[TABLE_CURRENT])))
-        complaints += _compare("history", history, iter(txn.cursor(handles[TABLE_HISTORY])))
+        complaints = _compare(TABLE_CURRENT, current, iter(txn.cursor(handles[TABLE_CURRENT])))
+        complaints += _compare(TABLE_HISTORY, history, iter(txn.cursor(handles[TABLE_HISTORY])))
         attached = _attached_rows(live)
-        complaints += _compare("attached", attached, iter(txn.cursor(handles[TABLE_ATTACHED])))
-        fences = list(txn.cursor(handles[TABLE_FENCES]))
+        complaints += _compare(TABLE_ATTACHED, attached, iter(txn.cursor(handles[TABLE_ATTACHED])))
+        fences = [(name, count[:-SEAL_SIZE]) for name, count in txn.cursor(handles[TABLE_FENCES])]
     keys = sorted([newest.key for newest in live.values()])
     places = [*[bisect_left(keys, name[1:]) for name, _ in fences], len(keys)]
     for i, (name, count) in enumerate(fences):
@@ -135,15 +144,16 @@ def verify(tables: Tables) -> list[str]:
     return complaints[:COMPLAINTS_MAX]
 
 
-def _compare(table: str, wanted: list[tuple[bytes, bytes]], found: Rows) -> list[str]:
+def _compare(table: bytes, wanted: list[tuple[bytes, bytes]], found: Rows) -> list[str]:
     complaints: list[str] = []
-    left = dict.fromkeys(wanted)
+    left = dict.fromkeys(SEALS[table].rows(wanted))
+    title = table.decode()
     for row in found:
         if row in left:
             del left[row]
         elif len(complaints) < COMPLAINTS_MAX:
-            complaints.append(f"{table}: a row at {row[0]!r} that `key` does not bear out")
-    complaints += [f"{table}: the row at {row[0]!r} is missing" for row in list(left)[:5]]
+            complaints.append(f"{title}: a row at {row[0]!r} that `key` does not bear out")
+    complaints += [f"{title}: the row at {row[0]!r} is missing" for row in list(left)[:5]]
     return complaints
 
 
@@ -156,9 +166,13 @@ def main(arguments: list[str]) -> int:
     except DataDirError as error:
         print(error, file=sys.stderr)
         return 1
-    before = verify(tables)
-    rebuild(tables)
-    after = verify(tables)
+    try:
+        before = verify(tables)
+        rebuild(tables)
+        after = verify(tables)
+    except StateDamageError as error:
+        print(f"{error}; restore this member from a snapshot", file=sys.stderr)
+        return 1
     tables.env.close()
     print(f"{len(before)} complaints before, {len(after)} after", *before, *after, sep="\n")
     return 1 if after else 0

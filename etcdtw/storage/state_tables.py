@@ -40,6 +40,7 @@ from etcdtw.storage.state_codec import (
     revision_key,
     stored_key,
 )
+from etcdtw.storage.state_seal import SEALS
 
 DATABASES_MAX: Final = 32
 MAP_SIZE_MAX: Final = 1 << 42
@@ -58,7 +59,7 @@ def pack_changes(changes: list[Change]) -> bytes:
 
 
 class ChangedRows(NamedTuple):
-    """What changes mean to the tables; each list is in its table's order."""
+    """What changes mean to the tables, as it is stored; each list is in its table's order."""
 
     key: list[Row]
     history: list[Row]
@@ -91,14 +92,20 @@ def changed_rows(changes: list[Change]) -> ChangedRows:
             current.append((name, encode_reference(main, sub)))
         else:
             current.append((name, encode_frame(record)))
-    return ChangedRows(rows, history, current, dead)
+    return ChangedRows(
+        SEALS[TABLE_KEY].rows(rows),
+        SEALS[TABLE_HISTORY].rows(history),
+        SEALS[TABLE_CURRENT].rows(current),
+        dead,
+    )
 
 
 def attached_rows(attachments: list[Attachment]) -> Iterator[tuple[bytes, bytes, bool]]:
-    """Yield name, value, and whether the row is put or else taken away, in the order given."""
+    """Yield name, stored value, and whether the row is put or else taken away, in order."""
+    closed = SEALS[TABLE_ATTACHED].closed
     for lease_id, key, is_attached in attachments:
         name = attached_key(lease_id, key)
-        yield name, b"" if name[8:] == key else key, is_attached
+        yield name, closed(name, b"" if name[8:] == key else key), is_attached
 
 
 def anonymous_octets() -> int:
@@ -289,16 +296,16 @@ class StateCommitter:
             if value is None:
                 txn.delete(key, db=handles[bucket])
             else:
-                txn.put(key, value, db=handles[bucket])
+                txn.put(key, SEALS[bucket].closed(key, value), db=handles[bucket])
         self._write_attachments(txn, batch.attached)
         fences = handles[TABLE_FENCES]
         for start, count in batch.fences:
             name, value = fence_row(start, count)
-            txn.put(name, value, db=fences)
-        private = handles[TABLE_PRIVATE]
-        txn.put(ROW_REVISION, encode_u64(batch.revision), db=private)
+            txn.put(name, SEALS[TABLE_FENCES].closed(name, value), db=fences)
+        private = [(ROW_REVISION, encode_u64(batch.revision))]
         if batch.has_long:
-            txn.put(ROW_HAS_LONG, b"\x01", db=private)
+            private.append((ROW_HAS_LONG, b"\x01"))
+        txn.cursor(handles[TABLE_PRIVATE]).putmulti(SEALS[TABLE_PRIVATE].rows(private))
         if batch.index:
-            txn.put(META_INDEX, encode_u64(batch.index), db=handles[META])
-            txn.put(META_TERM, encode_u64(batch.term), db=handles[META])
+            meta = [(META_INDEX, encode_u64(batch.index)), (META_TERM, encode_u64(batch.term))]
+            txn.cursor(handles[META]).putmulti(SEALS[META].rows(meta))

@@ -226,7 +226,7 @@ def test_another_format_version_is_refused(wal: Path, state: Path) -> None:
     with pytest.raises(DataDirError, match="has format 4, this program reads format 3"):
         reopen(wal)
     rewrite(state, b"etcdtw", b"format", b"etcdtw-state 7")
-    with pytest.raises(DataDirError, match="has format 7, this program reads format 1"):
+    with pytest.raises(DataDirError, match="has format 7, this program reads format 2"):
         reopen(state)
 
 

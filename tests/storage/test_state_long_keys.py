@@ -15,6 +15,7 @@ from etcdtw.storage.state_export import export
 from etcdtw.storage.state_import import SnapshotFacts
 from etcdtw.storage.state_install import load_state
 from etcdtw.storage.state_rebuild import rebuild, verify
+from etcdtw.storage.state_seal import SEALS
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 from etcdtw.wire.mvccpb import KeyValue
 from tests.storage.test_row_blocks import cover, delete, settle
@@ -138,8 +139,9 @@ def test_fences_that_an_earlier_build_opened_amid_long_keys_are_found_and_mended
     rig.state.close()
     tables = open_tables(rig.path)
     with tables.env.begin(write=True) as txn:
-        for row in (fence_row(b"", 512), fence_row(P[:KEY_SIZE_MAX], 88)):
-            txn.put(*row, db=tables.handles[TABLE_FENCES])
+        for name, count in (fence_row(b"", 512), fence_row(P[:KEY_SIZE_MAX], 88)):
+            sealed = SEALS[TABLE_FENCES].closed(name, count)
+            txn.put(name, sealed, db=tables.handles[TABLE_FENCES])
     assert len(verify(tables)) == 2
     rebuild(tables)
     assert verify(tables) == []

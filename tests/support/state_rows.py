@@ -6,7 +6,9 @@ from pathlib import Path
 from random import Random
 
 from etcdtw.storage.directory import open_environment
+from etcdtw.storage.state_codec import ROW_FORMAT, TABLE_PRIVATE
 from etcdtw.storage.state_open import open_state
+from etcdtw.storage.state_seal import SEALS
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 from etcdtw.wire.mvccpb import KeyValue
 
@@ -66,6 +68,8 @@ def open_tables(path: Path, map_size: int = MAP_SIZE) -> Tables:
 
 
 def rows_of(tables: Tables) -> Rows:
-    """Return all rows by table."""
+    """Return all rows by table, without their seals and without the format."""
     with tables.env.begin() as txn:
-        return {name: list(txn.cursor(handle)) for name, handle in tables.handles.items()}
+        stored = {name: list(txn.cursor(handle)) for name, handle in tables.handles.items()}
+    stored[TABLE_PRIVATE] = [row for row in stored[TABLE_PRIVATE] if row[0] != ROW_FORMAT]
+    return {name: SEALS[name].opened_rows(rows) for name, rows in stored.items()}
