@@ -6,12 +6,12 @@ and in order.  Knows no member and no process; `state_install` is about the plac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from struct import Struct
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -85,6 +85,23 @@ class SnapshotFacts:
     """Rows of `meta` that take the place of the file's, such as term and confState."""
     buckets: dict[bytes, list[Row]] = field(default_factory=dict)
     """Whole buckets that take the place of the file's: membership that is known better."""
+    revision: int = 0
+    """The current main revision is no less."""
+
+
+class Source(Protocol):
+    """Where rows come from: etcd's file, or a state."""
+
+    @property
+    def buckets(self) -> Mapping[bytes, object]: ...
+
+    def items(self, name: bytes) -> Iterator[Row]:
+        """Yield the rows of a bucket; none if there is no such bucket."""
+        ...
+
+    def leaves(self, name: bytes) -> Iterator[list[Row]]:
+        """Yield the rows of a bucket, some at a time."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +168,21 @@ def import_state(
     Raises `BboltError` when the file is damaged, or no store of etcd's, or not as ``facts`` say.
     """
     check(file)
+    return import_rows(file, tables, facts, runs, still_wanted, run_octets_max)
+
+
+def import_rows(
+    source: Source,
+    tables: Tables,
+    facts: SnapshotFacts,
+    runs: Path,
+    still_wanted: Callable[[], None] = lambda: None,
+    run_octets_max: int = RUN_OCTETS_MAX,
+) -> SnapshotInstall:
+    """Do the same from any source of rows in order."""
     target = _Target(tables)
     try:
-        return _import(file, target, facts, runs, still_wanted, run_octets_max)
+        return _import(source, target, facts, runs, still_wanted, run_octets_max)
     except BaseException:
         target.txn.abort()
         raise
@@ -165,7 +194,7 @@ def map_size_for(file_size: int) -> int:
 
 
 def _import(
-    file: BboltFile,
+    file: Source,
     target: _Target,
     facts: SnapshotFacts,
     runs: Path,
@@ -187,7 +216,7 @@ def _import(
         attached.close()
     meta = dict(buckets[META])
     marks = [_mark(meta, name) for name in (META_SCHEDULED, META_FINISHED)]
-    revision = max(1, seen.newest, *marks)
+    revision = max(1, seen.newest, facts.revision, *marks)
     target.append(TABLE_FENCES, current.fences())
     for name, small in buckets.items():
         target.append(name, small)
@@ -204,7 +233,7 @@ def _import(
     )
 
 
-def _small_buckets(file: BboltFile, facts: SnapshotFacts) -> dict[bytes, list[Row]]:
+def _small_buckets(file: Source, facts: SnapshotFacts) -> dict[bytes, list[Row]]:
     """Return the rows of every bucket but ``key``; a file may lack some, or have others."""
     if TABLE_KEY not in file.buckets:
         raise BboltError("the file has no bucket `key`: it is no database of etcd's")
@@ -256,7 +285,7 @@ def _revision_of(stored: bytes) -> tuple[int, int]:
 
 
 def _import_keys(
-    file: BboltFile, target: _Target, history: SortedRuns, still_wanted: Callable[[], None]
+    file: Source, target: _Target, history: SortedRuns, still_wanted: Callable[[], None]
 ) -> _Seen:
     """Copy ``key`` row by row and collect what ``history`` will hold."""
     pending: list[Row] = []

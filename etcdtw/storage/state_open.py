@@ -30,6 +30,7 @@ from etcdtw.storage.state_codec import (
 from etcdtw.storage.state_defragment import remove_copy
 from etcdtw.storage.state_feed import InlineStateWriter, StateWriter
 from etcdtw.storage.state_reader import StateReader
+from etcdtw.storage.state_renewal import remove_renewing
 from etcdtw.storage.state_swap import finish_install, has_built
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 from etcdtw.storage.state_takeover import FORMATS_BEFORE, take_over
@@ -60,6 +61,7 @@ def open_state(
     lock_fd = lock_directory(path, wait_s)
     try:
         remove_copy(path)
+        remove_renewing(path)
         tables = _open_tables(path, map_size)
         boot = read_boot_state(tables, path)
         if has_built(path):
@@ -92,9 +94,9 @@ def _open_tables(path: Path, map_size: int) -> Tables:
         with env.begin() as txn:
             found = txn.get(ROW_FORMAT, db=tables.handles[TABLE_PRIVATE])
         if found in FORMATS_BEFORE:
-            take_over(tables, found)
-        else:
-            check_format(found, FORMAT, False, path)
+            take_over(tables, path, map_size)
+            return _open_tables(path, map_size)
+        check_format(found, FORMAT, False, path)
     except lmdb.Error as error:
         env.close()
         raise DataDirError(

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+import google_crc32c
 import lmdb
 
 from etcdtw.storage.directory import DATA_FILE, DataDirError, names_held, open_environment
@@ -53,6 +54,8 @@ LONG_ROWS_MAX: Final = 16  # rows at a time where long keys are and octets are b
 REVISION_END: Final = (1 << 63) - 1
 
 CURRENT_SEAL: Final = SEALS[TABLE_CURRENT]
+CURRENT_SUM: Final = CURRENT_SEAL.sum
+_extend: Final = google_crc32c.extend
 KEY_SEAL: Final = SEALS[TABLE_KEY]
 ATTACHED_SEAL: Final = SEALS[TABLE_ATTACHED]
 PRIVATE_SEAL: Final = SEALS[TABLE_PRIVATE]
@@ -139,7 +142,7 @@ class StateReader:
         stored = self._txn.get(name, None, self._current_db)
         if stored is None:
             return None
-        if not CURRENT_SEAL.is_whole(name, stored):
+        if _extend(CURRENT_SUM, name + stored) != CURRENT_SUM or len(stored) <= SEAL_SIZE:
             self.on_damage(StateDamageError(TABLE_CURRENT, name))
             return self.get_at(key, REVISION_END)
         value = stored[:-SEAL_SIZE]

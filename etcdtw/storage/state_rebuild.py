@@ -15,17 +15,13 @@ from etcdtw.storage.directory import DataDirError, lock_directory, open_environm
 from etcdtw.storage.fences import FenceCutter
 from etcdtw.storage.state_codec import (
     DEAD,
-    DERIVED,
-    KEY_SIZE_MAX,
     LIVE,
     RECORD_INLINE_MAX,
-    ROW_HAS_LONG,
     TABLE_ATTACHED,
     TABLE_CURRENT,
     TABLE_FENCES,
     TABLE_HISTORY,
     TABLE_KEY,
-    TABLE_PRIVATE,
     attached_key,
     encode_frame,
     encode_reference,
@@ -36,6 +32,7 @@ from etcdtw.storage.state_codec import (
     parse_revision_key,
     stored_key,
 )
+from etcdtw.storage.state_renewal import renew
 from etcdtw.storage.state_seal import SEAL_SIZE, SEALS, StateDamageError
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 
@@ -101,26 +98,13 @@ def _fence_rows(live: dict[bytes, _Newest]) -> list[tuple[bytes, bytes]]:
     return [fence_row(start, count) for start, count in cutter.rows()]
 
 
-def rebuild(tables: Tables) -> None:
-    """Empty the derived tables and fill them from ``key``, in one transaction.
+def rebuild(tables: Tables, path: Path) -> Tables:
+    """Make the state in ``path`` anew from its own `key`; return it, open.
 
-    Raises `StateDamageError` when a row of ``key`` is damaged.
+    Raises `StateDamageError` when a row of a bucket is damaged, or `DataDirError`.
     """
-    handles = tables.handles
-    with tables.env.begin(write=True) as txn:
-        live, history = _walk(tables, txn)
-        derived = {
-            TABLE_HISTORY: history,
-            TABLE_CURRENT: [(name, _current_row(live[name])) for name in sorted(live)],
-            TABLE_ATTACHED: _attached_rows(live),
-            TABLE_FENCES: _fence_rows(live),
-        }
-        for table in DERIVED:
-            txn.drop(handles[table], delete=False)
-            txn.cursor(handles[table]).putmulti(SEALS[table].rows(derived[table]))
-        if any(len(name) > KEY_SIZE_MAX for name, _ in history):
-            private = SEALS[TABLE_PRIVATE].closed(ROW_HAS_LONG, b"\x01")
-            txn.put(ROW_HAS_LONG, private, db=handles[TABLE_PRIVATE])
+    renew(tables, path, MAP_SIZE)
+    return Tables(open_environment(path, MAP_SIZE, DATABASES_MAX))
 
 
 def verify(tables: Tables) -> list[str]:
@@ -168,11 +152,11 @@ def main(arguments: list[str]) -> int:
         return 1
     try:
         before = verify(tables)
-        rebuild(tables)
-        after = verify(tables)
-    except StateDamageError as error:
+        tables = rebuild(tables, path)
+    except (StateDamageError, DataDirError) as error:
         print(f"{error}; restore this member from a snapshot", file=sys.stderr)
         return 1
+    after = verify(tables)
     tables.env.close()
     print(f"{len(before)} complaints before, {len(after)} after", *before, *after, sep="\n")
     return 1 if after else 0

@@ -48,8 +48,13 @@ def swap_in(path: Path, index: int) -> None:
 
     No environment may be open there in this process.  Raises `OSError` when there is none.
     """
+    take_place(path, built_file(path, index))
+
+
+def take_place(path: Path, file: Path) -> None:
+    """Rename ``file`` over the state in ``path``, durably; the same conditions."""
     with names_held(path, is_changing=True):
-        os.rename(built_file(path, index), path / DATA_FILE)
+        os.rename(file, path / DATA_FILE)
         # It belongs to one data file; a crash before this does no harm, since LMDB makes it
         # anew where nobody else has it open.
         (path / LMDB_LOCK_FILE).unlink(missing_ok=True)

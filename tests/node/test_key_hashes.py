@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from etcdtw.node.duties.key_hashes import KeyHashes
 
 from etcdtw.cluster.divergence import KeyHash
 from etcdtw.mvcc.errors import CompactedError, FutureRevisionError
+from etcdtw.node.duties.key_hashes import KeyHashes
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.requests import put_of
 from tests.support.node_rig import NodeRig

@@ -31,6 +31,7 @@ from etcdtw.storage.log import LmdbLog, open_log
 from etcdtw.storage.log_founding import found_log, stored_identity
 from etcdtw.storage.log_writer import NOTHING_UNSETTLED, LogJob, perform
 from etcdtw.storage.state_open import open_state
+from etcdtw.wire.mvccpb import KeyValue
 
 MAP_SIZE = 1 << 24
 
@@ -91,7 +92,10 @@ def state(tmp_path: Path) -> Path:
     made = open_state(tmp_path / "state", pytest.fail, map_size=MAP_SIZE)
     for main in range(2, 202):
         key = b"key%03d" % main
-        made.put(main, 0, key, b"\x0a\x06" + key + bytes(100), True)
+        record = KeyValue(
+            key=key, create_revision=main, mod_revision=main, version=1, value=bytes(100)
+        )
+        made.put(main, 0, key, record.SerializeToString(), True)
     made.flush(lambda: None)
     made.close()
     return tmp_path / "state"

@@ -118,9 +118,9 @@ def test_very_many_keys_with_one_long_beginning_are_counted_right(
     tables = open_tables(tmp_path / "old")
     export(tables, tmp_path / "file")
     if is_rebuilt:
-        rebuild(tables)
-        assert verify(tables) == []
         path = tmp_path / "old"
+        tables = rebuild(tables, path)
+        assert verify(tables) == []
     tables.env.close()
     if not is_rebuilt:
         path = tmp_path / "new"

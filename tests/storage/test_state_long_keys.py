@@ -58,9 +58,7 @@ def import_again(rig: StateRig) -> None:
 
 def rebuild_in_place(rig: StateRig) -> None:
     rig.state.close()
-    tables = open_tables(rig.path)
-    rebuild(tables)
-    tables.env.close()
+    rebuild(open_tables(rig.path), rig.path).env.close()
 
 
 def reopen_as_it_is(rig: StateRig) -> None:
@@ -143,7 +141,7 @@ def test_fences_that_an_earlier_build_opened_amid_long_keys_are_found_and_mended
             sealed = SEALS[TABLE_FENCES].closed(name, count)
             txn.put(name, sealed, db=tables.handles[TABLE_FENCES])
     assert len(verify(tables)) == 2
-    rebuild(tables)
+    tables = rebuild(tables, rig.path)
     assert verify(tables) == []
     tables.env.close()
     rig.open()

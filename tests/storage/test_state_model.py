@@ -38,8 +38,8 @@ BOUNDS = (*KEYS, b"", b"b", b"k1", LONG + b"\xff", b"q", LONG + b"b" * 599)
 
 def encode_record(key: bytes, main: int, version: int, value: bytes, lease: int = 0) -> bytes:
     """Return a canonical KeyValue."""
-    parts = [b"\x0a", encode_varint(len(key)), key, b"\x18", encode_varint(main)]
-    parts += [b"\x20", encode_varint(version)]
+    parts = [b"\x0a", encode_varint(len(key)), key, b"\x10\x01"]
+    parts += [b"\x18", encode_varint(main), b"\x20", encode_varint(version)]
     if value:
         parts += [b"\x2a", encode_varint(len(value)), value]
     if lease:
@@ -229,7 +229,7 @@ def check_tables(path: Path) -> None:
     tables = Tables(open_environment(path, MAP_SIZE, DATABASES_MAX))
     assert verify(tables) == []
     before = derived_rows(tables)
-    rebuild(tables)
+    tables = rebuild(tables, path)
     assert verify(tables) == []
     assert derived_rows(tables) == before
     read_boot_state(tables, path)

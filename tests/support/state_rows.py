@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 
 from etcdtw.storage.directory import open_environment
-from etcdtw.storage.state_codec import ROW_FORMAT, TABLE_PRIVATE
+from etcdtw.storage.state_codec import FORMAT_BEFORE, ROW_FORMAT, TABLE_PRIVATE
 from etcdtw.storage.state_open import open_state
 from etcdtw.storage.state_seal import SEALS
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
@@ -73,3 +73,28 @@ def rows_of(tables: Tables) -> Rows:
         stored = {name: list(txn.cursor(handle)) for name, handle in tables.handles.items()}
     stored[TABLE_PRIVATE] = [row for row in stored[TABLE_PRIVATE] if row[0] != ROW_FORMAT]
     return {name: SEALS[name].opened_rows(rows) for name, rows in stored.items()}
+
+
+def unseal(path: Path) -> None:
+    """Make the state one of format 1, as earlier builds wrote it."""
+    tables = open_tables(path)
+    with tables.env.begin(write=True) as txn:
+        for name, handle in tables.handles.items():
+            rows = [row for row in txn.cursor(handle) if row[0] != ROW_FORMAT]
+            plain = SEALS[name].opened_rows(rows)
+            if name == TABLE_PRIVATE:
+                plain.append((ROW_FORMAT, FORMAT_BEFORE))
+            txn.drop(handle, delete=False)
+            txn.cursor(handle).putmulti(plain)
+    tables.env.close()
+
+
+def flip(path: Path, table: bytes, name: bytes) -> None:
+    """Flip a bit in the stored value of a row."""
+    tables = open_tables(path)
+    with tables.env.begin(write=True) as txn:
+        stored = txn.get(name, db=tables.handles[table])
+        assert stored is not None, "no such row"
+        txn.delete(name, stored, db=tables.handles[table])
+        txn.put(name, stored[:-1] + bytes((stored[-1] ^ 16,)), db=tables.handles[table])
+    tables.env.close()
