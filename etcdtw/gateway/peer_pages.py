@@ -21,7 +21,8 @@ from etcdtw.cluster.remote import encode_member_list, encode_version_page
 from etcdtw.cluster.version import parse_version
 from etcdtw.grpc.call import Call
 from etcdtw.mvcc.errors import MvccError
-from etcdtw.node.node import NoCall, Node
+from etcdtw.node.facade import Facade
+from etcdtw.node.no_call import NoCall
 from etcdtw.rpc.cluster import ClusterService
 from etcdtw.rpc.errors import status_of
 from etcdtw.rpc.leases_for_peers import LeasesForPeers
@@ -66,7 +67,7 @@ class MemberPages:
 
     def __init__(
         self,
-        node: Node,
+        node: Facade,
         cluster: ClusterService,
         leases: LeasesForPeers,
     ) -> None:

@@ -18,7 +18,7 @@ from etcdtw.cluster.version import (
 )
 from etcdtw.grpc.call import UNKNOWN, Call, MethodTable, StatusError
 from etcdtw.mvcc.applied import Applied
-from etcdtw.node.node import Node
+from etcdtw.node.facade import Facade
 from etcdtw.rpc.decode import decode
 from etcdtw.rpc.errors import fail, status_error
 from etcdtw.wire import etcdserverpb as pb
@@ -32,7 +32,7 @@ CANCEL = 2
 class DowngradeService:
     """Judges downgrades and writes them into the log."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Facade) -> None:
         self._node = node
 
     def register(self, methods: MethodTable) -> None:

@@ -18,7 +18,7 @@ from etcdtw.apply.errors import (
 )
 from etcdtw.grpc.call import Call
 from etcdtw.lease.lessor import RENEW_CHECKPOINTED, RENEW_EXPIRED, Lessor
-from etcdtw.node.node import NoCall
+from etcdtw.node.no_call import NoCall
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import leasepb
 

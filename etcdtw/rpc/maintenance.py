@@ -15,7 +15,7 @@ from etcdtw.grpc.call import INVALID_ARGUMENT, UNKNOWN, Call, MethodTable, Statu
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.errors import MvccError
 from etcdtw.node.duties.key_hashes import HASH_BOUNDS_S
-from etcdtw.node.node import Node
+from etcdtw.node.facade import Facade
 from etcdtw.rpc.decode import decode, decode_entry
 from etcdtw.rpc.errors import fail
 from etcdtw.storage.state_errands import ErrandError
@@ -29,7 +29,7 @@ NO_LEADER_TEXT: Final = "etcdserver: no leader"
 class MaintenanceService:
     """Answers about this member."""
 
-    def __init__(self, node: Node, quota_bytes: int) -> None:
+    def __init__(self, node: Facade, quota_bytes: int) -> None:
         self._node = node
         self._quota_bytes = quota_bytes
         self.hash_s = Histogram(HASH_BOUNDS_S)

@@ -19,17 +19,20 @@ from etcdtw.grpc.call import MethodTable
 from etcdtw.lease.lessor import CHECKPOINT_INTERVAL_MS, NEVER_MS, Lessor
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.watch import WatchHub
+from etcdtw.node.build import build_node
+from etcdtw.node.config import NodeConfig
 from etcdtw.node.duties.auto_compaction import (
     AutoCompaction,
     PeriodicCompaction,
     RevisionCompaction,
 )
-from etcdtw.node.duties.corruption import CorruptionChecks
-from etcdtw.node.duties.quota import SpaceQuota
+from etcdtw.node.duties.corruption import CheckIntervals
 from etcdtw.node.duties.snapshots import StateSnapshotFiles
 from etcdtw.node.loop.requests import RequestIds
-from etcdtw.node.loop.turn import Parts
-from etcdtw.node.node import Node, NodeConfig
+from etcdtw.node.loop.wakeup import Wakeup
+from etcdtw.node.node import Node
+from etcdtw.node.parts import Parts
+from etcdtw.node.standing import Standing
 from etcdtw.raft.config import Config as RaftConfig
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.rpc.cluster import ClusterService
@@ -49,22 +52,37 @@ from etcdtw.server.feature_gates import FeatureGates
 from etcdtw.server.leader_line import LeaderLine
 from etcdtw.storage.failure import stop_process
 from etcdtw.transport.flusher import Flusher
+from etcdtw.transport.peer_client import Dial
 from etcdtw.transport.peer_snapshot_out import Offload
+from etcdtw.wire.encode import ResponseHeaders
 
 COMMITTED_SIZE_PER_READY_MAX = 1024 * 1024
 """Octets of entries applied before the turn looks up again."""
 
 
-def build_node(
-    clock: IReactorTime,
-    config: Config,
-    data: Data,
-    flusher: Flusher,
-    randomness: random.Random,
-    unix_ms: int,
-    snapshot_files: StateSnapshotFiles,
-) -> Node:
-    """Return the node on ``data``.  ``unix_ms``: the wall clock, for request ids only."""
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What a node finds outside of its data."""
+
+    clock: IReactorTime
+    flusher: Flusher
+    randomness: random.Random
+    unix_ms: int
+    """The wall clock at the start, for request ids only."""
+    snapshot_files: StateSnapshotFiles
+    dial: Dial
+    on_removed: Callable[[], None]
+
+
+def build_member_node(
+    config: Config, data: Data, surroundings: Surroundings
+) -> tuple[Node, LeaderLine]:
+    """Return the node on ``data``, and its line to the leader."""
+    clock = surroundings.clock
+    own_config = node_config(config, data.identity)
+    wakeup = Wakeup(clock.callLater, clock.seconds)
+    raw = _raw(config, data, surroundings.randomness)
+    headers = ResponseHeaders(own_config.cluster_id, own_config.member_id, raw.term)
     state = data.state
     lessor = Lessor(
         lease_ttl_min_s(config.election_timeout_ms),
@@ -74,63 +92,72 @@ def build_node(
     store.restore(state.revision)
     members = Members(state, config.max_learners, Line(data.line))
     alarms = Alarms(state)
-    raw = RawNode(
+    applier = Applier(state, store, lessor, members, alarms)
+    applier.restore()
+    standing = Standing(own_config.cluster_id, own_config.member_id, raw, members, alarms)
+    line = LeaderLine(
+        standing, members, wakeup, surroundings.dial, clock, own_config.request_timeout_ms
+    )
+    parts = Parts(
+        wakeup=wakeup,
+        headers=headers,
+        raw=raw,
+        log=data.log,
+        state=state,
+        store=store,
+        lessor=lessor,
+        hub=WatchHub(
+            store,
+            state,
+            headers.encode,
+            surroundings.randomness.random,
+            wakeup.wake,
+            progress_interval_ms=int(config.watch_progress_notify_interval_s * 1000),
+            response_size_max=config.max_request_bytes + 512 * 1024,
+        ),
+        applier=applier,
+        members=members,
+        alarms=alarms,
+        standing=standing,
+        flusher=surroundings.flusher,
+        ids=RequestIds(data.identity.member_id, surroundings.unix_ms),
+        snapshot_files=surroundings.snapshot_files,
+        snapshot_folder=data.snapshot_folder,
+        fail_stop=stop_process,
+        on_removed=surroundings.on_removed,
+        ask_versions=line.ask_versions,
+        ask_hashes=line.ask_hashes,
+        check_intervals=check_intervals(config),
+        auto_compaction=auto_compaction(config),
+        quota_bytes=config.quota_backend_bytes,
+    )
+    return build_node(clock, own_config, parts), line
+
+
+def _raw(config: Config, data: Data, randomness: random.Random) -> RawNode:
+    return RawNode(
         RaftConfig(
             id=data.identity.member_id,
             election_ticks=config.election_timeout_ticks,
             heartbeat_ticks=1,
             storage=data.log,
             random=randomness,
-            applied=state.applied_index,
+            applied=data.state.applied_index,
             # The log may be compacted past the entries that made the configuration.
-            conf_state=stored_conf_state(state),
+            conf_state=stored_conf_state(data.state),
             max_committed_size_per_ready=COMMITTED_SIZE_PER_READY_MAX,
             pre_vote=config.pre_vote,
         )
     )
-    applier = Applier(state, store, lessor, members, alarms)
-    applier.restore()
-    # The hub asks for headers and turns of a node that is built on the hub.
-    node: Node
-    hub = WatchHub(
-        store,
-        state,
-        lambda revision: node.header(revision),
-        randomness.random,
-        lambda: node.wake(),
-        progress_interval_ms=int(config.watch_progress_notify_interval_s * 1000),
-        response_size_max=config.max_request_bytes + 512 * 1024,
-    )
-    parts = Parts(
-        raw=raw,
-        log=data.log,
-        state=state,
-        store=store,
-        lessor=lessor,
-        hub=hub,
-        applier=applier,
-        members=members,
-        alarms=alarms,
-        flusher=flusher,
-        snapshot_files=snapshot_files,
-        snapshot_folder=data.snapshot_folder,
-        fail_stop=stop_process,
-    )
-    node = Node(
-        clock,
-        node_config(config, data.identity),
-        parts,
-        RequestIds(data.identity.member_id, unix_ms),
-    )
-    node.auto_compaction = auto_compaction(config)
-    _set_checks(node.corruption, config)
-    return node
 
 
-def _set_checks(checks: CorruptionChecks, config: Config) -> None:
-    checks.cut_interval_ms = int(config.corrupt_check_time_s * 1000)
-    if config.feature_gates["CompactHashCheck"]:
-        checks.compactions_interval_ms = int(config.compact_hash_check_time_s * 1000)
+def check_intervals(config: Config) -> CheckIntervals:
+    """Return how often members are compared."""
+    compactions_s = config.compact_hash_check_time_s
+    return CheckIntervals(
+        compactions_ms=int(compactions_s * 1000) if config.feature_gates["CompactHashCheck"] else 0,
+        cut_ms=int(config.corrupt_check_time_s * 1000),
+    )
 
 
 def node_config(config: Config, identity: Identity) -> NodeConfig:
@@ -195,7 +222,7 @@ def build_services(
     """
     methods = MethodTable()
     methods.screen = Screening(node)
-    quota = SpaceQuota(node, data.state, config.quota_backend_bytes)
+    quota = node.duties.quota
     election_timeout_s = config.election_timeout_ms / 1000
     KvService(
         node,

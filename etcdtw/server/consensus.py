@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from etcdtw.cluster.ids import id_text
 from etcdtw.grpc.call import Call
 from etcdtw.node.duties.publication import Publication
-from etcdtw.node.node import NoCall
+from etcdtw.node.no_call import NoCall
 
 if TYPE_CHECKING:
     from etcdtw.server.member import Member
@@ -49,9 +49,7 @@ class Consensus(Service):
         )
         config = member.config
         urls = [str(url) for url in config.advertise_client_urls]
-        self._publication = Publication(node, config.name, urls)
-        node.cluster_version.ask = member.line.ask_versions
-        node.corruption.ask = member.line.ask_hashes
+        self._publication = Publication(node.standing, node.members, node.own, config.name, urls)
         self._is_published = Deferred(lambda _: None)
         node.start()
         self._look()
@@ -92,12 +90,10 @@ class Consensus(Service):
     async def _hand_over(self) -> None:
         """Let another member lead before this one goes: nobody waits for an election then."""
         node = self._member.node
-        target = node.successor()
+        target = node.transfers.hand_over()
         if target is None:
             return
         self.log.info("handing the leadership over to {target}", target=id_text(target))
-        node.parts.raw.transfer_leader(target)
-        node.wake()
         clock = self._member.clock
         # One election timeout is what Raft gives a transfer; etcd waits for as long.
         until_s = clock.seconds() + node.config.election_timeout_ms / 1000

@@ -14,6 +14,7 @@ from typing import Final
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from etcdtw.apply.members import Members
 from etcdtw.cluster.divergence import KeyHash, decode_hash_page
 from etcdtw.cluster.ids import id_text
 from etcdtw.cluster.member import Member
@@ -21,7 +22,8 @@ from etcdtw.cluster.remote import decode_version_page
 from etcdtw.cluster.version import Version
 from etcdtw.gateway.peer_pages import HASH_KV, OK
 from etcdtw.node.duties.cluster_version import VersionsTold
-from etcdtw.node.node import Node
+from etcdtw.node.loop.wakeup import Wakeup
+from etcdtw.node.standing import Standing
 from etcdtw.rpc.promotion import PATH as PROMOTE
 from etcdtw.transport.peer import PageAnswer
 from etcdtw.transport.peer_client import Dial
@@ -45,8 +47,19 @@ Answered = Callable[[int, bytes], None]
 class LeaderLine:
     """The questions of one member."""
 
-    def __init__(self, node: Node, dial: Dial, clock: IReactorTime) -> None:
-        self._node = node
+    def __init__(
+        self,
+        standing: Standing,
+        members: Members,
+        wakeup: Wakeup,
+        dial: Dial,
+        clock: IReactorTime,
+        request_timeout_ms: int,
+    ) -> None:
+        self._standing = standing
+        self._members = members
+        self._wakeup = wakeup
+        self._request_timeout_ms = request_timeout_ms
         self._dial = dial
         self._clock = clock
         self._open = 0
@@ -57,7 +70,7 @@ class LeaderLine:
             answered(0, b"")
             return
         self._open += 1
-        until_s = self._clock.seconds() + self._node.config.request_timeout_ms / 1000
+        until_s = self._clock.seconds() + self._request_timeout_ms / 1000
 
         def done(status: int, octets: bytes) -> None:
             self._open -= 1
@@ -82,7 +95,7 @@ class LeaderLine:
         if not urls:
             answered(0, b"")
             return
-        headers = [("X-Etcd-Cluster-ID", id_text(self._node.cluster_id))]
+        headers = [("X-Etcd-Cluster-ID", id_text(self._standing.cluster_id))]
 
         def failed(_: Failure) -> None:
             self.ask(urls[1:], method, path, answered, body, timeout_s)
@@ -152,10 +165,10 @@ class LeaderLine:
 
     def _ask_until(self, until_s: float, path: str, body: bytes, done: Answered) -> None:
         left_s = until_s - self._clock.seconds()
-        if left_s <= 0 or self._node.is_stopping:
+        if left_s <= 0 or self._wakeup.is_stopping:
             done(0, b"")
             return
-        leader = self._node.members.member(self._node.leader_id)
+        leader = self._members.member(self._standing.leader_id)
 
         def again() -> None:
             self._clock.callLater(RETRY_S, self._ask_until, until_s, path, body, done)

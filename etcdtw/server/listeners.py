@@ -99,7 +99,7 @@ class Listeners(Service):
         metrics = HttpSite(cast(IResource, pages), member.clock)
         await self._open(config.listen_metrics_urls, metrics, False, policy, self._scrapers)
         await self._adopt(site, metrics)
-        member.node.on_tick.append(self._look)
+        member.node.ticks.follow(self._look)
 
     def _look(self, now_ms: int) -> None:
         """Drop all clients once this member's keys are known to differ: what they ask for anew

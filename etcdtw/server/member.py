@@ -38,9 +38,10 @@ from etcdtw.apply.errors import CorruptError
 from etcdtw.cluster.joining import RemoteCluster
 from etcdtw.gateway.health import HealthCounts
 from etcdtw.grpc.stats import ServerStats
-from etcdtw.node.node import NoCall, Node
+from etcdtw.node.no_call import NoCall
+from etcdtw.node.node import Node
 from etcdtw.rpc.errors import status_of
-from etcdtw.server.assembly import Services, build_node, build_services
+from etcdtw.server.assembly import Services, Surroundings, build_member_node, build_services
 from etcdtw.server.bootstrap import remote_urls
 from etcdtw.server.config import Config
 from etcdtw.server.consensus import Consensus
@@ -162,12 +163,18 @@ class Member:
         self.snapshot_files = StateSnapshots(
             cast(IReactorFDSet, reactor), data.state, data.state_path, MAP_SIZE, stop_process
         )
-        node = self._node = build_node(
-            self.clock, config, data, self.flusher, self.random, self.unix_ms(), self.snapshot_files
+        surroundings = Surroundings(
+            clock=self.clock,
+            flusher=self.flusher,
+            randomness=self.random,
+            unix_ms=self.unix_ms(),
+            snapshot_files=self.snapshot_files,
+            dial=self.dial,
+            on_removed=self.removed,
         )
-        self._line = LeaderLine(node, self.dial, self.clock)
+        self._node, self._line = build_member_node(config, data, surroundings)
         self._services = build_services(
-            node,
+            self._node,
             config,
             data,
             self.random,

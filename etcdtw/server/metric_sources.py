@@ -58,7 +58,7 @@ def member_sources(
         **disk_sources(data.log_writer, data.state.stats),
         **_maintenance_sources(services),
         "etcd_mvcc_hash_rev_duration_seconds": lambda: node.hashes.duration_s,
-        "etcdtw_corruption_checks_total": lambda: {**node.corruption.results},
+        "etcdtw_corruption_checks_total": lambda: {**node.duties.corruption.results},
         **_feature_sources(config.feature_gates),
         **_store_sources(node),
         **_lease_sources(node),
@@ -87,7 +87,7 @@ def _node_sources(node: Node, quota_bytes: int) -> dict[str, Source]:
         "etcd_server_has_leader": lambda: int(node.leader_id != 0),
         "etcd_server_is_leader": lambda: int(node.is_leader),
         "etcd_server_is_learner": lambda: int(node.is_learner),
-        "etcd_server_leader_changes_seen_total": lambda: node.leader_changes_total,
+        "etcd_server_leader_changes_seen_total": lambda: node.leadership.changes_total,
         "etcd_server_proposals_applied_total": lambda: node.applied_index,
         "etcd_server_proposals_committed_total": lambda: node.commit_index,
         "etcd_server_proposals_failed_total": lambda: node.proposals_failed_total,
@@ -96,7 +96,7 @@ def _node_sources(node: Node, quota_bytes: int) -> dict[str, Source]:
         "etcd_server_read_indexes_failed_total": lambda: node.reads.failed_total,
         "etcd_server_slow_read_indexes_total": lambda: node.reads.slow_total,
         "etcd_server_slow_apply_total": lambda: node.slowness.slow_applies_total,
-        "etcd_server_heartbeat_send_failures_total": lambda: node.late_heartbeats_total,
+        "etcd_server_heartbeat_send_failures_total": lambda: node.ticks.late_heartbeats_total,
         "etcd_server_snapshot_apply_in_progress_total": lambda: node.snapshots.installing,
         "etcd_debugging_server_alarms": alarms,
     }
@@ -175,7 +175,7 @@ def _lease_sources(node: Node) -> dict[str, Source]:
     lessor = node.lessor
     return {
         "etcd_debugging_lease_ttl_total": lambda: lessor.granted_ttls_s,
-        "etcd_debugging_server_lease_expired_total": lambda: node.leases_expired_total,
+        "etcd_debugging_server_lease_expired_total": lambda: node.duties.lease_expiry.expired_total,
         "etcd_debugging_lease_granted_total": lambda: lessor.granted_total,
         "etcd_debugging_lease_renewed_total": lambda: lessor.renewed_total,
         "etcd_debugging_lease_revoked_total": lambda: lessor.revoked_total,

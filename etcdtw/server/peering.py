@@ -43,14 +43,13 @@ class Peering(Service):
         member = self._member
         node = member.node
         node.snapshots.prepare()
-        node.on_removed = member.removed
         self._identity = identity = PeerIdentity(
             cluster_id=node.cluster_id,
             member_id=node.member_id,
             version=parse_version(node.members.server_version),
             peer_urls=tuple(str(url) for url in member.config.initial_advertise_peer_urls),
         )
-        node.on_tick.append(self._follow_line)
+        node.ticks.follow(self._follow_line)
         network = member.network = PeerNetwork(
             identity,
             node.peers,
@@ -63,7 +62,7 @@ class Peering(Service):
             SystemLookup(cast(IReactorThreads, member.reactor)), self._member_urls
         )
         addresses.look(0)
-        node.on_tick.append(addresses.look)
+        node.ticks.follow(addresses.look)
         services = member.services
         pages = MemberPages(node, services.cluster, services.leases_for_peers)
         self._port = PeerPort(

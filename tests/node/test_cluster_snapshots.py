@@ -132,7 +132,7 @@ def test_a_snapshot_that_comes_amid_a_long_entry_leaves_nothing_of_it(tmp_path: 
     member.state.is_full = False
     before = waiting.store.revision
     for _ in range(4):
-        waiting.run_now()
+        waiting.wakeup.run_now()
     assert waiting.store.revision == before, "the long entry is not under way"
     assert member.state.get(b"long00") is None, "the long entry is not under way"
     files_of(waiting).release()
@@ -182,7 +182,7 @@ def test_what_waited_for_a_snapshot_is_written_before_what_came_later(
         m.index, m.log_term, m.entries = index - 1, leader.term, [entry]
         waiting.peers.receive(m)
         if index == first:
-            waiting.run_now()
+            waiting.wakeup.run_now()
             assert not written, "it waits for the snapshot"
     files_of(waiting).release_adoption()
     assert written == [first, first + 1]

@@ -208,7 +208,10 @@ def test_a_broken_invariant_in_a_turn_stops_the_member(
 def test_a_broken_invariant_in_a_tick_stops_the_member(
     rig: NodeRig, flush_errors: Callable[[], int]
 ) -> None:
-    rig.state.tick = None  # type: ignore[assignment,method-assign]
+    def breaks(now_ms: int) -> None:
+        raise AssertionError("broken")
+
+    rig.node.ticks.follow(breaks)
     rig.clock.advance(0.1)
     assert len(rig.stops) == 1
     assert flush_errors() == 1

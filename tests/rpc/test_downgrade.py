@@ -24,7 +24,7 @@ class MaintenanceRig(NodeRig):
 
     def __init__(self, version: str = "3.7.0") -> None:
         super().__init__(log=None if version else log_with_a_learner())
-        self.node.cluster_version.ask = lambda members, told: None  # nobody ever answers
+        self.node.duties.cluster_version.ask = lambda members, told: None  # nobody ever answers
         self.start()
         if version:
             self.node.members.set_cluster_version(version)

@@ -22,10 +22,15 @@ from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.store import WORK_BOUNDS, Store
 from etcdtw.mvcc.watch import WatchHub
 from etcdtw.mvcc.work_bounds import WorkBounds
+from etcdtw.node.build import build_node
+from etcdtw.node.config import NodeConfig
 from etcdtw.node.loop.long_apply import WORK_S
 from etcdtw.node.loop.requests import RequestIds
-from etcdtw.node.loop.turn import Parts
-from etcdtw.node.node import NoCall, Node, NodeConfig
+from etcdtw.node.loop.wakeup import Wakeup
+from etcdtw.node.no_call import NoCall
+from etcdtw.node.node import Node
+from etcdtw.node.parts import Parts
+from etcdtw.node.standing import Standing
 from etcdtw.raft.confchange import (
     ADD_LEARNER_NODE,
     ADD_NODE,
@@ -39,6 +44,7 @@ from etcdtw.raft.memory_storage import MemoryStorage
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.transport.peer_memory import MemoryNetwork
 from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.encode import ResponseHeaders
 from etcdtw.wire.requests import plain
 from tests.support.model_state import ModelSnapshots, State
 from tests.support.node_rig import MemoryLog, NoFlusher
@@ -88,24 +94,28 @@ class RigMember:
                 max_committed_size_per_ready=1 << 20,
             )
         )
-        node: Node
-        hub = WatchHub(
-            store, state, lambda revision: node.header(revision), lambda: 0.5, lambda: node.wake()
-        )
+        wakeup = Wakeup(rig.clock.callLater, rig.clock.seconds)
+        headers = ResponseHeaders(1, self.member_id, raw.term)
+        unix_ms = 1_000_000 + int(rig.clock.seconds() * 1000)
         parts = Parts(
+            wakeup=wakeup,
+            headers=headers,
             raw=raw,
             log=self.log,
             state=state,
             store=store,
             lessor=lessor,
-            hub=hub,
+            hub=WatchHub(store, state, headers.encode, lambda: 0.5, wakeup.wake),
             applier=applier,
             members=members,
             alarms=alarms,
+            standing=Standing(1, self.member_id, raw, members, alarms),
             flusher=NoFlusher(),
+            ids=RequestIds(self.member_id, unix_ms),
             snapshot_files=ModelSnapshots(state),
             snapshot_folder=self.folder,
             fail_stop=self.stops.append,
+            on_removed=self._removed,
         )
         config = NodeConfig(
             cluster_id=1,
@@ -115,9 +125,7 @@ class RigMember:
             max_learners=rig.max_learners,
             long_work_s=rig.long_work_s,
         )
-        unix_ms = 1_000_000 + int(rig.clock.seconds() * 1000)
-        node = self.node = Node(rig.clock, config, parts, RequestIds(self.member_id, unix_ms))
-        node.on_removed = self._removed
+        node = self.node = build_node(rig.clock, config, parts)
         node.snapshots.prepare()
         remotes = {i: described(i).peer_urls for i in rig.members if i != self.member_id}
         node.peers.attach(rig.network.join(self.member_id, node.peers), remotes)
@@ -199,9 +207,9 @@ class ClusterRig:
 
     def stall(self, seconds: float) -> None:
         """Schedule no member's ticks for ``seconds``, as a machine that stands still."""
-        nodes = self.nodes
+        driven = [one for node in self.nodes for one in (node.ticks, node.wakeup)]
         for call in self.clock.calls:
-            if getattr(call.func, "__self__", None) in nodes:
+            if getattr(call.func, "__self__", None) in driven:
                 call.delay(seconds)
 
     # Members.

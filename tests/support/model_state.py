@@ -36,6 +36,8 @@ class State(ModelBackend):
 
     size_allocated = 0
     size_in_use = 0
+    size_needed = 0
+    is_compacting = False
 
     hash_error: ErrandError | None = None
     """What is answered to each request for a hash, if anything."""

@@ -18,9 +18,13 @@ from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.store import WORK_BOUNDS, Store
 from etcdtw.mvcc.watch import WatchHub
 from etcdtw.mvcc.work_bounds import WorkBounds
+from etcdtw.node.build import build_node
+from etcdtw.node.config import NodeConfig
 from etcdtw.node.loop.requests import RequestIds
-from etcdtw.node.loop.turn import Parts
-from etcdtw.node.node import NoCall, Node, NodeConfig
+from etcdtw.node.loop.wakeup import Wakeup
+from etcdtw.node.no_call import NoCall
+from etcdtw.node.parts import Parts
+from etcdtw.node.standing import Standing
 from etcdtw.raft.confchange import (
     ADD_LEARNER_NODE,
     ConfChange,
@@ -32,6 +36,7 @@ from etcdtw.raft.entry import ENTRY_CONF_CHANGE, Entry, HardState, Snapshot
 from etcdtw.raft.memory_storage import MemoryStorage
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.encode import ResponseHeaders
 from etcdtw.wire.requests import plain
 from tests.support.model_state import ModelSnapshots, State
 
@@ -144,8 +149,11 @@ class NodeRig:
                 random=random.Random(7),
             )
         )
+        wakeup = Wakeup(self.clock.callLater, self.clock.seconds)
         hub = WatchHub(store, self.state, lambda revision: b"", lambda: 0.5, lambda: None)
         parts = Parts(
+            wakeup=wakeup,
+            headers=ResponseHeaders(config.cluster_id, MEMBER_ID, raw.term),
             raw=raw,
             log=self.log,
             state=self.state,
@@ -155,12 +163,14 @@ class NodeRig:
             applier=Applier(self.state, store, lessor, members, alarms),
             members=members,
             alarms=alarms,
+            standing=Standing(config.cluster_id, MEMBER_ID, raw, members, alarms),
             flusher=self.flusher,
+            ids=RequestIds(MEMBER_ID, 1_000_000),
             snapshot_files=ModelSnapshots(self.state),
             snapshot_folder=Path("unused"),
             fail_stop=self.stops.append,
         )
-        self.node = Node(self.clock, config, parts, RequestIds(MEMBER_ID, 1_000_000))
+        self.node = build_node(self.clock, config, parts)
         self.inbox = self.node.inbox
         self.call: Call = NoCall()
 

@@ -7,9 +7,12 @@ lead; what follows is decided in `cluster.version`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from twisted.logger import Logger
 
 from etcdtw.apply.applier import FIELD_DOWNGRADE_INFO_SET
+from etcdtw.apply.members import Members
 from etcdtw.apply.own_entries import cluster_version_entry
 from etcdtw.cluster.member import Member
 from etcdtw.cluster.version import (
@@ -18,10 +21,9 @@ from etcdtw.cluster.version import (
     downgrade_is_done,
     parse_version,
 )
+from etcdtw.node.own_proposals import OwnProposals
+from etcdtw.node.standing import Standing
 from etcdtw.wire import membershippb
-
-if TYPE_CHECKING:
-    from etcdtw.node.node import Node
 
 INTERVAL_MS: Final = 4_000
 PATIENCE_MS: Final = 4 * INTERVAL_MS
@@ -40,31 +42,41 @@ def nobody_answers(members: Sequence[Member], told: VersionsTold) -> None:
 class ClusterVersion:
     """The leader's watch over the versions of one member's cluster."""
 
-    def __init__(self, node: Node, ask: AskVersions = nobody_answers) -> None:
-        self._node = node
+    log = Logger()
+
+    def __init__(
+        self,
+        standing: Standing,
+        members: Members,
+        own: OwnProposals,
+        time_ms: Callable[[], int],
+        ask: AskVersions = nobody_answers,
+    ) -> None:
+        self._standing = standing
+        self._members = members
+        self._own = own
+        self._time_ms = time_ms
         self.ask = ask
         self._due_ms = 0
         self._question = 0
         self._is_leading = False
-        node.on_tick.append(self.look)
 
     def lead(self) -> None:
         """This member leads and has applied what went before."""
         self._is_leading = True
         self._due_ms = 0
-        self.look(self._node.now_ms)
+        self.look(self._time_ms())
 
     def look(self, now_ms: int) -> None:
         """Ask everybody when it is time (at each tick)."""
-        node = self._node
-        if not node.is_leader:
+        if not self._standing.is_leader:
             self._is_leading = False
         if not self._is_leading or now_ms < self._due_ms:
             return
         self._due_ms = now_ms + PATIENCE_MS
         self._question += 1
         question = self._question
-        others = [one for one in node.members.all() if one.member_id != node.member_id]
+        others = self._standing.others()
         if not others:
             self._told(question, others, {})
         else:
@@ -73,23 +85,22 @@ class ClusterVersion:
     def _told(
         self, question: int, others: Sequence[Member], versions: Mapping[int, Version]
     ) -> None:
-        node = self._node
-        if question != self._question or not node.is_leader:
+        if question != self._question or not self._standing.is_leader:
             return  # too late, or asked again meanwhile
-        self._due_ms = node.now_ms + INTERVAL_MS
-        members = node.members
+        self._due_ms = self._time_ms() + INTERVAL_MS
+        members = self._members
         servers: list[Version | None] = [parse_version(members.server_version)]
         servers += [versions.get(one.member_id) for one in others]
         target_text = members.downgrade_target
         target = None if target_text is None else parse_version(target_text)
         if target is not None and members.version == target and downgrade_is_done(target, servers):
             request = membershippb.DowngradeInfoSetRequest(enabled=False)
-            node.propose_own(FIELD_DOWNGRADE_INFO_SET, request)
+            self._own.propose(FIELD_DOWNGRADE_INFO_SET, request)
         decided = decide_cluster_version(members.version, servers, target)
         if decided is not None:
-            node.log.info("the cluster's version becomes {version}", version=str(decided))
+            self.log.info("the cluster's version becomes {version}", version=str(decided))
             line = members.writing_line
             if not members.is_version_decided:
                 # 3.4 dies of the new form; who has answered is known, if nothing else is.
                 line = min(line, *(one.line for one in servers if one is not None))
-            node.propose_octets(lambda number: cluster_version_entry(line, number, decided))
+            self._own.propose_octets(lambda number: cluster_version_entry(line, number, decided))

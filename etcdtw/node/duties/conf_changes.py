@@ -12,18 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from etcdtw.apply.errors import StoppedError, TooManyRequestsError
 from etcdtw.apply.members import Decision
 from etcdtw.grpc.call import Call
+from etcdtw.node.loop.wakeup import Wakeup
 from etcdtw.raft.confchange import UPDATE_NODE, ConfChange
 from etcdtw.raft.entry import ENTRY_CONF_CHANGE
 from etcdtw.raft.errors import ProposalDroppedError
 from etcdtw.raft.raw_node import RawNode
-
-if TYPE_CHECKING:
-    from etcdtw.node.node import Node
 
 CONF_CHANGES_MAX: Final = 64
 """Changes waiting at once, past which new ones are refused."""
@@ -50,9 +48,9 @@ class _Waiter:
 class ConfChanges:
     """The waiting changes of one member, the oldest first."""
 
-    def __init__(self, node: Node, raw: RawNode, next_id: Callable[[], int]) -> None:
-        self._node = node
+    def __init__(self, raw: RawNode, wakeup: Wakeup, next_id: Callable[[], int]) -> None:
         self._raw = raw
+        self._wakeup = wakeup
         self._next_id = next_id
         self.waiting: dict[int, _Waiter] = {}
 
@@ -63,7 +61,7 @@ class ConfChanges:
 
         Takes over ``call.on_end``: nobody is told once the client has gone.
         """
-        if self._node.is_stopping:
+        if self._wakeup.is_stopping:
             done(call, StoppedError())
             return
         if len(self.waiting) >= CONF_CHANGES_MAX:
@@ -75,7 +73,7 @@ class ConfChanges:
         )
         self.waiting[number] = _Waiter(change, call, done)
         call.on_end = lambda: self._forget(number)
-        self._node.wake()
+        self._wakeup.wake()
 
     def _forget(self, number: int) -> None:
         self.waiting.pop(number, None)
@@ -115,7 +113,7 @@ class ConfChanges:
         waiter.call.on_end = None
         waiter.done(waiter.call, decision.error)
         if self.waiting:
-            self._node.wake()
+            self._wakeup.wake()
 
     def fail_all(self, error: Exception) -> None:
         """The member stops."""

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Final
+from typing import Final, NamedTuple
 
 from twisted.logger import Logger
 
+from etcdtw.apply.alarms import Alarms
 from etcdtw.apply.applier import FIELD_ALARM
 from etcdtw.cluster.divergence import (
     UNKNOWN_MEMBER,
@@ -30,11 +31,15 @@ from etcdtw.cluster.member import Member
 from etcdtw.grpc.call import Call
 from etcdtw.mvcc.compaction_hashes import CompactionHash
 from etcdtw.mvcc.errors import MvccError
+from etcdtw.node.duties.key_hashes import KeyHashes
+from etcdtw.node.duties.leader_transfer import LeaderTransfers
+from etcdtw.node.loop.inbox import Inbox
+from etcdtw.node.loop.seams import StateStore
+from etcdtw.node.no_call import NoCall
+from etcdtw.node.own_proposals import OwnProposals
+from etcdtw.node.standing import Standing
 from etcdtw.storage.state_errands import ErrandError
 from etcdtw.wire import etcdserverpb as pb
-
-if TYPE_CHECKING:
-    from etcdtw.node.node import Node
 
 PATIENCE_MS: Final = 120_000
 """How long a check may take before it is given up: peers that hash much are waited for."""
@@ -60,6 +65,16 @@ def nobody_answers(members: Sequence[Member], revision: int, told: HashesTold) -
     told({})
 
 
+class CheckIntervals(NamedTuple):
+    """How often each check is made; 0: never."""
+
+    compactions_ms: int = 0
+    cut_ms: int = 0
+
+
+NO_CHECKS: Final = CheckIntervals()
+
+
 class _Run:
     """One check under way; a late answer of another one is told by it."""
 
@@ -69,14 +84,32 @@ class CorruptionChecks:
 
     log = Logger()
 
-    def __init__(self, node: Node, call: Call) -> None:
-        """``call``: what the member's own reads go under."""
-        self._node = node
-        self._call = call
-        self.ask: AskHashes = nobody_answers
-        self.cut_interval_ms = 0
-        """0: off."""
-        self.compactions_interval_ms = 0
+    def __init__(
+        self,
+        standing: Standing,
+        alarms: Alarms,
+        state: StateStore,
+        hashes: KeyHashes,
+        inbox: Inbox,
+        own: OwnProposals,
+        transfers: LeaderTransfers,
+        ask: AskHashes,
+        *,
+        intervals: CheckIntervals,
+        election_timeout_ms: int,
+    ) -> None:
+        self._standing = standing
+        self._alarms = alarms
+        self._state = state
+        self._hashes = hashes
+        self._inbox = inbox
+        self._own = own
+        self._transfers = transfers
+        self._election_timeout_ms = election_timeout_ms
+        self._call: Call = NoCall()
+        self.ask = ask
+        self.cut_interval_ms = intervals.cut_ms
+        self.compactions_interval_ms = intervals.compactions_ms
         self.results: dict[tuple[str, ...], int] = dict.fromkeys(product(CHECKS, RESULTS), 0)
         """(check, result) -> how many"""
         self._due_ms: dict[str, int] = {}
@@ -85,17 +118,15 @@ class CorruptionChecks:
         self._checked_revision = 0
         self._asked: dict[int, int] = {}
         self._hands_over_ms = 0
-        node.on_tick.append(self.look)
 
     def look(self, now_ms: int) -> None:
         """Begin what is due (at each tick)."""
-        node = self._node
-        if not node.is_leader:
+        if not self._standing.is_leader:
             self._running = None
             self._due_ms.clear()
             return
-        if node.is_quarantined and now_ms >= self._hands_over_ms:
-            self._hands_over_ms = now_ms + node.config.election_timeout_ms
+        if self._standing.is_quarantined and now_ms >= self._hands_over_ms:
+            self._hands_over_ms = now_ms + self._election_timeout_ms
             self._hand_over()
         if self._running is not None and now_ms >= self._given_up_ms:
             self._running = None
@@ -111,7 +142,7 @@ class CorruptionChecks:
                 self._begin(check, now_ms)
 
     def _begin(self, check: str, now_ms: int) -> None:
-        others = self._others()
+        others = self._standing.others()
         if not others:
             return
         self._given_up_ms = now_ms + PATIENCE_MS
@@ -119,17 +150,14 @@ class CorruptionChecks:
         if check == CUT:
             self._check_cut(running, others)
         else:
-            hashes = self._node.storage.compaction_hashes.since(self._checked_revision)
+            hashes = self._state.compaction_hashes.since(self._checked_revision)
             self._asked = {one.revision: self._asked.get(one.revision, 0) for one in hashes}
             wanted = [one for one in hashes if self._asked[one.revision] < ASKED_MAX]
             self._check_compactions(running, others, wanted)
 
-    def _others(self) -> list[Member]:
-        node = self._node
-        return [one for one in node.members.all() if one.member_id != node.member_id]
-
     def _is_over(self, running: _Run) -> bool:
-        return running is not self._running or not self._node.is_leader or self._node.is_stopping
+        is_running = running is self._running and not self._inbox.is_stopping
+        return not (is_running and self._standing.is_leader)
 
     def _end(self, check: str, result: str) -> None:
         self._running = None
@@ -151,7 +179,7 @@ class CorruptionChecks:
             if self._is_over(running):
                 return
             own = KeyHash(newest.value, newest.compact_revision, 0, newest.revision)
-            verdict = judge(self._node.member_id, own, answers, len(others) + 1)
+            verdict = judge(self._standing.member_id, own, answers, len(others) + 1)
             if verdict.accused:
                 self._asked.pop(newest.revision, None)
                 self._found(COMPACTIONS, newest.revision, own, answers, verdict)
@@ -168,14 +196,12 @@ class CorruptionChecks:
     # The hash of everything.
 
     def _check_cut(self, running: _Run, others: Sequence[Member]) -> None:
-        node = self._node
-
         def first_hashed(first: KeyHash) -> None:
             self.ask(others, revision_to_ask(first), lambda answers: told(first, answers))
 
         def told(first: KeyHash, answers: Mapping[int, KeyHash]) -> None:
             if not self._is_over(running):
-                node.read(self._call, lambda call, error: has_read(first, answers, error))
+                self._inbox.read(self._call, lambda call, error: has_read(first, answers, error))
 
         def has_read(
             first: KeyHash, answers: Mapping[int, KeyHash], error: Exception | None
@@ -188,7 +214,7 @@ class CorruptionChecks:
             self._hash_own(running, lambda second: second_hashed(first, answers, second))
 
         def second_hashed(first: KeyHash, answers: Mapping[int, KeyHash], second: KeyHash) -> None:
-            verdict = judge_cut(node.member_id, first, second, answers, len(others) + 1)
+            verdict = judge_cut(self._standing.member_id, first, second, answers, len(others) + 1)
             if verdict.accused:
                 self._found(CUT, first.hash_revision, first, answers, verdict)
             elif len(verdict.compared) == len(others):
@@ -209,7 +235,7 @@ class CorruptionChecks:
             else:
                 hashed(found)
 
-        self._node.hashes.compute(0, done)
+        self._hashes.compute(0, done)
 
     # What follows.
 
@@ -221,9 +247,8 @@ class CorruptionChecks:
         answers: Mapping[int, KeyHash],
         verdict: Verdict,
     ) -> None:
-        node = self._node
         self._end(check, DIFFERED)
-        told = {node.member_id: own, **answers}
+        told = {self._standing.member_id: own, **answers}
         self.log.error(
             "the members' keys differ at revision {revision} ({check}): {accused}; "
             "hashes and compact revisions: {hashes}",
@@ -235,25 +260,22 @@ class CorruptionChecks:
                 for one in sorted(told)
             ),
         )
-        raised = {member_id for member_id, _ in node.alarms.active(pb.CORRUPT)}
+        raised = {member_id for member_id, _ in self._alarms.active(pb.CORRUPT)}
         for member_id in verdict.accused:
             if member_id not in raised:
                 request = pb.AlarmRequest(
                     action=pb.AlarmRequest.ACTIVATE, memberID=member_id, alarm=pb.CORRUPT
                 )
-                node.propose_own(FIELD_ALARM, request)
+                self._own.propose(FIELD_ALARM, request)
 
     def _hand_over(self) -> None:
         """A leader that is corrupt could pass its state on in a snapshot: let another one lead."""
-        node = self._node
-        target = node.successor()
+        target = self._transfers.hand_over()
         if target is not None:
             self.log.warn(
                 "this member is corrupt and hands the leadership over to {target}",
                 target=id_text(target),
             )
-            node.parts.raw.transfer_leader(target)
-            node.wake()
 
 
 def _accusation(accused: Sequence[int]) -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from etcdtw.cluster.divergence import KeyHash
 from etcdtw.mvcc.errors import CompactedError, FutureRevisionError, MvccError
+from etcdtw.mvcc.store import Store
+from etcdtw.node.loop.seams import StateStore
 from etcdtw.storage.state_errands import ErrandError
 from etcdtw.wire.histogram import Histogram, exponential_bounds
-
-if TYPE_CHECKING:
-    from etcdtw.node.node import Node
 
 Hashed = Callable[[KeyHash | ErrandError | MvccError], None]
 HASH_BOUNDS_S: Final = exponential_bounds(0.01, 15)
@@ -20,8 +19,10 @@ HASH_BOUNDS_S: Final = exponential_bounds(0.01, 15)
 class KeyHashes:
     """Answers clients, peers and this member's own checks alike."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self, store: Store, state: StateStore, seconds: Callable[[], float]) -> None:
+        self._store = store
+        self._state = state
+        self._seconds = seconds
         self.duration_s = Histogram(HASH_BOUNDS_S)
 
     def compute(self, asked: int, hashed: Hashed) -> None:
@@ -30,16 +31,14 @@ class KeyHashes:
         At the revision of one of the last compactions that is the hash which it found; one that
         is under way is waited for, so that it makes no difference when it ends.
         """
-        node = self._node
-        if 0 < asked == node.store.compact_revision:
-            node.storage.on_compacted(asked, lambda: self._compute(asked, hashed))
+        if 0 < asked == self._store.compact_revision:
+            self._state.on_compacted(asked, lambda: self._compute(asked, hashed))
         else:
             self._compute(asked, hashed)
 
     def _compute(self, asked: int, hashed: Hashed) -> None:
-        node = self._node
-        store = node.store
-        known = node.storage.compaction_hashes.find(asked) if asked > 0 else None
+        store = self._store
+        known = self._state.compaction_hashes.find(asked) if asked > 0 else None
         if known is not None:
             hashed(KeyHash(known.value, known.compact_revision, store.revision, asked))
             return
@@ -52,14 +51,14 @@ class KeyHashes:
             return
         revision = asked or store.revision
         compact_revision = store.compact_revision
-        started_s = node.clock.seconds()
+        started_s = self._seconds()
 
         def done(value: int | ErrandError) -> None:
             if isinstance(value, ErrandError):
                 hashed(value)
                 return
-            self.duration_s.observe(node.clock.seconds() - started_s)
+            self.duration_s.observe(self._seconds() - started_s)
             hashed(KeyHash(value, compact_revision, store.revision, revision))
 
         # No revision is below zero: what a negative one hashes is what zero would.
-        node.storage.hash_kv(max(revision, 0), compact_revision, done)
+        self._state.hash_kv(max(revision, 0), compact_revision, done)

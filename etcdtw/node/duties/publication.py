@@ -8,12 +8,12 @@ soon, or shows by its own entries that it is an old one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from etcdtw.apply.members import Members
 from etcdtw.apply.own_entries import attributes_entry
-
-if TYPE_CHECKING:
-    from etcdtw.node.node import Node
+from etcdtw.node.own_proposals import OwnProposals
+from etcdtw.node.standing import Standing
 
 RETRY_MS: Final = 1_000
 UNDECIDED_MS: Final = 2_000
@@ -23,8 +23,17 @@ UNDECIDED_MS: Final = 2_000
 class Publication:
     """The attributes of one member on their way."""
 
-    def __init__(self, node: Node, name: str, client_urls: Sequence[str]) -> None:
-        self._node = node
+    def __init__(
+        self,
+        standing: Standing,
+        members: Members,
+        own: OwnProposals,
+        name: str,
+        client_urls: Sequence[str],
+    ) -> None:
+        self._standing = standing
+        self._members = members
+        self._own = own
         self._name = name
         self._client_urls = tuple(client_urls)
         self._due_ms = 0
@@ -35,29 +44,29 @@ class Publication:
 
         To be called again and again.
         """
-        node = self._node
-        member = node.members.member(node.member_id)
+        standing, members = self._standing, self._members
+        member = members.member(standing.member_id)
         if member is None:
             return False
         if (member.name, member.client_urls) == (self._name, self._client_urls):
             return True
-        if not node.leader_id:
+        if not standing.leader_id:
             self._led_since_ms = None
             return False
         if self._led_since_ms is None:
             self._led_since_ms = now_ms
         if not (
-            node.members.is_version_decided
-            or node.members.has_old_members
+            members.is_version_decided
+            or members.has_old_members
             or now_ms - self._led_since_ms >= UNDECIDED_MS
         ):
             return False
         if now_ms >= self._due_ms:
             self._due_ms = now_ms + RETRY_MS
-            line = node.members.writing_line
-            node.propose_octets(
+            line = members.writing_line
+            self._own.propose_octets(
                 lambda number: attributes_entry(
-                    line, number, node.member_id, self._name, self._client_urls
+                    line, number, standing.member_id, self._name, self._client_urls
                 )
             )
         return False

@@ -41,17 +41,10 @@ class Measured(Protocol):
         ...
 
 
-class QuotaNode(Protocol):
-    """What of the node is looked at."""
+class Proposes(Protocol):
+    """The member's own proposals (`node.own_proposals`)."""
 
-    member_id: int
-    alarms: Alarms
-    on_tick: list[Callable[[int], None]]
-
-    @property
-    def now_ms(self) -> int: ...
-
-    def propose_own(self, field: int, request: Any) -> None: ...
+    def propose(self, field: int, request: Any) -> None: ...
 
 
 class SpaceQuota:
@@ -61,23 +54,32 @@ class SpaceQuota:
     What is admitted and proposed is to be held: it counts until its outcome is known.
     """
 
-    def __init__(self, node: QuotaNode, state: Measured, limit_bytes: int | None) -> None:
-        self._node = node
+    def __init__(
+        self,
+        member_id: int,
+        alarms: Alarms,
+        own: Proposes,
+        state: Measured,
+        limit_bytes: int | None,
+        time_ms: Callable[[], int],
+    ) -> None:
+        self._member_id = member_id
+        self._alarms = alarms
+        self._own = own
         self._state = state
+        self._time_ms = time_ms
         self._limit_bytes = limit_bytes
         self._held_bytes = 0
         self._alarmed_ms = -ALARM_EVERY_MS
         self._refused_ms: int | None = None
         """When the first of the refusals came that found a compaction under way."""
         self.is_tight = limit_bytes is not None
-        if limit_bytes is not None:
-            self.look(node.now_ms)
-            node.on_tick.append(self.look)
+        self.look(time_ms())
 
     def look(self, now_ms: int) -> None:
         """See at a tick whether requests have to ask."""
-        assert self._limit_bytes is not None
-        self.is_tight = self._state.size_needed + TIGHT_BYTES >= self._limit_bytes
+        if self._limit_bytes is not None:
+            self.is_tight = self._state.size_needed + TIGHT_BYTES >= self._limit_bytes
 
     def admit(self, cost: int) -> bool:
         """Return whether ``cost`` more octets fit; costs are etcd's (`mvcc.cost`).
@@ -90,7 +92,7 @@ class SpaceQuota:
         if self._state.size_needed + self._held_bytes + cost < self._limit_bytes:
             self._refused_ms = None
             return True
-        self._raise_alarm(self._node.now_ms)
+        self._raise_alarm(self._time_ms())
         return False
 
     def hold(self, cost: int, done: Done) -> Done:
@@ -107,8 +109,7 @@ class SpaceQuota:
         return let_go
 
     def _raise_alarm(self, now_ms: int) -> None:
-        node = self._node
-        is_raised = (node.member_id, pb.NOSPACE) in node.alarms.active(pb.NOSPACE)
+        is_raised = (self._member_id, pb.NOSPACE) in self._alarms.active(pb.NOSPACE)
         if is_raised or now_ms - self._alarmed_ms < ALARM_EVERY_MS:
             return
         if self._state.is_compacting:
@@ -119,6 +120,6 @@ class SpaceQuota:
         self._refused_ms = None
         self._alarmed_ms = now_ms
         request = pb.AlarmRequest(
-            action=pb.AlarmRequest.ACTIVATE, memberID=node.member_id, alarm=pb.NOSPACE
+            action=pb.AlarmRequest.ACTIVATE, memberID=self._member_id, alarm=pb.NOSPACE
         )
-        node.propose_own(FIELD_ALARM, request)
+        self._own.propose(FIELD_ALARM, request)

@@ -13,9 +13,10 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from etcdtw.apply.members import CONF_STATE_KEY, decode_conf_state, encode_conf_state
@@ -28,15 +29,15 @@ from etcdtw.mvcc.backend import (
     BUCKET_MEMBERS,
     BUCKET_MEMBERS_REMOVED,
 )
+from etcdtw.node.loop.stepping import Stepper
 from etcdtw.raft.entry import HardState, Snapshot
 from etcdtw.raft.message import Message
+from etcdtw.raft.raw_node import RawNode
+from etcdtw.raft.storage import LogStore
 from etcdtw.storage.state_codec import META_TERM, encode_u64
 from etcdtw.storage.state_export import SnapshotExport
 from etcdtw.storage.state_import import SnapshotFacts, SnapshotInstall
 from etcdtw.transport.peer import PeerTransport
-
-if TYPE_CHECKING:
-    from etcdtw.node.node import Node
 
 SENDS_MAX: Final = 16
 """Snapshots on their way at once; a peer that wants one more is told later (etcd's number)."""
@@ -75,13 +76,41 @@ class StateSnapshotFiles(Protocol):
     def dispose(self, file: Path) -> None: ...
 
 
+class StateReplaced(Protocol):
+    """Whatever is kept beside the state (`loop.caches`)."""
+
+    @property
+    def revision(self) -> int:
+        """The last one that watchers were told of."""
+        ...
+
+    def read_anew(self, last_revision: int) -> None:
+        """Log and state are those of a snapshot."""
+        ...
+
+
 class Snapshots:
     """The snapshots of one member, in both directions."""
 
     log = Logger()
 
-    def __init__(self, node: Node, files: StateSnapshotFiles, folder: Path) -> None:
-        self._node = node
+    def __init__(
+        self,
+        clock: IReactorTime,
+        raw: RawNode,
+        stepper: Stepper,
+        log_store: LogStore,
+        replaced: StateReplaced,
+        files: StateSnapshotFiles,
+        folder: Path,
+        max_learners: int,
+    ) -> None:
+        self._clock = clock
+        self._raw = raw
+        self._stepper = stepper
+        self._log_store = log_store
+        self._replaced = replaced
+        self._max_learners = max_learners
         self._files = files
         self._folder = folder
         self._number = 0
@@ -127,9 +156,9 @@ class Snapshots:
 
     def send(self, m: Message, transport: PeerTransport) -> None:
         """Send the present state in place of the mark that Raft put into ``m``."""
-        now_ms = self._node.now_ms
+        now_ms = self._now_ms()
         if len(self._sending) >= SENDS_MAX or now_ms < self._rests_until_ms.get(m.to, now_ms):
-            self._node.peers.report_snapshot(m.to, False)
+            self._stepper.report_snapshot(m.to, False)
             return
         number = self._number + 1
         self._sending.add(number)
@@ -138,14 +167,14 @@ class Snapshots:
             if isinstance(found, str):
                 self.log.warn("no snapshot for {peer}: {why}", peer=f"{m.to:x}", why=found)
                 finished(path, False)
-                self._node.peers.report_snapshot(m.to, False)
+                self._stepper.report_snapshot(m.to, False)
                 return
             try:
                 m.snapshot = _snapshot_of(path, found)
             except (BboltError, OSError, ValueError) as error:
                 self.log.error("the snapshot just written is unusable: {why}", why=str(error))
                 finished(path, False)
-                self._node.peers.report_snapshot(m.to, False)
+                self._stepper.report_snapshot(m.to, False)
                 return
             self.log.info(
                 "sending the snapshot at index {index}, {octets} octets, to {peer}",
@@ -157,7 +186,7 @@ class Snapshots:
 
         def finished(path: Path, ok: bool) -> None:
             self._sending.discard(number)
-            now_ms = self._node.now_ms
+            now_ms = self._now_ms()
             if not ok:
                 self._rests_until_ms[m.to] = now_ms + int(REFUSAL_REST_S * 1000)
             else:
@@ -184,11 +213,11 @@ class Snapshots:
         """
         done: Deferred[None] = Deferred()
         snapshot = m.snapshot
-        if snapshot is None or snapshot.index <= self._node.commit_index:
+        if snapshot is None or snapshot.index <= self._raw.commit_index:
             self._step(m, path, done)
             return done
         try:
-            facts = _facts_of(snapshot, self._node.config.max_learners)
+            facts = _facts_of(snapshot, self._max_learners)
         except (V2StoreError, ValueError) as error:
             self._refuse(path, str(error), done)
             return done
@@ -205,15 +234,18 @@ class Snapshots:
         self._files.build(Path(path), facts, built)
         return done
 
+    def _now_ms(self) -> int:
+        return int(self._clock.seconds() * 1000)
+
     def _refuse(self, path: str, why: str, done: Deferred[None]) -> None:
         self.log.error("a snapshot cannot be installed: {why}", why=why)
         self._files.dispose(Path(path))
         refusal = SnapshotRefusedError(why)
-        self._node.clock.callLater(REFUSAL_REST_S, done.errback, refusal)
+        self._clock.callLater(REFUSAL_REST_S, done.errback, refusal)
 
     def _step(self, m: Message, path: str, done: Deferred[None]) -> None:
-        self._node.peers.receive(m)
-        if self._built_index and self._node.parts.raw.installing_index == self._built_index:
+        self._stepper.receive(m)
+        if self._built_index and self._raw.installing_index == self._built_index:
             self._built_from = path  # deleting it would hold up the adoption
         else:
             self._files.dispose(Path(path))
@@ -231,12 +263,11 @@ class Snapshots:
         assert hard_state is not None, "a snapshot moves the commit index"
         assert snapshot.index == self._built_index, "Raft installs what was not built"
         self._built_index = 0
-        node = self._node
-        last_revision = node.store.revision
+        last_revision = self._replaced.revision
         mark = Snapshot(snapshot.index, snapshot.term, snapshot.conf_state)
 
         def adopted() -> None:
-            node.state_replaced(last_revision)
+            self._replaced.read_anew(last_revision)
             self.installing -= 1
             self.installed_total += 1
             self._files.dispose(Path(self._built_from))
@@ -244,7 +275,7 @@ class Snapshots:
             done()
 
         self.log.info("installing the snapshot at index {index}", index=snapshot.index)
-        node.parts.log.install_snapshot(hard_state, mark, lambda: self._files.adopt(adopted))
+        self._log_store.install_snapshot(hard_state, mark, lambda: self._files.adopt(adopted))
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.store import Store
 from etcdtw.node.loop.reads import ReadDone, Reads
 from etcdtw.node.loop.requests import PREFIX_SIZE, Done, RequestIds, Waiter, tag
+from etcdtw.node.loop.wakeup import Wakeup
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.wire.encode import encode_varint
 
@@ -51,7 +52,7 @@ class InboxBounds(NamedTuple):
 class Inbox:
     """The requests of one member between their service and the turn.
 
-    ``wake`` asks for a turn; it is called when `is_awake` is false, and sets it.
+    ``is_connected``: whether the leader (of a leader: a quorum) is reached since a time in ms.
     """
 
     def __init__(
@@ -60,7 +61,8 @@ class Inbox:
         store: Store,
         ids: RequestIds,
         bounds: InboxBounds,
-        wake: Callable[[], None],
+        wakeup: Wakeup,
+        is_connected: Callable[[int], bool],
     ) -> None:
         self._raw = raw
         self._store = store
@@ -71,22 +73,17 @@ class Inbox:
         self._proposals_max = bounds.proposals_max
         self._apply_gap_max = bounds.apply_gap_max
         self._queued_octets_max = bounds.queued_octets_max
-        self._wake = wake
+        self._wakeup = wakeup
+        self._is_connected = is_connected
         self._proposals: list[bytes] = []
         self._queued_octets = 0
         self.waiters: dict[bytes, Waiter] = {}
         """By the prefix of their entry, oldest first."""
         self.reads = Reads(bounds.request_timeout_ms, ids.next_id())
-        self.is_awake = False
-        self.is_stopping = False
-        self.now_ms = 0
-        """When the present iteration began; requests count from it."""
         self.applied_index = 0
         """What the turn has applied."""
         self.failed_total = 0
         self._elected_ms = -NEVER_MS
-        self.is_connected: Callable[[int], bool] = _always
-        """Whether the leader (of a leader: a quorum) is reached since a time in ms."""
 
     def propose(self, field: int, message: bytes, parsed: Any, call: Call, done: Done) -> None:
         """Put a request into the log; ``done(call, applied)`` is called with its outcome.
@@ -98,37 +95,43 @@ class Inbox:
         if size + PREFIX_SIZE + TAG_SIZE > self._request_bytes_max:
             self._refuse(call, done, RequestTooLargeError())
             return
+        wakeup = self._wakeup
         if (
-            self.is_stopping
+            wakeup.is_stopping
             or len(self.waiters) >= self._proposals_max
             or self._raw.commit_index - self.applied_index > self._apply_gap_max
             or self._queued_octets > self._queued_octets_max
         ):
-            self._refuse(call, done, StoppedError() if self.is_stopping else TooManyRequestsError())
+            error = StoppedError() if wakeup.is_stopping else TooManyRequestsError()
+            self._refuse(call, done, error)
             return
         prefix = self._ids.next_prefix()
         data = b"".join((prefix, tag(field), encode_varint(size), message))
-        if not self.is_awake:
-            self._wake()
-        self.waiters[prefix] = Waiter(data, field, parsed, call, done, self.now_ms)
+        if not wakeup.is_awake:
+            wakeup.wake()
+        self.waiters[prefix] = Waiter(data, field, parsed, call, done, wakeup.now_ms)
         self._proposals.append(data)
         self._queued_octets += len(data)
 
     def add(self, data: bytes) -> None:
         """Put a whole entry into the log; nobody waits for its outcome."""
-        if not self.is_awake:
-            self._wake()
+        self._wakeup.wake()
         self._proposals.append(data)
         self._queued_octets += len(data)
 
     def read(self, call: Call, done: ReadDone) -> None:
         """Call ``done(call, None)`` once a read of local state is linearizable."""
-        if self.is_stopping:
+        wakeup = self._wakeup
+        if wakeup.is_stopping:
             done(call, StoppedError())
             return
-        if not self.is_awake:
-            self._wake()
-        self.reads.ask(call, done, self.now_ms)
+        if not wakeup.is_awake:
+            wakeup.wake()
+        self.reads.ask(call, done, wakeup.now_ms)
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._wakeup.is_stopping
 
     @property
     def has_proposals(self) -> bool:
@@ -154,8 +157,8 @@ class Inbox:
         if leader_id:
             self._elected_ms = now_ms
             self.reads.ask_again()
-        if (self._proposals or not self.reads.is_idle) and not self.is_awake:
-            self._wake()
+        if self._proposals or not self.reads.is_idle:
+            self._wakeup.wake()
 
     def give_up(self, waiter: Waiter) -> None:
         """Nobody can tell any more what became of this one."""
@@ -187,7 +190,7 @@ class Inbox:
         before_ms = self._elected_ms - 2 * self._election_timeout_ms
         if before_ms < started_ms < self._elected_ms:
             return LeaderFailTimeoutError()
-        if not self.is_connected(started_ms):
+        if not self._is_connected(started_ms):
             return ConnectionLostTimeoutError()
         return RequestTimeoutError()
 
@@ -201,8 +204,3 @@ class Inbox:
 
     def _refuse(self, call: Call, done: Done, error: Exception) -> None:
         done(call, Applied(self._store.revision, b"", error))
-
-
-def _always(since_ms: int) -> bool:
-    """A member without peers reaches all there are."""
-    return True

@@ -16,31 +16,29 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from math import inf
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final
 
-from etcdtw.apply.alarms import Alarms
 from etcdtw.apply.applier import Applier
 from etcdtw.apply.members import Members
 from etcdtw.lease.lessor import Lessor
-from etcdtw.mvcc.backend import Backend
-from etcdtw.mvcc.compaction_hashes import CompactionHashes
 from etcdtw.mvcc.long_entry import LongEntryError
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.watch import WatchHub
-from etcdtw.node.duties.snapshots import StateSnapshotFiles
+from etcdtw.node.duties.conf_changes import ConfChanges
 from etcdtw.node.loop.inbox import Inbox
+from etcdtw.node.loop.leadership import Leadership
 from etcdtw.node.loop.long_apply import LongApply
+from etcdtw.node.loop.peers import Peers
 from etcdtw.node.loop.requests import PREFIX_SIZE, Waiter
+from etcdtw.node.loop.seams import Flushes, Installs, StateStore
+from etcdtw.node.loop.slowness import Slowness
+from etcdtw.node.loop.wakeup import Wakeup
 from etcdtw.raft.entry import ENTRY_NORMAL, Entry, HardState
 from etcdtw.raft.errors import ProposalDroppedError
 from etcdtw.raft.message import NO_MEMBER, STORAGE_APPEND, STORAGE_APPLY, Message
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.raft.storage import LogStore
-from etcdtw.storage.state_errands import HashTold
-
-if TYPE_CHECKING:
-    from etcdtw.node.node import Node
+from etcdtw.wire.encode import ResponseHeaders
 
 APPLY_SLICE_ENTRIES: Final = 64
 """Entries between two looks at the clock, and two flushes: some 0.6 ms of small puts."""
@@ -50,69 +48,8 @@ FORWARDED_OCTETS_MAX: Final = 1 << 20
 """Octets of proposals that a follower passes on in one message, unless a single one is larger."""
 
 
-class StateStore(Backend, Protocol):
-    """The state as the node drives it and maintenance asks about it."""
-
-    @property
-    def revision(self) -> int:
-        """The newest main revision."""
-        ...
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the overlay is at its bound: apply has to wait until it drains."""
-        ...
-
-    @property
-    def applied_durable(self) -> int:
-        """The log index up to which the state is on disk."""
-        ...
-
-    @property
-    def is_committing(self) -> bool:
-        """Whether the writer has something to commit, and will say when it has."""
-        ...
-
-    @property
-    def compaction_hashes(self) -> CompactionHashes: ...
-
-    @property
-    def size_allocated(self) -> int:
-        """Octets of the file."""
-        ...
-
-    @property
-    def size_in_use(self) -> int: ...
-
-    def tick(self, now_ms: int) -> None: ...
-
-    def flush(self, done: Callable[[], None]) -> None: ...
-
-    def reveal(self) -> None: ...
-
-    def conceal(self) -> None: ...
-
-    def publish(self) -> None: ...
-
-    def defragment(self, done: Callable[[str], None]) -> None: ...
-
-    def on_compacted(self, revision: int, done: Callable[[], None]) -> None: ...
-
-    def hash_kv(self, revision: int, compact_revision: int, done: HashTold) -> None: ...
-
-    def hash_all(self, done: HashTold) -> None: ...
-
-
-class Flushes(Protocol):
-    """Writes each dirty connection's octets, at the end of the turn that holds it."""
-
-    def hold(self) -> None: ...
-
-    def flush(self) -> None: ...
-
-
-class Parts:
-    """What a node is made of; built and wired by `server.member`."""
+class Turn:
+    """The turn of one node.  ``run`` is the only way in, and it is never entered twice."""
 
     def __init__(
         self,
@@ -125,49 +62,39 @@ class Parts:
         hub: WatchHub,
         applier: Applier,
         members: Members,
-        alarms: Alarms,
+        headers: ResponseHeaders,
         flusher: Flushes,
-        snapshot_files: StateSnapshotFiles,
-        snapshot_folder: Path,
-        fail_stop: Callable[[str], None],
+        peers: Peers,
+        installs: Installs,
+        inbox: Inbox,
+        wakeup: Wakeup,
+        conf_changes: ConfChanges,
+        leadership: Leadership,
+        slowness: Slowness,
+        seconds: Callable[[], float],
+        long_work_s: float,
     ) -> None:
-        """``fail_stop``: ends the process; it is called with a reason and does not return."""
-        self.raw = raw
-        self.log = log
-        self.state = state
-        self.store = store
-        self.lessor = lessor
-        self.hub = hub
-        self.applier = applier
-        self.members = members
-        self.alarms = alarms
-        self.flusher = flusher
-        self.snapshot_files = snapshot_files
-        self.snapshot_folder = snapshot_folder
-        self.fail_stop = fail_stop
-
-
-class Turn:
-    """The turn of one node.  ``run`` is the only way in, and it is never entered twice."""
-
-    def __init__(self, node: Node, parts: Parts, inbox: Inbox) -> None:
-        self._node = node
-        self._raw = parts.raw
-        self._log = parts.log
-        self._state = parts.state
-        self._store = parts.store
-        self._lessor = parts.lessor
-        self._hub = parts.hub
-        self._applier = parts.applier
-        self._members = parts.members
-        self._peers = node.peers
-        self._snapshots = node.snapshots
-        self._flusher = parts.flusher
+        self._raw = raw
+        self._log = log
+        self._state = state
+        self._store = store
+        self._lessor = lessor
+        self._hub = hub
+        self._applier = applier
+        self._members = members
+        self._headers = headers
+        self._flusher = flusher
+        self._peers = peers
+        self._installs = installs
         self._inbox = inbox
+        self._wakeup = wakeup
         self._waiters = inbox.waiters
         self._reads = inbox.reads
-        self._seconds = node.clock.seconds
-        self._slowness = node.slowness
+        self._conf_changes = conf_changes
+        self._leadership = leadership
+        self._slowness = slowness
+        self._seconds = seconds
+        self._long_work_s = long_work_s
         self._is_running = False
         self._released: list[Message] = []
         self._outgoing: list[Message] = []
@@ -178,21 +105,20 @@ class Turn:
         # Committed and not yet applied: a long entry, and what waits behind it.
         self._long: LongApply | None = None
         self._unapplied: deque[tuple[list[Entry], list[Message]]] = deque()
-        self._leader_term = 0
-        self._term = parts.raw.term
-        inbox.applied_index = self.applied_index = parts.raw.applied_index
+        self._term = raw.term
+        inbox.applied_index = self.applied_index = raw.applied_index
         self.applied_term = 0
 
     def run(self, now_ms: int) -> bool:
         """Do what there is to do; return True when another turn is wanted at once."""
         assert not self._is_running, "a turn within a turn"
         self._is_running = True
-        self._inbox.now_ms = now_ms
+        self._wakeup.now_ms = now_ms
         self._flusher.hold()
         self._lessor.advance(now_ms)
         self._propose()
         if self._is_long_ready():
-            self._work_on_long(self._node.config.long_work_s)
+            self._work_on_long(self._long_work_s)
         elif self._unapplied:
             self._apply_waiting()  # the state was full; each tick asks again
         for _ in range(READIES_PER_TURN_MAX):
@@ -217,8 +143,8 @@ class Turn:
         )
 
     def _propose(self) -> None:
-        if self._node.conf_changes.waiting:
-            self._node.conf_changes.propose_due(self._inbox.now_ms)
+        if self._conf_changes.waiting:
+            self._conf_changes.propose_due(self._wakeup.now_ms)
         # Without a leader they wait, as in etcd, for one or for their time-out.
         if self._raw.lead == NO_MEMBER or not self._inbox.has_proposals:
             return
@@ -236,7 +162,7 @@ class Turn:
             self._peers.send(outgoing)
 
     def _ask_reads(self) -> None:
-        context = self._reads.next_round(self._inbox.now_ms)
+        context = self._reads.next_round(self._wakeup.now_ms)
         if context is not None:
             self._raw.read_index(context)
 
@@ -244,9 +170,9 @@ class Turn:
         ready = self._raw.ready()
         if ready.hard_state is not None and ready.hard_state.term != self._term:
             self._term = ready.hard_state.term
-            self._node.term_changed()
+            self._headers.set_term(self._raw.term)
         if ready.soft_state is not None:
-            self._node.leader_changed(ready.soft_state.lead)
+            self._leadership.changed(ready.soft_state.lead)
         for message in ready.messages:
             if message.to == STORAGE_APPEND:
                 self._send()
@@ -267,7 +193,7 @@ class Turn:
             index = message.snapshot.index
             # Not yet what is committed behind it: the log does not hold that.
             hard_state = HardState(message.term, message.vote, index) if message.term else None
-            self._snapshots.install(hard_state, message.snapshot, lambda: self._installed(message))
+            self._installs.install(hard_state, message.snapshot, lambda: self._installed(message))
         else:
             self._write(message)
 
@@ -275,7 +201,7 @@ class Turn:
         hard_state = HardState(message.term, message.vote, message.commit) if message.term else None
         responses = message.responses
         if not self._appends:
-            self._append_ms = self._inbox.now_ms
+            self._append_ms = self._wakeup.now_ms
         self._appends += 1
         self._log.append(hard_state, message.entries, lambda: self._written(responses))
 
@@ -293,12 +219,13 @@ class Turn:
         """The disk has it: what depended on it is released in this turn, or in one right now."""
         self._released += responses
         if not self._is_running:
-            self._node.run_now()
+            self._wakeup.run_now()
 
     def _installed(self, message: Message) -> None:
         """The log and the state are those of a snapshot now; go on behind it."""
         snapshot = message.snapshot
         assert snapshot is not None
+        self._peers.follow_membership()
         long, self._long = self._long, None
         if long is not None and long.waiter is not None:
             # What became of it is in the snapshot, and nobody can tell.
@@ -396,10 +323,7 @@ class Turn:
         self._inbox.applied_index = self.applied_index = last.index
         self.applied_term = last.term
         self._state.set_applied(last.index, last.term)
-        if self._leader_term != last.term == self._raw.term and self._node.is_leader:
-            # Everything of earlier terms is applied: now the leases are ours to expire.
-            self._leader_term = last.term
-            self._node.lead()
+        self._leadership.applied(last.term)
 
     def _apply_some(self, entries: list[Entry]) -> None:
         waiters = self._waiters
@@ -426,7 +350,7 @@ class Turn:
                 if store.has_watchers and (events := store.take_events()):
                     self._hub.notify(store.revision, events)
         except LongEntryError as long:
-            wake = self._node.wake
+            wake = self._wakeup.wake
             self._long = LongApply(self._state, self._seconds, wake, entry, waiter, long.steps)
 
     def _notify(self) -> None:
@@ -436,7 +360,7 @@ class Turn:
     def _apply_conf_change(self, entry: Entry) -> None:
         decision = self._members.decide(entry)
         self._members.keep_conf_state(self._raw.apply_conf_change(decision.change))
-        self._node.conf_changes.applied(decision)
+        self._conf_changes.applied(decision)
         self._peers.follow_membership()
 
     def _answer_reads(self) -> None:

@@ -27,7 +27,7 @@ class VersionRig(NodeRig):
         super().__init__(log)
         self.asked: list[tuple[int, ...]] = []
         self.tell: list[VersionsTold] = []
-        self.node.cluster_version.ask = self.ask
+        self.node.duties.cluster_version.ask = self.ask
         self.start()
         if has_learner and log is None:
             self.node.conf_changes.propose(
@@ -46,6 +46,11 @@ class VersionRig(NodeRig):
     @property
     def version(self) -> str:
         return self.node.members.cluster_version
+
+
+def published(rig: NodeRig, name: str, client_urls: Sequence[str]) -> Publication:
+    node = rig.node
+    return Publication(node.standing, node.members, node.own, name, client_urls)
 
 
 def test_lone_leader_settles_the_version_at_once() -> None:
@@ -112,7 +117,7 @@ def test_downgrade_is_carried_out_and_ended() -> None:
 def test_member_publishes_itself_until_its_cluster_knows(version: str) -> None:
     rig = NodeRig().start()
     rig.node.members.set_cluster_version(version)
-    publication = Publication(rig.node, "m1", ["http://a:1"])
+    publication = published(rig, "m1", ["http://a:1"])
     rig.log.holds = True
     applied = rig.node.applied_index
     for now_ms in (1_000, 1_000 + RETRY_MS - 1, 1_000 + RETRY_MS):
@@ -125,12 +130,12 @@ def test_member_publishes_itself_until_its_cluster_knows(version: str) -> None:
     member = rig.node.members.member(MEMBER_ID)
     assert member is not None
     assert (member.name, member.client_urls) == ("m1", ("http://a:1",))
-    assert not Publication(rig.node, "m1", ["http://b:1"]).look(0)
+    assert not published(rig, "m1", ["http://b:1"]).look(0)
 
 
 def test_publication_waits_a_while_for_a_version_that_tells_its_form() -> None:
     rig = VersionRig(log=log_with_a_learner())
-    publication = Publication(rig.node, "m1", [])
+    publication = published(rig, "m1", [])
     for now_ms in (5_000, 5_000 + UNDECIDED_MS - 1):
         assert not publication.look(now_ms)
         assert rig.inbox.take_proposals() == []
@@ -141,9 +146,11 @@ def test_publication_waits_a_while_for_a_version_that_tells_its_form() -> None:
 
 def test_publication_follows_an_old_member_that_has_written() -> None:
     rig = VersionRig(log=log_with_a_learner())
-    rig.node.propose_octets(lambda number: attributes_entry(Version(3, 4, 0), number, 5, "l", ()))
+    rig.node.own.propose_octets(
+        lambda number: attributes_entry(Version(3, 4, 0), number, 5, "l", ())
+    )
     rig.run()
-    publication = Publication(rig.node, "m1", [])
+    publication = published(rig, "m1", [])
     assert not publication.look(5_000)
     (entry,) = rig.inbox.take_proposals()
     assert find_request(entry)[0] == FIELD_V2
@@ -162,6 +169,6 @@ def test_first_version_is_written_in_the_form_that_who_answered_knows(
 
 def test_nothing_is_published_by_a_stranger_or_without_a_leader() -> None:
     rig = NodeRig()
-    assert not Publication(rig.node, "m1", []).look(5_000), "it has not applied its own addition"
+    assert not published(rig, "m1", []).look(5_000), "it has not applied its own addition"
     rig.start()
     assert rig.inbox.take_proposals() == []

@@ -202,12 +202,12 @@ def test_own_entries_are_numbered_like_requests() -> None:
         return b""  # as a leader's own: nothing to apply
 
     for _ in range(3):
-        rig.node.propose_octets(entry)
+        rig.node.own.propose_octets(entry)
     rig.run()
     assert numbers == [numbers[0], numbers[0] + 1, numbers[0] + 2]
     assert rig.node.applied_index == applied + 3
     rig.node.stop()
-    rig.node.propose_octets(entry)
+    rig.node.own.propose_octets(entry)
     assert len(numbers) == 3
 
 

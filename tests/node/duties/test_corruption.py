@@ -55,11 +55,11 @@ class CheckedRig(ClusterRig):
             else:
                 told(self.answers(members, revision))
 
-        node.corruption.ask = ask
+        node.duties.corruption.ask = ask
         if CUT in self.checks:
-            node.corruption.cut_interval_ms = int(INTERVAL_S * 1000)
+            node.duties.corruption.cut_interval_ms = int(INTERVAL_S * 1000)
         if COMPACTIONS in self.checks:
-            node.corruption.compactions_interval_ms = int(INTERVAL_S * 1000)
+            node.duties.corruption.compactions_interval_ms = int(INTERVAL_S * 1000)
 
     def answers(self, members: Sequence[Member], revision: int) -> Mapping[int, KeyHash]:
         found: dict[int, KeyHash] = {}
@@ -106,7 +106,7 @@ class CheckedRig(ClusterRig):
         return {tuple(sorted(node.alarms.corrupt_members)) for node in self.nodes}
 
     def result(self, check: str, result: str) -> int:
-        return sum(node.corruption.results[check, result] for node in self.nodes)
+        return sum(node.duties.corruption.results[check, result] for node in self.nodes)
 
 
 @pytest.mark.parametrize("check", [CUT, COMPACTIONS])
@@ -180,7 +180,7 @@ def test_quarantine_ends_with_the_alarm(tmp_path: Path) -> None:
     rig.compact(3)
     rig.until(lambda: bent.is_quarantined, 2 * INTERVAL_S)
     for node in rig.nodes:
-        node.corruption.compactions_interval_ms = 0
+        node.duties.corruption.compactions_interval_ms = 0
     rig.disarm(bent.member_id)
     assert not bent.is_quarantined
     rig.must_put(rig.leader(), b"more")
@@ -228,7 +228,7 @@ def test_late_answers_and_lost_leaders_accuse_nobody(tmp_path: Path) -> None:
     rig.run(0.5)
     target = next(node for node in rig.nodes if node is not leader)
     leader.parts.raw.transfer_leader(target.member_id)
-    leader.wake()
+    leader.wakeup.wake()
     rig.until(lambda: rig.leader() is target)
     rig.held[1](wrong)
     rig.run(0.5)
@@ -242,7 +242,7 @@ def test_only_the_leader_asks_and_only_when_it_is_told_to(tmp_path: Path) -> Non
     assert rig.asked == []
     for node in rig.nodes:
         if not node.is_leader:
-            node.corruption.cut_interval_ms = 100
+            node.duties.corruption.cut_interval_ms = 100
     rig.run(3 * INTERVAL_S)
     assert rig.asked == []
 

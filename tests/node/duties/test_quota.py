@@ -29,10 +29,9 @@ class FakeNode:
 
     def __init__(self) -> None:
         self.alarms = Alarms(ModelBackend())
-        self.on_tick: list[Callable[[int], None]] = []
         self.proposed: list[Any] = []
 
-    def propose_own(self, field: int, request: Any) -> None:
+    def propose(self, field: int, request: Any) -> None:
         self.proposed.append(request)
 
 
@@ -41,7 +40,8 @@ class Rig:
         self.node = FakeNode()
         self.state = FakeState()
         self.outcomes: list[Applied] = []
-        self.quota = SpaceQuota(self.node, self.state, limit)
+        node = self.node
+        self.quota = SpaceQuota(7, node.alarms, node, self.state, limit, lambda: node.now_ms)
 
     def hold(self, cost: int) -> Callable[[Any, Applied], None]:
         return self.quota.hold(cost, lambda call, applied: self.outcomes.append(applied))
@@ -142,11 +142,13 @@ def test_requests_ask_only_where_a_tick_found_little_room() -> None:
     assert not rig.quota.is_tight
     for size, is_tight in ((99, False), (100, True), (99, False)):
         rig.state.size_needed = size
-        rig.node.on_tick[0](0)
+        rig.quota.look(0)
         assert rig.quota.is_tight is is_tight
 
 
 def test_without_a_limit_nothing_is_asked_or_measured() -> None:
     rig = Rig(None)
-    assert (rig.quota.is_tight, rig.node.on_tick) == (False, [])
+    rig.state.size_needed = 1 << 60
+    rig.quota.look(0)
+    assert not rig.quota.is_tight
     assert rig.quota.admit(1 << 60)

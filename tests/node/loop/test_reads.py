@@ -5,7 +5,7 @@ from __future__ import annotations
 from etcdtw.apply.errors import RequestTimeoutError, StoppedError
 from etcdtw.grpc.call import Call
 from etcdtw.node.loop.reads import RETRY_MS, ROUNDS_MAX, Reads
-from etcdtw.node.node import NoCall
+from etcdtw.node.no_call import NoCall
 
 
 class ReadsRig:

@@ -42,8 +42,8 @@ class Member:
             self.store.apply_put(put_of(pb.PutRequest(key=b"k")))
 
     def compute(self, asked: int) -> list[Any]:
-        node: Any = self
-        KeyHashes(node).compute(asked, self.told.append)
+        storage: Any = self.storage
+        KeyHashes(self.store, storage, self.clock.seconds).compute(asked, self.told.append)
         return self.told
 
 

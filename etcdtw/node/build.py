@@ -1,0 +1,176 @@
+"""A node from its parts: each collaborator is given those that were built before it."""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IReactorTime
+
+from etcdtw.node.config import NodeConfig
+from etcdtw.node.duties.cluster_version import ClusterVersion
+from etcdtw.node.duties.compaction import HistoryCompaction, LogCompaction
+from etcdtw.node.duties.conf_changes import ConfChanges
+from etcdtw.node.duties.corruption import CorruptionChecks
+from etcdtw.node.duties.key_hashes import KeyHashes
+from etcdtw.node.duties.leader_transfer import LeaderTransfers
+from etcdtw.node.duties.lease_expiry import LeaseExpiry
+from etcdtw.node.duties.quota import SpaceQuota
+from etcdtw.node.duties.snapshots import Snapshots
+from etcdtw.node.duties.stalls import Stalls
+from etcdtw.node.loop.caches import Caches
+from etcdtw.node.loop.inbox import Inbox
+from etcdtw.node.loop.leadership import Leadership
+from etcdtw.node.loop.loop import Loop
+from etcdtw.node.loop.peers import Peers
+from etcdtw.node.loop.slowness import Slowness
+from etcdtw.node.loop.stepping import Stepper
+from etcdtw.node.loop.ticks import Ticks
+from etcdtw.node.loop.turn import Turn
+from etcdtw.node.node import Duties, Node
+from etcdtw.node.own_proposals import OwnProposals
+from etcdtw.node.parts import Parts
+
+
+def build_node(clock: IReactorTime, config: NodeConfig, parts: Parts) -> Node:
+    """Return a node; nothing is started."""
+    raw, wakeup, standing = parts.raw, parts.wakeup, parts.standing
+    stepper = Stepper(raw, wakeup, parts.fail_stop)
+    snapshots = Snapshots(
+        clock,
+        raw,
+        stepper,
+        parts.log,
+        Caches(parts.state, parts.store, parts.applier, parts.hub),
+        parts.snapshot_files,
+        parts.snapshot_folder,
+        config.max_learners,
+    )
+    peers = Peers(standing, parts.members, stepper, snapshots, parts.on_removed)
+    inbox = Inbox(raw, parts.store, parts.ids, config.inbox_bounds, wakeup, peers.is_connected)
+    own = OwnProposals(inbox, parts.ids)
+    duties = _duties(clock, config, parts, snapshots, peers, inbox, own)
+    election_timeout_ms = config.election_timeout_ms
+
+    def promote() -> None:
+        parts.lessor.promote(election_timeout_ms)
+
+    leadership = Leadership(
+        standing, parts.lessor, inbox, wakeup, (promote, duties.cluster_version.lead)
+    )
+    slowness = Slowness(config.warning_apply_s, config.warning_request_s)
+    turn = Turn(
+        raw=raw,
+        log=parts.log,
+        state=parts.state,
+        store=parts.store,
+        lessor=parts.lessor,
+        hub=parts.hub,
+        applier=parts.applier,
+        members=parts.members,
+        headers=parts.headers,
+        flusher=parts.flusher,
+        peers=peers,
+        installs=snapshots,
+        inbox=inbox,
+        wakeup=wakeup,
+        conf_changes=duties.conf_changes,
+        leadership=leadership,
+        slowness=slowness,
+        seconds=clock.seconds,
+        long_work_s=config.long_work_s,
+    )
+    stalls = Stalls(
+        standing,
+        raw,
+        parts.state,
+        parts.lessor,
+        turn,
+        wakeup,
+        read=inbox.read,
+        fail_stop=parts.fail_stop,
+        election_timeout_ms=election_timeout_ms,
+    )
+    log_compaction = LogCompaction(
+        raw,
+        parts.log,
+        parts.state,
+        snapshots,
+        snapshot_count=config.snapshot_count,
+        catchup_entries=config.catchup_entries,
+    )
+    ticks = Ticks(
+        clock,
+        raw,
+        wakeup,
+        (
+            stalls.look,
+            inbox.expire,
+            duties.lease_expiry.look,
+            duties.history_compaction.look,
+            parts.state.tick,
+            log_compaction.look,
+            duties.transfers.look,
+            duties.cluster_version.look,
+            duties.corruption.look,
+            duties.quota.look,
+        ),
+        parts.fail_stop,
+        heartbeat_ms=config.heartbeat_ms,
+        election_ticks=config.election_ticks,
+    )
+    return Node(
+        clock,
+        config,
+        parts,
+        inbox=inbox,
+        own=own,
+        peers=peers,
+        duties=duties,
+        leadership=leadership,
+        slowness=slowness,
+        turn=turn,
+        stalls=stalls,
+        ticks=ticks,
+        loop=Loop(raw, wakeup, turn, parts.fail_stop),
+    )
+
+
+def _duties(
+    clock: IReactorTime,
+    config: NodeConfig,
+    parts: Parts,
+    snapshots: Snapshots,
+    peers: Peers,
+    inbox: Inbox,
+    own: OwnProposals,
+) -> Duties:
+    """Return what the turn or a service drives as well; of the rest only time knows."""
+    wakeup, standing = parts.wakeup, parts.standing
+    transfers = LeaderTransfers(
+        standing, parts.raw, wakeup, peers.connected_since_ms, config.election_timeout_ms
+    )
+    hashes = KeyHashes(parts.store, parts.state, clock.seconds)
+    return Duties(
+        snapshots=snapshots,
+        conf_changes=ConfChanges(parts.raw, wakeup, parts.ids.next_id),
+        transfers=transfers,
+        hashes=hashes,
+        cluster_version=ClusterVersion(
+            standing, parts.members, own, wakeup.time_ms, parts.ask_versions
+        ),
+        corruption=CorruptionChecks(
+            standing,
+            parts.alarms,
+            parts.state,
+            hashes,
+            inbox,
+            own,
+            transfers,
+            parts.ask_hashes,
+            intervals=parts.check_intervals,
+            election_timeout_ms=config.election_timeout_ms,
+        ),
+        lease_expiry=LeaseExpiry(standing, parts.lessor, own),
+        history_compaction=HistoryCompaction(standing, parts.store, own, parts.auto_compaction),
+        quota=SpaceQuota(
+            config.member_id, parts.alarms, own, parts.state, parts.quota_bytes, wakeup.time_ms
+        ),
+    )

@@ -1,0 +1,75 @@
+"""Compactions that nobody asks for: of the history, by a leader; of the log, by every member."""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+
+from etcdtw.apply.applier import FIELD_COMPACTION
+from etcdtw.mvcc.store import Store
+from etcdtw.node.duties.auto_compaction import AutoCompaction
+from etcdtw.node.duties.snapshots import Snapshots
+from etcdtw.node.loop.seams import StateStore
+from etcdtw.node.own_proposals import OwnProposals
+from etcdtw.node.standing import Standing
+from etcdtw.raft.entry import Snapshot
+from etcdtw.raft.raw_node import RawNode
+from etcdtw.raft.storage import LogStore
+from etcdtw.wire import etcdserverpb as pb
+
+
+class HistoryCompaction:
+    """The leader's compactions by age or number of revisions.  ``policy`` None: none."""
+
+    log = Logger()
+
+    def __init__(
+        self, standing: Standing, store: Store, own: OwnProposals, policy: AutoCompaction | None
+    ) -> None:
+        self._standing = standing
+        self._store = store
+        self._own = own
+        self.policy = policy
+
+    def look(self, now_ms: int) -> None:
+        """Propose a compaction when it is time (at each tick)."""
+        if self.policy is None or not self._standing.is_leader:
+            return
+        revision = self.policy.due(now_ms, self._store.revision)
+        if revision is not None:
+            self.log.info("compacting the history up to {revision}", revision=revision)
+            self._own.propose(FIELD_COMPACTION, pb.CompactionRequest(revision=revision))
+
+
+class LogCompaction:
+    """Drops entries that the state covers durably, but for those that peers may lack."""
+
+    def __init__(
+        self,
+        raw: RawNode,
+        log_store: LogStore,
+        state: StateStore,
+        snapshots: Snapshots,
+        *,
+        snapshot_count: int,
+        catchup_entries: int,
+    ) -> None:
+        self._raw = raw
+        self._log_store = log_store
+        self._state = state
+        self._snapshots = snapshots
+        self._snapshot_count = snapshot_count
+        self._catchup_entries = catchup_entries
+
+    def look(self, now_ms: int) -> None:
+        """Compact when enough can go (at each tick)."""
+        log = self._log_store
+        durable_index = self._state.applied_durable
+        keep_from = durable_index - self._catchup_entries
+        if keep_from - log.first_index() < self._snapshot_count:
+            return
+        if self._raw.installing_index or self._snapshots.keeps_log(now_ms):
+            return  # a snapshot is taking the log's place, or its receiver needs the log
+        # Whoever lags behind the log's new beginning is sent a snapshot: this mark says so.
+        conf_state = self._raw.configuration.conf_state()
+        log.put_snapshot(Snapshot(durable_index, log.term(durable_index), conf_state), lambda: None)
+        log.compact(keep_from)

@@ -1,0 +1,90 @@
+"""What the loop needs of the state and of the connections; others implement it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from etcdtw.mvcc.backend import Backend
+from etcdtw.mvcc.compaction_hashes import CompactionHashes
+from etcdtw.raft.entry import HardState, Snapshot
+from etcdtw.storage.state_errands import HashTold
+
+
+class StateStore(Backend, Protocol):
+    """The state as the node drives it and maintenance asks about it."""
+
+    @property
+    def revision(self) -> int:
+        """The newest main revision."""
+        ...
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the overlay is at its bound: apply has to wait until it drains."""
+        ...
+
+    @property
+    def applied_durable(self) -> int:
+        """The log index up to which the state is on disk."""
+        ...
+
+    @property
+    def is_committing(self) -> bool:
+        """Whether the writer has something to commit, and will say when it has."""
+        ...
+
+    @property
+    def compaction_hashes(self) -> CompactionHashes: ...
+
+    @property
+    def size_allocated(self) -> int:
+        """Octets of the file."""
+        ...
+
+    @property
+    def size_in_use(self) -> int: ...
+
+    @property
+    def size_needed(self) -> int:
+        """Octets in use once everything applied is committed."""
+        ...
+
+    @property
+    def is_compacting(self) -> bool:
+        """Whether room is on its way."""
+        ...
+
+    def tick(self, now_ms: int) -> None: ...
+
+    def flush(self, done: Callable[[], None]) -> None: ...
+
+    def reveal(self) -> None: ...
+
+    def conceal(self) -> None: ...
+
+    def publish(self) -> None: ...
+
+    def defragment(self, done: Callable[[str], None]) -> None: ...
+
+    def on_compacted(self, revision: int, done: Callable[[], None]) -> None: ...
+
+    def hash_kv(self, revision: int, compact_revision: int, done: HashTold) -> None: ...
+
+    def hash_all(self, done: HashTold) -> None: ...
+
+
+class Flushes(Protocol):
+    """Writes each dirty connection's octets, at the end of the turn that holds it."""
+
+    def hold(self) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+class Installs(Protocol):
+    """Puts a leader's snapshot in place of log and state (`duties.snapshots`)."""
+
+    def install(
+        self, hard_state: HardState | None, snapshot: Snapshot, done: Callable[[], None]
+    ) -> None: ...

@@ -1,0 +1,34 @@
+"""The call of what a member asks of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class NoCall:
+    """The call of a proposal that the member makes for itself: nobody to answer."""
+
+    is_open = False
+    queued = 0
+    deadline_ms: int | None = None
+
+    def __init__(self) -> None:
+        self.on_message: Callable[[bytes], None] | None = None
+        self.on_half_close: Callable[[], None] | None = None
+        self.on_end: Callable[[], None] | None = None
+        self.on_drain: Callable[[], None] | None = None
+
+    def metadata(self, name: bytes) -> bytes | None:
+        return None
+
+    def reply(self, message: bytes) -> None:
+        pass
+
+    def send(self, message: bytes) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+    def fail(self, code: int, message: str) -> None:
+        pass

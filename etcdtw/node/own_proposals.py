@@ -1,0 +1,34 @@
+"""What a member proposes for itself: nobody waits for the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from etcdtw.grpc.call import Call
+from etcdtw.mvcc.applied import Applied
+from etcdtw.node.loop.inbox import Inbox
+from etcdtw.node.loop.requests import RequestIds
+from etcdtw.node.no_call import NoCall
+
+
+class OwnProposals:
+    """The door through which the duties of one member propose."""
+
+    def __init__(self, inbox: Inbox, ids: RequestIds) -> None:
+        self._inbox = inbox
+        self._ids = ids
+        self._call: Call = NoCall()
+
+    def propose(self, field: int, request: Any) -> None:
+        """Propose something of the member's own; a refusal is tried again when it is due again."""
+        self._inbox.propose(field, request.SerializeToString(), request, self._call, _ignore)
+
+    def propose_octets(self, make: Callable[[int], bytes]) -> None:
+        """Put an entry of ``make(request id)`` into the log; nobody learns of its outcome."""
+        if not self._inbox.is_stopping:
+            self._inbox.add(make(self._ids.next_id()))
+
+
+def _ignore(call: Call, applied: Applied) -> None:
+    """Nobody waits for this outcome."""
