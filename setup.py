@@ -22,6 +22,7 @@ HOT = [
     "etcdtw/node/loop/requests.py",
     "etcdtw/node/loop/reads.py",
     "etcdtw/node/loop/turn.py",
+    "etcdtw/node/loop/wakeup.py",
     "etcdtw/raft/*.py",
     "etcdtw/rpc/checks.py",
     "etcdtw/rpc/decode.py",

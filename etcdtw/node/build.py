@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from twisted.internet.interfaces import IReactorTime
 
 from etcdtw.node.config import NodeConfig
@@ -41,19 +43,18 @@ def build_node(clock: IReactorTime, config: NodeConfig, parts: Parts) -> Node:
         Caches(parts.state, parts.store, parts.applier, parts.hub),
         parts.snapshot_files,
         parts.snapshot_folder,
-        config.max_learners,
+        max_learners=config.max_learners,
     )
     peers = Peers(standing, parts.members, stepper, snapshots, parts.on_removed)
     inbox = Inbox(raw, parts.store, parts.ids, config.inbox_bounds, wakeup, peers.is_connected)
     own = OwnProposals(inbox, parts.ids)
     duties = _duties(clock, config, parts, snapshots, peers, inbox, own)
-    election_timeout_ms = config.election_timeout_ms
-
-    def promote() -> None:
-        parts.lessor.promote(election_timeout_ms)
-
     leadership = Leadership(
-        standing, parts.lessor, inbox, wakeup, (promote, duties.cluster_version.lead)
+        standing,
+        parts.lessor,
+        inbox,
+        wakeup,
+        (partial(parts.lessor.promote, config.election_timeout_ms), duties.cluster_version.lead),
     )
     slowness = Slowness(config.warning_apply_s, config.warning_request_s)
     turn = Turn(
@@ -77,29 +78,59 @@ def build_node(clock: IReactorTime, config: NodeConfig, parts: Parts) -> Node:
         seconds=clock.seconds,
         long_work_s=config.long_work_s,
     )
-    stalls = Stalls(
-        standing,
-        raw,
+    stalls = _stalls(config, parts, inbox, turn)
+    return Node(
+        clock,
+        config,
+        parts,
+        inbox=inbox,
+        own=own,
+        peers=peers,
+        duties=duties,
+        leadership=leadership,
+        slowness=slowness,
+        turn=turn,
+        stalls=stalls,
+        ticks=_ticks(clock, config, parts, inbox, stalls, duties),
+        loop=Loop(raw, wakeup, turn, parts.fail_stop),
+    )
+
+
+def _stalls(config: NodeConfig, parts: Parts, inbox: Inbox, turn: Turn) -> Stalls:
+    return Stalls(
+        parts.standing,
+        parts.raw,
         parts.state,
         parts.lessor,
         turn,
-        wakeup,
+        parts.wakeup,
         read=inbox.read,
         fail_stop=parts.fail_stop,
-        election_timeout_ms=election_timeout_ms,
+        election_timeout_ms=config.election_timeout_ms,
     )
+
+
+def _ticks(
+    clock: IReactorTime,
+    config: NodeConfig,
+    parts: Parts,
+    inbox: Inbox,
+    stalls: Stalls,
+    duties: Duties,
+) -> Ticks:
+    """Return what tells everybody the time, in this order."""
     log_compaction = LogCompaction(
-        raw,
+        parts.raw,
         parts.log,
         parts.state,
-        snapshots,
+        duties.snapshots,
         snapshot_count=config.snapshot_count,
         catchup_entries=config.catchup_entries,
     )
-    ticks = Ticks(
+    return Ticks(
         clock,
-        raw,
-        wakeup,
+        parts.raw,
+        parts.wakeup,
         (
             stalls.look,
             inbox.expire,
@@ -115,21 +146,6 @@ def build_node(clock: IReactorTime, config: NodeConfig, parts: Parts) -> Node:
         parts.fail_stop,
         heartbeat_ms=config.heartbeat_ms,
         election_ticks=config.election_ticks,
-    )
-    return Node(
-        clock,
-        config,
-        parts,
-        inbox=inbox,
-        own=own,
-        peers=peers,
-        duties=duties,
-        leadership=leadership,
-        slowness=slowness,
-        turn=turn,
-        stalls=stalls,
-        ticks=ticks,
-        loop=Loop(raw, wakeup, turn, parts.fail_stop),
     )
 
 
@@ -164,7 +180,7 @@ def _duties(
             inbox,
             own,
             transfers,
-            parts.ask_hashes,
+            ask=parts.ask_hashes,
             intervals=parts.check_intervals,
             election_timeout_ms=config.election_timeout_ms,
         ),

@@ -74,7 +74,7 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor
 
-    from etcdtw.server.member import build_member
+    from etcdtw.server.member_services import build_member
     from etcdtw.server.services import MemberService
 
     config = options.config

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -13,9 +13,7 @@ from etcdtw.cluster.ids import id_text
 from etcdtw.grpc.call import Call
 from etcdtw.node.duties.publication import Publication
 from etcdtw.node.no_call import NoCall
-
-if TYPE_CHECKING:
-    from etcdtw.server.member import Member
+from etcdtw.server.member import Member
 
 LOOK_S: Final = 0.01
 """Between two looks at whether this member is published, or has handed over."""

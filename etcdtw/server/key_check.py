@@ -7,7 +7,7 @@ here a file that was damaged or replaced while the member was down is found.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -18,10 +18,8 @@ from etcdtw.cluster.ids import id_text
 from etcdtw.cluster.member import Member as ClusterMember
 from etcdtw.mvcc.errors import MvccError
 from etcdtw.rpc.errors import status_of
+from etcdtw.server.member import Member
 from etcdtw.storage.state_errands import ErrandError
-
-if TYPE_CHECKING:
-    from etcdtw.server.member import Member
 
 GATE: Final = "InitialCorruptCheck"
 CHECK_S: Final = 60.0

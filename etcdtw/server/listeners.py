@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
@@ -22,6 +22,7 @@ from etcdtw.grpc.call import MethodTable
 from etcdtw.http2.limits import Limits
 from etcdtw.server.certificate_watch import CertificateWatch
 from etcdtw.server.descriptors import METRICS_MAX
+from etcdtw.server.member import Member
 from etcdtw.server.metric_sources import member_sources
 from etcdtw.server.metrics import Scrape
 from etcdtw.server.readiness import (
@@ -37,9 +38,6 @@ from etcdtw.transport.grpc_channel import KeepAlive
 from etcdtw.transport.http1 import HttpSite
 from etcdtw.transport.listener import listen_all, parse_listen_url
 from etcdtw.transport.tls import TlsPolicy
-
-if TYPE_CHECKING:
-    from etcdtw.server.member import Member
 
 DRAIN_S: Final = 7.0
 """How long a stop waits for calls under way."""

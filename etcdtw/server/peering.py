@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
@@ -11,15 +11,13 @@ from twisted.logger import Logger
 
 from etcdtw.cluster.version import parse_version
 from etcdtw.gateway.peer_pages import MemberPages
+from etcdtw.server.member import Member
 from etcdtw.transport.listener import listen_all, parse_listen_url
 from etcdtw.transport.peer import PeerIdentity
 from etcdtw.transport.peer_addresses import MemberAddresses
 from etcdtw.transport.peer_network import PeerNetwork
 from etcdtw.transport.peer_server import PeerBounds, PeerPort
 from etcdtw.transport.tls_addresses import SystemLookup
-
-if TYPE_CHECKING:
-    from etcdtw.server.member import Member
 
 
 class Peering(Service):

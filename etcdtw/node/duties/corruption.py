@@ -93,8 +93,8 @@ class CorruptionChecks:
         inbox: Inbox,
         own: OwnProposals,
         transfers: LeaderTransfers,
-        ask: AskHashes,
         *,
+        ask: AskHashes,
         intervals: CheckIntervals,
         election_timeout_ms: int,
     ) -> None:

@@ -103,6 +103,7 @@ class Snapshots:
         replaced: StateReplaced,
         files: StateSnapshotFiles,
         folder: Path,
+        *,
         max_learners: int,
     ) -> None:
         self._clock = clock

@@ -1,0 +1,109 @@
+"""One member as services, in the order they start.
+
+    Storage     asks the cluster who this member is, if it joins; opens the data; builds the node
+    Peering     listens for the other members and connects with them
+    Consensus   ticks; waits until the cluster knows this member and lets it read; hands over
+    KeyCheck    compares this member's keys with the others', and ends it if they differ
+    Listeners   client and metrics ports
+    Readiness   says that clients may come
+
+They stop the other way round: clients are let go first, the data is closed last.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from etcdtw.server.config import Config
+from etcdtw.server.consensus import Consensus
+from etcdtw.server.descriptors import ALL_SHARES, DescriptorShares
+from etcdtw.server.key_check import KeyCheck
+from etcdtw.server.listeners import Listeners
+from etcdtw.server.member import Member
+from etcdtw.server.peering import Peering
+from etcdtw.server.readiness import notify
+from etcdtw.storage.failure import stop_process
+
+FLUSH_S: Final = 15.0
+"""How long a stop waits for the state's writer.  The log holds everything, so nothing is lost
+by not waiting longer."""
+WRITER_SILENT: Final = "the state's writer does not answer"
+SWITCH_INTERVAL_S: Final = 0.0005
+"""How long the log's thread waits for a busy reactor at the most, before and after a commit."""
+COLLECTOR_THRESHOLDS: Final = (50_000, 20, 50)
+"""Requests in flight are many short-lived objects without cycles; with Python's own thresholds
+looking for cycles among them takes a seventh of the reactor's time (measured)."""
+
+
+class Storage(Service):
+    """The open data directory."""
+
+    name = "storage"
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+
+    def startService(self) -> Deferred[None]:
+        super().startService()
+        return Deferred.fromCoroutine(self._member.open())
+
+    def stopService(self) -> Deferred[None] | None:
+        """Bring everything applied to the disk, then let go of it."""
+        super().stopService()
+        data = self._member.data
+        if data is None:
+            return None
+        flushed: Deferred[None] = Deferred()
+        overdue = self._member.clock.callLater(FLUSH_S, stop_process, WRITER_SILENT)
+        data.state.flush(lambda: flushed.callback(None))
+        flushed.addBoth(lambda _: overdue.cancel())
+        flushed.addBoth(lambda _: self._member.snapshot_files.close())
+        flushed.addBoth(lambda _: data.close())
+        return flushed
+
+
+class Readiness(Service):
+    """Tells people and systemd that the member serves."""
+
+    name = "readiness"
+    log = Logger()
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+
+    def startService(self) -> None:
+        super().startService()
+        # What lives now lives as long as the process: the collector need not visit it again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*COLLECTOR_THRESHOLDS)
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        self.log.info("ready to serve client requests")
+        notify(os.environ)
+
+
+def build_member(
+    reactor: Any,
+    config: Config,
+    unix_ms: Callable[[], int],
+    shares: DescriptorShares = ALL_SHARES,
+) -> list[IService]:
+    """Return the services of one member; nothing is opened before they start."""
+    member = Member(reactor, config, unix_ms, shares)
+    services = [
+        Storage(member),
+        Peering(member),
+        Consensus(member),
+        KeyCheck(member),
+        Listeners(member),
+        Readiness(member),
+    ]
+    return cast("list[IService]", services)
