@@ -98,6 +98,15 @@ class SendsMany(Protocol):
 
 
 @runtime_checkable
+class KeepsOctets(Protocol):
+    """What a streaming call may offer besides: to count what its service keeps for it."""
+
+    def keep(self, octets: int) -> bool:
+        """Note that ``octets`` are kept now; False: that is more than is granted, end the call."""
+        ...
+
+
+@runtime_checkable
 class RepliesInParts(Protocol):
     """What a unary call may offer besides: a large response without ever joining its parts."""
 

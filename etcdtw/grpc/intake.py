@@ -32,6 +32,11 @@ NEVER_MS: Final = 1 << 62
 CONTENT_TYPE: Final = b"application/grpc"
 
 
+FIELD_OVERHEAD: Final = 160
+"""Octets of objects that hold one field, about."""
+HEAVY_OCTETS_MIN: Final = 4_096
+"""Header fields that are kept for a call are bounded from here on; clients of today send half."""
+
 _UNCOUNTED: Final = MethodStats("", UNARY)
 """Stands for the counters of refused requests, which belong to no method."""
 
@@ -55,7 +60,7 @@ class Refusal:
 
 
 class Intake:
-    """The meaning of one header block.
+    """The meaning of one header block, which takes about ``octets``.
 
     Exactly one of ``method`` and ``refusal`` is set for a gRPC request, neither for
     another HTTP request.  ``unary`` is the method's handler when it is a unary one.
@@ -68,6 +73,7 @@ class Intake:
         "fields",
         "is_grpc",
         "method",
+        "octets",
         "refusal",
         "stats",
         "timeout_ms",
@@ -78,6 +84,7 @@ class Intake:
         # The first value of a repeated name is the one that counts.
         self._values: dict[bytes, bytes] = dict(fields[::-1])
         self.fields = fields
+        self.octets = sum([len(name) + len(value) + FIELD_OVERHEAD for name, value in fields])
         self.encoding = self._values.get(b"grpc-encoding", b"")
         self.is_grpc = True
         self.method: Method | None = None

@@ -15,12 +15,14 @@ PLAIN_BODY_SIZE_MAX: Final = 2 * 1024 * 1024
 class PlainRequest:
     """One HTTP request and, through `respond`, its answer.
 
-    ``on_end`` is called once if the client goes before the answer.
+    ``on_end`` is called once if the client goes before the answer.  A body that no route reads
+    is not kept.
     """
 
     __slots__ = (
         "_chunks",
         "_held",
+        "_keeps_body",
         "_open",
         "_register",
         "_size",
@@ -36,13 +38,16 @@ class PlainRequest:
         open_requests: dict[int, PlainRequest],
         stream_id: int,
         intake: Intake,
+        keeps_body: bool = True,
     ) -> None:
+        self._keeps_body = keeps_body
         self._open = open_requests
         open_requests[stream_id] = self
         self._register: CallRegister | None = register
         self._chunks: list[bytes] = []
         self._size = 0
-        self._held = 0  # octets that the register counts for this request
+        self._held = intake.octets  # that the register counts for this request
+        register.hold(self._held)
         self.stream_id = stream_id
         self.intake = intake
         self.fields: Fields = intake.fields
@@ -60,6 +65,8 @@ class PlainRequest:
         self._size += len(data)
         if self._size > PLAIN_BODY_SIZE_MAX:
             return False
+        if not self._keeps_body:
+            return True
         self._chunks.append(data)
         self._hold(register, self._held + len(data) + CHUNK_OVERHEAD)
         return not register.holds_too_much
@@ -81,6 +88,7 @@ class PlainRequest:
         head = ((b":status", b"%d" % status), *fields)
         connection.send_headers(self.stream_id, head, not body)
         if body:
+            register.owe(len(body))
             connection.send_data(self.stream_id, body, True)
         if is_remote_open:
             register.close_remote(self.stream_id)

@@ -8,11 +8,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from etcdtw.grpc.call import UNARY, MethodTable, StatusError
-from etcdtw.grpc.intake import Headers, Intake, Refusal, not_grpc, resolve
+from etcdtw.grpc.call import RESOURCE_EXHAUSTED, UNARY, MethodTable, StatusError
+from etcdtw.grpc.intake import (
+    HEAVY_OCTETS_MIN,
+    NEVER_MS,
+    Headers,
+    Intake,
+    Refusal,
+    not_grpc,
+    resolve,
+)
 from etcdtw.grpc.message import MESSAGE_SIZE_MAX, MessageReader
 from etcdtw.grpc.plain import PlainRequest
-from etcdtw.grpc.server_call import HEAD, CallRegister, ServerCall, StreamCall
+from etcdtw.grpc.server_call import (
+    HEAD,
+    TOO_MUCH_UNFINISHED,
+    CallRegister,
+    ServerCall,
+    StreamCall,
+)
 from etcdtw.grpc.stats import ServerStats
 from etcdtw.grpc.status import status_fields
 from etcdtw.http2 import events
@@ -31,6 +45,7 @@ class CallServer:
 
     ``on_output`` is called once when there is something to send, until `take_output`.
     ``on_plain`` gets requests that are not gRPC; without it they are answered with 415.
+    ``keeps_bodies``: with their bodies, for routes that read them.
     """
 
     def __init__(
@@ -42,7 +57,9 @@ class CallServer:
         on_output: Callable[[], None],
         on_plain: Callable[[PlainRequest], None] | None = None,
         message_size_max: int = MESSAGE_SIZE_MAX,
+        keeps_bodies: bool = False,
     ) -> None:
+        self._keeps_bodies = keeps_bodies
         self._connection = connection
         self._methods = methods
         self._stats = stats
@@ -63,6 +80,11 @@ class CallServer:
         return self._connection.queued_octets
 
     @property
+    def unread_octets(self) -> int:
+        """Octets that this connection counts for among those of `ServerStats.unread_octets`."""
+        return self._register.unread_octets
+
+    @property
     def next_deadline_ms(self) -> int:
         """Before this time `expire` has nothing to do."""
         return self._register.next_deadline_ms
@@ -76,6 +98,23 @@ class CallServer:
         """Return what is to be sent; the next output will call ``on_output`` again."""
         self._register.is_marked = False
         return self._connection.take_output()
+
+    def take_parts(self) -> list[bytes | memoryview]:
+        """As `take_output`, not joined."""
+        self._register.is_marked = False
+        return self._connection.take_parts()
+
+    def settle(self, octets: int) -> None:
+        """Say how many octets the transport holds, after what was taken was given to it."""
+        register = self._register
+        octets += self._connection.queued_octets
+        register.stats.unread_octets += octets - register.unread_octets
+        register.unread_octets = octets
+
+    def discard(self) -> None:
+        """Drop all that is made for this client; it gets nothing more."""
+        self._connection.discard()
+        self.settle(0)
 
     def set_backlog(self, octets: int) -> None:
         """Say how much the transport holds and cannot write; calls report it as queued."""
@@ -112,6 +151,10 @@ class CallServer:
                 continue
             stats = intake.stats
             stats.started += 1
+            if intake.octets >= HEAVY_OCTETS_MIN and register.holds_too_much:
+                call = ServerCall(register, stream_id, intake, stats, NEVER_MS)
+                call.fail(RESOURCE_EXHAUSTED, TOO_MUCH_UNFINISHED)
+                continue
             stats.received += 1
             stats.received_octets += size
             call = ServerCall(register, stream_id, intake, stats, now_ms + intake.timeout_ms)
@@ -187,7 +230,11 @@ class CallServer:
         if not isinstance(intake, Intake):
             intake = self._resolve(headers)
         if not intake.is_grpc and self._on_plain is not None:
-            PlainRequest(self._register, self._plain, stream_id, intake)
+            request = PlainRequest(
+                self._register, self._plain, stream_id, intake, self._keeps_bodies
+            )
+            if self._register.holds_too_much:
+                request.respond(413, (), b"", is_remote_open=not end_stream)
         elif intake.method is None:
             refusal = intake.refusal or not_grpc(intake.value(b"content-type") or b"")
             self._refuse(stream_id, refusal, end_stream)
@@ -204,6 +251,9 @@ class CallServer:
         call.is_remote_open = True
         call.reader = MessageReader(self._message_size_max, intake.encoding)
         self._register.add(call)
+        if intake.octets >= HEAVY_OCTETS_MIN and self._register.holds_too_much:
+            call.fail(RESOURCE_EXHAUSTED, TOO_MUCH_UNFINISHED)
+            return
         opened = intake.method.opened
         if opened is not None:
             try:

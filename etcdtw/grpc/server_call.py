@@ -65,6 +65,7 @@ class CallRegister:
         "stats",
         "to_reset",
         "unfinished_octets",
+        "unread_octets",
     )
 
     def __init__(
@@ -72,6 +73,8 @@ class CallRegister:
     ) -> None:
         self.stats = stats
         self.unfinished_octets = 0
+        self.unread_octets = 0
+        """Of answers since the last `CallServer.settle`, and what that one found."""
         self.connection = connection
         self.on_output = on_output
         self.calls: dict[int, ServerCall] = {}
@@ -90,8 +93,18 @@ class CallRegister:
     def add(self, call: ServerCall) -> None:
         """Keep ``call`` until it ends."""
         self.calls[call.stream_id] = call
+        call.held = call.kept
+        self.hold(call.kept)
         if call.expires_ms < self.next_deadline_ms:
             self.next_deadline_ms = call.expires_ms
+
+    def owe(self, octets: int) -> None:
+        """An answer of ``octets`` is about to be kept until the client reads it."""
+        stats = self.stats
+        self.unread_octets += octets
+        stats.unread_octets += octets
+        if stats.unread_octets > stats.unread_max and stats.on_unread is not None:
+            stats.on_unread()
 
     def hold(self, octets: int) -> None:
         """Count ``octets`` more (or less) of unfinished requests."""
@@ -152,6 +165,7 @@ class ServerCall:
         "head_sent",
         "held",
         "is_remote_open",
+        "kept",
         "on_end",
         "reader",
         "requests",
@@ -183,6 +197,8 @@ class ServerCall:
         self.reader: MessageReader | None = None
         self.held = 0
         """Octets that the register counts for this call."""
+        self.kept = intake.octets
+        """Of those, the ones that stay until it ends."""
         self.requests: list[bytes] = []
 
     @property
@@ -226,6 +242,7 @@ class ServerCall:
         stats.handled[OK] += 1
         stats.sent += 1
         stats.sent_octets += size
+        register.owe(size)
         register.connection.reply(stream_id, HEAD_BLOCK, PREFIX.pack(0, size) + message, OK_BLOCK)
         if not register.is_marked:
             register.mark()
@@ -246,6 +263,7 @@ class ServerCall:
         """Send the next octets of the response."""
         register = self._register
         if register is not None:
+            register.owe(len(part))
             register.connection.send_data(self.stream_id, part)
             register.mark()
 
@@ -295,7 +313,7 @@ class ServerCall:
         reader = self.reader
         if register is None or reader is None:
             return
-        octets = reader.held + sum([len(message) for message in self.requests])
+        octets = self.kept + reader.held + sum([len(message) for message in self.requests])
         grown = octets - self.held
         self.held = octets
         register.hold(grown)
@@ -391,6 +409,7 @@ class StreamCall(ServerCall):
             connection.send_headers(stream_id, HEAD_BLOCK)
         self._stats.sent += count
         self._stats.sent_octets += octets
+        register.owe(octets)
         connection.send_data(stream_id, framed)
         # Only `drained` takes it back: what was queued may be out already, and not yet told.
         if register.backlog > 0 or connection.queued(stream_id) > 0:
@@ -407,6 +426,17 @@ class StreamCall(ServerCall):
         else:
             register.connection.send_headers(self.stream_id, OK_ONLY_BLOCK, True)
         self._close(register)
+
+    def keep(self, octets: int) -> bool:
+        register = self._register
+        if register is None:
+            return True
+        kept = self._intake.octets + octets
+        grown = kept - self.kept
+        self.kept = kept
+        self.held += grown
+        register.hold(grown)
+        return grown <= 0 or not register.holds_too_much
 
     def feed(self, data: bytes, end_stream: bool) -> None:
         reader = self.reader

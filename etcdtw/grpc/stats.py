@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from etcdtw.grpc.call import BIDI_STREAM, SERVER_STREAM, UNARY, Method, MethodTable
@@ -12,6 +13,11 @@ UNFINISHED_CONNECTION_MAX: Final = 128 * 1024 * 1024
 """Octets of requests on their way that one connection may have us hold."""
 UNFINISHED_MAX: Final = 512 * 1024 * 1024
 """The same for all connections together."""
+
+UNREAD_MAX: Final = 512 * 1024 * 1024
+"""Octets of answers held for all clients of a member that do not read them.
+
+Two dozen of the slowest honest clients fit beside each other."""
 
 KIND_NAMES: Final = {
     UNARY: "unary",
@@ -67,7 +73,14 @@ class ServerStats:
         self.unfinished_max = UNFINISHED_MAX
         self.unfinished_connection_max = UNFINISHED_CONNECTION_MAX
         self.unfinished_octets = 0
-        """Octets of requests that have begun to arrive, on all connections, now."""
+        """Octets of requests that have begun to arrive, on all connections, now; and of what is
+        kept for calls that go on: their header fields, the keys that they watch."""
+        self.unread_max = UNREAD_MAX
+        self.unread_octets = 0
+        """Octets of answers that are made and not written yet, on all connections, now."""
+        self.on_unread: Callable[[], None] | None = None
+        """Called before an answer is kept that goes beyond `unread_max`: whoever owns the
+        connections drops some (`CallServer.discard`)."""
 
     def of(self, method: Method, label: str = "") -> MethodStats:
         """Return the counters of ``method`` for the callers of one label of the screen.

@@ -83,6 +83,19 @@ class Connection(Receiving):
         self._control_octets = 0
         return octets
 
+    def take_parts(self) -> list[bytes | memoryview]:
+        """As `take_output`, without joining what may be much."""
+        parts = self._out
+        self._out = []
+        self._control_octets = 0
+        return parts
+
+    def discard(self) -> None:
+        """End the connection without a word, and keep nothing of it."""
+        self.close()
+        self._out.clear()
+        self._control_octets = 0
+
     def pause(self) -> None:
         """The transport is congested: let no data out.  It waits here and shows in `queued`."""
         if self._held_window < 0:

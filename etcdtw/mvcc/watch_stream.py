@@ -94,6 +94,10 @@ class Watcher:
         self.next_revision = 0
         self.state = CLOSED
 
+    @property
+    def keys_size(self) -> int:
+        return len(self.key) + len(self.end or b"")
+
 
 class StreamHub(Protocol):
     """What a stream needs of its hub."""
@@ -121,6 +125,7 @@ class WatchStream:
         "_send",
         "is_open",
         "is_paused",
+        "keys_size",
         "lagging",
         "outgoing",
         "progress_due_ms",
@@ -134,6 +139,8 @@ class WatchStream:
         self.is_open = True
         self.is_paused = False
         self.watchers: dict[int, Watcher] = {}
+        self.keys_size = 0
+        """Octets of the keys that the watchers wait for."""
         # Unsynced watchers that the hub has set aside because the stream is paused.
         self.lagging: dict[Watcher, None] = {}
         self.outgoing: list[bytes] = []
@@ -160,6 +167,7 @@ class WatchStream:
         current = self._hub.revision()
         watcher.next_revision = watcher.start_revision or current + 1
         self.watchers[watch_id] = watcher
+        self.keys_size += watcher.keys_size
         if watcher.wants_progress:
             self._hub.expects_progress(self)
         # Before admission, so that no event precedes it.
@@ -194,6 +202,7 @@ class WatchStream:
         watcher = self.watchers.pop(watch_id, None)
         if watcher is None:
             return
+        self.keys_size -= watcher.keys_size
         self._hub.dismiss(watcher)
         self._answer(self._hub.header(self._hub.revision()) + watcher.id_octets + CANCELED)
 
@@ -225,6 +234,7 @@ class WatchStream:
         self.outgoing = []
         self._hub.closed(self)
         self.watchers = {}
+        self.keys_size = 0
 
     # For the hub.
 

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from google.protobuf.message import DecodeError
 from twisted.internet.interfaces import IReactorTime
 
-from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, Call, MethodTable, SendsMany
+from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, Call, KeepsOctets, MethodTable, SendsMany
 from etcdtw.mvcc.watch import WatchHub
 from etcdtw.rpc.leader_loss import LeaderLoss
 from etcdtw.wire.etcdserverpb import WatchRequest
@@ -25,6 +25,9 @@ REQUESTS_WHILE_PAUSED_MAX: Final = 100_000
 TOO_MANY_REQUESTS: Final = (
     f"etcdtw: {REQUESTS_WHILE_PAUSED_MAX} watch requests without reading a response; "
     "read the stream while writing to it"
+)
+TOO_LONG_KEYS: Final = (
+    "etcdtw: the keys that are watched hold too many octets; watch fewer, shorter ones"
 )
 
 
@@ -64,6 +67,7 @@ class _WatchCall:
         self._call = call
         # Of a fan-out, the watchers of one stream share a call into the layers below.
         self._send_all = call.send_all if isinstance(call, SendsMany) else self._send_each
+        self._keep = call.keep if isinstance(call, KeepsOctets) else None
         self._leader_loss = leader_loss
         self._requests_while_paused = 0
         if not leader_loss.admit(call, self._close):
@@ -88,8 +92,12 @@ class _WatchCall:
         kind = request.WhichOneof("request_union")
         if kind == "create_request":
             stream.create(request.create_request)
+            if self._keep is not None and not self._keep(stream.keys_size):
+                self._fail(RESOURCE_EXHAUSTED, TOO_LONG_KEYS)
         elif kind == "cancel_request":
             stream.cancel(request.cancel_request.watch_id)
+            if self._keep is not None:
+                self._keep(stream.keys_size)
         elif kind == "progress_request":
             stream.request_progress()
         # An empty union is ignored, as etcd does.

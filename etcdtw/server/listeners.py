@@ -56,7 +56,7 @@ class Listeners(Service):
         self._ports: list[IListeningPort] = []
         self._factories: list[ClientPort] = []
         self._certificates: CertificateWatch | None = None
-        self._unread = UnreadTotal()
+        self._unread = UnreadTotal(member.call_stats)
         self._clients = ClientPlaces(member.shares.clients_max)
         self._scrapers = ClientPlaces(METRICS_MAX)
         self._is_quarantined = False

@@ -48,13 +48,7 @@ SWEEP_S: Final = 0.05
 """Deadlines of calls are looked at this often."""
 KEEP_ALIVE_SWEEPS: Final = 20
 """Silent connections are looked for once in so many sweeps."""
-UNREAD_SWEEPS: Final = 4
-"""What is unread is added up once in so many sweeps."""
 DRAIN_POLL_S: Final = 0.05
-UNREAD_TOTAL_MAX: Final = 512 * 1024 * 1024
-"""Output held for all clients of a member that do not read; looked at in sweeps.
-
-Two dozen of the slowest honest clients (`UNREAD_OCTETS_MAX`) fit beside each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,16 +61,48 @@ class PortBounds:
 
 
 class UnreadTotal:
-    """What the clients of all ports of a member leave unread; every port notes its own part."""
+    """The clients of all ports of a member, and what they leave unread together.
 
-    def __init__(self, octets_max: int = UNREAD_TOTAL_MAX) -> None:
-        self.octets_max = octets_max
-        self._parts: dict[ClientPort, int] = {}
+    Bounds `ServerStats.unread_octets`: before more is kept, those who hold most are dropped.
+    """
 
-    def note(self, port: ClientPort, octets: int) -> int:
-        """Replace the part of ``port``; return by how many octets all are above the bound."""
-        self._parts[port] = octets
-        return max(0, sum(self._parts.values()) - self.octets_max)
+    log = Logger()
+
+    def __init__(self, stats: ServerStats) -> None:
+        self._stats = stats
+        self._ports: set[ClientPort] = set()
+        stats.on_unread = self._bound
+
+    def join(self, port: ClientPort) -> None:
+        self._ports.add(port)
+
+    def leave(self, port: ClientPort) -> None:
+        self._ports.discard(port)
+
+    def _bound(self) -> None:
+        """Drop the clients that leave most unread until the others are within the bound."""
+        stats = self._stats
+        holders = [
+            (channel.server.unread_octets, port, channel)
+            for port in self._ports
+            for channel in port.channels()
+        ]
+        holders.sort(key=lambda holder: holder[0], reverse=True)
+        before = stats.unread_octets
+        count = 0
+        for octets, port, channel in holders:
+            if stats.unread_octets <= stats.unread_max or not octets:
+                break
+            count += 1
+            port.stats.unread += 1
+            channel.abort()
+        if count:
+            self.log.warn(
+                "dropped {count} clients that left most unread ({octets} octets): all together "
+                "hold more than is granted",
+                count=count,
+                octets=before - stats.unread_octets,
+            )
 
 
 class PortStats:
@@ -202,7 +228,6 @@ class ClientPort(Factory):
     """
 
     noisy = False
-    log = Logger()
 
     def __init__(
         self,
@@ -228,7 +253,7 @@ class ClientPort(Factory):
         self._flusher = flusher
         self._limits = limits or Limits()
         self._keepalive = keepalive or KeepAlive()
-        self._unread = unread or UnreadTotal()
+        self._unread = unread or UnreadTotal(stats)
         self.places = places or ClientPlaces()
         self._is_tls = is_tls
         self._connections: set[ClientConnection] = set()
@@ -249,16 +274,21 @@ class ClientPort(Factory):
             return None
         self.stats.accepted += 1
         self._connections.add(connection)
+        self._unread.join(self)
         if self._sweep is None:
             self._sweep = self.clock.callLater(SWEEP_S, self._swept)
         return connection
+
+    def channels(self) -> list[GrpcChannel]:
+        """Return those that speak gRPC."""
+        return [found.channel for found in self._connections if found.channel is not None]
 
     def forget(self, connection: ClientConnection) -> None:
         """A connection is gone."""
         self._connections.discard(connection)
         self.places.leave(connection)
         if not self._connections:
-            self._unread.note(self, 0)
+            self._unread.leave(self)
             if self._sweep is not None:
                 self._sweep.cancel()
                 self._sweep = None
@@ -277,6 +307,7 @@ class ClientPort(Factory):
                 on_output=mark,
                 on_plain=on_plain if self.site is not None else None,
                 message_size_max=self.bounds.message_size_max,
+                keeps_bodies=self.site is not None and self.site.keeps_bodies,
             )
 
         def on_plain(request: PlainRequest) -> None:
@@ -301,9 +332,8 @@ class ClientPort(Factory):
 
     def drop_calls(self) -> None:
         """Drop every connection that speaks gRPC, with all its calls."""
-        for connection in list(self._connections):
-            if connection.channel is not None:
-                connection.channel.abort()
+        for channel in self.channels():
+            channel.abort()
 
     def drain(self, seconds: float) -> Deferred[None]:
         """Refuse new connections, let calls end, close.
@@ -338,13 +368,11 @@ class ClientPort(Factory):
             drained.callback(None)
 
     def _swept(self) -> None:
-        """End overdue calls, bound what is unread; now and then look for silent clients."""
+        """End overdue calls; now and then look for silent clients."""
         self._sweep = self.clock.callLater(SWEEP_S, self._swept)
         now_ms = int(self.clock.seconds() * 1000)
         self._sweep_count += 1
         is_keep_alive = self._sweep_count % KEEP_ALIVE_SWEEPS == 0
-        is_unread = self._sweep_count % UNREAD_SWEEPS == 0
-        unread_octets = 0
         for connection in list(self._connections):
             channel = connection.channel
             if channel is None:
@@ -353,30 +381,3 @@ class ClientPort(Factory):
                 channel.expire(now_ms)
             if is_keep_alive:
                 channel.keep_alive(now_ms)
-            if is_unread:
-                unread_octets += channel.unread_octets
-        if is_unread:
-            self._bound_unread(unread_octets)
-
-    def _bound_unread(self, unread_octets: int) -> None:
-        """Above the bound, drop those of our clients that leave most unread."""
-        excess = self._unread.note(self, unread_octets)
-        if not excess:
-            return
-        channels = [c.channel for c in self._connections if c.channel is not None]
-        channels.sort(key=lambda channel: channel.unread_octets, reverse=True)
-        dropped = count = 0
-        for channel in channels:
-            if dropped >= excess or not channel.unread_octets:
-                break
-            dropped += channel.unread_octets
-            count += 1
-            channel.abort()
-        self.stats.unread += count
-        self._unread.note(self, unread_octets - dropped)
-        self.log.warn(
-            "dropped {count} clients that left most unread ({octets} octets): all together "
-            "hold more than is granted",
-            count=count,
-            octets=dropped,
-        )

@@ -5,6 +5,7 @@ Owns no listener and no timer; the client port tells it the time.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -20,6 +21,8 @@ UNREAD_OCTETS_MAX: Final = 32 * 1024 * 1024
 """Output held for a client that does not read; one octet more and it is dropped.
 
 Twice what the windows of gRPC's own clients ever grant (16 MiB): a slow one is not cut off."""
+PIECE_SIZE: Final = 256 * 1024
+"""Octets that a transport is given at once: it copies them, and TLS keeps them encrypted too."""
 CLOSE_LINGER_S: Final = 5.0
 """How long a closing connection may take to write its last octets."""
 
@@ -70,8 +73,9 @@ class GrpcChannel:
         self._flusher = flusher
         self._keepalive = keepalive
         self._unread_octets_max = unread_octets_max
-        self._held: list[bytes] = []
+        self._held: deque[bytes | memoryview] = deque()
         self._held_octets = 0
+        self._late_octets = 0  # of those, what came while the transport was paused
         self._rest_octets = 0  # what the transport was given and, while paused, still has
         self._is_paused = False
         self._is_closing = False
@@ -114,12 +118,17 @@ class GrpcChannel:
         """Write what there is, at once; or hold it while the client does not read."""
         if self._is_lost or self._is_closing:
             return
-        data = self.server.take_output()
+        server = self.server
         if self._is_paused:
-            self._hold(data)
-        elif data:
-            self._write(data)
-        if self.server.is_closed:
+            self._hold(server.take_parts())
+        elif server.unread_octets > PIECE_SIZE:
+            self._write_pieces(server.take_parts())
+        else:
+            data = server.take_output()
+            if data:
+                self._write(data)
+        self._settle()
+        if server.is_closed:
             self.close()
 
     def expire(self, now_ms: int) -> None:
@@ -146,17 +155,17 @@ class GrpcChannel:
         if self._is_closing or self._is_lost:
             return
         self._is_closing = True
-        for data in self._held:
-            self._transport.write(data)
-        self._held.clear()
-        self._transport.unregisterProducer()
-        self._transport.loseConnection()
+        if self._held_octets <= PIECE_SIZE:
+            if self._held:
+                self._transport.write(self._next_piece())
+            self._end_writing()
         self._lingering = self._clock.callLater(CLOSE_LINGER_S, self._abort_lingering)
 
     def abort(self) -> None:
         """Drop the connection at once."""
         self._is_closing = True
         self._let_go()
+        self.server.discard()
         self._transport.abortConnection()
 
     def lost(self) -> None:
@@ -167,6 +176,7 @@ class GrpcChannel:
             self._lingering = None
         self._let_go()
         self.server.connection_lost()
+        self.server.discard()
         self.server.release()
 
     def pauseProducing(self) -> None:
@@ -177,13 +187,15 @@ class GrpcChannel:
     def resumeProducing(self) -> None:
         self._is_paused = False
         self._rest_octets = 0
-        if self._held:
-            data = b"".join(self._held)
-            self._held.clear()
-            self._held_octets = 0
-            self._write(data)  # may pause again at once
-        if not self._is_paused:
-            self.server.set_backlog(0)
+        self._write_held()
+        if self._is_paused:
+            self._settle()
+            return
+        if self._is_closing:
+            self._end_writing()
+            return
+        self._settle()
+        self.server.set_backlog(0)
 
     def stopProducing(self) -> None:
         self._is_paused = True
@@ -203,13 +215,58 @@ class GrpcChannel:
             self.pauseProducing()
             self._transport.write(data[sent:])
 
-    def _hold(self, data: bytes) -> None:
-        if not data:
+    def _write_pieces(self, parts: list[bytes | memoryview]) -> None:
+        """Write the first piece of much; the rest follows as the transport takes it."""
+        self._held.extend(parts)
+        self._held_octets = sum(map(len, parts))
+        self._write_held()
+        if self._is_paused:
+            self.server.set_backlog(max(self._held_octets, 1))
+
+    def _write_held(self) -> None:
+        """Write what is held until the transport has enough.
+
+        One that pulls gets a second piece at the most: it asks again, and meanwhile the reactor
+        serves others.
+        """
+        if self._held:
+            self._write(self._next_piece())
+        while self._held and not self._is_paused:
+            self._give(self._next_piece())
+
+    def _next_piece(self) -> bytes:
+        """Take about `PIECE_SIZE` octets of what is held."""
+        held = self._held
+        parts = []
+        size = 0
+        while held and size < PIECE_SIZE:
+            part = held.popleft()
+            if len(part) > PIECE_SIZE:
+                view = memoryview(part)
+                part = view[:PIECE_SIZE]
+                held.appendleft(view[PIECE_SIZE:])
+            parts.append(part)
+            size += len(part)
+        self._held_octets -= size
+        self._late_octets = min(self._late_octets, self._held_octets)
+        return b"".join(parts)
+
+    def _give(self, piece: bytes) -> None:
+        """Let the transport write a piece; one that pulls asks for the next when it has."""
+        self._rest_octets = len(piece)
+        if self._socket is not None:
+            self._is_paused = True
+        self._transport.write(piece)  # pauses us when it is too much
+
+    def _hold(self, parts: list[bytes | memoryview]) -> None:
+        if not parts:
             return
-        self._held.append(data)
-        self._held_octets += len(data)
+        octets = sum(map(len, parts))
+        self._held.extend(parts)
+        self._held_octets += octets
+        self._late_octets += octets
         self.server.set_backlog(self._held_octets)
-        if self._held_octets > self._unread_octets_max:
+        if self._late_octets > self._unread_octets_max:
             self.log.warn(
                 "dropping {peer}: {octets} octets of answers unread",
                 peer=str(self._transport.getPeer()),
@@ -217,9 +274,19 @@ class GrpcChannel:
             )
             self.abort()
 
+    def _end_writing(self) -> None:
+        if not self._is_lost:
+            self._transport.unregisterProducer()
+            self._transport.loseConnection()
+
+    def _settle(self) -> None:
+        """Count anew what this client leaves unread."""
+        if not self._is_closing:
+            self.server.settle(self._held_octets + self._rest_octets if self._is_paused else 0)
+
     def _let_go(self) -> None:
         self._held.clear()
-        self._held_octets = self._rest_octets = 0
+        self._held_octets = self._late_octets = self._rest_octets = 0
 
     def _mark(self) -> None:
         self._flusher.mark(self)

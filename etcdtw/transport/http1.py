@@ -1,12 +1,14 @@
 """HTTP/1.x on the client port: twisted.web with bounds on time and memory.
 
+A body that no route reads is counted against its bound, and dropped.
+
 Knows no routes; the gateway gives the resource.
 """
 
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
 from twisted.web.http import HTTPChannel
@@ -21,9 +23,10 @@ IDLE_S: Final = 60.0
 
 
 class BoundedRequest(Request):
-    """A request whose body stays in memory and below `BODY_SIZE_MAX`."""
+    """A request whose body stays below `BODY_SIZE_MAX`; it is kept if the site reads bodies."""
 
     is_refused = False
+    _body_size = 0
 
     def setHeader(self, name: bytes, value: bytes) -> None:  # noqa: N802
         # etcd does not say what it is made with.
@@ -36,10 +39,10 @@ class BoundedRequest(Request):
             self._refuse()
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802
-        assert self.content is not None
-        if self.content.tell() + len(data) > BODY_SIZE_MAX:
+        self._body_size += len(data)
+        if self._body_size > BODY_SIZE_MAX:
             self._refuse()
-        elif not self.is_refused:
+        elif cast(Any, self.channel).site.keeps_bodies and not self.is_refused:
             super().handleContentChunk(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:  # noqa: N802
@@ -91,12 +94,23 @@ class BoundedChannel(HTTPChannel):
 
 
 class HttpSite(Site):
-    """The HTTP routes of one listener; writes no access log."""
+    """The HTTP routes of one listener; writes no access log.
+
+    ``keeps_bodies``: for routes that read them.
+    """
 
     protocol = BoundedChannel  # type: ignore[assignment]  # its proxy would choose by ALPN
     requestFactory = BoundedRequest  # noqa: N815
 
-    def __init__(self, resource: IResource, clock: IReactorTime, idle_s: float = IDLE_S) -> None:
+    def __init__(
+        self,
+        resource: IResource,
+        clock: IReactorTime,
+        idle_s: float = IDLE_S,
+        *,
+        keeps_bodies: bool = False,
+    ) -> None:
+        self.keeps_bodies = keeps_bodies
         super().__init__(resource, timeout=idle_s, reactor=clock, parsePOSTFormSubmission=False)
 
     def log(self, request: object) -> None:

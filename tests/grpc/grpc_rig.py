@@ -84,6 +84,7 @@ class ServerRig:
             on_output=self._marked,
             on_plain=on_plain,
             message_size_max=message_size_max,
+            keeps_bodies=True,
         )
         self.client = Connection(client=True, limits=Limits(stream_window=client_window))
         self.client.begin()

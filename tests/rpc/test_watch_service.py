@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from etcdtw.grpc.call import BIDI_STREAM, INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE, MethodTable
+from etcdtw.grpc.call import (
+    BIDI_STREAM,
+    INTERNAL,
+    RESOURCE_EXHAUSTED,
+    UNAVAILABLE,
+    MethodTable,
+)
 from etcdtw.rpc.watch import OUTPUT_BYTES_MAX, REQUESTS_WHILE_PAUSED_MAX, WatchService
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.recorded_call import BatchingCall, RecordedCall
@@ -82,6 +88,33 @@ def test_responses_for_one_stream_go_down_together_where_the_call_can(rig: Servi
     rig.put(b"k")
     assert call.batches == [1, 1, 1, 3]
     assert len(call.take()) == 6
+
+
+class KeepingCall(RecordedCall):
+    """A call that counts what is kept for it, up to a bound."""
+
+    kept = 0
+
+    def keep(self, octets: int) -> bool:
+        self.kept = octets
+        return octets <= 100
+
+
+def test_keys_of_watchers_count_until_they_are_cancelled_and_end_a_stream_beyond_its_bound(
+    rig: ServiceRig,
+) -> None:
+    call = KeepingCall()
+    rig.service.opened(call)
+    call.receive(create(b"k" * 40, range_end=b"l" * 50))
+    assert call.kept == 90
+    call.receive(CANCEL)
+    assert call.kept == 0
+    call.receive(create(b"k" * 100))
+    assert call.is_open
+    call.receive(create(b"k"))
+    assert call.status is not None
+    assert call.status[0] == RESOURCE_EXHAUSTED
+    assert rig.hub.streams == 0
 
 
 def test_an_empty_request_is_ignored(rig: ServiceRig) -> None:

@@ -89,7 +89,7 @@ class Health(Resource):
 def build_site(clock: IReactorTime) -> HttpSite:
     root = Resource()
     root.putChild(b"health", Health())
-    return HttpSite(root, clock)
+    return HttpSite(root, clock, keeps_bodies=True)
 
 
 async def serve(arguments: list[str]) -> None:

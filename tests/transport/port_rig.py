@@ -56,12 +56,13 @@ class PortRig:
         bounds: PortBounds | None = None,
         unread: UnreadTotal | None = None,
         places: ClientPlaces | None = None,
+        stats: ServerStats | None = None,
         is_tls: bool = False,
     ) -> None:
         self.clock = Clock()
         self.clock.advance(1_000.0)
         self.flusher = Flusher(self.clock)
-        self.stats = ServerStats()
+        self.stats = stats or ServerStats()
         self.held: list[Call] = []
         self.methods: MethodTable = Echo(self.clock).methods()
         self.methods.add_unary("/test.Echo/Hold", lambda call, message: self.held.append(call))

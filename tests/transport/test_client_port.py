@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import tracemalloc
 import weakref
 
 import pytest
@@ -457,6 +458,22 @@ def test_the_largest_http_1_body_passes_in_memory(rig: PortRig) -> None:
     head = b"POST /health HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body)
     peer.protocol.dataReceived(head + body)
     assert peer.transport.value().endswith(body)
+
+
+def test_a_body_that_no_route_reads_is_counted_and_not_kept(rig: PortRig) -> None:
+    assert rig.port.site is not None
+    rig.port.site.keeps_bodies = False
+    peer = rig.connect()
+    head = b"POST /health HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"
+    peer.protocol.dataReceived(head)
+    tracemalloc.start()
+    for _ in range(99):
+        peer.protocol.dataReceived(bytes(10_000))
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 100_000
+    peer.protocol.dataReceived(bytes(10_000))
+    assert peer.transport.value().startswith(b"HTTP/1.1 200 OK")
 
 
 def test_a_ping_frame_flood_is_answered_by_a_goaway(rig: PortRig) -> None:
