@@ -12,16 +12,23 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from twisted.application.service import IService
 from twisted.python import usage
 
+from etcdtw.server.background import enter, launch_of
 from etcdtw.server.config import Config, TextRequestedError, configure
 from etcdtw.server.descriptors import RESERVE, raise_limit, share_out
 from etcdtw.server.flags import STATUS_USAGE, FlagError
 from etcdtw.server.help import help_text
-from etcdtw.server.log_output import build_observer, console_line, json_line
+from etcdtw.server.log_output import build_observer, console_line, fatal_event, json_line
+from etcdtw.server.preflight import START_ERRORS, Taken, take
+from etcdtw.server.readiness import started_environment
+from etcdtw.server.services import CANNOT_START
+
+SEEN: Final = frozenset(("stderr", "systemd/journal"))
+"""Outputs that are read where stderr is."""
 
 
 class Options(usage.Options):
@@ -54,10 +61,13 @@ def _configure(arguments: Sequence[str], environment: Mapping[str, str]) -> Conf
 def _complaint(error: FlagError) -> str:
     if error.status == STATUS_USAGE:
         return f"{error.message}\nRun `twistd etcdtw --help` for all flags.\n"
-    # As etcd: a log line, though logging has not begun.
+    return _fatal_line("failed to verify flags", error.message)
+
+
+def _fatal_line(message: str, reason: str) -> str:
+    """As etcd: a log line, though logging has not begun."""
     form = console_line if sys.stderr.isatty() else json_line
-    now = datetime.now(UTC)
-    return form(now, "fatal", "", "failed to verify flags", {"error": error.message}) + "\n"
+    return form(datetime.now(UTC), "fatal", "", message, {"error": reason}) + "\n"
 
 
 def _too_few_descriptors(limit: int) -> str:
@@ -69,8 +79,10 @@ def _too_few_descriptors(limit: int) -> str:
 
 
 def makeService(options: Options) -> IService:
-    """Return the member as a service.  Pure construction: no socket and no data is touched
-    (log files alone are opened, so that a start that fails can say so).
+    """Return the member as a service, its addresses taken.
+
+    Whatever can be known without an event loop is checked here, before twistd forks: a start
+    that cannot work raises SystemExit with status 1 and its reason on stderr and in the log.
     """
     from twisted.internet import reactor
 
@@ -83,15 +95,29 @@ def makeService(options: Options) -> IService:
     if shares is None:
         sys.stderr.write(_too_few_descriptors(limit))
         raise SystemExit(1)
+    launch = launch_of(options.parent)
     logging = config.logging
+    outputs = launch.outputs(logging.outputs)
     try:
-        observer = build_observer(logging.outputs, logging.level, logging.form)
+        observer = build_observer(outputs, logging.level, logging.form)
     except OSError as error:
         sys.stderr.write(_complaint(FlagError(f"--log-outputs: {error}")))
         raise SystemExit(1) from None
     _use_monotonic_time(reactor)
-    member = build_member(reactor, config, lambda: time.time_ns() // 1_000_000, shares)
-    return MemberService(reactor, member, observer, config.warnings)
+    taken: Taken | None = None
+    if not launch.changes_user:
+        enter(launch, options.parent)
+        try:
+            taken = take(config, started_environment(), reactor, datetime.now(UTC))
+        except START_ERRORS as error:
+            observer(fatal_event(CANNOT_START, time.time(), str(error)))
+            if launch.is_daemon or not SEEN.intersection(outputs):
+                sys.stderr.write(_fatal_line(CANNOT_START, str(error)))
+            raise SystemExit(1) from None
+    if launch.is_daemon:
+        sys.stderr.write(f"etcdtw goes on in the background and logs to {', '.join(outputs)}\n")
+    member = build_member(reactor, config, lambda: time.time_ns() // 1_000_000, shares, taken)
+    return MemberService(reactor, member, observer, config.warnings, is_daemon=launch.is_daemon)
 
 
 def _use_monotonic_time(reactor: Any) -> None:

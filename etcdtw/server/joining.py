@@ -27,8 +27,13 @@ OK: Final = 200
 log = Logger()
 
 
-async def ask_cluster(dial: Dial, clock: IReactorTime, urls: Sequence[str]) -> RemoteCluster | None:
-    """Return what the first of ``urls`` that answers says of its cluster; None: none answers."""
+async def ask_cluster(
+    dial: Dial, clock: IReactorTime, urls: Sequence[str], own_urls: Sequence[str]
+) -> RemoteCluster | None:
+    """Return what the first of ``urls`` that answers says of its cluster; None: none answers.
+
+    ``own_urls``: peer URLs of the member that asks, where nobody answers yet.
+    """
     for url in urls:
         answer = await _page(dial, clock, url, "/members")
         if answer is None:
@@ -39,7 +44,8 @@ async def ask_cluster(dial: Dial, clock: IReactorTime, urls: Sequence[str]) -> R
         except (MemberFormatError, ValueError) as error:
             log.warn("{url}/members is unusable: {why}", url=url, why=str(error))
             continue
-        versions = {one.member_id: await _version(dial, clock, one) for one in members}
+        others = [one for one in members if not set(one.peer_urls).intersection(own_urls)]
+        versions = {one.member_id: await _version(dial, clock, one) for one in others}
         return RemoteCluster(
             cluster_id,
             members,

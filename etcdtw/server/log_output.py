@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import sys
+import syslog
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final, TextIO
@@ -36,6 +37,9 @@ SECRET_FIELDS: Final = frozenset(("password", "token", "secret", "private_key", 
 MASK: Final = "<redacted>"
 JOURNAL_PATH: Final = "/run/systemd/journal/socket"
 _PRIORITIES: Final = {"debug": 7, "info": 6, "warn": 4, "error": 3, "fatal": 2}
+LEGACY: Final = "log_legacy"
+"""The namespace of what Twisted logs in its older way."""
+SYSLOG: Final = "syslog"
 _FIELD_LENGTH_MAX: Final = 4096
 """Characters of one field; a longer one is cut, so that no event can flood the log."""
 _PLUMBING: Final = frozenset(("format", "message", "time", "system", "isError", "failure", "why"))
@@ -109,6 +113,11 @@ class LineObserver:
 
     def __call__(self, event: LogEvent) -> None:
         level = event.get("log_level") or LogLevel.info
+        logger = str(event.get("log_namespace") or "")
+        if logger == LEGACY:
+            logger = "twisted"
+            # "PeerPort starting on 2380": we say the same in our own words.
+            level = LogLevel.debug if level is LogLevel.info else level
         if level < self._threshold:
             return
         name = LEVEL_NAMES[level]
@@ -116,7 +125,6 @@ class LineObserver:
             name = "error"  # a failure somewhere; whether the process ends is not said here
         masked = {key: MASK if key in SECRET_FIELDS else event[key] for key in event}
         when = datetime.fromtimestamp(event["log_time"], UTC)
-        logger = str(event.get("log_namespace") or "")
         line = self._form(when, name, logger, formatEvent(masked), _fields_of(event))
         for write in self._outputs:
             write(name, line)
@@ -153,6 +161,22 @@ def journal_output(path: str = JOURNAL_PATH) -> Callable[[str, str], None]:
     return write
 
 
+def syslog_output() -> Callable[[str, str], None]:
+    """Return an output to syslog(3)."""
+    syslog.openlog("etcdtw", syslog.LOG_PID, syslog.LOG_DAEMON)
+    return lambda level, line: syslog.syslog(_PRIORITIES[level], line)
+
+
+def fatal_event(message: str, unix_s: float, reason: str) -> LogEvent:
+    """Return the event of a process that ends before logging has begun."""
+    return {
+        "log_level": LogLevel.critical,
+        "log_time": unix_s,
+        "log_format": message,
+        "error": reason,
+    }
+
+
 def _stderr() -> TextIO:
     # Not sys.stderr: once logging has begun, Twisted turns that one into log events.
     assert sys.__stderr__ is not None, "a process without stderr"
@@ -165,13 +189,18 @@ def _stdout() -> TextIO:
 
 
 def open_output(name: str) -> Callable[[str, str], None]:
-    """Open one of ``--log-outputs``; any other word is a file.  Raises OSError."""
+    """Open one of ``--log-outputs``; any other word is a file.  Raises OSError.
+
+    (A file called ``syslog`` is written ``./syslog``: the bare word is twistd's ``--syslog``.)
+    """
     if name == "stderr":
         return stream_output(_stderr())
     if name == "stdout":
         return stream_output(_stdout())
     if name == "systemd/journal":
         return journal_output()
+    if name == SYSLOG:
+        return syslog_output()
     return stream_output(open(name, "a", encoding="utf-8"))
 
 

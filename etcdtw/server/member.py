@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -31,18 +31,23 @@ from etcdtw.server.bootstrap import remote_urls
 from etcdtw.server.config import Config
 from etcdtw.server.data import Data, has_identity, open_data
 from etcdtw.server.descriptors import ALL_SHARES, DescriptorShares
+from etcdtw.server.doors import Doors
 from etcdtw.server.joining import ask_cluster
 from etcdtw.server.leader_line import LeaderLine
+from etcdtw.server.preflight import Taken, take
+from etcdtw.server.readiness import started_environment
 from etcdtw.server.services import leave_with_status
-from etcdtw.server.tls_roles import PeerTlsRoles, peer_roles
+from etcdtw.server.tls_roles import PeerTlsRoles
 from etcdtw.storage.failure import stop_process
 from etcdtw.storage.state_open import MAP_SIZE
 from etcdtw.storage.state_process import ProcessStateWriter
 from etcdtw.storage.state_snapshots import StateSnapshots
 from etcdtw.storage.state_worker import Pace
 from etcdtw.transport.flusher import Flusher
+from etcdtw.transport.listener import Bound
 from etcdtw.transport.peer_client import build_dial
 from etcdtw.transport.peer_network import PeerNetwork
+from etcdtw.transport.tls import TlsPolicy
 from etcdtw.wire import etcdserverpb as pb
 
 READ_ONE: Final = pb.RangeRequest(key=b"\0", range_end=b"\0", limit=1, keys_only=True)
@@ -61,6 +66,7 @@ class Member:
         config: Config,
         unix_ms: Callable[[], int],
         shares: DescriptorShares = ALL_SHARES,
+        taken: Taken | None = None,
     ) -> None:
         self.reactor = reactor
         self.shares = shares
@@ -73,7 +79,8 @@ class Member:
         self.health_counts = HealthCounts()
         self.data: Data | None = None
         self.network: PeerNetwork | None = None
-        self._peer_tls: PeerTlsRoles | None = None
+        self.doors = Doors(reactor, self._bound)
+        self._taken = taken
         self._node: Node | None = None
         self._line: LeaderLine | None = None
         self._services: Services | None = None
@@ -105,17 +112,30 @@ class Member:
 
     @property
     def peer_tls(self) -> PeerTlsRoles:
-        assert self._peer_tls is not None, "storage was not opened"
-        return self._peer_tls
+        return self.taken.peer_tls
+
+    @property
+    def client_tls(self) -> TlsPolicy | None:
+        return self.taken.client_tls
+
+    @property
+    def taken(self) -> Taken:
+        """What was checked and taken before the start; done now if it was not."""
+        if self._taken is None:
+            environment = started_environment()
+            self._taken = take(self.config, environment, self.reactor, self.now())
+        return self._taken
+
+    def _bound(self) -> Mapping[str, Sequence[Bound]]:
+        return self.taken.bound
 
     async def open(self) -> None:
         """Open the data and build the node; ask the cluster first if this member joins it."""
         reactor = self.reactor
         config = self.config
-        self._peer_tls = peer_roles(config, reactor, self.now())
         # etcd's dial timeout: a second and an election.
         dial_s = 1.0 + config.election_timeout_ms / 1000
-        self.dial = build_dial(cast(IReactorCore, reactor), self._peer_tls.dials.wrap, dial_s)
+        self.dial = build_dial(cast(IReactorCore, reactor), self.peer_tls.dials.wrap, dial_s)
         remote = await self._ask_cluster()
         pace = Pace(config.compaction_batch_limit, config.compaction_sleep_interval_s)
 
@@ -159,7 +179,8 @@ class Member:
         if has_identity(config):
             return None
         urls = remote_urls(config)
-        return await ask_cluster(self.dial, self.clock, urls) if urls else None
+        own = [str(url) for url in config.initial_advertise_peer_urls]
+        return await ask_cluster(self.dial, self.clock, urls, own) if urls else None
 
     def now(self) -> datetime:
         """Return the time of day, for certificates."""

@@ -1,11 +1,13 @@
 """One member as services, in the order they start.
 
-    Storage     asks the cluster who this member is, if it joins; opens the data; builds the node
-    Peering     listens for the other members and connects with them
-    Consensus   ticks; waits until the cluster knows this member and lets it read; hands over
-    KeyCheck    compares this member's keys with the others', and ends it if they differ
-    Listeners   client and metrics ports
-    Readiness   says that clients may come
+    Doors             takes the member's addresses, if that was not done before twistd forked
+    Storage           asks the cluster who this member is, if it joins; opens the data
+    Peering           lets the other members in and connects with them
+    MetricsListeners  opens the metrics ports: probes may ask before there is a quorum
+    Consensus         ticks; waits until the cluster knows this member and lets it read; hands over
+    KeyCheck          compares this member's keys with the others', and ends it if they differ
+    Listeners         opens the client ports
+    Readiness         says that clients may come
 
 They stop the other way round: clients are let go first, the data is closed last.
 """
@@ -26,11 +28,13 @@ from etcdtw.server.config import Config
 from etcdtw.server.consensus import Consensus
 from etcdtw.server.descriptors import ALL_SHARES, DescriptorShares
 from etcdtw.server.key_check import KeyCheck
-from etcdtw.server.listeners import Listeners
+from etcdtw.server.listeners import Listeners, MetricsListeners
 from etcdtw.server.member import Member
 from etcdtw.server.peering import Peering
+from etcdtw.server.preflight import Taken
 from etcdtw.server.readiness import notify
 from etcdtw.storage.failure import stop_process
+from etcdtw.transport.client_port import UnreadTotal
 
 FLUSH_S: Final = 15.0
 """How long a stop waits for the state's writer.  The log holds everything, so nothing is lost
@@ -95,15 +99,23 @@ def build_member(
     config: Config,
     unix_ms: Callable[[], int],
     shares: DescriptorShares = ALL_SHARES,
+    taken: Taken | None = None,
 ) -> list[IService]:
-    """Return the services of one member; nothing is opened before they start."""
-    member = Member(reactor, config, unix_ms, shares)
+    """Return the services of one member; nothing is opened before they start.
+
+    ``taken``: its addresses and keys; None: they are taken by the first service.
+    """
+    member = Member(reactor, config, unix_ms, shares, taken)
+    unread = UnreadTotal(member.call_stats)
+    measured = MetricsListeners(member, unread)
     services = [
+        member.doors,
         Storage(member),
         Peering(member),
+        measured,
         Consensus(member),
         KeyCheck(member),
-        Listeners(member),
+        Listeners(member, unread, measured),
         Readiness(member),
     ]
     return cast("list[IService]", services)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any, cast
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.interfaces import IListeningPort, IReactorCore, IReactorThreads
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorThreads
 from twisted.logger import Logger
 
 from etcdtw.cluster.version import parse_version
 from etcdtw.gateway.peer_pages import MemberPages
+from etcdtw.server.doors import PEER
 from etcdtw.server.member import Member
-from etcdtw.transport.listener import listen_all, parse_listen_url
+from etcdtw.transport.listener import over_tls
 from etcdtw.transport.peer import PeerIdentity
 from etcdtw.transport.peer_addresses import MemberAddresses
 from etcdtw.transport.peer_network import PeerNetwork
@@ -28,16 +29,12 @@ class Peering(Service):
 
     def __init__(self, member: Member) -> None:
         self._member = member
-        self._ports: list[IListeningPort] = []
         self._port: PeerPort | None = None
         self._identity: PeerIdentity | None = None
         self._said = ""
 
-    def startService(self) -> Deferred[None]:
+    def startService(self) -> None:
         super().startService()
-        return Deferred.fromCoroutine(self._start())
-
-    async def _start(self) -> None:
         member = self._member
         node = member.node
         node.snapshots.prepare()
@@ -73,15 +70,9 @@ class Peering(Service):
             is_member=addresses.has,
             proves=member.peer_tls.proves_members,
         )
-        for url in member.config.listen_peer_urls:
-            self._ports += await listen_all(
-                cast(IReactorCore, member.reactor),
-                [parse_listen_url(str(url))],
-                self._port,
-                member.peer_tls.listens,
-                shares_port=member.config.socket_reuse_port,
-            )
-            self.log.info("listening for peers on {url}", url=str(url))
+        for door in member.doors.of(PEER):
+            door.open(over_tls(door.url, self._port, member.peer_tls.listens, member.clock))
+            self.log.info("listening for peers on {url}", url=door.url.text)
         remotes = {one.member_id: one.peer_urls for one in member.opened.remotes}
         node.peers.attach(network, remotes)
 
@@ -104,9 +95,8 @@ class Peering(Service):
 
     def stopService(self) -> Deferred[Any]:
         super().stopService()
-        closing = [maybeDeferred(port.stopListening) for port in self._ports]
-        self._ports = []
+        closing = self._member.doors.close(PEER)
         self._member.node.peers.detach()
         if self._port is not None:
             self._port.close()
-        return DeferredList(closing)
+        return closing

@@ -10,7 +10,7 @@ import atexit
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
@@ -19,19 +19,28 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
+CANNOT_START: Final = "the member cannot start"
+
 
 class OrderedService(Service):
     """Children start first to last and stop last to first, each when the one before is done.
 
     A child's ``startService`` may return a Deferred: the next one waits for it.  When a start
-    fails, what was started is stopped and ``on_failure`` is called once with the failure.
+    fails, ``on_failure`` is called once, with the child's name and the failure; then what was
+    started is stopped, and ``on_given_up`` is called.
     """
 
     log = Logger()
 
-    def __init__(self, children: Sequence[IService], on_failure: Callable[[Failure], None]) -> None:
+    def __init__(
+        self,
+        children: Sequence[IService],
+        on_failure: Callable[[str, Failure], None],
+        on_given_up: Callable[[], None],
+    ) -> None:
         self._children = tuple(children)
         self._on_failure = on_failure
+        self._on_given_up = on_given_up
         self._started: list[IService] = []
         self._starting: Deferred[None] | None = None
         self._stopping: Deferred[None] | None = None
@@ -61,14 +70,9 @@ class OrderedService(Service):
             except CancelledError:
                 return
             except Exception:
-                failure = Failure()
-                self.log.error(
-                    "could not start {service}: {reason}",
-                    service=_name_of(child),
-                    reason=failure.getErrorMessage(),
-                )
+                self._on_failure(_name_of(child), Failure())
                 await self._stop_children()
-                self._on_failure(failure)
+                self._on_given_up()
                 return
             if not self.running:
                 return
@@ -111,8 +115,12 @@ class MemberService(OrderedService):
         observer: ILogObserver,
         warnings: Sequence[str] = (),
         at_exit: Callable[..., object] = atexit.register,
+        *,
+        is_daemon: bool = False,
     ) -> None:
-        super().__init__(children, self._fail)
+        super().__init__(children, self._fail, self._give_up)
+        self._is_daemon = is_daemon
+        self._reason = ""
         self._at_exit = at_exit
         self._reactor = reactor
         self._observer = observer
@@ -126,14 +134,23 @@ class MemberService(OrderedService):
 
     def startService(self) -> Deferred[None]:
         for warning in self._warnings:
-            self.log.warn("{warning}", warning=warning)
-        return super().startService()
+            self.log.warn("{log_warning}", log_warning=warning)
+        starting = super().startService()
+        if self._reason and self._is_daemon:
+            # twistd passes it on to the process that forked this one and still waits.
+            raise StartError(self._reason)
+        return starting
 
-    def _fail(self, failure: Failure) -> None:
-        self.log.critical(
-            "the member cannot run and stops: {reason}", reason=failure.getErrorMessage()
-        )
+    def _fail(self, service: str, failure: Failure) -> None:
+        self._reason = failure.getErrorMessage()
+        self.log.critical(CANNOT_START, service=service, error=self._reason)
+
+    def _give_up(self) -> None:
         leave_with_status(self._reactor, 1, self._at_exit)
+
+
+class StartError(Exception):
+    """The member cannot start; says why."""
 
 
 def leave_with_status(

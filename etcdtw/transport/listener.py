@@ -9,26 +9,21 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
-from twisted.internet.defer import maybeDeferred
-from twisted.internet.endpoints import (
-    AdoptedStreamServerEndpoint,
-    TCP4ServerEndpoint,
-    TCP6ServerEndpoint,
-    UNIXServerEndpoint,
-)
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IListeningPort,
     IProtocolFactory,
     IReactorCore,
     IReactorSocket,
     IReactorTime,
-    IStreamServerEndpoint,
 )
+from twisted.internet.protocol import ServerFactory
+from twisted.internet.unix import Port as UnixPort
 
 from etcdtw.transport.tls import TlsFactory, TlsPolicy
 
@@ -76,81 +71,131 @@ def parse_listen_url(text: str) -> ListenUrl:
     )
 
 
-def build_endpoint(reactor: IReactorCore, url: ListenUrl) -> IStreamServerEndpoint:
-    """Return the endpoint of ``url``, without TLS."""
-    if url.path is not None:
-        return UNIXServerEndpoint(reactor, url.path, backlog=BACKLOG, mode=SOCKET_MODE)
-    if ":" in url.host:
-        return TCP6ServerEndpoint(reactor, url.port, backlog=BACKLOG, interface=url.host)
-    return TCP4ServerEndpoint(reactor, url.port, backlog=BACKLOG, interface=url.host)
+class Bound:
+    """A URL whose address is ours: the kernel queues what connects until somebody serves it.
 
-
-def build_shared_endpoint(reactor: IReactorCore, url: ListenUrl) -> IStreamServerEndpoint:
-    """Return an endpoint of a TCP ``url`` whose port other processes may listen on too.
-
-    The kernel spreads new connections over all of them.  Twisted sets no SO_REUSEPORT, so the
-    socket is made here.  Raises OSError when it cannot be bound.
+    Binding needs no event loop, and the socket lives on in a fork.
     """
-    family = socket.AF_INET6 if ":" in url.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as shared:
-        shared.setblocking(False)
-        shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        shared.bind((url.host, url.port))
-        shared.listen(BACKLOG)
-        # The endpoint takes its descriptor over; this one is closed on the way out.
-        descriptor = socket.dup(shared.fileno())
-    return AdoptedStreamServerEndpoint(cast(IReactorSocket, reactor), descriptor, family)
+
+    def __init__(self, url: ListenUrl, listening: socket.socket) -> None:
+        self.url = url
+        self.socket = listening
+
+    def serve(self, reactor: IReactorCore, factory: IProtocolFactory) -> IListeningPort:
+        """Accept connections for ``factory`` from now on; the port owns the socket then."""
+        if self.url.path is not None:
+            named = _UnixPort(self, factory, reactor)
+            named.startListening()
+            return cast(IListeningPort, named)
+        adopting = cast(IReactorSocket, reactor)
+        accepting = cast("ServerFactory[Any]", factory)
+        port = adopting.adoptStreamPort(self.socket.fileno(), self.socket.family, accepting)
+        self.socket.close()  # the port has a copy
+        return port
+
+    def close(self) -> None:
+        """Let go of an address that nobody serves."""
+        self.socket.close()
+        if self.url.path is not None:
+            with suppress(OSError):
+                os.unlink(self.url.path)
 
 
-async def listen(
-    reactor: IReactorCore,
-    url: ListenUrl,
-    factory: IProtocolFactory,
-    policy: TlsPolicy | None,
-    *,
-    shares_port: bool = False,
-) -> IListeningPort:
-    """Listen on ``url``.  Raises `ListenError`; nothing listens then.
+class _UnixPort(UnixPort):
+    """Twisted's port on a socket that is bound already.
 
-    ``policy`` is needed by ``https`` and ``unixs`` and ignored by the others, as in etcd.
-    ``shares_port``: other processes may listen on the same TCP port.
+    (`adoptStreamPort` opens a Unix socket's file to everybody and shortens its queue to 50.)
     """
-    if url.is_tls:
-        if policy is None:
-            raise ListenError(
-                f"{url.text} needs a certificate and a key: give --cert-file and --key-file"
-            )
-        factory = TlsFactory(policy, factory, cast(IReactorTime, reactor))
+
+    def __init__(self, bound: Bound, factory: IProtocolFactory, reactor: IReactorCore) -> None:
+        path = cast(Any, bound.url.path)
+        super().__init__(path, factory, backlog=BACKLOG, mode=SOCKET_MODE, reactor=reactor)
+        self._preexistingSocket = bound.socket
+
+
+def bind(url: ListenUrl, *, shares_port: bool = False) -> Bound:
+    """Take the address of ``url``.  Raises `ListenError`.
+
+    ``shares_port``: other processes may listen on the same TCP port; the kernel spreads new
+    connections over all of them.
+    """
     if url.path is not None:
         remove_stale_socket(url)
-    build = build_shared_endpoint if shares_port and url.path is None else build_endpoint
     try:
-        return await build(reactor, url).listen(factory)
-    except CannotListenError as error:
-        raise ListenError(f"cannot listen on {url.text}: {_reason(error.socketError)}") from error
+        return Bound(url, _bind_unix(url.path) if url.path else _bind_tcp(url, shares_port))
     except OSError as error:
         raise ListenError(f"cannot listen on {url.text}: {_reason(error)}") from error
 
 
-async def listen_all(
-    reactor: IReactorCore,
-    urls: list[ListenUrl],
-    factory: IProtocolFactory,
-    policy: TlsPolicy | None,
-    *,
-    shares_port: bool = False,
-) -> list[IListeningPort]:
-    """Listen on every URL or on none.  Raises `ListenError`."""
-    ports: list[IListeningPort] = []
+def _bind_tcp(url: ListenUrl, shares_port: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in url.host else socket.AF_INET
+    flags = socket.AI_PASSIVE
+    found = socket.getaddrinfo(url.host or None, url.port, family, socket.SOCK_STREAM, 0, flags)
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setblocking(False)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shares_port:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.bind(found[0][4])
+        listening.listen(BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def _bind_unix(path: str) -> socket.socket:
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    umask = os.umask(0o777 & ~SOCKET_MODE)
+    try:
+        listening.setblocking(False)
+        listening.bind(path)
+        listening.listen(BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    finally:
+        os.umask(umask)
+    return listening
+
+
+def bind_all(urls: Sequence[ListenUrl], *, shares_port: bool = False) -> list[Bound]:
+    """Take every address or none.  Raises `ListenError`."""
+    taken: list[Bound] = []
     try:
         for url in urls:
-            ports.append(await listen(reactor, url, factory, policy, shares_port=shares_port))
+            taken.append(bind(url, shares_port=shares_port))
     except ListenError:
-        for port in ports:
-            await maybeDeferred(port.stopListening)
+        for bound in taken:
+            bound.close()
         raise
-    return ports
+    return taken
+
+
+def over_tls(
+    url: ListenUrl, factory: IProtocolFactory, policy: TlsPolicy | None, clock: IReactorTime
+) -> IProtocolFactory:
+    """Return what serves ``url``: ``factory``, within TLS where the URL says so.
+
+    ``policy`` is needed by ``https`` and ``unixs`` and ignored by the others, as in etcd.
+    Raises `ListenError` without it.
+    """
+    if not url.is_tls:
+        return factory
+    if policy is None:
+        raise ListenError(
+            f"{url.text} needs a certificate and a key: give --cert-file and --key-file"
+        )
+    return TlsFactory(policy, factory, clock)
+
+
+def listen(
+    reactor: IReactorCore, url: ListenUrl, factory: IProtocolFactory, policy: TlsPolicy | None
+) -> IListeningPort:
+    """Bind and serve ``url`` at once.  Raises `ListenError`; nothing listens then."""
+    factory = over_tls(url, factory, policy, cast(IReactorTime, reactor))
+    return bind(url).serve(reactor, factory)
 
 
 def remove_stale_socket(url: ListenUrl) -> None:
@@ -178,12 +223,14 @@ def remove_stale_socket(url: ListenUrl) -> None:
     raise ListenError(f"cannot listen on {url.text}: another process listens there; stop it")
 
 
-def _reason(cause: object) -> str:
-    number = getattr(cause, "errno", None)
+def _reason(cause: OSError) -> str:
+    if isinstance(cause, socket.gaierror):
+        return f"its host is no address of this machine ({cause.strerror})"
+    number = cause.errno
     if number == errno.EADDRINUSE:
         return "the address is in use; stop the other process or choose another port"
     if number == errno.EACCES:
         return "permission denied; ports below 1024 and foreign directories need rights"
     if number == errno.EADDRNOTAVAIL:
         return "this machine does not have that address"
-    return str(cause)
+    return cause.strerror or str(cause)

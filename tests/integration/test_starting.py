@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
+import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.support.judges import judge_program
 from tests.support.launches import launched, member_flags
 from tests.support.processes import free_port
 
@@ -60,3 +66,69 @@ def test_members_meet_on_unix_sockets(tmp_path: Path) -> None:
             members.append(running.enter_context(launched(flags, tmp_path, f"{name}.log")))
         for member in members:
             member.await_text(READY)
+
+
+@pytest.mark.parametrize("role", ["client", "peer", "metrics"])
+def test_address_in_use_is_said_before_anything_is_written(tmp_path: Path, role: str) -> None:
+    ports = {"client": free_port(), "peer": free_port(), "metrics": free_port()}
+    data = tmp_path / "m1.etcd"
+    with socket.create_server(("127.0.0.1", ports[role])):
+        metrics = f"--listen-metrics-urls=http://127.0.0.1:{ports['metrics']}"
+        flags = [*member_flags("m1", data, ports["client"], ports["peer"]), metrics]
+        with launched(flags, tmp_path) as member:
+            assert member.ended() == 1
+    assert not data.exists()
+    said = [one for one in member.records() if "the address is in use" in str(one)]
+    assert [(one["level"], one["msg"]) for one in said] == [("fatal", "the member cannot start")]
+    assert f":{ports[role]}: the address is in use" in said[0]["error"]
+
+
+def test_learner_without_its_address_publishes_nothing(tmp_path: Path) -> None:
+    peer, client = free_port(), free_port()
+    with launched(member_flags("m1", tmp_path / "m1", client, peer), tmp_path) as first:
+        first.await_text(READY)
+        own_client, own_peer = free_port(), free_port()
+        endpoint = f"--endpoints=http://127.0.0.1:{client}"
+        added = f"http://127.0.0.1:{own_peer}"
+        etcdctl(endpoint, "member", "add", "m2", "--learner", f"--peer-urls={added}")
+        cluster = f"m1=http://127.0.0.1:{peer},m2={added}"
+        flags = member_flags("m2", tmp_path / "m2", own_client, own_peer, cluster)
+        with (
+            socket.create_server(("127.0.0.1", own_client)),
+            launched([*flags, "--initial-cluster-state=existing"], tmp_path, "m2.log") as second,
+        ):
+            assert second.ended() == 1
+        rows = [row.split(", ") for row in etcdctl(endpoint, "member", "list").splitlines()]
+    assert sorted(row[1:3] for row in rows) == [["started", "m1"], ["unstarted", ""]]
+
+
+def test_metrics_port_answers_before_there_is_a_quorum(tmp_path: Path) -> None:
+    port, other = free_port(), free_port()
+    client, peer = free_port(), free_port()
+    cluster = f"m1=http://127.0.0.1:{peer},m2=http://127.0.0.1:{other}"
+    flags = member_flags("m1", tmp_path / "m1", client, peer, cluster)
+    url = f"http://127.0.0.1:{port}"
+    with launched([*flags, f"--listen-metrics-urls={url}"], tmp_path) as member:
+        member.await_text(f"listening on {url}")
+        assert page(f"{url}/livez") == (200, "ok\n")
+        status, text = page(f"{url}/health")
+        assert (status, json.loads(text)["health"]) == (503, "false")
+        assert page(f"{url}/readyz")[0] == 503
+        assert "etcd_server_has_leader 0" in page(f"{url}/metrics")[1]
+        with socket.create_connection(("127.0.0.1", client), 10) as early:
+            assert early.recv(1) == b""  # sent away, to try another member
+
+
+def page(url: str) -> tuple[int, str]:
+    """Return status and text of a page."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def etcdctl(*words: str) -> str:
+    """Run real etcdctl; return what it says."""
+    command = [str(judge_program("etcdctl")), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

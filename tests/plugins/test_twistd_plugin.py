@@ -152,8 +152,9 @@ def test_member_that_cannot_open_its_data_ends_with_status_1(tmp_path: Path) -> 
     data_dir.chmod(0o755)
     ended = run("-n", "--pidfile=", "etcdtw", *member_flags(data_dir), cwd=tmp_path)
     assert ended.returncode == 1
-    messages = [json.loads(line)["msg"] for line in ended.stderr.splitlines()]
-    assert [text for text in messages if text.startswith("the member cannot run and stops")]
+    said = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert [(one["level"], one["msg"]) for one in said] == [("fatal", "the member cannot start")]
+    assert "has mode 0755" in said[0]["error"]
 
 
 @pytest.mark.integration

@@ -10,7 +10,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from etcdtw.server.services import MemberService, OrderedService, leave_with_status
+from etcdtw.server.services import MemberService, OrderedService, StartError, leave_with_status
 
 
 class Recording(Service):
@@ -40,9 +40,15 @@ class ServiceRig:
 
     def __init__(self) -> None:
         self.log: list[str] = []
-        self.failures: list[Failure] = []
+        self.failures: list[tuple[str, str]] = []
         self.a, self.b, self.c = (Recording(name, self.log) for name in "abc")
-        self.service = OrderedService([self.a, self.b, self.c], self.failures.append)
+        self.service = OrderedService([self.a, self.b, self.c], self.failed, self.given_up)
+
+    def failed(self, name: str, failure: Failure) -> None:
+        self.failures.append((name, failure.getErrorMessage()))
+
+    def given_up(self) -> None:
+        self.log.append("given up")
 
 
 @pytest.fixture
@@ -78,18 +84,18 @@ def test_stops_wait_for_one_another(rig: ServiceRig) -> None:
 def test_failed_start_stops_what_was_started_and_is_reported(rig: ServiceRig) -> None:
     rig.b.start_result = OSError("address in use")
     assert rig.service.startService().called
-    assert rig.log == ["start a", "start b", "stop b", "stop a"]
-    assert [failure.getErrorMessage() for failure in rig.failures] == ["address in use"]
+    assert rig.log == ["start a", "start b", "stop b", "stop a", "given up"]
+    assert rig.failures == [("b", "address in use")]
     assert rig.service.stopService().called
-    assert rig.log == ["start a", "start b", "stop b", "stop a"]
+    assert rig.log == ["start a", "start b", "stop b", "stop a", "given up"]
 
 
 def test_start_that_fails_later_is_reported_too(rig: ServiceRig) -> None:
     rig.c.start_result = Deferred()
     rig.service.startService()
     rig.c.start_result.errback(OSError("no"))
-    assert rig.log[3:] == ["stop c", "stop b", "stop a"]
-    assert len(rig.failures) == 1
+    assert rig.log[3:] == ["stop c", "stop b", "stop a", "given up"]
+    assert rig.failures == [("c", "no")]
 
 
 def test_stop_during_a_start_cancels_it(rig: ServiceRig) -> None:
@@ -151,10 +157,23 @@ def test_member_service_logs_its_warnings_and_ends_the_process_when_it_cannot_st
     finally:
         globalLogPublisher.removeObserver(events)
     formats = [str(event.get("log_format")) for event in events.events]
-    assert "{warning}" in formats
-    assert "the member cannot run and stops: {reason}" in formats
+    assert formats == ["{log_warning}", "the member cannot start"]
     assert [arguments[1] for arguments in hooks] == [1]
     assert len(reactor.whenRunningHooks) == 1
+
+
+@pytest.mark.parametrize("is_daemon", [True, False])
+def test_who_waits_for_a_daemon_hears_of_a_start_that_fails_at_once(is_daemon: bool) -> None:
+    child = Recording("store", [])
+    child.start_result = OSError("disk on fire")
+    service = MemberService(
+        MemoryReactorClock(), [child], Events(), (), lambda *_: None, is_daemon=is_daemon
+    )
+    if is_daemon:
+        with pytest.raises(StartError, match="disk on fire"):
+            service.startService()
+    else:
+        service.startService()
 
 
 def test_leaving_stops_a_running_reactor() -> None:

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import cast
 
 from twisted.internet import reactor as installed_reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IReactorCore
 from twisted.internet.protocol import Factory, connectionDone
@@ -79,8 +78,8 @@ def main() -> None:
         factory = Factory.forProtocol(lambda: FirstLine(b"", is_last=False))
         url = parse_listen_url(f"https://127.0.0.1:{port}")
         globalLogPublisher.addObserver(observe)
-        coroutine = listen(reactor, url, factory, roles.listens)
-        Deferred.fromCoroutine(coroutine).addCallback(lambda _: say("ready"))
+        listen(reactor, url, factory, roles.listens)
+        say("ready")
     else:
         host, port, *flags = words
         roles = peer_roles(configure(flags, {}, lambda path: b""), reactor, datetime.now(UTC))

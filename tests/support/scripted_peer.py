@@ -224,7 +224,7 @@ async def join(reactor: ReactorBase, port: int, target: str, directory: Path) ->
         cluster_id=cluster_id, member_id=own.member_id, version=VERSION, peer_urls=own.peer_urls
     )
     peer = ScriptedPeer(reactor, identity, directory)
-    await listen(reactor, parse_listen_url(own_url), peer.port, None)
+    listen(reactor, parse_listen_url(own_url), peer.port, None)
     others: list[Member] = [member for member in members if member is not own]
     for other in others:
         peer.network.set_peer(other.member_id, other.peer_urls)

@@ -110,7 +110,7 @@ async def converse(reactor: ReactorBase, directory: Path, ports: list[int]) -> d
     one = RealMember(reactor, ONE, ports[0], directory, wrap)
     two = RealMember(reactor, TWO, ports[1], directory, wrap)
     for member in (one, two):
-        await listen(reactor, parse_listen_url(member.url), member.port, policy)
+        listen(reactor, parse_listen_url(member.url), member.port, policy)
     one.network.set_peer(TWO, [two.url])
     two.network.set_peer(ONE, [one.url])
     while (

@@ -21,7 +21,7 @@ from etcdtw.grpc.stats import ServerStats
 from etcdtw.transport.client_port import ClientPort
 from etcdtw.transport.flusher import Flusher
 from etcdtw.transport.http1 import HttpSite
-from etcdtw.transport.listener import listen_all, parse_listen_url
+from etcdtw.transport.listener import listen, parse_listen_url
 from etcdtw.transport.tls import TlsFiles, TlsPolicy
 
 CHUNK = b"x" * 32768
@@ -110,7 +110,7 @@ async def serve(arguments: list[str]) -> None:
         site=build_site(clock),
         is_tls=url.is_tls,
     )
-    await listen_all(reactor, [url], port, policy)
+    listen(reactor, url, port, policy)
     print("ready", flush=True)
 
 

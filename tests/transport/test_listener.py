@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import socket
@@ -10,24 +9,23 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
-from twisted.internet.defer import Deferred
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 
 from etcdtw.http2.connection import Connection
 from etcdtw.transport.listener import (
+    Bound,
     ListenError,
     ListenUrl,
+    bind,
+    bind_all,
     listen,
-    listen_all,
+    over_tls,
     parse_listen_url,
     remove_stale_socket,
 )
@@ -83,80 +81,67 @@ def test_a_url_that_cannot_be_listened_on_says_why(text: str, complaint: str) ->
         parse_listen_url(text)
 
 
-def result_of(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Return what ``coroutine`` returns, which must be at once."""
-    results: list[Any] = []
-    failures: list[Any] = []
-    Deferred.fromCoroutine(coroutine).addCallbacks(results.append, failures.append)
-    if failures:
-        failures[0].raiseException()
-    return results[0]
+def test_each_kind_of_url_is_bound_where_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    urls = [parse_listen_url(text) for text in ("http://127.0.0.1:0", f"unix://{path}")]
+    bound = bind_all(urls)
+    assert bound[0].socket.getsockname()[0] == "127.0.0.1"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    for one in bound:
+        one.close()
+    assert not path.exists()
 
 
-def test_each_kind_of_url_listens_where_it_says(tmp_path: Path) -> None:
-    reactor = MemoryReactorClock()
-    texts = ["http://127.0.0.1:1", "http://[::1]:2", f"unix://{tmp_path}/s"]
-    urls = [parse_listen_url(text) for text in texts]
-    ports: list[IListeningPort] = result_of(listen_all(reactor, urls, Factory(), None))
-    assert len(ports) == 3
-    assert [server[0] for server in reactor.tcpServers] == [1, 2]
-    assert [server[0] for server in reactor.unixServers] == [f"{tmp_path}/s"]
-    assert reactor.unixServers[0][3] == 0o660
+def test_a_bound_address_queues_whoever_comes_before_it_is_served() -> None:
+    (bound,) = bind_all([parse_listen_url("http://127.0.0.1:0")])
+    with socket.create_connection(bound.socket.getsockname()):
+        accepted, _ = bound.socket.accept()
+        accepted.close()
+    bound.close()
 
 
 def test_tls_without_a_policy_is_refused() -> None:
     url = parse_listen_url("https://127.0.0.1:1")
     with pytest.raises(ListenError, match="--cert-file"):
-        result_of(listen(MemoryReactorClock(), url, Factory(), None))
+        listen(MemoryReactorClock(), url, Factory(), None)
 
 
-class BusyReactor(MemoryReactorClock):
-    """Lets nobody listen on the named port."""
-
-    def __init__(self, port: int, number: int) -> None:
-        super().__init__()
-        self._port = port
-        self._number = number
-        self.stopped = 0
-
-    def listenTCP(
-        self, port: int, factory: Factory, backlog: int = 50, interface: str = ""
-    ) -> IListeningPort:
-        if port == self._port:
-            error = OSError(self._number, "strange")
-            raise CannotListenError(interface, port, error)
-        listening: IListeningPort = super().listenTCP(port, factory, backlog, interface)
-        return listening
+def test_a_bind_failure_is_said_precisely_and_frees_the_rest() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        taken = holder.getsockname()[1]
+        free = socket.create_server(("127.0.0.1", 0))
+        other = free.getsockname()[1]
+        free.close()
+        urls = [parse_listen_url(f"http://127.0.0.1:{port}") for port in (other, taken)]
+        with pytest.raises(ListenError, match="the address is in use") as caught:
+            bind_all(urls)
+        assert f"http://127.0.0.1:{taken}" in str(caught.value)
+        socket.create_server(("127.0.0.1", other)).close()
 
 
 @pytest.mark.parametrize(
-    ("number", "text"),
+    ("url", "text"),
     [
-        (errno.EADDRINUSE, "the address is in use"),
-        (errno.EACCES, "permission denied"),
-        (errno.EADDRNOTAVAIL, "this machine does not have that address"),
-        (errno.ENOBUFS, "strange"),
+        ("http://192.0.2.1:1", "this machine does not have that address"),
+        ("unix:///no/such/folder/s", "No such file"),
+        ("http://no.such.host.invalid:1", "its host is no address of this machine"),
     ],
 )
-def test_a_bind_failure_is_said_precisely_and_frees_the_rest(number: int, text: str) -> None:
-    reactor = BusyReactor(2, number)
-    urls = [parse_listen_url(f"http://127.0.0.1:{port}") for port in (1, 2, 3)]
-    with pytest.raises(ListenError, match=text) as caught:
-        result_of(listen_all(reactor, urls, Factory(), None))
-    assert "http://127.0.0.1:2" in str(caught.value)
-    assert [server[0] for server in reactor.tcpServers] == [1]
+def test_an_address_that_cannot_be_had_says_why(url: str, text: str) -> None:
+    with pytest.raises(ListenError, match=text):
+        bind_all([parse_listen_url(url)])
 
 
 def test_tls_urls_wrap_the_factory(tmp_path: Path) -> None:
     issued = Authority(tmp_path).issue("server")
     policy = TlsPolicy(TlsFiles(cert_file=issued.cert_file, key_file=issued.key_file))
-    reactor = MemoryReactorClock()
     factory = Factory()
     url = parse_listen_url("https://127.0.0.1:1")
-    result_of(listen(reactor, url, factory, policy))
-    wrapper = reactor.tcpServers[0][1]
+    wrapper = over_tls(url, factory, policy, MemoryReactorClock())
     assert isinstance(wrapper, TlsFactory)
     assert wrapper.wrappedFactory is factory
+    plain = parse_listen_url("http://127.0.0.1:1")
+    assert over_tls(plain, factory, policy, MemoryReactorClock()) is factory
 
 
 def test_a_socket_that_cannot_be_probed_is_left_alone(tmp_path: Path) -> None:
@@ -393,40 +378,27 @@ def test_h2load_finds_no_failed_request(servers: Servers, tmp_path: Path) -> Non
         assert "2000 succeeded, 0 failed, 0 errored" in output
 
 
-@pytest.mark.integration
-def shared_listener(port: int) -> int:
-    """Listen with a shared port on a real descriptor; return the descriptor adopted."""
-    adopted: list[int] = []
-
-    class Adopting(MemoryReactorClock):
-        def adoptStreamPort(self, descriptor: int, family: int, factory: Factory) -> object:
-            adopted.append(os.dup(descriptor))
-            return super().listenTCP(port, factory)
-
-    url = parse_listen_url(f"http://127.0.0.1:{port}")
-    result_of(listen(Adopting(), url, Factory(), None, shares_port=True))
-    return adopted[0]
+def shared(host: str = "127.0.0.1", *, is_shared: bool = True) -> Bound:
+    return bind(parse_listen_url(f"http://{host}:{PORT_USED}"), shares_port=is_shared)
 
 
 def test_a_shared_port_can_be_listened_on_twice_and_others_cannot() -> None:
-    first, second = shared_listener(PORT_USED), shared_listener(PORT_USED)
+    first, second = shared(), shared()
     try:
-        with socket.socket() as alone, pytest.raises(OSError, match="in use"):
-            alone.bind(("127.0.0.1", PORT_USED))
-        url = parse_listen_url(f"http://127.0.0.2:{PORT_USED}")
-        assert result_of(listen(MemoryReactorClock(), url, Factory(), None)) is not None
+        with pytest.raises(ListenError, match="in use"):
+            shared(is_shared=False)
+        shared("127.0.0.2").close()
     finally:
-        os.close(first)
-        os.close(second)
+        first.close()
+        second.close()
 
 
 def test_a_shared_port_that_somebody_holds_alone_is_refused() -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", PORT_USED))
         holder.listen()
-        url = parse_listen_url(f"http://127.0.0.1:{PORT_USED}")
         with pytest.raises(ListenError, match="the address is in use"):
-            result_of(listen(MemoryReactorClock(), url, Factory(), None, shares_port=True))
+            shared()
 
 
 def test_an_address_in_use_is_said_precisely() -> None:
