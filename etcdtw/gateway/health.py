@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -32,6 +32,11 @@ class HealthSource(Protocol):
     @property
     def alarms(self) -> Sequence[str]:
         """Names of the raised alarms: ``NOSPACE``, ``CORRUPT``."""
+        ...
+
+    @property
+    def disk_trouble(self) -> str:
+        """What the disk lacks; empty while there is room."""
         ...
 
     def read(self, linearizable: bool) -> Deferred[None]:
@@ -106,11 +111,15 @@ class HealthPage:
 
 
 class _Check:
-    """One named check: its error, or None."""
+    """One named check: its error, or None.
 
-    def __init__(self, name: str, run: Callable[[], Deferred[None]]) -> None:
+    ``is_own``: it is not one of etcd's, and shown only where it fails.
+    """
+
+    def __init__(self, name: str, run: Callable[[], Deferred[None]], is_own: bool = False) -> None:
         self.name = name
         self.run = run
+        self.is_own = is_own
 
 
 class _CheckFailedError(Exception):
@@ -126,14 +135,19 @@ def _checks(source: HealthSource) -> dict[str, tuple[_Check, ...]]:
         if source.is_learner:
             raise _CheckFailedError("not supported for learner")
 
+    async def disk_space() -> None:
+        if trouble := source.disk_trouble:
+            raise _CheckFailedError(trouble)
+
     async def serializable_read() -> None:
         await source.read(linearizable=False)
 
     async def linearizable_read() -> None:
         await source.read(linearizable=True)
 
-    def check(function: Callable[[], object]) -> _Check:
-        return _Check(function.__name__, lambda: Deferred.fromCoroutine(function()))  # type: ignore[arg-type]
+    def check(function: Callable[[], Any], is_own: bool = False) -> _Check:
+        name = function.__name__
+        return _Check(name, lambda: Deferred.fromCoroutine(function()), is_own)
 
     return {
         "livez": (check(serializable_read),),
@@ -142,6 +156,7 @@ def _checks(source: HealthSource) -> dict[str, tuple[_Check, ...]]:
             check(serializable_read),
             check(linearizable_read),
             check(non_learner),
+            check(disk_space, is_own=True),
         ),
     }
 
@@ -173,6 +188,8 @@ class ChecksPage:
                 continue
             reason = await self._run(check)
             healthy = healthy and reason is None
+            if check.is_own and reason is None:
+                continue
             ok = f"[+]{check.name} ok\n"
             lines.append(ok if reason is None else f"[-]{check.name} failed: {reason}\n")
         listed = "".join(lines).encode()
@@ -192,7 +209,8 @@ class ChecksPage:
                 reason=str(error),
             )
             return str(error)
-        self._counts.count(self._kind, check.name, passed=True)
+        if not check.is_own:
+            self._counts.count(self._kind, check.name, passed=True)
         return None
 
 

@@ -16,6 +16,7 @@ from etcdtw.node.duties.leader_transfer import LeaderTransfers
 from etcdtw.node.duties.lease_expiry import LeaseExpiry
 from etcdtw.node.duties.quota import SpaceQuota
 from etcdtw.node.duties.snapshots import Snapshots
+from etcdtw.node.duties.space import SpaceDuty
 from etcdtw.node.duties.stalls import Stalls
 from etcdtw.node.loop.caches import Caches
 from etcdtw.node.loop.inbox import Inbox
@@ -48,7 +49,7 @@ def build_node(clock: IReactorTime, config: NodeConfig, parts: Parts) -> Node:
     peers = Peers(standing, parts.members, stepper, snapshots, parts.on_removed)
     inbox = Inbox(raw, parts.store, parts.ids, config.inbox_bounds, wakeup, peers.is_connected)
     own = OwnProposals(inbox, parts.ids)
-    duties = _duties(clock, config, parts, snapshots, peers, inbox, own)
+    duties = _duties(clock, config, parts, snapshots, stepper, peers, inbox, own)
     leadership = Leadership(
         standing,
         parts.lessor,
@@ -124,6 +125,7 @@ def _ticks(
         parts.log,
         parts.state,
         duties.snapshots,
+        duties.space.wants_short_log,
         snapshot_count=config.snapshot_count,
         catchup_entries=config.catchup_entries,
     )
@@ -142,6 +144,7 @@ def _ticks(
             duties.cluster_version.look,
             duties.corruption.look,
             duties.quota.look,
+            duties.space.look,
         ),
         parts.fail_stop,
         heartbeat_ms=config.heartbeat_ms,
@@ -154,6 +157,7 @@ def _duties(
     config: NodeConfig,
     parts: Parts,
     snapshots: Snapshots,
+    stepper: Stepper,
     peers: Peers,
     inbox: Inbox,
     own: OwnProposals,
@@ -162,6 +166,9 @@ def _duties(
     wakeup, standing = parts.wakeup, parts.standing
     transfers = LeaderTransfers(
         standing, parts.raw, wakeup, peers.connected_since_ms, config.election_timeout_ms
+    )
+    quota = SpaceQuota(
+        config.member_id, parts.alarms, own, parts.state, parts.quota_bytes, wakeup.time_ms
     )
     hashes = KeyHashes(parts.store, parts.state, clock.seconds)
     return Duties(
@@ -186,7 +193,18 @@ def _duties(
         ),
         lease_expiry=LeaseExpiry(standing, parts.lessor, own),
         history_compaction=HistoryCompaction(standing, parts.store, own, parts.auto_compaction),
-        quota=SpaceQuota(
-            config.member_id, parts.alarms, own, parts.state, parts.quota_bytes, wakeup.time_ms
+        quota=quota,
+        space=SpaceDuty(
+            standing=standing,
+            raw=parts.raw,
+            alarms=parts.alarms,
+            storage=parts.state,
+            stepper=stepper,
+            inbox=inbox,
+            own=own,
+            wakeup=wakeup,
+            quota=quota,
+            look=parts.look_at_disks,
+            connected_since_ms=peers.connected_since_ms,
         ),
     )

@@ -23,6 +23,7 @@ from etcdtw.node.duties.leader_transfer import LeaderTransfers
 from etcdtw.node.duties.lease_expiry import LeaseExpiry
 from etcdtw.node.duties.quota import SpaceQuota
 from etcdtw.node.duties.snapshots import Snapshots
+from etcdtw.node.duties.space import SpaceDuty
 from etcdtw.node.duties.stalls import Stalls
 from etcdtw.node.loop.inbox import Inbox
 from etcdtw.node.loop.leadership import Leadership
@@ -49,6 +50,7 @@ class Duties:
     lease_expiry: LeaseExpiry
     history_compaction: HistoryCompaction
     quota: SpaceQuota
+    space: SpaceDuty
 
 
 class Node:

@@ -23,11 +23,17 @@ from etcdtw.node.loop.wakeup import Wakeup
 from etcdtw.node.standing import Standing
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.raft.storage import LogStore
+from etcdtw.storage.disk_room import ROOMY, RoomFound
 from etcdtw.wire.encode import ResponseHeaders
 
 
 def _nothing() -> None:
     """Nobody wants to know that this member was removed."""
+
+
+def _roomy() -> RoomFound:
+    """The disks of memory have room."""
+    return ROOMY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,5 +64,7 @@ class Parts:
     ask_hashes: AskHashes = nobody_hashes
     check_intervals: CheckIntervals = NO_CHECKS
     auto_compaction: AutoCompaction | None = None
+    look_at_disks: Callable[[], RoomFound] = _roomy
+    """Tells how much room there is; raises OSError when that cannot be told."""
     quota_bytes: int | None = None
     """What the state may grow to; None: anything."""

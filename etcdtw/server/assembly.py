@@ -50,7 +50,7 @@ from etcdtw.server.config import PERIODIC_MODE, REVISION_MODE, Config
 from etcdtw.server.data import Data
 from etcdtw.server.feature_gates import FeatureGates
 from etcdtw.server.leader_line import LeaderLine
-from etcdtw.storage.failure import stop_process
+from etcdtw.storage.disk_room import RoomFound
 from etcdtw.transport.flusher import Flusher
 from etcdtw.transport.peer_client import Dial
 from etcdtw.transport.peer_snapshot_out import Offload
@@ -72,6 +72,8 @@ class Surroundings:
     snapshot_files: StateSnapshotFiles
     dial: Dial
     on_removed: Callable[[], None]
+    look_at_disks: Callable[[], RoomFound]
+    fail_stop: Callable[[str], None]
 
 
 def build_member_node(
@@ -123,7 +125,8 @@ def build_member_node(
         ids=RequestIds(data.identity.member_id, surroundings.unix_ms),
         snapshot_files=surroundings.snapshot_files,
         snapshot_folder=data.snapshot_folder,
-        fail_stop=stop_process,
+        fail_stop=surroundings.fail_stop,
+        look_at_disks=surroundings.look_at_disks,
         on_removed=surroundings.on_removed,
         ask_versions=line.ask_versions,
         ask_hashes=line.ask_hashes,

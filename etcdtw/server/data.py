@@ -31,7 +31,9 @@ from etcdtw.server.bootstrap import (
     inspect_directory,
 )
 from etcdtw.server.config import Config
+from etcdtw.storage import disk_room
 from etcdtw.storage.directory import DATA_FILE, DataDirError, prepare_directory
+from etcdtw.storage.disk_room import Place, RealDisk, log_need, no_space_advice, state_need
 from etcdtw.storage.failure import stop_process
 from etcdtw.storage.journal_codec import SALT_SIZE
 from etcdtw.storage.journal_open import begin_journal
@@ -58,21 +60,47 @@ class Data:
         raft_log: LmdbLog,
         state: LmdbState,
         log_writer: JournalWriter,
+        log_path: Path,
         folder: Path,
     ) -> None:
         self.identity = start.identity
         self.line = start.line
         self.remotes = start.remotes
         self.state_path = folder / STATE
+        self.log_path = log_path
         self.snapshot_folder = folder / SNAPSHOTS
         self.log = raft_log
         self.state = state
         self.log_writer = log_writer
 
+    def places(self) -> list[Place]:
+        """Return the files that must be able to grow."""
+        log, state, writer = self.log, self.state, self.log_writer
+        return [
+            Place(
+                disk_room.LOG,
+                self.log_path / DATA_FILE,
+                lambda: log_need(writer.unsettled_octets),
+                lambda: log.size_in_use,
+            ),
+            Place(
+                disk_room.STATE,
+                self.state_path / DATA_FILE,
+                lambda: state_need(*state.pending, state.size_in_use),
+                lambda: state.size_in_use,
+            ),
+        ]
+
     def close(self) -> None:
         """Let go of both; what was flushed stays."""
         self.state.close()
         self.log.close()
+
+
+def telling_stop(config: Config) -> Callable[[str], None]:
+    """Return what ends the process; it says how much space there is where that is the reason."""
+    paths = [_log_path(config), Path(config.data_dir)]
+    return lambda reason: stop_process(no_space_advice(reason, paths, RealDisk()))
 
 
 def has_identity(config: Config) -> bool:
@@ -132,7 +160,7 @@ def open_data(
         state.close()
         raft_log.close()
         raise
-    return Data(start, raft_log, state, writer, root / MEMBER)
+    return Data(start, raft_log, state, writer, log_path, root / MEMBER)
 
 
 def _find_or_found(config: Config, env: lmdb.Environment, remote: RemoteCluster | None) -> Start:

@@ -139,6 +139,7 @@ class MetricsListeners(Ports):
                 member.health_counts,
                 self._certificates,
                 member.peers,
+                room=member.room,
             ),
             member.call_stats,
         )

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import (
     IReactorCore,
     IReactorFDSet,
     IReactorFromThreads,
+    IReactorInThreads,
     IReactorTime,
 )
 from twisted.internet.threads import deferToThreadPool
@@ -29,7 +30,7 @@ from etcdtw.rpc.errors import status_of
 from etcdtw.server.assembly import Services, Surroundings, build_member_node, build_services
 from etcdtw.server.bootstrap import remote_urls
 from etcdtw.server.config import Config
-from etcdtw.server.data import Data, has_identity, open_data
+from etcdtw.server.data import Data, has_identity, open_data, telling_stop
 from etcdtw.server.descriptors import ALL_SHARES, DescriptorShares
 from etcdtw.server.doors import Doors
 from etcdtw.server.joining import ask_cluster
@@ -38,7 +39,7 @@ from etcdtw.server.preflight import Taken, take
 from etcdtw.server.readiness import started_environment
 from etcdtw.server.services import leave_with_status
 from etcdtw.server.tls_roles import PeerTlsRoles
-from etcdtw.storage.failure import stop_process
+from etcdtw.storage.disk_room import DiskRoom, RealDisk
 from etcdtw.storage.state_open import MAP_SIZE
 from etcdtw.storage.state_process import ProcessStateWriter
 from etcdtw.storage.state_snapshots import StateSnapshots
@@ -84,6 +85,7 @@ class Member:
         self._node: Node | None = None
         self._line: LeaderLine | None = None
         self._services: Services | None = None
+        self._room: DiskRoom | None = None
 
     @property
     def node(self) -> Node:
@@ -94,6 +96,11 @@ class Member:
     def services(self) -> Services:
         assert self._services is not None, "storage was not opened"
         return self._services
+
+    @property
+    def room(self) -> DiskRoom:
+        assert self._room is not None, "storage was not opened"
+        return self._room
 
     @property
     def opened(self) -> Data:
@@ -137,6 +144,7 @@ class Member:
         dial_s = 1.0 + config.election_timeout_ms / 1000
         self.dial = build_dial(cast(IReactorCore, reactor), self.peer_tls.dials.wrap, dial_s)
         remote = await self._ask_cluster()
+        stop = telling_stop(config)
         pace = Pace(config.compaction_batch_limit, config.compaction_sleep_interval_s)
 
         def make_writer(path: Path, map_size: int, lock_fd: int) -> ProcessStateWriter:
@@ -147,11 +155,14 @@ class Member:
             self.clock.seconds,
             cast(IReactorFromThreads, reactor).callFromThread,
             make_writer,
+            stop,
             remote=remote,
         )
         self.snapshot_files = StateSnapshots(
-            cast(IReactorFDSet, reactor), data.state, data.state_path, MAP_SIZE, stop_process
+            cast(IReactorFDSet, reactor), data.state, data.state_path, MAP_SIZE, stop
         )
+        in_thread = cast(IReactorInThreads, reactor).callInThread
+        room = self._room = DiskRoom(data.places(), RealDisk(), in_thread)
         surroundings = Surroundings(
             clock=self.clock,
             flusher=self.flusher,
@@ -160,6 +171,8 @@ class Member:
             snapshot_files=self.snapshot_files,
             dial=self.dial,
             on_removed=self.removed,
+            look_at_disks=room.look,
+            fail_stop=stop,
         )
         self._node, self._line = build_member_node(config, data, surroundings)
         self._services = build_services(
@@ -208,6 +221,10 @@ class Member:
     @property
     def alarms(self) -> Sequence[str]:
         return [alarm_name(alarm) for _, alarm in self.node.alarms.active()]
+
+    @property
+    def disk_trouble(self) -> str:
+        return self.node.duties.space.trouble()
 
     def read(self, linearizable: bool) -> Deferred[None]:
         """Try a read; fails with the error that a client would see."""

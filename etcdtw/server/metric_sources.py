@@ -16,6 +16,7 @@ from etcdtw.cluster.ids import id_text
 from etcdtw.gateway.health import HealthCounts
 from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, UNARY
 from etcdtw.grpc.stats import ServerStats
+from etcdtw.node.duties.space import SpaceDuty
 from etcdtw.node.node import Node
 from etcdtw.rpc.cluster import ClusterService
 from etcdtw.rpc.screening import UNKNOWN_VERSION
@@ -26,6 +27,7 @@ from etcdtw.server.data import Data
 from etcdtw.server.feature_gates import GATES, FeatureGates
 from etcdtw.server.metrics import Source
 from etcdtw.server.peer_metrics import peer_sources
+from etcdtw.storage.disk_room import DiskRoom
 from etcdtw.storage.journal_writer import JournalWriter
 from etcdtw.storage.state_stats import StateStats
 from etcdtw.transport.peer_network import PeerNetwork
@@ -49,6 +51,8 @@ def member_sources(
     health: HealthCounts,
     certificates: CertificateWatch,
     network: PeerNetwork,
+    *,
+    room: DiskRoom,
 ) -> Mapping[str, Source]:
     """Return the sources of all metrics of one member."""
     return {
@@ -56,6 +60,7 @@ def member_sources(
         **_cluster_sources(services.cluster),
         **_node_sources(node, config.quota_backend_bytes or 0),
         **disk_sources(data.log_writer, data.state.stats),
+        **_room_sources(room, node.duties.space),
         **_maintenance_sources(services),
         "etcd_mvcc_hash_rev_duration_seconds": lambda: node.hashes.duration_s,
         "etcdtw_corruption_checks_total": lambda: {**node.duties.corruption.results},
@@ -116,6 +121,15 @@ def disk_sources(log_writer: JournalWriter, stats: StateStats) -> dict[str, Sour
         "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds": (
             lambda: stats.compaction_ms
         ),
+    }
+
+
+def _room_sources(room: DiskRoom, space: SpaceDuty) -> dict[str, Source]:
+    return {
+        "etcdtw_disk_free_bytes": lambda: {(one[0],): one[1] for one in room.facts()},
+        "etcdtw_disk_reserve_bytes": lambda: {(one[0],): one[2] for one in room.facts()},
+        "etcdtw_disk_short": lambda: {(one[0],): int(one[3]) for one in room.facts()},
+        "etcdtw_disk_shortages_total": lambda: space.shortages_total,
     }
 
 

@@ -324,6 +324,29 @@ _ROWS: Final = (
         labels=("check", "result"),
     ),
     Series(
+        "etcdtw_disk_free_bytes",
+        GAUGE,
+        "Free space on the disks of the log and the state (etcdtw's own).",
+        labels=("place",),
+    ),
+    Series(
+        "etcdtw_disk_reserve_bytes",
+        GAUGE,
+        "What is allocated for the log and the state to grow into (etcdtw's own).",
+        labels=("place",),
+    ),
+    Series(
+        "etcdtw_disk_short",
+        GAUGE,
+        "Whether a disk has too little room for this member to take part (etcdtw's own).",
+        labels=("place",),
+    ),
+    Series(
+        "etcdtw_disk_shortages_total",
+        COUNTER,
+        "How often this member ran short of disk space (etcdtw's own).",
+    ),
+    Series(
         "etcdtw_tls_certificate_expiry_seconds",
         GAUGE,
         "Unix time at which the certificates of a file end (etcdtw's own).",

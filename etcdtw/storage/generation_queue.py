@@ -61,11 +61,6 @@ class GenerationQueue:
         return sum(generation.octets - generation.excused for generation in self.generations)
 
     @property
-    def octets_held(self) -> int:
-        """All octets that are not durable yet."""
-        return sum([generation.octets for generation in self.generations])
-
-    @property
     def newest_number(self) -> int:
         return self.generations[-1].number
 

@@ -80,6 +80,7 @@ class JournalWriter:
         self._is_timed = False  # the settler will ask for what is unsettled
         # With the settler.
         self._group: Group | None = None
+        self._group_size = 0
         self._group_first = NOTHING_UNSETTLED
         self._group_done: Callable[[bool], None] | None = None
         self._held: tuple[LogJob, Callable[[bool], None]] | None = None
@@ -116,6 +117,11 @@ class JournalWriter:
         else:
             self.thread_flushes += 1
             self._flushes.put((fd, offset, journal.sequence, job, done))
+
+    @property
+    def unsettled_octets(self) -> int:
+        """What only the journal holds: it takes room in LMDB when it is settled."""
+        return self._unsettled_size + self._group_size
 
     def unsettled_first(self) -> int:
         return min(self._group_first, self._unsettled_first)
@@ -209,6 +215,7 @@ class JournalWriter:
         if self._group is not None:
             return
         self._group = Group(self._unsettled, self._sequence, self._forget_below)
+        self._group_size = self._unsettled_size
         self._group_first = self._unsettled_first
         self._unsettled = []
         self._unsettled_size = 0
@@ -223,6 +230,7 @@ class JournalWriter:
         if self._failed or self._is_closed:
             return
         group, self._group = self._group, None
+        self._group_size = 0
         assert group is not None
         self._group_first = NOTHING_UNSETTLED
         self._journal.settle(group.sequence)

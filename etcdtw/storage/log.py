@@ -273,6 +273,13 @@ class LmdbLog:
         """Whether anything is in flight or waits."""
         return self._is_busy or self._has_pending()
 
+    @property
+    def size_in_use(self) -> int:
+        """Return the octets of the pages that what is in LMDB uses."""
+        stat = self._env.stat()
+        pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return int(pages * stat["psize"])
+
     def close(self) -> None:
         """Wait for the job in flight and let go of the files.  No callback runs afterwards."""
         self._flight_done = []

@@ -137,6 +137,12 @@ class Generation:
         return not (self.changes or self.buckets or self.attached)
 
 
+def pending_of(generations: Sequence[Generation]) -> tuple[int, int]:
+    """Return the octets and the changes that ``generations`` hold."""
+    octets = sum([generation.octets for generation in generations])
+    return octets, sum([len(generation.changes) for generation in generations])
+
+
 def _main_of(change: ChangeRow) -> int:
     return change[0]
 

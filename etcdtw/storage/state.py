@@ -25,6 +25,7 @@ from etcdtw.storage.overlay import (
     Missing,
     attached_keys,
     merge_rows,
+    pending_of,
 )
 from etcdtw.storage.piece_reader import PieceReader
 from etcdtw.storage.state_boot import BootState
@@ -428,13 +429,12 @@ class LmdbState:
         return self._reader.size_in_use()
 
     @property
-    def size_needed(self) -> int:
-        """Octets in use once everything applied is committed: what memory holds is an estimate."""
-        return self._reader.size_in_use() + self._open.octets + self._closed.octets_held
+    def pending(self) -> tuple[int, int]:
+        """Octets, an estimate of what their rows will use, and changes that are not committed."""
+        return pending_of([*self._closed.generations, self._open])
 
     @property
     def is_compacting(self) -> bool:
-        """Whether a compaction that was applied is not done: it may yet make room."""
         return self._compactions.is_pending
 
     def close(self) -> None:

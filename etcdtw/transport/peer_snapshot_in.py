@@ -130,9 +130,9 @@ class SnapshotIntake:
         if why is not None:
             self._finish(500, f"failed to process raft message ({why})")
             return False
-        self._path = self._receiver.snapshot_path(m.snapshot.index)
-        self._part = f"{self._path}.{self._serial}.part"
         try:
+            self._path = self._receiver.snapshot_path(m.snapshot.index)
+            self._part = f"{self._path}.{self._serial}.part"
             # Closed by the last write or by `_discard`.
             self._file = open(self._part, "wb", buffering=0, opener=_private)  # noqa: SIM115
         except OSError as error:

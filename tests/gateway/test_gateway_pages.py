@@ -30,6 +30,7 @@ class FakeMember:
     def __init__(self) -> None:
         self.has_leader = True
         self.is_learner = False
+        self.disk_trouble = ""
         self.alarms: Sequence[str] = ()
         self.read_errors: dict[bool, str] = {}
         self.reads: list[bool] = []
@@ -193,6 +194,17 @@ def test_failing_readyz_lists_every_check(rig: Rig) -> None:
     assert rig.counts.last[("readyz", "non_learner")] == 0
     assert rig.counts.checks[("readyz", "serializable_read", "success")] == 1
     assert rig.counts.checks[("readyz", "linearizable_read", "error")] == 1
+
+
+def test_a_disk_that_is_short_fails_readyz_and_is_not_listed_otherwise(rig: Rig) -> None:
+    assert body(rig.ask("/readyz/disk_space")) == b"ok\n"
+    rig.member.disk_trouble = "the disk is short of space: 3 MiB"
+    for path in ("/readyz", "/readyz/disk_space"):
+        request = rig.ask(path)
+        assert status(request) == 503
+        assert body(request).endswith(b"[-]disk_space failed: the disk is short of space: 3 MiB\n")
+    assert body(rig.ask("/readyz?exclude=disk_space")) == b"ok\n"
+    assert body(rig.ask("/livez")) == b"ok\n"
 
 
 def test_nospace_does_not_fail_readyz(rig: Rig) -> None:

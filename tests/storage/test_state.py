@@ -66,6 +66,10 @@ class Rig:
     def flush(self) -> None:
         self.state.flush(lambda: None)
 
+    @property
+    def size_needed(self) -> int:
+        return self.state.size_in_use + self.state.pending[0]
+
     def hashes(self, revision: int, compacted: int) -> list[object]:
         found: list[object] = []
         self.model.hash_kv(revision, compacted, found.append)
@@ -339,28 +343,28 @@ def test_stopping_the_process_says_why_and_fails() -> None:
 def test_the_size_needed_counts_what_is_not_committed_yet(rig: Rig) -> None:
     rig.writer.is_held = True
     committed = rig.state.size_in_use
-    assert rig.state.size_needed == committed
+    assert rig.size_needed == committed
     rig.put(b"open", 1_000_000)
-    assert rig.state.size_needed - committed > 1_000_000
+    assert rig.size_needed - committed > 1_000_000
     rig.flush()  # closed, and on its way
     rig.put(b"more", 1_000_000)
     assert rig.state.size_in_use == committed
-    assert rig.state.size_needed - committed > 2_000_000
+    assert rig.size_needed - committed > 2_000_000
     rig.writer.is_held = False
     rig.writer.release()
     rig.flush()
-    assert rig.state.size_needed == rig.state.size_in_use > committed + 2_000_000
+    assert rig.size_needed == rig.state.size_in_use > committed + 2_000_000
 
 
 def test_room_that_a_compaction_makes_is_seen_when_it_is_done(rig: Rig) -> None:
     for _ in range(5):
         rig.put(b"k", 1_000_000)
     rig.flush()
-    before = rig.state.size_needed
+    before = rig.size_needed
     rig.state.schedule_compaction(rig.main)
     assert rig.state.is_compacting
     seen: list[int] = []
-    rig.state.on_compacted(rig.main, lambda: seen.append(rig.state.size_needed))
+    rig.state.on_compacted(rig.main, lambda: seen.append(rig.size_needed))
     rig.put(b"other")
     rig.flush()
     assert len(seen) == 1

@@ -42,6 +42,7 @@ from etcdtw.raft.config import Config
 from etcdtw.raft.entry import HardState
 from etcdtw.raft.memory_storage import MemoryStorage
 from etcdtw.raft.raw_node import RawNode
+from etcdtw.storage.disk_room import ROOMY, RoomFound
 from etcdtw.transport.peer_memory import MemoryNetwork
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import ResponseHeaders
@@ -116,6 +117,7 @@ class RigMember:
             snapshot_folder=self.folder,
             fail_stop=self.stops.append,
             on_removed=self._removed,
+            look_at_disks=lambda: rig.look_at_disks(self.member_id),
         )
         config = NodeConfig(
             cluster_id=1,
@@ -177,6 +179,10 @@ class ClusterRig:
             member.log.set_hard_state(HardState(hard_state.term, 0, hard_state.commit))
             MemoryStorage.append(member.log, entries)
             member.start()
+
+    def look_at_disks(self, member_id: int) -> RoomFound:
+        """Return how much room a member has."""
+        return ROOMY
 
     # Time.
 

@@ -36,7 +36,7 @@ class State(ModelBackend):
 
     size_allocated = 0
     size_in_use = 0
-    size_needed = 0
+    pending = (0, 0)
     is_compacting = False
 
     hash_error: ErrandError | None = None

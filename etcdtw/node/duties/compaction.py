@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final
+
 from twisted.logger import Logger
 
 from etcdtw.apply.applier import FIELD_COMPACTION
@@ -15,6 +18,9 @@ from etcdtw.raft.entry import Snapshot
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.raft.storage import LogStore
 from etcdtw.wire import etcdserverpb as pb
+
+SHORT_ENTRIES: Final = 100
+"""What a log keeps for slow followers, and lets go at a time, while its disk is short."""
 
 
 class HistoryCompaction:
@@ -41,7 +47,10 @@ class HistoryCompaction:
 
 
 class LogCompaction:
-    """Drops entries that the state covers durably, but for those that peers may lack."""
+    """Drops entries that the state covers durably, but for those that peers may lack.
+
+    ``is_short``: whether the log's disk has too little room to keep many of them.
+    """
 
     def __init__(
         self,
@@ -49,6 +58,7 @@ class LogCompaction:
         log_store: LogStore,
         state: StateStore,
         snapshots: Snapshots,
+        is_short: Callable[[], bool],
         *,
         snapshot_count: int,
         catchup_entries: int,
@@ -57,6 +67,7 @@ class LogCompaction:
         self._log_store = log_store
         self._state = state
         self._snapshots = snapshots
+        self._is_short = is_short
         self._snapshot_count = snapshot_count
         self._catchup_entries = catchup_entries
 
@@ -64,8 +75,11 @@ class LogCompaction:
         """Compact when enough can go (at each tick)."""
         log = self._log_store
         durable_index = self._state.applied_durable
-        keep_from = durable_index - self._catchup_entries
-        if keep_from - log.first_index() < self._snapshot_count:
+        kept, step = self._catchup_entries, self._snapshot_count
+        if self._is_short():
+            kept, step = min(kept, SHORT_ENTRIES), min(step, SHORT_ENTRIES)
+        keep_from = durable_index - kept
+        if keep_from - log.first_index() < step:
             return
         if self._raw.installing_index or self._snapshots.keeps_log(now_ms):
             return  # a snapshot is taking the log's place, or its receiver needs the log

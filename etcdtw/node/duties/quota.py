@@ -31,8 +31,10 @@ class Measured(Protocol):
     """What of the state is looked at."""
 
     @property
-    def size_needed(self) -> int:
-        """Octets in use once everything applied is committed."""
+    def size_in_use(self) -> int: ...
+    @property
+    def pending(self) -> tuple[int, int]:
+        """Octets and changes that are applied and not committed."""
         ...
 
     @property
@@ -70,6 +72,7 @@ class SpaceQuota:
         self._time_ms = time_ms
         self._limit_bytes = limit_bytes
         self._held_bytes = 0
+        self._is_blocked = False
         self._alarmed_ms = -ALARM_EVERY_MS
         self._refused_ms: int | None = None
         """When the first of the refusals came that found a compaction under way."""
@@ -78,8 +81,19 @@ class SpaceQuota:
 
     def look(self, now_ms: int) -> None:
         """See at a tick whether requests have to ask."""
-        if self._limit_bytes is not None:
-            self.is_tight = self._state.size_needed + TIGHT_BYTES >= self._limit_bytes
+        limit_bytes = self._limit_bytes
+        self.is_tight = self._is_blocked or (
+            limit_bytes is not None and self._size_needed() + TIGHT_BYTES >= limit_bytes
+        )
+
+    def block(self, is_blocked: bool) -> None:
+        """Refuse all that costs something, or do so no longer; the disk is short of space.
+
+        The alarm is not raised for that: whether it must be is decided elsewhere.
+        """
+        if is_blocked is not self._is_blocked:
+            self._is_blocked = is_blocked
+            self.is_tight = is_blocked or self._limit_bytes is not None
 
     def admit(self, cost: int) -> bool:
         """Return whether ``cost`` more octets fit; costs are etcd's (`mvcc.cost`).
@@ -87,9 +101,13 @@ class SpaceQuota:
         A refusal raises this member's NOSPACE alarm through the log.  Nothing that costs
         nothing is ever refused: deletes, compactions and revokes must pass.
         """
-        if self._limit_bytes is None or cost == 0:
+        if cost == 0:
             return True
-        if self._state.size_needed + self._held_bytes + cost < self._limit_bytes:
+        if self._is_blocked:
+            return False
+        if self._limit_bytes is None:
+            return True
+        if self._size_needed() + self._held_bytes + cost < self._limit_bytes:
             self._refused_ms = None
             return True
         self._raise_alarm(self._time_ms())
@@ -107,6 +125,10 @@ class SpaceQuota:
             done(call, applied)
 
         return let_go
+
+    def _size_needed(self) -> int:
+        """Octets in use once everything applied is committed."""
+        return self._state.size_in_use + self._state.pending[0]
 
     def _raise_alarm(self, now_ms: int) -> None:
         is_raised = (self._member_id, pb.NOSPACE) in self._alarms.active(pb.NOSPACE)

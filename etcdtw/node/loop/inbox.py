@@ -80,6 +80,8 @@ class Inbox:
         self.waiters: dict[bytes, Waiter] = {}
         """By the prefix of their entry, oldest first."""
         self.reads = Reads(bounds.request_timeout_ms, ids.next_id())
+        self.is_held = False
+        """Whether proposals wait, as they do without a leader."""
         self.applied_index = 0
         """What the turn has applied."""
         self.failed_total = 0
@@ -135,7 +137,8 @@ class Inbox:
 
     @property
     def has_proposals(self) -> bool:
-        return bool(self._proposals)
+        """Whether a turn is to propose something."""
+        return bool(self._proposals) and not self.is_held
 
     def take_proposals(self) -> list[bytes]:
         """Return what was proposed since the last turn."""

@@ -6,6 +6,8 @@ and a turn is asked for; nothing is sent from here but in a turn.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Protocol
@@ -14,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from etcdtw.apply.members import Members
+from etcdtw.node.loop.seams import Door
 from etcdtw.node.loop.stepping import Stepper
 from etcdtw.node.standing import Standing
 from etcdtw.raft.message import MSG_SNAP, Message
@@ -56,9 +59,15 @@ class Peers:
         self._transport: PeerTransport | None = None
         self._known: dict[int, tuple[str, ...]] = {}
         self.is_removed_from_cluster = False
+        self._stepper = stepper
         self.receive = stepper.receive
         self.report_unreachable = stepper.report_unreachable
         self.report_snapshot = stepper.report_snapshot
+
+    @property
+    def door(self) -> Door | None:
+        """Who decides what of the peers' messages is stepped; None: all is."""
+        return self._stepper.door
 
     # The node's side.
 
@@ -144,7 +153,12 @@ class Peers:
             self._on_removed()
 
     def snapshot_path(self, index: int) -> str:
-        """Return where the database of the snapshot at ``index`` is to be kept."""
+        """Return where the database of the snapshot at ``index`` is to be kept.
+
+        Raises OSError: there is no room for it.
+        """
+        if self.door is not None and self.door.is_short:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return self._snapshots.path_of_received(index)
 
     def snapshot_received(self, m: Message, path: str) -> Deferred[None]:

@@ -8,6 +8,7 @@ from typing import Protocol
 from etcdtw.mvcc.backend import Backend
 from etcdtw.mvcc.compaction_hashes import CompactionHashes
 from etcdtw.raft.entry import HardState, Snapshot
+from etcdtw.raft.message import Message
 from etcdtw.storage.state_errands import HashTold
 
 
@@ -46,8 +47,8 @@ class StateStore(Backend, Protocol):
     def size_in_use(self) -> int: ...
 
     @property
-    def size_needed(self) -> int:
-        """Octets in use once everything applied is committed."""
+    def pending(self) -> tuple[int, int]:
+        """Octets, an estimate of what their rows will use, and changes that are not committed."""
         ...
 
     @property
@@ -72,6 +73,20 @@ class StateStore(Backend, Protocol):
     def hash_kv(self, revision: int, compact_revision: int, done: HashTold) -> None: ...
 
     def hash_all(self, done: HashTold) -> None: ...
+
+
+class Door(Protocol):
+    """Decides what of the peers' messages is stepped, while the disk is not roomy."""
+
+    @property
+    def is_short(self) -> bool: ...
+
+    @property
+    def is_log_short(self) -> bool: ...
+
+    def takes(self, m: Message) -> bool:
+        """Whether to step it; otherwise it is lost, as by a network."""
+        ...
 
 
 class Flushes(Protocol):

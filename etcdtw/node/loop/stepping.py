@@ -7,6 +7,7 @@ from typing import Final
 
 from twisted.logger import Logger
 
+from etcdtw.node.loop.seams import Door
 from etcdtw.node.loop.wakeup import Wakeup
 from etcdtw.raft.errors import (
     InvariantError,
@@ -31,10 +32,11 @@ class Stepper:
         self._wakeup = wakeup
         self._fail_stop = fail_stop
         self.ignored_total = 0
+        self.door: Door | None = None
 
     def receive(self, m: Message) -> None:
         """Step a message; a turn does what follows from it."""
-        if self._wakeup.is_stopping:
+        if self._wakeup.is_stopping or (self.door is not None and not self.door.takes(m)):
             return
         try:
             self._raw.step(m)

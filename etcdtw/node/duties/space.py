@@ -1,0 +1,368 @@
+"""A member whose disk runs full: it hands over, takes no more than its reserve bears, and says so.
+
+A follower that is short does not take entries, which for the others is a slow follower.  Only when
+the leader commits nothing without it are the members with room no quorum: then it raises the
+NOSPACE alarm for itself and takes what is left of its reserve.  A leader that is short holds
+proposals back and tries to hand over; when nobody takes it, it does the same.  It needs nothing
+of the others but Raft, so that real etcd members stand beside it.
+
+States: `docs/machines/disk-room.md`.  Why so: ADR 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from twisted.logger import Logger
+
+from etcdtw.apply.alarms import Alarms
+from etcdtw.apply.applier import FIELD_ALARM, FIELD_LEASE_GRANT, FIELD_PUT, FIELD_TXN
+from etcdtw.apply.errors import NoSpaceError
+from etcdtw.node.duties.quota import SpaceQuota
+from etcdtw.node.loop.inbox import Inbox
+from etcdtw.node.loop.requests import PREFIX_SIZE
+from etcdtw.node.loop.seams import StateStore
+from etcdtw.node.loop.stepping import Stepper
+from etcdtw.node.loop.wakeup import Wakeup
+from etcdtw.node.own_proposals import OwnProposals
+from etcdtw.node.standing import Standing
+from etcdtw.raft.message import (
+    MSG_APP,
+    MSG_PROP,
+    MSG_SNAP,
+    MSG_TIMEOUT_NOW,
+    NO_MEMBER,
+    Message,
+)
+from etcdtw.raft.raw_node import RawNode
+from etcdtw.storage.disk_room import RoomFound
+from etcdtw.wire import etcdserverpb as pb
+
+ROOMY: Final = 0
+SLOW: Final = 1
+GIVING_UP: Final = 2
+NEEDED: Final = 3
+STATE_NAMES: Final = ("roomy", "slow", "giving up", "needed")
+
+NEEDED_AFTER_MS: Final = 1_000
+"""So long may the leader commit nothing before a follower that is short concludes that it must."""
+PROBE_EVERY_MS: Final = 5_000
+"""So long may the leader commit nothing new before a member that lags asks it to."""
+REVIEW_MS: Final = 10_000
+"""So long a member that was needed takes entries before it sees whether it still is."""
+ROOM_AGAIN_MS: Final = 1_000
+"""So long there must be room before a member takes part again."""
+ASK_EVERY_MS: Final = 1_000
+"""Between two requests for the same change of the alarm."""
+KEPT_OCTETS_MAX: Final = 8 << 20
+"""Octets of other members' proposals that wait while the leadership is handed over."""
+ENTRY_COST: Final = 300
+"""Octets that an entry costs beside its data."""
+GROWING: Final = frozenset((FIELD_PUT, FIELD_TXN, FIELD_LEASE_GRANT))
+CHECK_NAME: Final = "disk_space"
+
+
+class SpaceDuty:
+    """Looks at one node's disks at each tick, and stands at its door for peers' messages."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        standing: Standing,
+        raw: RawNode,
+        alarms: Alarms,
+        storage: StateStore,
+        stepper: Stepper,
+        inbox: Inbox,
+        own: OwnProposals,
+        wakeup: Wakeup,
+        quota: SpaceQuota,
+        look: Callable[[], RoomFound],
+        connected_since_ms: Callable[[int], int | None],
+    ) -> None:
+        """``look`` may raise OSError: then nothing is known, and what was known holds.
+
+        ``connected_since_ms``: when another member was connected to, None: it is not.
+        """
+        self._standing = standing
+        self._raw = raw
+        self._alarms = alarms
+        self._storage = storage
+        self._stepper = stepper
+        self._inbox = inbox
+        self._own = own
+        self._wakeup = wakeup
+        self._quota = quota
+        self._look = look
+        self._connected_since_ms = connected_since_ms
+        self.state = ROOMY
+        self.where = ""
+        """The place with the least room, while the disk is not roomy."""
+        self.is_log_short = False
+        """Whether entries that nobody needs are to leave the log early."""
+        self._budget = 0
+        self._roomy_ms: int | None = None
+        self._since_ms = 0  # of the state
+        self._term = 0  # in which it is
+        self._refused_ms: int | None = None
+        """When the first entries were refused."""
+        self._probed_ms: int | None = None
+        """When the entry was proposed that is to move the leader's commit index."""
+        self._leader_commit = 0
+        self._has_moved = False
+        self._moved_ms = 0
+        """When the leader was last seen to have committed what this member does not hold."""
+        self._tried: set[int] = set()
+        self._kept: list[Message] = []
+        self._kept_octets = 0
+        self._has_raised = False
+        self._asked_ms = -ASK_EVERY_MS
+        self._is_flushing = False
+        self.shortages_total = 0
+        self.refused_total = 0
+        """Messages of peers that were not taken."""
+
+    @property
+    def is_short(self) -> bool:
+        return self.state != ROOMY
+
+    def wants_short_log(self) -> bool:
+        return self.is_log_short
+
+    def trouble(self) -> str:
+        """Return what a readiness check says; empty while there is room."""
+        return f"the disk is short of space: {self.where}" if self.is_short else ""
+
+    def look(self, now_ms: int) -> None:
+        """See how much room there is, and do what follows."""
+        try:
+            found = self._look()
+        except OSError as error:
+            self.log.warn("the free space cannot be told: {why}", why=str(error))
+            return
+        self.where = found.where
+        self.is_log_short = found.is_log_short
+        self._budget = found.spare
+        if found.is_exhausted:
+            self._flush()
+        self._weigh(now_ms, found.is_short)
+        if self.state == GIVING_UP:
+            self._hand_over(now_ms)
+        elif self.state == SLOW:
+            self._follow(now_ms)
+        if self.state == NEEDED:
+            self._insist(now_ms)
+        elif self.state == ROOMY and self._has_raised:
+            self._disarm(now_ms)
+        self._stepper.door = self if found.is_tight or self.is_short else None
+        self._quota.block(self.state in (SLOW, NEEDED))
+        is_held = self.state == GIVING_UP or (
+            found.is_exhausted
+            and self._standing.is_leader
+            and (self.state != NEEDED or self._is_raised())  # the alarm is small, and must pass
+        )
+        if self._inbox.is_held and not is_held:
+            self._wakeup.wake()
+        self._inbox.is_held = is_held
+
+    # The states.
+
+    def _weigh(self, now_ms: int, is_short: bool) -> None:
+        if not is_short:
+            if self._roomy_ms is None:
+                self._roomy_ms = now_ms
+            if self.is_short and now_ms - self._roomy_ms >= ROOM_AGAIN_MS:
+                self.log.info(
+                    "there is room again: {where}", where=self.where or "the disk is roomy"
+                )
+                self._enter(ROOMY, now_ms)
+            return
+        self._roomy_ms = None
+        if self.state == ROOMY:
+            self.shortages_total += 1
+            self.log.error(
+                "no space left soon: {where}; this member takes no more entries "
+                "and leads no longer, free some space",
+                where=self.where,
+            )
+            self._enter(SLOW, now_ms)
+        elif self.state == NEEDED and (
+            self._term != self._raw.term or now_ms - self._since_ms >= REVIEW_MS
+        ):
+            self._enter(SLOW, now_ms)
+        if self.state == SLOW and self._standing.is_leader:
+            self._enter(GIVING_UP, now_ms)
+        elif self.state == GIVING_UP and self._is_led():
+            self._enter(SLOW, now_ms)
+
+    def _is_led(self) -> bool:
+        """Whether another member leads."""
+        return self._standing.leader_id not in (NO_MEMBER, self._standing.member_id)
+
+    def _enter(self, state: int, now_ms: int) -> None:
+        self.state = state
+        self._since_ms = now_ms
+        self._term = self._raw.term
+        self._refused_ms = self._probed_ms = None
+        self._leader_commit = 0
+        self._has_moved = False
+        self._moved_ms = now_ms
+        self._tried.clear()
+        if state != GIVING_UP:
+            self._let_go()
+
+    def _hand_over(self, now_ms: int) -> None:
+        """Try the voters one after the other; those that hold all of the log come first."""
+        if not self._standing.is_leader or self._raw.transfer_target != NO_MEMBER:
+            return  # Raft gives each one election timeout
+        found = [
+            (-(self._standing.match_index(one.member_id) or 0), one.member_id)
+            for one in self._standing.other_voters()
+            if one.member_id not in self._tried
+            and self._connected_since_ms(one.member_id) is not None
+        ]
+        if not found:
+            self._be_needed(now_ms, "no member with room takes the leadership")
+            return
+        target = min(found)[1]
+        self._tried.add(target)
+        self.log.info("handing the leadership over to {peer}", peer=f"{target:x}")
+        self._raw.transfer_leader(target)
+        self._wakeup.wake()
+
+    def _follow(self, now_ms: int) -> None:
+        """Find out whether the others go on without this member."""
+        if not self._standing.leader_id:
+            self._probed_ms = None
+            return
+        if self._has_moved:
+            self._has_moved = False
+            self._moved_ms = now_ms
+            self._probed_ms = None
+            if self._has_raised and now_ms - self._asked_ms >= REVIEW_MS:
+                # It may not learn of the outcome before it has room.
+                self._ask(pb.AlarmRequest.DEACTIVATE, now_ms)
+        if self._leader_commit > self._raw.last_index:
+            if self._probed_ms is None and now_ms - self._moved_ms >= PROBE_EVERY_MS:
+                self._probe(now_ms)
+        elif self._refused_ms is None:
+            if self._has_raised and self._probed_ms is None:
+                self._probe(now_ms)
+        elif now_ms - max(self._refused_ms, self._moved_ms) >= NEEDED_AFTER_MS:
+            self._be_needed(now_ms, "the leader commits nothing without it")
+        if self._probed_ms is not None and now_ms - self._probed_ms >= NEEDED_AFTER_MS:
+            self._be_needed(now_ms, "the leader commits nothing without it")
+
+    def _probe(self, now_ms: int) -> None:
+        """Propose an entry that changes nothing, to see whether it is committed."""
+        self._probed_ms = now_ms
+        self._own.propose(FIELD_ALARM, pb.AlarmRequest(action=pb.AlarmRequest.GET))
+
+    def _be_needed(self, now_ms: int, why: str) -> None:
+        self.log.error(
+            "{where}, and {why}: this member raises NOSPACE and takes what its reserve bears",
+            where=self.where,
+            why=why,
+        )
+        self._enter(NEEDED, now_ms)
+
+    def _insist(self, now_ms: int) -> None:
+        """Have the alarm in the log, before anything that waits."""
+        waiting: list[bytes] = []
+        if self._inbox.is_held:
+            waiters = self._inbox.waiters
+            growing: list[bytes] = []
+            for data in self._inbox.take_proposals():
+                waiter = waiters.get(data[:PREFIX_SIZE])
+                grows = waiter is not None and waiter.field in GROWING
+                (growing if grows else waiting).append(data)
+            self._inbox.drop(growing, NoSpaceError())
+        if not self._is_raised():
+            self._ask(pb.AlarmRequest.ACTIVATE, now_ms)
+        self._has_raised = True
+        for data in waiting:
+            self._inbox.add(data)
+
+    def _disarm(self, now_ms: int) -> None:
+        if self._is_raised():
+            self._ask(pb.AlarmRequest.DEACTIVATE, now_ms)
+        else:
+            self._has_raised = False
+
+    def _is_raised(self) -> bool:
+        return (self._standing.member_id, pb.NOSPACE) in self._alarms.active(pb.NOSPACE)
+
+    def _ask(self, action: int, now_ms: int) -> None:
+        if now_ms - self._asked_ms >= ASK_EVERY_MS:
+            self._asked_ms = now_ms
+            request = pb.AlarmRequest(
+                action=action, memberID=self._standing.member_id, alarm=pb.NOSPACE
+            )
+            self._own.propose(FIELD_ALARM, request)
+
+    def _flush(self) -> None:
+        """What is pending needs most of the reserve: have it committed now."""
+        if not self._is_flushing:
+            self._is_flushing = True
+            self._storage.flush(self._flushed)
+
+    def _flushed(self) -> None:
+        self._is_flushing = False
+
+    # The door: `loop.seams.Door`.
+
+    def takes(self, m: Message) -> bool:
+        """Return whether a peer's message may be stepped; if not, it is lost as by a network."""
+        kind = m.type
+        if kind == MSG_APP:
+            is_taken = self._takes_entries(m)
+        elif kind in (MSG_SNAP, MSG_TIMEOUT_NOW):
+            is_taken = not self.is_short
+        elif kind == MSG_PROP and self._standing.is_leader:
+            is_taken = self._takes_proposal(m)
+        else:
+            return True
+        self.refused_total += not is_taken
+        return is_taken
+
+    def _takes_entries(self, m: Message) -> bool:
+        if m.commit > max(self._leader_commit, self._raw.last_index):
+            self._has_moved = True
+        self._leader_commit = max(self._leader_commit, m.commit)
+        if not m.entries:
+            return True
+        if self.state == SLOW:
+            if self._refused_ms is None:
+                self._refused_ms = self._wakeup.time_ms()
+            return False
+        return self._pay(m)
+
+    def _takes_proposal(self, m: Message) -> bool:
+        if self.state != GIVING_UP:
+            return self._pay(m)
+        size = _size_of(m)
+        if self._kept_octets + size <= KEPT_OCTETS_MAX:
+            self._kept.append(m)
+            self._kept_octets += size
+        return False
+
+    def _pay(self, m: Message) -> bool:
+        size = _size_of(m)
+        if size > self._budget:
+            return False
+        self._budget -= size
+        return True
+
+    def _let_go(self) -> None:
+        """Step what was kept: this member appends it, or sends it on to who leads now."""
+        kept, self._kept = self._kept, []
+        self._kept_octets = 0
+        for m in kept:
+            self._stepper.receive(m)
+
+
+def _size_of(m: Message) -> int:
+    return sum([len(entry.data) + ENTRY_COST for entry in m.entries])

@@ -1,0 +1,236 @@
+"""How much room the log and the state have, and a reserve that nobody else can take.
+
+A data file of LMDB grows at its end.  Where the disk is not roomy, blocks behind that end are
+allocated ahead without changing the file's length: they are this member's whatever others write.
+On a filesystem that cannot do so the free space itself has to do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+MIB: Final = 1 << 20
+PLENTY_BYTES: Final = 1024 * MIB
+"""Free space, beside what is pending, with which nothing is reserved and nothing counted."""
+BASE_BYTES: Final = 16 * MIB
+"""With less than this, beside what is pending, a place is short."""
+FLOOR_BYTES: Final = 8 * MIB
+"""With less than this, beside what is pending, nothing may be taken in."""
+STEP_BYTES: Final = 16 * MIB
+"""What is allocated ahead beside the base, and what ends a shortage beside it."""
+LEFT_BYTES: Final = 1 * MIB
+"""Free space that is not asked for: allocating the last blocks is slow, and they may be others'."""
+TAKEN_FACTOR: Final = 4
+"""Octets of entries may need so many times their size in a file until they are committed."""
+PAGES_PER_CHANGE: Final = 2
+PAGE: Final = 4096
+KEEP_SIZE: Final = 1  # FALLOC_FL_KEEP_SIZE of fallocate(2)
+
+
+LOG: Final = "log"
+STATE: Final = "state"
+
+
+class Disk(Protocol):
+    """What is asked of the operating system; raises OSError."""
+
+    def free(self, path: Path) -> int:
+        """Octets that this user may still take on the disk of ``path``."""
+        ...
+
+    def extent(self, path: Path) -> tuple[int, int]:
+        """Length of a file, and octets of the disk that are allocated for it."""
+        ...
+
+    def allocate(self, path: Path, octets: int) -> None:
+        """Allocate that many from the file's start on, and leave its length alone."""
+        ...
+
+
+class RealDisk:
+    """Implements `Disk` on Linux."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+
+    def free(self, path: Path) -> int:
+        found = os.statvfs(path)
+        return found.f_bavail * found.f_frsize
+
+    def extent(self, path: Path) -> tuple[int, int]:
+        found = os.stat(path)
+        return found.st_size, found.st_blocks * 512
+
+    def allocate(self, path: Path, octets: int) -> None:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            length = ctypes.c_int64(octets)
+            if self._libc.fallocate(fd, KEEP_SIZE, ctypes.c_int64(0), length):
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
+        finally:
+            os.close(fd)
+
+
+class Place(NamedTuple):
+    """One data file that must be able to grow."""
+
+    name: str
+    file: Path
+    need: Callable[[], int]
+    """Octets by which the file may grow for what is pending, if it reuses nothing."""
+    used: Callable[[], int]
+    """Octets of the file that are in use; the rest of it can be used again."""
+
+
+class RoomFound(NamedTuple):
+    """What one look found."""
+
+    is_tight: bool
+    """Whether what is taken in has to be counted at all."""
+    is_short: bool
+    is_exhausted: bool
+    """Whether nothing at all may be taken in now."""
+    spare: int
+    """Octets of entries that may be taken in until the next look."""
+    where: str
+    """The place with the least room, and how much it has, in words."""
+    is_log_short: bool = False
+
+
+ROOMY: Final = RoomFound(False, False, False, PLENTY_BYTES, "")
+
+
+class _Watched:
+    """A place and what is known of its reserve."""
+
+    __slots__ = ("ahead", "can_reserve", "free", "is_allocating", "is_short", "place")
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.can_reserve = True
+        self.is_allocating = False
+        self.is_short = False
+        self.free = 0
+        self.ahead = 0
+        """Octets that are allocated behind the end of the file."""
+
+
+class DiskRoom:
+    """Looks at the places, and keeps their reserves.  ``in_thread`` runs what may block."""
+
+    def __init__(
+        self,
+        places: Sequence[Place],
+        disk: Disk,
+        in_thread: Callable[[Callable[[], None]], object],
+    ) -> None:
+        self._watched = [_Watched(place) for place in places]
+        self._disk = disk
+        self._in_thread = in_thread
+
+    def look(self) -> RoomFound:
+        """Return how things stand.  Raises OSError when a place cannot be looked at."""
+        found = ROOMY
+        for watched in self._watched:
+            found = _worse(found, self._look_at(watched))
+        return found
+
+    def facts(self) -> list[tuple[str, int, int, bool]]:
+        """Return name, free octets, reserved octets and shortage of each place, as last seen."""
+        return [(one.place.name, one.free, one.ahead, one.is_short) for one in self._watched]
+
+    def _look_at(self, one: _Watched) -> RoomFound:
+        disk = self._disk
+        place = one.place
+        size, allocated = disk.extent(place.file)
+        one.free = disk.free(place.file)
+        one.ahead = max(0, allocated - size)
+        need = place.need()
+        if one.free >= PLENTY_BYTES + need:
+            one.is_short = False
+            return ROOMY
+        again = max(0, size - place.used()) // 2
+        """Pages to be used again; half of them, for they may be in pieces or still be read."""
+        deficit = max(0, need - again)
+        wanted = BASE_BYTES + deficit
+        takeable = max(0, one.free - LEFT_BYTES)
+        if one.can_reserve and one.ahead < wanted and takeable and not one.is_allocating:
+            self._allocate(one, size + min(wanted + STEP_BYTES, one.ahead + takeable))
+            one.ahead = max(0, disk.extent(place.file)[1] - size)
+            takeable = max(0, disk.free(place.file) - LEFT_BYTES)
+        growth = one.ahead + takeable + max(0, again - need)
+        one.is_short = growth < wanted + (STEP_BYTES if one.is_short else 0)
+        # What is free and not ours may be gone within a tick.
+        firm = one.ahead + (max(0, takeable - STEP_BYTES) if one.can_reserve else takeable)
+        spare = firm - FLOOR_BYTES - deficit
+        where = f"the {place.name}'s disk has {one.free / MIB:.0f} MiB free"
+        if one.can_reserve:
+            where += f" and {one.ahead / MIB:.0f} MiB in reserve"
+        where += f" ({place.file.parent})"
+        return RoomFound(
+            True,
+            one.is_short,
+            spare < 0,
+            max(0, spare // TAKEN_FACTOR),
+            where,
+            one.is_short and place.name == LOG,
+        )
+
+    def _allocate(self, one: _Watched, octets: int) -> None:
+        one.is_allocating = True
+
+        def allocate() -> None:
+            try:
+                self._disk.allocate(one.place.file, octets)
+            except OSError as error:
+                # A full disk is seen by the next look; another one cannot do it at all.
+                one.can_reserve = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EINTR)
+            finally:
+                one.is_allocating = False
+
+        self._in_thread(allocate)
+
+
+def _worse(one: RoomFound, other: RoomFound) -> RoomFound:
+    is_worse = (other.is_short, -other.spare) >= (one.is_short, -one.spare)
+    return RoomFound(
+        one.is_tight or other.is_tight,
+        one.is_short or other.is_short,
+        one.is_exhausted or other.is_exhausted,
+        min(one.spare, other.spare),
+        other.where if is_worse else one.where,
+        one.is_log_short or other.is_log_short,
+    )
+
+
+def state_need(octets: int, changes: int, in_use: int) -> int:
+    """Return how much the state's file may grow for changes that are not committed.
+
+    A record is stored twice at the most; a change copies pages, each page once in a commit.
+    """
+    return 2 * octets + min(changes * PAGES_PER_CHANGE * PAGE, in_use)
+
+
+def log_need(octets: int) -> int:
+    """Return how much the log's file may grow for what only the journal holds."""
+    return octets + octets // 4
+
+
+def no_space_advice(error: str, paths: Sequence[Path], disk: Disk) -> str:
+    """Return a reason to stop with how much space there is, if the want of it is the reason."""
+    lowered = error.lower()
+    if not any(os.strerror(number).lower() in lowered for number in (errno.ENOSPC, errno.EDQUOT)):
+        return error
+    rooms = []
+    for path in paths:
+        try:
+            rooms.append(f"{disk.free(path) / MIB:.1f} MiB free at {path}")
+        except OSError as failure:
+            rooms.append(f"{path} cannot be looked at: {failure.strerror}")
+    return f"no space left: {', '.join(rooms)}: {error}"

@@ -1,0 +1,374 @@
+"""Members whose disks run full, in one process: who leads on, who takes what, who says what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from etcdtw.apply.applier import FIELD_COMPACTION, FIELD_DELETE_RANGE
+from etcdtw.apply.errors import NoSpaceError
+from etcdtw.mvcc.applied import Applied
+from etcdtw.node.duties.compaction import SHORT_ENTRIES
+from etcdtw.node.duties.space import (
+    GIVING_UP,
+    KEPT_OCTETS_MAX,
+    NEEDED,
+    NEEDED_AFTER_MS,
+    REVIEW_MS,
+    ROOM_AGAIN_MS,
+    ROOMY,
+    SLOW,
+)
+from etcdtw.node.node import Node
+from etcdtw.raft.entry import Entry, Snapshot
+from etcdtw.raft.message import MSG_APP, MSG_PROP, MSG_SNAP, MSG_TIMEOUT_NOW, Message
+from etcdtw.storage.disk_room import ROOMY as FOUND_ROOMY
+from etcdtw.storage.disk_room import RoomFound
+from etcdtw.wire import etcdserverpb as pb
+from tests.support.cluster_rig import ClusterRig, OpenCall
+
+SPARE = 1 << 20
+TIGHT = RoomFound(True, False, False, SPARE, "the log's disk has 30 MiB free")
+SHORT = RoomFound(True, True, False, SPARE, "the log's disk has 10 MiB free")
+EXHAUSTED = RoomFound(True, True, True, 0, "the log's disk has 1 MiB free")
+
+
+class Disk:
+    """What one member's looks find."""
+
+    found = FOUND_ROOMY
+    error: OSError | None = None
+
+
+class Rig(ClusterRig):
+    def __init__(self, folder: Path, count: int = 3) -> None:
+        self.disks = {member_id: Disk() for member_id in range(1, count + 1)}
+        super().__init__(folder, count)
+
+    def look_at_disks(self, member_id: int) -> RoomFound:
+        disk = self.disks[member_id]
+        if disk.error is not None:
+            raise disk.error
+        return disk.found
+
+    def short(self, *nodes: Node, found: RoomFound = SHORT) -> None:
+        for node in nodes:
+            self.disks[node.member_id].found = found
+        self.run(0.2)
+
+    def free(self, *nodes: Node) -> None:
+        for node in nodes:
+            self.disks[node.member_id].found = FOUND_ROOMY
+        self.run(ROOM_AGAIN_MS / 1000 + 0.2)
+
+    def state(self, node: Node) -> int:
+        return node.duties.space.state
+
+    def is_blocked(self, node: Node) -> bool:
+        return not node.duties.quota.admit(1)
+
+    def alarms(self) -> list[list[int]]:
+        return [[member for member, _ in n.alarms.active(pb.NOSPACE)] for n in self.nodes]
+
+    def followers(self) -> list[Node]:
+        leader = self.leader()
+        return [node for node in self.nodes if node is not leader]
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
+
+
+def offered(node: Node, octets: int, commit: int = 0) -> Message:
+    entry = Entry(node.term, node.commit_index + 1, 0, bytes(octets))
+    return Message(MSG_APP, to=node.member_id, from_id=99, entries=[entry], commit=commit)
+
+
+# A follower.
+
+
+def test_a_short_follower_takes_no_entries_while_the_others_go_on(rig: Rig) -> None:
+    short, other = rig.followers()
+    rig.short(short)
+    before = short.parts.raw.last_index
+    for number in range(20):
+        rig.must_put(rig.leader(), b"%d" % number)
+        rig.run(0.2)
+    assert rig.state(short) == SLOW
+    assert short.parts.raw.last_index == before
+    assert other.applied_index > before
+    assert rig.alarms() == [[], [], []]
+    assert short.leader_id == rig.leader().member_id, "it still follows"
+    rig.free(short)
+    assert rig.state(short) == ROOMY
+    rig.converge()
+
+
+def test_a_short_follower_refuses_growth_at_once_and_is_not_ready(rig: Rig) -> None:
+    short, _ = rig.followers()
+    duty = short.duties.space
+    assert duty.trouble() == ""
+    rig.short(short)
+    assert rig.is_blocked(short)
+    assert duty.trouble() == f"the disk is short of space: {SHORT.where}"
+    assert duty.shortages_total == 1
+    rig.free(short)
+    assert not rig.is_blocked(short)
+    assert duty.trouble() == ""
+    assert short.peers.door is None
+
+
+def test_two_short_followers_are_needed_and_say_so(rig: Rig) -> None:
+    leader = rig.leader()
+    first, second = rig.followers()
+    rig.short(first, second)
+    outcome = rig.put(leader, b"k")
+    rig.run(NEEDED_AFTER_MS / 1000 - 0.3)
+    assert outcome == []
+    rig.until(lambda: outcome)
+    assert outcome[0].error is None, "the reserve is for this"
+    rig.until(lambda: all(rig.alarms()))
+    assert NEEDED in (rig.state(first), rig.state(second))
+    raised = rig.alarms()[0]
+    assert set(raised) <= {first.member_id, second.member_id}
+    refused = rig.put(leader, b"l")
+    rig.until(lambda: refused)
+    assert isinstance(refused[0].error, NoSpaceError)
+
+    rig.free(first, second)
+    rig.until(lambda: not any(rig.alarms()))
+    rig.must_put(leader, b"m")
+    rig.converge()
+
+
+def test_the_alarm_goes_when_the_others_have_room_though_this_one_has_none(rig: Rig) -> None:
+    leader = rig.leader()
+    first, second = rig.followers()
+    rig.short(first, second)
+    rig.put(leader, b"k")
+    rig.until(lambda: all(rig.alarms()))
+    rig.free(second)
+    taking = [leader, second]
+    rig.until(
+        lambda: not any(node.alarms.active(pb.NOSPACE) for node in taking), 3 * REVIEW_MS / 1000
+    )
+    before = first.parts.raw.last_index
+    rig.must_put(leader, b"l")
+    rig.run(REVIEW_MS / 1000)
+    assert rig.state(first) == SLOW
+    assert first.parts.raw.last_index == before
+
+
+def test_a_follower_that_lags_notices_that_it_is_needed_after_all(rig: Rig) -> None:
+    leader = rig.leader()
+    first, second = rig.followers()
+    rig.short(first)
+    rig.must_put(leader, b"k")
+    rig.run(1.0)
+    rig.crash(second.member_id)
+    outcome = rig.put(leader, b"l")
+    rig.until(lambda: outcome)
+    assert outcome[0].error is None
+    assert rig.state(first) == NEEDED
+
+
+def test_an_exhausted_follower_takes_nothing_though_it_is_needed(rig: Rig) -> None:
+    leader = rig.leader()
+    followers = rig.followers()
+    rig.short(*followers, found=EXHAUSTED)
+    before = [node.parts.raw.last_index for node in followers]
+    outcome = rig.put(leader, b"k")
+    rig.run(5)
+    assert outcome == []
+    assert [node.parts.raw.last_index for node in followers] == before
+    rig.free(*followers)
+    rig.until(lambda: outcome)
+
+
+def test_entries_are_paid_for_from_what_the_last_look_found(rig: Rig) -> None:
+    follower = rig.followers()[0]
+    rig.short(follower, found=TIGHT)
+    door = follower.peers.door
+    assert door is not None
+    assert door.takes(offered(follower, SPARE // 2))
+    assert not door.takes(offered(follower, SPARE // 2))
+    assert door.takes(Message(MSG_APP, to=follower.member_id, from_id=99)), "it has no entries"
+    rig.run(0.1)
+    assert door.takes(offered(follower, SPARE // 2))
+
+
+@pytest.mark.parametrize(("found", "is_taken"), [(TIGHT, True), (SHORT, False)])
+def test_a_short_member_takes_neither_the_leadership_nor_a_snapshot(
+    rig: Rig, found: RoomFound, is_taken: bool
+) -> None:
+    follower = rig.followers()[0]
+    rig.short(follower, found=found)
+    door = follower.peers.door
+    assert door is not None
+    for kind in (MSG_TIMEOUT_NOW, MSG_SNAP):
+        m = Message(kind, to=follower.member_id, from_id=99, snapshot=Snapshot(5, 1))
+        assert door.takes(m) is is_taken
+    if is_taken:
+        follower.peers.snapshot_path(5)
+    else:
+        with pytest.raises(OSError, match="No space left"):
+            follower.peers.snapshot_path(5)
+
+
+def test_the_disk_that_cannot_be_looked_at_changes_nothing(rig: Rig) -> None:
+    follower = rig.followers()[0]
+    rig.short(follower)
+    rig.disks[follower.member_id].error = OSError(5, "broken")
+    rig.disks[follower.member_id].found = FOUND_ROOMY
+    rig.run(2.0)
+    assert rig.state(follower) == SLOW
+
+
+def test_room_for_a_moment_is_no_room(rig: Rig) -> None:
+    follower = rig.followers()[0]
+    rig.short(follower)
+    rig.disks[follower.member_id].found = FOUND_ROOMY
+    rig.run(ROOM_AGAIN_MS / 1000 - 0.2)
+    rig.short(follower)
+    rig.disks[follower.member_id].found = FOUND_ROOMY
+    rig.run(ROOM_AGAIN_MS / 1000 - 0.2)
+    assert rig.state(follower) == SLOW
+
+
+def test_a_log_that_is_short_lets_go_of_entries_early(rig: Rig) -> None:
+    leader = rig.leader()
+    follower = rig.followers()[0]
+    for number in range(2 * SHORT_ENTRIES + 10):
+        rig.must_put(leader, b"%d" % number)
+    rig.run(2.0)
+    assert follower.parts.log.first_index() == 1
+    rig.short(follower, found=SHORT._replace(is_log_short=True))
+    rig.run(1.0)
+    assert follower.parts.log.first_index() > SHORT_ENTRIES
+
+
+# The leader.
+
+
+def test_a_short_leader_hands_over_and_no_proposal_is_lost(rig: Rig) -> None:
+    leader = rig.leader()
+    rig.disks[leader.member_id].found = SHORT
+    outcomes = []
+    for number in range(20):
+        outcomes.append(rig.put(rig.nodes[number % 3], b"%d" % number))
+        rig.run(0.05)
+    rig.until(lambda: rig.leader() is not leader)
+    rig.until(lambda: all(outcomes[n] for n in range(20) if rig.nodes[n % 3] is not leader))
+    for number, outcome in enumerate(outcomes):
+        assert all(applied.error is None for applied in outcome), number
+    assert rig.state(leader) == SLOW
+    assert rig.alarms() == [[], [], []]
+    rig.free(leader)
+    rig.until(lambda: all(outcomes))
+    rig.converge()
+
+
+def test_a_short_leader_passes_over_a_short_successor(rig: Rig) -> None:
+    leader = rig.leader()
+    short, roomy = rig.followers()
+    rig.short(short)
+    rig.short(leader)
+    rig.until(lambda: roomy.is_leader)
+    rig.run(0.2)
+    assert (rig.state(leader), rig.state(short)) == (SLOW, SLOW)
+
+
+def test_a_short_leader_whom_nobody_relieves_raises_the_alarm(rig: Rig) -> None:
+    leader = rig.leader()
+    rig.short(*rig.nodes)
+    rig.until(lambda: all(rig.alarms()))
+    deletion = proposed(rig, rig.leader(), FIELD_DELETE_RANGE, pb.DeleteRangeRequest(key=b"k"))
+    compaction = proposed(rig, rig.leader(), FIELD_COMPACTION, pb.CompactionRequest(revision=1))
+    rig.until(lambda: deletion and compaction)
+    assert deletion[0].error is None, "what makes room passes"
+    rig.free(*rig.nodes)
+    rig.until(lambda: not any(rig.alarms()))
+    rig.must_put(rig.leader(), b"k")
+    rig.converge()
+    assert leader.member_id in rig.disks
+
+
+def test_growth_that_waits_for_a_relief_in_vain_is_told_why(rig: Rig) -> None:
+    leader = rig.leader()
+    rig.short(*rig.followers())
+    rig.disks[leader.member_id].found = SHORT
+    rig.until(lambda: rig.state(leader) == GIVING_UP)
+    outcome = rig.put(leader, b"k")
+    rig.until(lambda: outcome)
+    assert isinstance(outcome[0].error, NoSpaceError)
+
+
+def test_a_lone_member_raises_the_alarm_at_once_and_recovers(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, 1)
+    lone = rig.leader()
+    rig.short(lone)
+    rig.until(lambda: all(rig.alarms()), 0.5)
+    assert rig.state(lone) == NEEDED
+    rig.free(lone)
+    rig.until(lambda: not any(rig.alarms()), 0.5)
+    rig.must_put(lone, b"k")
+
+
+def test_an_exhausted_leader_holds_proposals_until_there_is_room(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, 1)
+    lone = rig.leader()
+    rig.short(lone, found=EXHAUSTED._replace(is_short=False))
+    outcome = rig.put(lone, b"k")
+    rig.run(1.0)
+    assert outcome == []
+    rig.free(lone)
+    rig.until(lambda: outcome, 0.5)
+    assert outcome[0].error is None
+
+
+def test_the_alarm_passes_though_the_leader_is_exhausted(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, 1)
+    rig.short(rig.leader(), found=EXHAUSTED)
+    rig.until(lambda: all(rig.alarms()), 0.5)
+    outcome = rig.put(rig.leader(), b"k")
+    rig.until(lambda: outcome, 0.5)
+    assert isinstance(outcome[0].error, NoSpaceError)
+
+
+def test_proposals_of_others_are_kept_up_to_a_bound_while_a_leader_gives_up(rig: Rig) -> None:
+    leader = rig.leader()
+    rig.short(*rig.followers())
+    rig.disks[leader.member_id].found = SHORT
+    rig.until(lambda: rig.state(leader) == GIVING_UP)
+    door = leader.peers.door
+    assert door is not None
+    half = KEPT_OCTETS_MAX // 2
+    for _ in range(3):
+        entry = Entry(1, 1, 0, bytes(half - 300))
+        door.takes(Message(MSG_PROP, to=leader.member_id, from_id=99, entries=[entry]))
+    duty = leader.duties.space
+    assert len(duty._kept) == 2
+
+
+def test_an_alarm_that_the_quota_raised_is_not_taken_back(rig: Rig) -> None:
+    follower = rig.followers()[0]
+    for node in rig.nodes:
+        node.alarms.activate(follower.member_id, pb.NOSPACE)
+    rig.short(follower)
+    rig.free(follower)
+    rig.run(3.0)
+    assert all(rig.alarms())
+
+
+def proposed(rig: Rig, node: Node, field: int, request: object) -> list[Applied]:
+    outcome: list[Applied] = []
+    node.propose(
+        field,
+        request.SerializeToString(),  # type: ignore[attr-defined]
+        request,
+        OpenCall(),
+        lambda call, applied: outcome.append(applied),
+    )
+    return outcome
