@@ -37,6 +37,7 @@ SECRET_FIELDS: Final = frozenset(("password", "token", "secret", "private_key", 
 MASK: Final = "<redacted>"
 JOURNAL_PATH: Final = "/run/systemd/journal/socket"
 _PRIORITIES: Final = {"debug": 7, "info": 6, "warn": 4, "error": 3, "fatal": 2}
+TWISTED: Final = "twisted"
 LEGACY: Final = "log_legacy"
 """The namespace of what Twisted logs in its older way."""
 SYSLOG: Final = "syslog"
@@ -115,13 +116,13 @@ class LineObserver:
         level = event.get("log_level") or LogLevel.info
         logger = str(event.get("log_namespace") or "")
         if logger == LEGACY:
-            logger = "twisted"
+            logger = TWISTED
             # "PeerPort starting on 2380": we say the same in our own words.
             level = LogLevel.debug if level is LogLevel.info else level
         if level < self._threshold:
             return
         name = LEVEL_NAMES[level]
-        if "log_failure" in event and name == "fatal":
+        if name == "fatal" and ("log_failure" in event or logger == TWISTED):
             name = "error"  # a failure somewhere; whether the process ends is not said here
         masked = {key: MASK if key in SECRET_FIELDS else event[key] for key in event}
         when = datetime.fromtimestamp(event["log_time"], UTC)

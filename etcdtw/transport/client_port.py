@@ -41,7 +41,8 @@ from etcdtw.transport.grpc_channel import (
 )
 from etcdtw.transport.http1 import BoundedChannel, HttpSite
 from etcdtw.transport.http2_routes import StreamChannel
-from etcdtw.transport.sniffing import HTTP1, HTTP2, UNDECIDED, sniff
+from etcdtw.transport.rejections import RejectionLog, remote_text
+from etcdtw.transport.sniffing import HTTP1, HTTP2, SPEAKS_TLS, TLS, UNDECIDED, sniff
 from etcdtw.transport.sockets import tune_socket
 
 SWEEP_S: Final = 0.05
@@ -213,6 +214,8 @@ class ClientConnection(Protocol):
         else:
             # TLS on a plain port, no protocol at all, or HTTP/1.x where there is none.
             self._port.stats.garbage += 1
+            if kind == TLS:
+                self._port.reject(self, SPEAKS_TLS)
             self._receive = _ignore
             self.tcp.loseConnection()
             self._wait(self._port.bounds.first_octets_s)
@@ -256,6 +259,7 @@ class ClientPort(Factory):
         self._unread = unread or UnreadTotal(stats)
         self.places = places or ClientPlaces()
         self._is_tls = is_tls
+        self._rejections = RejectionLog("client")
         self._connections: set[ClientConnection] = set()
         self._sweep: IDelayedCall | None = None
         self._sweep_count = 0
@@ -265,6 +269,10 @@ class ClientPort(Factory):
     @property
     def connection_count(self) -> int:
         return len(self._connections)
+
+    def reject(self, connection: ClientConnection, why: str) -> None:
+        """Log that somebody was turned away."""
+        self._rejections.rejected(remote_text(connection.tcp), why, self.clock.seconds())
 
     def buildProtocol(self, addr: IAddress | None) -> ClientConnection | None:
         """Return the protocol of a new connection; None closes it at once."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import ip_address
+from typing import Final, cast
 from typing import Protocol as Seam
-from typing import cast
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import (
@@ -18,6 +18,7 @@ from twisted.internet.endpoints import (
     TCP6ClientEndpoint,
     UNIXClientEndpoint,
 )
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IReactorCore, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -25,13 +26,16 @@ from twisted.python.failure import Failure
 from etcdtw.cluster.urls import parse_url
 from etcdtw.transport.peer_http import Head, HttpError, HttpReader, encode_request
 from etcdtw.transport.peer_outlet import Wire
-from etcdtw.transport.sockets import tune_socket
+from etcdtw.transport.sockets import plain_socket, tune_socket
 
 Dial = Callable[[str], IStreamClientEndpoint]
 """Returns the endpoint of a peer URL, TLS included.  Raises `ValueError` for what is no URL."""
 
 TlsWrap = Callable[[IStreamClientEndpoint, str], IStreamClientEndpoint]
 """Returns an endpoint over TLS to a host of this name."""
+HUNG_UP: Final = (
+    "it hung up without an answer: it is only starting, or speaks TLS (then its URL is https://)"
+)
 
 
 def build_dial(reactor: IReactorCore, wrap_tls: TlsWrap | None, timeout_s: float) -> Dial:
@@ -104,6 +108,8 @@ class PeerHttpClient(Protocol):
         self._sink: ResponseSink | None = sink
         self._reader = HttpReader(is_server=False)
         self._keeps_alive = True
+        self._has_heard = False
+        self._is_plain = False
 
     @property
     def wire(self) -> Wire:
@@ -111,6 +117,7 @@ class PeerHttpClient(Protocol):
 
     def connectionMade(self) -> None:
         tune_socket(self.transport)
+        self._is_plain = plain_socket(self.transport) is not None
 
     def request(
         self, method: str, target: str, headers: list[tuple[str, str]], body: bytes | None = b""
@@ -129,6 +136,7 @@ class PeerHttpClient(Protocol):
             self.wire.abortConnection()
 
     def dataReceived(self, data: bytes) -> None:
+        self._has_heard = True
         self._reader.feed(data)
         try:
             while self._sink is not None:
@@ -145,7 +153,12 @@ class PeerHttpClient(Protocol):
             self._sink.response_ended(False)
         sink, self._sink = self._sink, None
         if sink is not None:
-            sink.connection_broken(reason.getErrorMessage())
+            sink.connection_broken(self._why_broken(reason))
+
+    def _why_broken(self, reason: Failure) -> str:
+        if self._is_plain and not self._has_heard and reason.check(ConnectionDone):
+            return HUNG_UP
+        return reason.getErrorMessage()
 
     def _tell(self, sink: ResponseSink, event: Head | bytes) -> None:
         if isinstance(event, Head):

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from etcdtw.transport.sniffing import SPEAKS_TLS, TLS_HANDSHAKE
+
 HEAD_SIZE_MAX: Final = 16 * 1024
 HEADERS_MAX: Final = 100
 CHUNK_LINE_SIZE_MAX: Final = 256
@@ -179,6 +181,8 @@ class HttpReader:
             while data[:2] == b"\r\n":  # RFC 9112 section 2.2
                 del data[:2]
                 self._scanned = 0
+            if data and data[0] == TLS_HANDSHAKE:
+                raise HttpError(400, SPEAKS_TLS)
         end = data.find(b"\r\n\r\n", max(0, self._scanned - 3), HEAD_SIZE_MAX + 4)
         if end < 0:
             if len(data) > HEAD_SIZE_MAX:

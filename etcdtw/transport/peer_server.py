@@ -42,6 +42,7 @@ from etcdtw.transport.peer_outlet import StreamOutlet, Wire
 from etcdtw.transport.peer_places import KEPT, UNUSED, USED, PlaceBounds, Places
 from etcdtw.transport.peer_snapshot_in import SnapshotIntake
 from etcdtw.transport.peer_snapshot_out import Offload
+from etcdtw.transport.rejections import RejectionLog, remote_text
 from etcdtw.transport.sockets import address_of, tune_socket
 
 # What a connection is in the middle of.
@@ -121,6 +122,7 @@ class PeerPort(Factory):
         self.unix_ns = unix_ns
         self.bounds = bounds or PeerBounds()
         self.counts = PortCounts()
+        self.rejections = RejectionLog("peer")
         self.proves = proves
         self.places = Places(self.bounds.places, is_member)
         self.collected_size = 0
@@ -263,6 +265,8 @@ class PeerConnection(Protocol):
                     self._end()
         except HttpError as error:
             self._port.counts.garbage += 1
+            now_s = self._port.clock.seconds()
+            self._port.rejections.rejected(remote_text(self.wire), str(error), now_s)
             self._answer(refuse(error.status, str(error)), closes=True)
         finally:
             self._is_reading = False

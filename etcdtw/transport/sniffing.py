@@ -15,7 +15,10 @@ UNKNOWN: Final = 4
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # RFC 9113 section 3.4
 _PREFACE_TELLS: Final = 4  # "PRI " is no method that HTTP/1.x knows
-_TLS_HANDSHAKE: Final = 0x16  # RFC 8446 section 5.1
+TLS_HANDSHAKE: Final = 0x16  # RFC 8446 section 5.1
+SPEAKS_TLS: Final = (
+    "it speaks TLS, this port does not: give it an http:// URL, or this member an https:// one"
+)
 _METHOD_SIZE_MAX: Final = 16
 _METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"))
 LINE_SIZE_MAX: Final = 4_096
@@ -31,7 +34,7 @@ def sniff(data: bytes) -> int:
     """
     if not data:
         return UNDECIDED
-    if data[0] == _TLS_HANDSHAKE:
+    if data[0] == TLS_HANDSHAKE:
         return TLS
     head = data[:_PREFACE_TELLS]
     if PREFACE.startswith(head):

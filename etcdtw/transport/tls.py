@@ -21,8 +21,9 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+from etcdtw.transport.rejections import RejectionLog
 from etcdtw.transport.tls_addresses import AddressCheck
-from etcdtw.transport.tls_admission import Admission, RejectionLog
+from etcdtw.transport.tls_admission import Admission
 from etcdtw.transport.tls_context import (
     ALPN_CLIENT_PORT,
     CIPHERS,

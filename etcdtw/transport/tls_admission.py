@@ -21,11 +21,11 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from etcdtw.transport.rejections import RejectionLog, remote_text
 from etcdtw.transport.tls_addresses import AddressCheck
 from etcdtw.transport.tls_verification import JudgedConnection, failure_text
 
@@ -33,41 +33,6 @@ HANDSHAKE_S: Final = 10.0
 """From the accepted connection to its admission."""
 UNCHECKED_OCTETS_MAX: Final = 128 * 1024
 """What a client may send before its address is checked."""
-REJECTIONS_LOGGED_MAX: Final = 20
-"""Lines in `REJECTION_WINDOW_S`: whoever knocks often must not fill the log."""
-REJECTION_WINDOW_S: Final = 10.0
-
-
-class RejectionLog:
-    """Says who was turned away, and why, but not too often."""
-
-    log = Logger()
-
-    def __init__(self, endpoint: str) -> None:
-        self._endpoint = endpoint
-        self._window_ends = 0.0
-        self._logged = 0
-        self.total = 0
-
-    def rejected(self, remote: str, why: str, now_s: float) -> None:
-        self.total += 1
-        if now_s >= self._window_ends:
-            if self._logged > REJECTIONS_LOGGED_MAX:
-                self.log.warn(
-                    "rejected {count} more connections on {endpoint} endpoint",
-                    count=self._logged - REJECTIONS_LOGGED_MAX,
-                    endpoint=self._endpoint,
-                )
-            self._window_ends = now_s + REJECTION_WINDOW_S
-            self._logged = 0
-        self._logged += 1
-        if self._logged <= REJECTIONS_LOGGED_MAX:
-            self.log.warn(
-                "rejected connection on {endpoint} endpoint from {remote}: {why}",
-                endpoint=self._endpoint,
-                remote=remote,
-                why=why,
-            )
 
 
 @implementer(IHandshakeListener)
@@ -132,7 +97,7 @@ class Admission(Protocol):
         is_silent = reason.check(ConnectionDone, ConnectionLost, ConnectionAborted) is not None
         if self._why or not is_silent:
             why = self._why or failure_text(self.tls.getHandle(), reason.value)
-            self._rejections.rejected(_remote(self.tls), why, self._clock.seconds())
+            self._rejections.rejected(remote_text(self.tls), why, self._clock.seconds())
         checking, self._checking = self._checking, None
         if checking is not None:
             checking.cancel()
@@ -174,9 +139,3 @@ class Admission(Protocol):
         if self._timeout is not None:
             self._timeout.cancel()
             self._timeout = None
-
-
-def _remote(tls: TLSMemoryBIOProtocol) -> str:
-    peer = tls.getPeer()
-    host = getattr(peer, "host", None)
-    return str(peer) if host is None else f"{host}:{peer.port}"

@@ -30,7 +30,13 @@ from zope.interface import implementer
 from etcdtw.transport.tls import cut_revoked
 from etcdtw.transport.tls_context import DialFiles, build_dial_context
 from etcdtw.transport.tls_rotation import RotatingContext
-from etcdtw.transport.tls_verification import JudgedConnection, Judgement, failure_text, identity_of
+from etcdtw.transport.tls_verification import (
+    NO_TLS,
+    JudgedConnection,
+    Judgement,
+    failure_text,
+    identity_of,
+)
 
 DIAL_HANDSHAKE_S: Final = 10.0
 """From the TCP connection to the end of the handshake."""
@@ -226,6 +232,8 @@ class _Proof(Protocol):
         why = failure_text(self.tls.getHandle(), reason.value)
         if self._is_late:
             why = f"no handshake within {DIAL_HANDSHAKE_S:.0f} s"
+        if why == NO_TLS:
+            why = f"{NO_TLS} (then its URL is http://)"
         if not self._shaken.called:
             self._shaken.errback(DialRefusedError(f"no TLS with {self._host}: {why}"))
 

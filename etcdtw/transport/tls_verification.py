@@ -43,11 +43,12 @@ _FINDINGS: Final = {
 }
 """X509_V_ERR_... of OpenSSL, the ones that operators meet."""
 
+NO_TLS: Final = "it does not speak TLS"
 _REASONS: Final = {
     "peer did not return a certificate": "it showed no certificate",
     "http request": "it speaks HTTP without TLS",
     "https proxy request": "it speaks HTTP without TLS",
-    "wrong version number": "it does not speak TLS",
+    "wrong version number": NO_TLS,
     "unsupported protocol": "it speaks no TLS version that is allowed here",
     "no shared cipher": "it offers no cipher suite that is allowed here",
 }

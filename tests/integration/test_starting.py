@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -117,6 +118,47 @@ def test_metrics_port_answers_before_there_is_a_quorum(tmp_path: Path) -> None:
         assert "etcd_server_has_leader 0" in page(f"{url}/metrics")[1]
         with socket.create_connection(("127.0.0.1", client), 10) as early:
             assert early.recv(1) == b""  # sent away, to try another member
+
+
+def test_tls_and_plain_text_that_meet_are_answered_at_once_and_logged(tmp_path: Path) -> None:
+    """Octets of the one kind on a port of the other, as a wrong scheme in a URL sends them."""
+    plain, over_tls, client = free_port(), free_port(), free_port()
+    urls = f"http://127.0.0.1:{plain},https://127.0.0.1:{over_tls}"
+    flags = member_flags("m1", tmp_path / "m1", client, plain)
+    listens = f"--listen-peer-urls={urls}"
+    with launched([*flags, listens, "--peer-auto-tls"], tmp_path, "m1.log") as served:
+        served.await_text(READY)
+        begun = time.monotonic()
+        assert answer_to(plain, CLIENT_HELLO).startswith(b"HTTP/1.1 400 ")
+        assert answer_to(client, CLIENT_HELLO) == b""
+        assert answer_to(over_tls, b"GET /version HTTP/1.1\r\n\r\n") == b""
+        assert time.monotonic() - begun < 5.0
+        served.await_text("rejected connection on client endpoint from 127.0.0.1")
+        served.await_text("it speaks HTTP without TLS")
+        for wrong, said in (
+            (f"http://127.0.0.1:{over_tls}", "it hung up without an answer"),
+            (f"https://127.0.0.1:{plain}", "it does not speak TLS (then its URL is http://)"),
+        ):
+            peer = free_port()
+            cluster = f"m1={wrong},m2=http://127.0.0.1:{peer}"
+            other = member_flags("m2", tmp_path / wrong[:5], free_port(), peer, cluster)
+            auto = "--peer-auto-tls"
+            with launched([*other, auto], tmp_path, f"{wrong[:5]}.log") as dialling:
+                dialling.await_text(said)
+        served.await_text("it speaks TLS, this port does not")
+
+
+CLIENT_HELLO = b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03"
+
+
+def answer_to(port: int, octets: bytes) -> bytes:
+    """Return all that a port says to ``octets`` before it closes."""
+    with socket.create_connection(("127.0.0.1", port), 5) as asking:
+        asking.sendall(octets)
+        said = b""
+        while piece := asking.recv(4096):
+            said += piece
+        return said
 
 
 def page(url: str) -> tuple[int, str]:

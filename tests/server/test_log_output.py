@@ -142,3 +142,19 @@ def test_without_a_journal_lines_go_to_stderr(
 ) -> None:
     journal_output(str(tmp_path / "none"))("info", "line")
     assert capfd.readouterr().err == "line\n"
+
+
+def test_twisteds_own_lines_are_no_news() -> None:
+    stream = io.StringIO()
+    observer = LineObserver(json_line, "info", [stream_output(stream)])
+    for level in (LogLevel.info, LogLevel.critical):
+        observer(
+            {
+                "log_level": level,
+                "log_namespace": "log_legacy",
+                "log_time": 0.0,
+                "log_format": "PeerPort starting on 2380",
+            }
+        )
+    (line,) = stream.getvalue().splitlines()
+    assert (json.loads(line)["level"], json.loads(line)["logger"]) == ("error", "twisted")

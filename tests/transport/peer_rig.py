@@ -79,6 +79,9 @@ class WireEnd:
         self._is_full = False
         self._is_scheduled = False
 
+    def getPeer(self) -> IPv4Address:
+        return PEER
+
     def write(self, data: bytes) -> None:
         if not self.is_open or self.is_closing:
             return

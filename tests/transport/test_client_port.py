@@ -25,6 +25,7 @@ from etcdtw.transport.sniffing import (
     HTTP2,
     LINE_SIZE_MAX,
     PREFACE,
+    SPEAKS_TLS,
     TLS,
     UNDECIDED,
     UNKNOWN,
@@ -32,6 +33,7 @@ from etcdtw.transport.sniffing import (
 )
 from tests.grpc.grpc_rig import request_fields
 from tests.transport.port_rig import PEER, PortRig
+from tests.transport.tls_rig import log_lines
 
 GET = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -140,6 +142,14 @@ def test_tls_and_garbage_on_a_plain_port_are_closed(rig: PortRig, octets: bytes)
     assert rig.port.stats.garbage == 1
     rig.clock.advance(10.0)
     assert peer.is_dropped
+
+
+def test_tls_on_a_plain_port_is_logged_with_the_cure(rig: PortRig) -> None:
+    with log_lines() as lines:
+        rig.connect().protocol.dataReceived(b"\x16\x03\x01\x02\0\x01\0")
+    (line,) = lines
+    assert line.startswith("rejected connection on client endpoint from ")
+    assert line.endswith(SPEAKS_TLS)
 
 
 def test_a_wrong_preface_is_refused_with_a_goaway(rig: PortRig) -> None:

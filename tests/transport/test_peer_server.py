@@ -43,6 +43,7 @@ from tests.transport.peer_rig import (
     settle,
     url_of,
 )
+from tests.transport.tls_rig import log_lines
 
 TEXT = "text/plain; charset=utf-8"
 POSTED = encode_message(heartbeat(ONE, TWO))
@@ -455,7 +456,7 @@ def test_whoever_completes_a_handshake_of_the_authority_is_no_stranger(tmp_path:
     ("octets", "status"),
     [
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
-        (b"\x16\x03\x01\x02\x00\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00", 400),
         (b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400),
         (b"A" * 20_000, 431),
     ],
@@ -463,10 +464,14 @@ def test_whoever_completes_a_handshake_of_the_authority_is_no_stranger(tmp_path:
 def test_garbage_is_answered_and_dropped(one: Member, octets: bytes, status: int) -> None:
     other = Question(one)
     question = Question(one)
-    question.send(octets)
+    with log_lines() as lines:
+        question.send(octets)
     assert question.asker.heads[0].status == status
     assert question.asker.is_closed
     assert one.port.counts.garbage == 1
+    assert [line.partition(" from ")[0] for line in lines] == [
+        "rejected connection on peer endpoint"
+    ]
     assert other.ask("GET", "/echo")[0] == 200
 
 

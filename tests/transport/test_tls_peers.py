@@ -18,15 +18,13 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Protocol
 from zope.interface.verify import verifyObject
 
-from etcdtw.transport.tls import TlsError, TlsFactory
-from etcdtw.transport.tls_admission import (
-    HANDSHAKE_S,
+from etcdtw.transport.rejections import (
     REJECTION_WINDOW_S,
     REJECTIONS_LOGGED_MAX,
-    UNCHECKED_OCTETS_MAX,
-    Admission,
     RejectionLog,
 )
+from etcdtw.transport.tls import TlsError, TlsFactory
+from etcdtw.transport.tls_admission import HANDSHAKE_S, UNCHECKED_OCTETS_MAX, Admission
 from etcdtw.transport.tls_context import DialFiles
 from etcdtw.transport.tls_dial import DIAL_HANDSHAKE_S, PeerDialTls
 from etcdtw.transport.tls_verification import failure_text
@@ -327,7 +325,7 @@ def test_tls_to_a_plain_port_fails_the_dial(rig: PeerRig) -> None:
         lambda failure: results.append(str(failure.value))
     )
     wire.carry()
-    assert results == ["no TLS with m1.test: it does not speak TLS"]
+    assert results == ["no TLS with m1.test: it does not speak TLS (then its URL is http://)"]
 
 
 def test_handshakes_that_never_come_are_dropped_on_both_sides(rig: PeerRig) -> None:
