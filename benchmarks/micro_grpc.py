@@ -18,8 +18,9 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from etcdtw.grpc.call import Call, MethodTable
+from etcdtw.grpc.intake import HEAD_BLOCK
 from etcdtw.grpc.message import frame_message
-from etcdtw.grpc.server_call import HEAD_BLOCK, OK_BLOCK
+from etcdtw.grpc.server_call import OK_BLOCK
 from etcdtw.grpc.stats import ServerStats
 from etcdtw.http2 import events
 from etcdtw.http2.connection import Connection

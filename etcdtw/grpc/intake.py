@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from etcdtw.grpc.call import (
+    DEADLINE_EXCEEDED,
     INTERNAL,
     INVALID_ARGUMENT,
     UNARY,
@@ -18,11 +19,13 @@ from etcdtw.grpc.call import (
     StatusError,
     UnaryHandler,
 )
+from etcdtw.grpc.gzip import GZIP
 from etcdtw.grpc.message import unknown_encoding
 from etcdtw.grpc.metadata import decode_value
 from etcdtw.grpc.quoting import quote_go
 from etcdtw.grpc.stats import MethodStats, ServerStats
 from etcdtw.grpc.timeout import TimeoutFormatError, parse_timeout
+from etcdtw.http2.hpack import encode_block
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
@@ -30,7 +33,8 @@ NEVER_MS: Final = 1 << 62
 """A deadline that does not come."""
 
 CONTENT_TYPE: Final = b"application/grpc"
-
+HEAD: Final[Fields] = ((b":status", b"200"), (b"content-type", CONTENT_TYPE))
+HEAD_BLOCK: Final = encode_block(HEAD)
 
 FIELD_OVERHEAD: Final = 160
 """Octets of objects that hold one field, about."""
@@ -63,7 +67,8 @@ class Intake:
     """The meaning of one header block, which takes about ``octets``.
 
     Exactly one of ``method`` and ``refusal`` is set for a gRPC request, neither for
-    another HTTP request.  ``unary`` is the method's handler when it is a unary one.
+    another HTTP request.  ``unary`` is the method's handler when it is a unary one and answers
+    are not to be compressed.  ``head`` begins an answer, with the client's kind of gRPC in it.
     ``timeout_ms`` is `NEVER_MS` when the client names none.
     """
 
@@ -71,6 +76,8 @@ class Intake:
         "_values",
         "encoding",
         "fields",
+        "head",
+        "head_block",
         "is_grpc",
         "method",
         "octets",
@@ -87,6 +94,8 @@ class Intake:
         self.octets = sum([len(name) + len(value) + FIELD_OVERHEAD for name, value in fields])
         self.encoding = self._values.get(b"grpc-encoding", b"")
         self.is_grpc = True
+        self.head = HEAD
+        self.head_block = HEAD_BLOCK
         self.method: Method | None = None
         self.refusal: Refusal | None = None
         self.stats = _UNCOUNTED
@@ -113,10 +122,14 @@ def is_grpc_content_type(value: bytes) -> bool:
 def resolve(fields: Fields, methods: MethodTable, stats: ServerStats) -> Intake:
     """Return what a request with these header fields asks for."""
     intake = Intake(fields)
-    content_type = intake.value(b"content-type") or b""
-    if not is_grpc_content_type(content_type.lower()):
+    content_type = (intake.value(b"content-type") or b"").lower()
+    if not is_grpc_content_type(content_type):
         intake.is_grpc = False
         return intake
+    subtype = content_type[len(CONTENT_TYPE) + 1 :]
+    if subtype:
+        intake.head = (HEAD[0], (b"content-type", CONTENT_TYPE + b"+" + subtype))
+        intake.head_block = encode_block(intake.head)
     intake.refusal = _refusal_of(intake)
     if intake.refusal is not None:
         return intake
@@ -125,6 +138,10 @@ def resolve(fields: Fields, methods: MethodTable, stats: ServerStats) -> Intake:
     if method is None:
         intake.refusal = Refusal(200, UNIMPLEMENTED, _unknown_method_text(path, methods))
         return intake
+    if intake.encoding not in (b"", b"identity", GZIP):
+        unknown: StatusError = unknown_encoding(intake.encoding)
+        intake.refusal = Refusal(200, unknown.code, unknown.message)
+        return intake
     try:
         label, method = methods.screen(method, intake.metadata)
     except StatusError as error:
@@ -132,7 +149,8 @@ def resolve(fields: Fields, methods: MethodTable, stats: ServerStats) -> Intake:
         return intake
     intake.method = method
     intake.stats = stats.of(method, label)
-    if method.kind == UNARY:
+    # Compressed answers go the long way: the short one asks nobody what form they have.
+    if method.kind == UNARY and intake.encoding != GZIP:
         intake.unary = method.unary
     return intake
 
@@ -145,30 +163,27 @@ def not_grpc(content_type: bytes) -> Refusal:
 
 def _refusal_of(intake: Intake) -> Refusal | None:
     """Return what is wrong with a gRPC request before its method is looked at."""
-    verb = intake.value(b":method") or b""
-    if verb != b"POST":
-        text = (
-            f"http2Server.operateHeaders parsed a :method field: {verb.decode('latin-1')} "
-            "which should be POST"
-        )
-        return Refusal(405, INTERNAL, text)
     timeout = intake.value(b"grpc-timeout")
     if timeout is not None:
         try:
             intake.timeout_ms = parse_timeout(timeout)
         except TimeoutFormatError as error:
             return Refusal(400, INTERNAL, f"malformed grpc-timeout: {error}")
-    if intake.encoding not in (b"", b"identity"):
-        refused: StatusError = unknown_encoding(intake.encoding)
-        return Refusal(200, refused.code, refused.message)
+    if intake.value(b":authority") is None and intake.value(b"host") is None:
+        return Refusal(400, INTERNAL, "no host or :authority header present")
+    verb = intake.value(b":method") or b""
+    if verb != b"POST":
+        text = f"Received a HEADERS frame with :method {quote_go(verb)} which should be POST"
+        return Refusal(405, INTERNAL, text)
+    if intake.timeout_ms == 0:
+        return Refusal(200, DEADLINE_EXCEEDED, "context deadline exceeded")
     return None
 
 
 def _unknown_method_text(path: bytes, methods: MethodTable) -> str:
     text = path.decode("utf-8", "replace")
-    name = text.removeprefix("/")
-    service, slash, method = name.rpartition("/")
-    if not slash:
+    service, slash, method = text[1:].rpartition("/")
+    if not slash or path[:1] != b"/":
         return f"malformed method name: {quote_go(path)}"
     prefix = f"/{service}/"
     if any(known.startswith(prefix) for known in methods.paths()):

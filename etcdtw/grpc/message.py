@@ -13,6 +13,7 @@ from struct import Struct
 from typing import Final
 
 from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, UNIMPLEMENTED, StatusError
+from etcdtw.grpc.gzip import GZIP
 from etcdtw.grpc.quoting import quote_go
 
 PREFIX: Final = Struct(">BI")
@@ -40,13 +41,12 @@ def check_prefix(compressed: int, length: int, encoding: bytes, size_max: int) -
         return
     if compressed != 1:
         raise StatusError(INTERNAL, f"grpc: received unexpected payload format {compressed}")
-    if encoding in (b"", b"identity"):
+    if encoding != GZIP:
         raise StatusError(INTERNAL, "grpc: compressed flag set with identity or empty encoding")
-    raise unknown_encoding(encoding)
 
 
 def unknown_encoding(encoding: bytes) -> StatusError:
-    """Return the error for a message encoding this server does not know: all but identity."""
+    """Return the error for a message encoding this server does not know."""
     return StatusError(
         UNIMPLEMENTED,
         f"grpc: Decompressor is not installed for grpc-encoding {quote_go(encoding)}",
@@ -56,22 +56,27 @@ def unknown_encoding(encoding: bytes) -> StatusError:
 class MessageReader:
     """Cuts one direction of one stream into messages.
 
+    With ``encoding`` gzip each keeps the octet in front that tells whether it is compressed.
     Holds at most one unfinished message: ``size_max`` octets and what came with its end.
     """
 
-    __slots__ = ("_chunks", "_encoding", "_have", "_need", "_size_max")
+    __slots__ = ("_chunks", "_encoding", "_have", "_is_gzip", "_need", "_size_max")
 
     def __init__(self, size_max: int = MESSAGE_SIZE_MAX, encoding: bytes = b"") -> None:
         self._size_max = size_max
         self._encoding = encoding
+        self._is_gzip = encoding == GZIP
         self._chunks: list[bytes] = []
         self._have = 0
         self._need = PREFIX_SIZE  # octets until something can be decided
 
     @property
     def is_between_messages(self) -> bool:
-        """Whether the stream may end here."""
-        return self._have == 0
+        """Whether the stream may end here: no message's body has begun to be waited for.
+
+        As grpc-go sees it, which takes the beginning of a prefix for nothing.
+        """
+        return self._have < PREFIX_SIZE
 
     @property
     def held(self) -> int:
@@ -103,7 +108,8 @@ class MessageReader:
             if end > size:
                 need = PREFIX_SIZE + length
                 break
-            messages.append(buffer[start + PREFIX_SIZE : end])
+            message = buffer[start + PREFIX_SIZE : end]
+            messages.append(buffer[start : start + 1] + message if self._is_gzip else message)
             start = end
         self._chunks = [buffer[start:]] if start < size else []
         self._have = size - start

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Final
 
 from etcdtw.grpc.call import RESOURCE_EXHAUSTED, UNARY, MethodTable, StatusError
+from etcdtw.grpc.gzip import GZIP
+from etcdtw.grpc.gzip_call import GzipCall, GzipStreamCall
 from etcdtw.grpc.intake import (
     HEAVY_OCTETS_MIN,
     NEVER_MS,
@@ -21,7 +23,6 @@ from etcdtw.grpc.intake import (
 from etcdtw.grpc.message import MESSAGE_SIZE_MAX, MessageReader
 from etcdtw.grpc.plain import PlainRequest
 from etcdtw.grpc.server_call import (
-    HEAD,
     TOO_MUCH_UNFINISHED,
     CallRegister,
     ServerCall,
@@ -31,9 +32,14 @@ from etcdtw.grpc.stats import ServerStats
 from etcdtw.grpc.status import status_fields
 from etcdtw.http2 import events
 from etcdtw.http2.connection import Connection
-from etcdtw.http2.errors import NO_ERROR
+from etcdtw.http2.errors import NO_ERROR, PROTOCOL_ERROR
 
 _REQUEST: Final = events.REQUEST
+
+
+def is_path(path: bytes | None) -> bool:
+    """Whether an HTTP request may have ``path``; gRPC's is the name of a method, whatever it is."""
+    return path is None or path[:1] == b"/" or path == b"*"
 
 
 def _no_output() -> None:
@@ -229,7 +235,10 @@ class CallServer:
         intake = headers.memo
         if not isinstance(intake, Intake):
             intake = self._resolve(headers)
-        if not intake.is_grpc and self._on_plain is not None:
+        if not intake.is_grpc and not is_path(intake.value(b":path")):
+            self._connection.reset(stream_id, PROTOCOL_ERROR)
+            self._register.mark()
+        elif not intake.is_grpc and self._on_plain is not None:
             request = PlainRequest(
                 self._register, self._plain, stream_id, intake, self._keeps_bodies
             )
@@ -237,7 +246,7 @@ class CallServer:
                 request.respond(413, (), b"", is_remote_open=not end_stream)
         elif intake.method is None:
             refusal = intake.refusal or not_grpc(intake.value(b"content-type") or b"")
-            self._refuse(stream_id, refusal, end_stream)
+            self._refuse(stream_id, intake, refusal, end_stream)
         else:
             self._start(stream_id, intake, now_ms)
         if end_stream:
@@ -246,8 +255,7 @@ class CallServer:
     def _start(self, stream_id: int, intake: Intake, now_ms: int) -> None:
         assert intake.method is not None
         intake.stats.started += 1
-        kind = ServerCall if intake.method.kind == UNARY else StreamCall
-        call = kind(self._register, stream_id, intake, intake.stats, now_ms + intake.timeout_ms)
+        call = self._call(stream_id, intake, now_ms + intake.timeout_ms)
         call.is_remote_open = True
         call.reader = MessageReader(self._message_size_max, intake.encoding)
         self._register.add(call)
@@ -261,9 +269,20 @@ class CallServer:
             except StatusError as error:
                 call.fail(error.code, error.message)
 
-    def _refuse(self, stream_id: int, refusal: Refusal, end_stream: bool) -> None:
+    def _call(self, stream_id: int, intake: Intake, expires_ms: int) -> ServerCall:
+        assert intake.method is not None
+        is_unary = intake.method.kind == UNARY
+        register = self._register
+        if intake.encoding == GZIP:
+            made = GzipCall if is_unary else GzipStreamCall
+            size_max = self._message_size_max
+            return made(register, stream_id, intake, intake.stats, expires_ms, size_max)
+        kind = ServerCall if is_unary else StreamCall
+        return kind(register, stream_id, intake, intake.stats, expires_ms)
+
+    def _refuse(self, stream_id: int, intake: Intake, refusal: Refusal, end_stream: bool) -> None:
         fields = status_fields(refusal.code, refusal.message)
-        head = ((b":status", b"%d" % refusal.http_status), *HEAD[1:], *fields)
+        head = ((b":status", b"%d" % refusal.http_status), *intake.head[1:], *fields)
         self._connection.send_headers(stream_id, head, True)
         if not end_stream:
             self._connection.reset(stream_id, NO_ERROR)

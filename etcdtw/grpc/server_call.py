@@ -16,9 +16,10 @@ from etcdtw.grpc.call import (
     OK,
     RESOURCE_EXHAUSTED,
     SERVER_STREAM,
+    UNKNOWN,
     StatusError,
 )
-from etcdtw.grpc.intake import CONTENT_TYPE, NEVER_MS, Fields, Intake
+from etcdtw.grpc.intake import NEVER_MS, Intake
 from etcdtw.grpc.message import PREFIX, PREFIX_SIZE, MessageReader
 from etcdtw.grpc.stats import MethodStats, ServerStats
 from etcdtw.grpc.status import status_fields
@@ -29,7 +30,8 @@ from etcdtw.http2.hpack import encode_block
 SWEEP_MS: Final = 10
 """Deadlines are looked at no more often than this: a call may live that much longer."""
 
-NO_REQUEST: Final = (
+NO_REQUEST: Final = "EOF"
+NO_STREAM_REQUEST: Final = (
     "cardinality violation: received no request message from non-client-streaming RPC"
 )
 MANY_REQUESTS: Final = (
@@ -38,10 +40,8 @@ MANY_REQUESTS: Final = (
 TRUNCATED: Final = "unexpected EOF"
 TOO_MUCH_UNFINISHED: Final = "too many octets of unfinished requests"
 
-HEAD: Final[Fields] = ((b":status", b"200"), (b"content-type", CONTENT_TYPE))
-HEAD_BLOCK: Final = encode_block(HEAD)
-OK_BLOCK: Final = encode_block(status_fields(OK, ""))
-OK_ONLY_BLOCK: Final = encode_block(HEAD + status_fields(OK, ""))
+OK_FIELDS: Final = status_fields(OK, "")
+OK_BLOCK: Final = encode_block(OK_FIELDS)
 
 
 QUEUED_FOR_EVER: Final = 1 << 62
@@ -243,7 +243,10 @@ class ServerCall:
         stats.sent += 1
         stats.sent_octets += size
         register.owe(size)
-        register.connection.reply(stream_id, HEAD_BLOCK, PREFIX.pack(0, size) + message, OK_BLOCK)
+        head_block = self._intake.head_block
+        register.connection.reply(stream_id, head_block, PREFIX.pack(0, size) + message, OK_BLOCK)
+        if self.is_remote_open:
+            register.close_remote(stream_id)
         if not register.is_marked:
             register.mark()
 
@@ -255,7 +258,7 @@ class ServerCall:
         self.head_sent = True
         self._stats.sent += 1
         self._stats.sent_octets += size
-        register.connection.send_headers(self.stream_id, HEAD_BLOCK)
+        register.connection.send_headers(self.stream_id, self._intake.head_block)
         register.connection.send_data(self.stream_id, PREFIX.pack(0, size))
         register.mark()
 
@@ -289,7 +292,7 @@ class ServerCall:
         if self.head_sent:
             register.connection.send_trailers(self.stream_id, fields)
         else:
-            register.connection.send_headers(self.stream_id, HEAD + fields, True)
+            register.connection.send_headers(self.stream_id, self._intake.head + fields, True)
         self._close(register)
 
     def break_off(self, code: int, message: str) -> None:
@@ -310,34 +313,42 @@ class ServerCall:
     def count_held(self) -> None:
         """Note what this call holds now.  Raises `StatusError` when that is too much."""
         register = self._register
-        reader = self.reader
-        if register is None or reader is None:
+        if register is None:
             return
-        octets = self.kept + reader.held + sum([len(message) for message in self.requests])
+        octets = self.held_now()
         grown = octets - self.held
         self.held = octets
         register.hold(grown)
         if grown > 0 and register.holds_too_much:
             raise StatusError(RESOURCE_EXHAUSTED, TOO_MUCH_UNFINISHED)
 
+    def held_now(self) -> int:
+        """Return the octets of memory that what came of the request takes."""
+        held = 0 if self.reader is None else self.reader.held
+        return self.kept + held + sum([len(message) for message in self.requests])
+
     def feed(self, data: bytes, end_stream: bool) -> None:
         """Take octets of the request.  Raises `StatusError` when the call must fail."""
         reader = self.reader
-        assert reader is not None, "octets after a whole request"
-        self.requests += reader.feed(data)
-        if len(self.requests) > 1:
-            raise StatusError(INTERNAL, MANY_REQUESTS)
-        if not end_stream:
-            return
-        if not reader.is_between_messages:
-            raise StatusError(INTERNAL, TRUNCATED)
-        if not self.requests:
-            raise StatusError(INTERNAL, NO_REQUEST)
-        message = self.requests.pop()
+        if reader is None:
+            return  # the first message is the request; grpc-go reads no further
+        messages = reader.feed(data)
+        if messages:
+            self.reader = None
+            self._arrived(messages[0])
+        elif end_stream:
+            raise StatusError(UNKNOWN, NO_REQUEST if reader.is_between_messages else TRUNCATED)
+
+    def _arrived(self, message: bytes) -> None:
+        """The request is whole."""
+        self._serve(message)
+
+    def _serve(self, message: bytes) -> None:
         self._count(message)
-        unary = self._intake.unary
-        assert unary is not None
-        reply = unary(self, message)
+        method = self._intake.method
+        assert method is not None
+        assert method.unary is not None
+        reply = method.unary(self, message)
         if reply is not None:
             self.reply(reply)
 
@@ -367,7 +378,7 @@ class ServerCall:
 class StreamCall(ServerCall):
     """A server-streaming or bidirectional call."""
 
-    __slots__ = ("_message_count", "_was_queued", "on_drain", "on_half_close", "on_message")
+    __slots__ = ("_was_queued", "on_drain", "on_half_close", "on_message")
 
     def __init__(
         self,
@@ -381,7 +392,6 @@ class StreamCall(ServerCall):
         self.on_message = None
         self.on_half_close = None
         self.on_drain = None
-        self._message_count = 0
         self._was_queued = False
 
     def reply(self, message: bytes) -> None:
@@ -406,7 +416,7 @@ class StreamCall(ServerCall):
         stream_id = self.stream_id
         if not self.head_sent:
             self.head_sent = True
-            connection.send_headers(stream_id, HEAD_BLOCK)
+            connection.send_headers(stream_id, self._intake.head_block)
         self._stats.sent += count
         self._stats.sent_octets += octets
         register.owe(octets)
@@ -424,7 +434,7 @@ class StreamCall(ServerCall):
         if self.head_sent:
             register.connection.send_trailers(self.stream_id, OK_BLOCK)
         else:
-            register.connection.send_headers(self.stream_id, OK_ONLY_BLOCK, True)
+            register.connection.send_headers(self.stream_id, self._intake.head + OK_FIELDS, True)
         self._close(register)
 
     def keep(self, octets: int) -> bool:
@@ -442,14 +452,31 @@ class StreamCall(ServerCall):
         reader = self.reader
         assert reader is not None
         for message in reader.feed(data):
-            self._deliver(message)
+            self._arrived(message)
         if end_stream and self._register is not None:
             if not reader.is_between_messages:
                 raise StatusError(INTERNAL, TRUNCATED)
-            if self._takes_one_request and not self._message_count:
-                raise StatusError(INTERNAL, NO_REQUEST)
-            if self.on_half_close is not None:
-                self.on_half_close()
+            self.reader = None
+            self._half_closed()
+
+    def _arrived(self, message: bytes) -> None:
+        """One more message of the client's is whole."""
+        if not self._takes_one_request:
+            self._deliver(message)
+            return
+        # It is served when its client has said that there are no more.
+        self.requests.append(message)
+        if len(self.requests) > 1:
+            raise StatusError(INTERNAL, MANY_REQUESTS)
+
+    def _half_closed(self) -> None:
+        """The client has sent all it will."""
+        if self._takes_one_request:
+            if not self.requests:
+                raise StatusError(INTERNAL, NO_STREAM_REQUEST)
+            self._deliver(self.requests.pop())
+        if self._register is not None and self.on_half_close is not None:
+            self.on_half_close()
 
     @property
     def _takes_one_request(self) -> bool:
@@ -459,9 +486,6 @@ class StreamCall(ServerCall):
     def _deliver(self, message: bytes) -> None:
         if self._register is None:
             return  # ended by the message before
-        if self._message_count and self._takes_one_request:
-            raise StatusError(INTERNAL, MANY_REQUESTS)
-        self._message_count += 1
         self._count(message)
         if self.on_message is not None:
             self.on_message(message)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from etcdtw.grpc.call import BIDI_STREAM, SERVER_STREAM, UNARY, Method, MethodTable
+from etcdtw.grpc.inflating import InflateQueue
 
 CODES_COUNT: Final = 17
 
@@ -72,6 +73,8 @@ class ServerStats:
         self._methods: dict[tuple[str, str], MethodStats] = {}
         self.unfinished_max = UNFINISHED_MAX
         self.unfinished_connection_max = UNFINISHED_CONNECTION_MAX
+        self.inflations = InflateQueue()
+        """What compressed requests still have to be inflated, on all connections."""
         self.unfinished_octets = 0
         """Octets of requests that have begun to arrive, on all connections, now; and of what is
         kept for calls that go on: their header fields, the keys that they watch."""

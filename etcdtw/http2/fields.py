@@ -95,17 +95,12 @@ def check_request(fields: tuple[Field, ...]) -> int:
     """Return the announced content-length, `NO_LENGTH`, or `MALFORMED`."""
     seen, length = _check(fields, _NORMAL | _AUTHORITY)
     if seen & ~_AUTHORITY == _NORMAL:
-        method = path = b""
+        method = b""
         for name, value in fields[:4]:
-            if name == b":path":
-                path = value
-            elif name == b":method":
+            if name == b":method":
                 method = value
-        if method == b"CONNECT" or not method:
-            return MALFORMED
-        if path[:1] == b"/" or (path == b"*" and method == b"OPTIONS"):
-            return length
-        return MALFORMED
+        # What a path may be is for whoever knows the protocol above: gRPC answers any.
+        return MALFORMED if method == b"CONNECT" or not method else length
     # CONNECT names a host and nothing else (8.5).
     if seen == _METHOD | _AUTHORITY and (b":method", b"CONNECT") in fields:
         return length

@@ -7,13 +7,18 @@ replace what it merges.  So an entry holds a request as it was understood here.
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from etcdtw.grpc.call import INTERNAL, StatusError
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.requests import Put, Txn, put_of, txn_of, usual_put, usual_txn
+
+CANNOT_PARSE: Final = "proto: cannot parse invalid wire-format data"
+"""What Go's protobuf says of octets that are no message; some builds have a no-break space."""
+MALFORMED_MESSAGE: Final = f"grpc: failed to unmarshal the received message: {CANNOT_PARSE}"
+"""The same on a stream."""
 
 M_co = TypeVar("M_co", covariant=True)
 E = TypeVar("E", bound=Message)
@@ -31,8 +36,8 @@ def decode(message_class: _MessageClass[M_co], octets: bytes) -> M_co:
     """
     try:
         return message_class.FromString(octets)
-    except DecodeError as error:
-        raise _malformed(error) from None
+    except DecodeError:
+        raise _malformed() from None
 
 
 def decode_entry(message_class: _MessageClass[E], octets: bytes) -> tuple[E, bytes]:
@@ -55,13 +60,13 @@ def decode_txn(octets: bytes) -> tuple[Txn, bytes]:
     """As `decode_entry`, of a TxnRequest."""
     try:
         found = usual_txn(octets)
-    except DecodeError as error:
-        raise _malformed(error) from None
+    except DecodeError:
+        raise _malformed() from None
     if found is not None:
         return found, octets
     request, octets = decode_entry(pb.TxnRequest, octets)
     return txn_of(request), octets
 
 
-def _malformed(error: DecodeError) -> StatusError:
-    return StatusError(INTERNAL, f"grpc: error unmarshalling request: {error}")
+def _malformed() -> StatusError:
+    return StatusError(INTERNAL, f"grpc: error unmarshalling request: {CANNOT_PARSE}")

@@ -21,6 +21,7 @@ from etcdtw.apply.applier import FIELD_LEASE_CHECKPOINT
 from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE, Call
 from etcdtw.lease.errors import LeaseNotFoundError
 from etcdtw.lease.lessor import RENEW_CHECKPOINTED, RENEW_EXPIRED, Lessor
+from etcdtw.rpc.decode import MALFORMED_MESSAGE
 from etcdtw.rpc.errors import fail
 from etcdtw.rpc.leader_loss import NO_LEADER, LeaderLoss
 from etcdtw.rpc.leases_for_peers import LeaderLine, ask_to_renew
@@ -121,8 +122,8 @@ class KeepAliveStream:
     def _receive(self, message: bytes) -> None:
         try:
             lease_id: int = pb.LeaseKeepAliveRequest.FromString(message).ID
-        except DecodeError as error:
-            self._fail(INTERNAL, f"grpc: failed to unmarshal the received message: {error}")
+        except DecodeError:
+            self._fail(INTERNAL, MALFORMED_MESSAGE)
             return
         if self._wait != GO_ON:
             if len(self._pending) >= REQUESTS_PENDING_MAX:

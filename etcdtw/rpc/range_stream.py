@@ -21,6 +21,7 @@ from etcdtw.mvcc.slices import PinnedRange, RangeSlices
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.work_bounds import SLICE_KEYS_MAX
 from etcdtw.rpc.checks import check_range_stream
+from etcdtw.rpc.decode import MALFORMED_MESSAGE
 from etcdtw.rpc.errors import fail
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import delimited
@@ -65,9 +66,8 @@ class RangeStream:
         try:
             self._request = request = pb.RangeRequest.FromString(message)
             check_range_stream(request)
-        except DecodeError as error:
-            text = f"grpc: failed to unmarshal the received message: {error}"
-            self._call.fail(INTERNAL, text)
+        except DecodeError:
+            self._call.fail(INTERNAL, MALFORMED_MESSAGE)
         except StatusError as error:
             fail(self._call, error)
         else:

@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 
 from etcdtw.apply.errors import TooManyRequestsError
 from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, UNKNOWN, Call, MethodTable
+from etcdtw.rpc.decode import MALFORMED_MESSAGE
 from etcdtw.rpc.errors import fail
 from etcdtw.storage.state_export import SnapshotExport
 from etcdtw.transport.peer_snapshot_out import Offload
@@ -129,9 +130,8 @@ class SnapshotStream:
             return  # a server stream has one request
         try:
             pb.SnapshotRequest.FromString(message)
-        except DecodeError as error:
-            text = f"grpc: failed to unmarshal the received message: {error}"
-            self._call.fail(INTERNAL, text)
+        except DecodeError:
+            self._call.fail(INTERNAL, MALFORMED_MESSAGE)
             return
         service = self._service
         if service.streams >= STREAMS_MAX:

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, Call, KeepsOctets, MethodTable, SendsMany
 from etcdtw.mvcc.watch import WatchHub
+from etcdtw.rpc.decode import MALFORMED_MESSAGE
 from etcdtw.rpc.leader_loss import LeaderLoss
 from etcdtw.wire.etcdserverpb import WatchRequest
 
@@ -80,8 +81,8 @@ class _WatchCall:
     def _receive(self, message: bytes) -> None:
         try:
             request = WatchRequest.FromString(message)
-        except DecodeError as error:
-            self._fail(INTERNAL, f"grpc: failed to unmarshal the received message: {error}")
+        except DecodeError:
+            self._fail(INTERNAL, MALFORMED_MESSAGE)
             return
         stream = self._stream
         if stream.is_paused:

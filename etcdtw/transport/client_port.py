@@ -41,6 +41,7 @@ from etcdtw.transport.grpc_channel import (
 )
 from etcdtw.transport.http1 import BoundedChannel, HttpSite
 from etcdtw.transport.http2_routes import StreamChannel
+from etcdtw.transport.inflation import inflate_in_turns
 from etcdtw.transport.rejections import RejectionLog, remote_text
 from etcdtw.transport.sniffing import HTTP1, HTTP2, SPEAKS_TLS, TLS, UNDECIDED, sniff
 from etcdtw.transport.sockets import tune_socket
@@ -253,6 +254,7 @@ class ClientPort(Factory):
         self.stats = PortStats()
         self._methods = methods
         self._call_stats = stats
+        inflate_in_turns(clock, stats.inflations)
         self._flusher = flusher
         self._limits = limits or Limits()
         self._keepalive = keepalive or KeepAlive()

@@ -292,11 +292,10 @@ class OperationSource:
         return Operation(TXN, request)
 
     def _hash_kv(self) -> Operation:
-        # At the revisions of compactions 3.5.1 answers "compacted", later versions a hash: of the
-        # last one always, of those before as long as they remember what the compaction found.
-        revision = self._revision(50)
-        if revision in self.compactions:
-            revision = 0
+        if self.compactions and self._chance(30):
+            revision = self.random.choice(sorted(self.compactions)[-12:])
+        else:
+            revision = self._revision(50)
         return Operation(HASH_KV, pb.HashKVRequest(revision=revision), is_read=True)
 
     def _compact(self) -> Operation:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, UNIMPLEMENTED, StatusError
+from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, StatusError
 from etcdtw.grpc.message import MessageReader, frame_message
 
 
@@ -24,11 +24,11 @@ def test_messages_survive_any_chunking(messages: list[bytes], step: int) -> None
 def test_a_reader_knows_that_a_message_is_unfinished() -> None:
     reader = MessageReader(100)
     assert reader.feed(b"\0\0") == []
-    assert not reader.is_between_messages
-    assert reader.feed(b"\0\0\2a") == []
-    assert not reader.is_between_messages
-    assert reader.feed(b"b") == [b"ab"]
-    assert reader.is_between_messages
+    seen = [reader.is_between_messages]  # grpc-go takes the beginning of a prefix for nothing
+    for octets, messages in ((b"\0\0\2", []), (b"a", []), (b"b", [b"ab"])):
+        assert reader.feed(octets) == messages
+        seen.append(reader.is_between_messages)
+    assert seen == [True, False, False, True]
 
 
 def test_the_largest_message_passes_and_one_octet_more_is_refused_by_its_prefix() -> None:
@@ -44,12 +44,7 @@ def test_the_largest_message_passes_and_one_octet_more_is_refused_by_its_prefix(
     [
         (1, b"", INTERNAL, "grpc: compressed flag set with identity or empty encoding"),
         (1, b"identity", INTERNAL, "grpc: compressed flag set with identity or empty encoding"),
-        (
-            1,
-            b"gzip",
-            UNIMPLEMENTED,
-            'grpc: Decompressor is not installed for grpc-encoding "gzip"',
-        ),
+        (2, b"gzip", INTERNAL, "grpc: received unexpected payload format 2"),
         (2, b"", INTERNAL, "grpc: received unexpected payload format 2"),
     ],
 )

@@ -125,7 +125,7 @@ def overdue(member: Member, stream_id: int) -> None:
 
 
 def cut_short(member: Member, stream_id: int) -> None:
-    member.rig.data(stream_id, b"\0\0", True)
+    member.rig.data(stream_id, b"\0\0\0\0\2x", True)
 
 
 def compressed(member: Member, stream_id: int) -> None:

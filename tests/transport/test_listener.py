@@ -287,11 +287,14 @@ def test_an_independent_client_sees_every_error(servers: Servers, kind: str) -> 
         text = "käse: 100%\n"
         assert error_of(lambda: unary(channel, "Fail")(text.encode())) == ("NOT_FOUND", text)
         assert error_of(lambda: unary(channel, "Never")(b"", timeout=0.2))[0] == "DEADLINE_EXCEEDED"
-        gzip = grpc.Compression.Gzip
-        assert error_of(lambda: unary(channel, "Unary")(b"x" * 9_999, compression=gzip)) == (
+        deflate = grpc.Compression.Deflate
+        assert error_of(lambda: unary(channel, "Unary")(b"x" * 9_999, compression=deflate)) == (
             "UNIMPLEMENTED",
-            'grpc: Decompressor is not installed for grpc-encoding "gzip"',
+            'grpc: Decompressor is not installed for grpc-encoding "deflate"',
         )
+        for size in (1, 9_999, 1_000_000):
+            gzip = grpc.Compression.Gzip
+            assert unary(channel, "Unary")(b"x" * size, compression=gzip) == b"x" * size
 
 
 @pytest.mark.integration

@@ -1,0 +1,29 @@
+"""Turns of the reactor in which compressed requests are inflated, a bounded piece in each."""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from etcdtw.grpc.inflating import InflateQueue
+
+log = Logger()
+
+
+def inflate_in_turns(clock: IReactorTime, queue: InflateQueue) -> None:
+    """Let ``queue`` do its work in turns of ``clock`` from now on."""
+
+    def step() -> None:
+        try:
+            is_left = queue.step()
+        except Exception:
+            # A defect of ours: this call is lost, the others' are not.
+            log.failure("a call failed unexpectedly")
+            is_left = True
+        if is_left:
+            clock.callLater(0, step)
+
+    def schedule() -> None:
+        clock.callLater(0, step)
+
+    queue.on_work = schedule
