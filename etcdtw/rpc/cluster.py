@@ -16,7 +16,6 @@ from etcdtw.apply.errors import (
     NotLeaderError,
     UnhealthyClusterError,
 )
-from etcdtw.apply.members import Members
 from etcdtw.cluster import reconfiguration as rules
 from etcdtw.cluster.errors import MemberIdNotFoundError, MembershipError
 from etcdtw.cluster.ids import member_id as member_id_of
@@ -24,34 +23,12 @@ from etcdtw.cluster.member import Member, encode_member, encode_promotion
 from etcdtw.cluster.membership import ADD_LEARNER_NODE, ADD_NODE, REMOVE_NODE, UPDATE_NODE
 from etcdtw.cluster.urls import UrlError, parse_url
 from etcdtw.grpc.call import Call, MethodTable
-from etcdtw.node.duties.conf_changes import ConfChangeDone, ConfChanges
-from etcdtw.node.loop.reads import ReadDone
+from etcdtw.node.duties.conf_changes import ConfChangeDone
+from etcdtw.node.facade import Facade
 from etcdtw.rpc.decode import decode
 from etcdtw.rpc.errors import fail, status_error, status_of
 from etcdtw.rpc.promotion import ForwardsPromotions, promotion_outcome
 from etcdtw.wire import etcdserverpb as pb
-
-
-class ClusterNode(Protocol):
-    """What of the node this service uses."""
-
-    member_id: int
-    members: Members
-    conf_changes: ConfChanges
-
-    def connected_since(self, member_id: int) -> int | None: ...
-
-    @property
-    def is_leader(self) -> bool: ...
-
-    @property
-    def now_ms(self) -> int: ...
-
-    def header(self, revision: int) -> bytes: ...
-
-    def read(self, call: Call, done: ReadDone) -> None: ...
-
-    def match_index(self, member_id: int) -> int | None: ...
 
 
 class ClusterService:
@@ -63,7 +40,7 @@ class ClusterService:
 
     def __init__(
         self,
-        node: ClusterNode,
+        node: Facade,
         *,
         unix_s: Callable[[], int],
         is_strict: bool = True,

@@ -1,0 +1,135 @@
+"""What the reactor's thread is busy with: pieces of work, by kind, as CPU time and as wall time.
+
+A piece is what runs without going back to the reactor; while it does nobody else is served.  None
+may take longer than `BUDGET_S`, whatever was asked: long work yields (ADR 7).  Knows no clock:
+both are passed in.  Garbage collections within a piece are a kind of their own and no part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from etcdtw.wire.histogram import Histogram, exponential_bounds
+
+BUDGET_S: Final = 0.010
+"""What one piece may take; then it yields, or has ended."""
+WARNING_NS: Final = 25_000_000
+"""CPU time of a piece from which on it is reported."""
+PIECE_BOUNDS_S: Final = exponential_bounds(0.000_25, 14)
+
+TURN: Final = "turn"
+"""A whole turn; its phases are `PROPOSE` to `FLUSH`."""
+PROPOSE: Final = "propose"
+APPEND: Final = "append"
+APPLY: Final = "apply"
+LONG_ENTRY: Final = "long_entry"
+READS: Final = "reads"
+WATCHES: Final = "watches"
+FLUSH: Final = "flush"
+OCTETS: Final = "octets"
+"""What a client's connection received, requests that are answered at once included."""
+PEER_OCTETS: Final = "peer_octets"
+SLICE: Final = "slice"
+"""A part of an answer that is too large for one piece."""
+PAGE: Final = "page"
+DUTIES: Final = "duties"
+COLLECTION: Final = "collection"
+"""A garbage collection."""
+KINDS: Final = (
+    TURN,
+    PROPOSE,
+    APPEND,
+    APPLY,
+    LONG_ENTRY,
+    READS,
+    WATCHES,
+    FLUSH,
+    OCTETS,
+    PEER_OCTETS,
+    SLICE,
+    PAGE,
+    DUTIES,
+    COLLECTION,
+)
+
+Report = Callable[[str, int, int], None]
+"""Told of a piece that took too long: its kind, CPU time and wall time in ns."""
+
+
+def _zero() -> int:
+    return 0
+
+
+def _nobody(kind: str, cpu_ns: int, wall_ns: int) -> None:
+    pass
+
+
+class Pieces:
+    """The pieces of one process.  Pieces may lie within others.
+
+    ``cpu_ns``: CPU time of the reactor's thread; ``wall_ns``: a monotonic time.  Without them
+    nothing takes any time.
+    """
+
+    def __init__(
+        self,
+        cpu_ns: Callable[[], int] = _zero,
+        wall_ns: Callable[[], int] = _zero,
+        report: Report = _nobody,
+        warning_ns: int = WARNING_NS,
+    ) -> None:
+        self._cpu_ns = cpu_ns
+        self._wall_ns = wall_ns
+        self._report = report
+        self._warning_ns = warning_ns
+        self._begun: list[tuple[int, int]] = []
+        self._collected_cpu_ns = 0
+        self._collected_wall_ns = 0
+        self.cpu_s: dict[str, Histogram] = {kind: Histogram(PIECE_BOUNDS_S) for kind in KINDS}
+        self.wall_s: dict[str, Histogram] = {kind: Histogram(PIECE_BOUNDS_S) for kind in KINDS}
+        self.greatest_ns: dict[str, int] = dict.fromkeys(KINDS, 0)
+        """CPU time of the longest piece of each kind."""
+
+    def begin(self) -> int:
+        """A piece begins; give what is returned to `end`."""
+        begun = self._begun
+        begun.append(
+            (
+                self._cpu_ns() - self._collected_cpu_ns,
+                self._wall_ns() - self._collected_wall_ns,
+            )
+        )
+        return len(begun)
+
+    def end(self, piece: int, kind: str) -> None:
+        """It has ended; those within it that an exception cut short are forgotten."""
+        begun = self._begun
+        if len(begun) > piece:
+            del begun[piece:]
+        began_cpu_ns, began_wall_ns = begun.pop()
+        cpu_ns = self._cpu_ns() - self._collected_cpu_ns - began_cpu_ns
+        wall_ns = self._wall_ns() - self._collected_wall_ns - began_wall_ns
+        self._note(kind, cpu_ns, wall_ns)
+
+    def collection_ended(self, piece: int) -> None:
+        """A garbage collection that `begin` was called for has ended."""
+        began_cpu_ns, began_wall_ns = self._begun[piece - 1]
+        del self._begun[piece - 1 :]
+        cpu_ns = self._cpu_ns() - self._collected_cpu_ns - began_cpu_ns
+        wall_ns = self._wall_ns() - self._collected_wall_ns - began_wall_ns
+        self._collected_cpu_ns += cpu_ns
+        self._collected_wall_ns += wall_ns
+        self._note(COLLECTION, cpu_ns, wall_ns)
+
+    def _note(self, kind: str, cpu_ns: int, wall_ns: int) -> None:
+        self.cpu_s[kind].observe(cpu_ns / 1e9)
+        self.wall_s[kind].observe(wall_ns / 1e9)
+        if cpu_ns > self.greatest_ns[kind]:
+            self.greatest_ns[kind] = cpu_ns
+        if cpu_ns > self._warning_ns:
+            self._report(kind, cpu_ns, wall_ns)
+
+
+UNMEASURED: Final = Pieces()
+"""For those whom nobody measures: tests, tools."""
