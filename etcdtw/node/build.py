@@ -35,7 +35,7 @@ from etcdtw.node.parts import Parts
 def build_node(clock: IReactorTime, config: NodeConfig, parts: Parts) -> Node:
     """Return a node; nothing is started."""
     raw, wakeup, standing = parts.raw, parts.wakeup, parts.standing
-    stepper = Stepper(raw, wakeup, parts.fail_stop)
+    stepper = Stepper(raw, wakeup, parts.pieces, parts.fail_stop)
     snapshots = Snapshots(
         clock,
         raw,
@@ -69,6 +69,7 @@ def build_node(clock: IReactorTime, config: NodeConfig, parts: Parts) -> Node:
         members=parts.members,
         headers=parts.headers,
         flusher=parts.flusher,
+        pieces=parts.pieces,
         peers=peers,
         installs=snapshots,
         inbox=inbox,
@@ -146,6 +147,7 @@ def _ticks(
             duties.quota.look,
             duties.space.look,
         ),
+        parts.pieces,
         parts.fail_stop,
         heartbeat_ms=config.heartbeat_ms,
         election_ticks=config.election_ticks,

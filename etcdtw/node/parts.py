@@ -25,6 +25,7 @@ from etcdtw.raft.raw_node import RawNode
 from etcdtw.raft.storage import LogStore
 from etcdtw.storage.disk_room import ROOMY, RoomFound
 from etcdtw.wire.encode import ResponseHeaders
+from etcdtw.wire.pieces import UNMEASURED, Pieces
 
 
 def _nothing() -> None:
@@ -53,6 +54,7 @@ class Parts:
     alarms: Alarms
     standing: Standing
     flusher: Flushes
+    pieces: Pieces = UNMEASURED
     ids: RequestIds
     snapshot_files: StateSnapshotFiles
     snapshot_folder: Path

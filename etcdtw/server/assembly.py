@@ -55,6 +55,7 @@ from etcdtw.transport.flusher import Flusher
 from etcdtw.transport.peer_client import Dial
 from etcdtw.transport.peer_snapshot_out import Offload
 from etcdtw.wire.encode import ResponseHeaders
+from etcdtw.wire.pieces import Pieces
 
 COMMITTED_SIZE_PER_READY_MAX = 1024 * 1024
 """Octets of entries applied before the turn looks up again."""
@@ -66,6 +67,7 @@ class Surroundings:
 
     clock: IReactorTime
     flusher: Flusher
+    pieces: Pieces
     randomness: random.Random
     unix_ms: int
     """The wall clock at the start, for request ids only."""
@@ -122,6 +124,7 @@ def build_member_node(
         alarms=alarms,
         standing=standing,
         flusher=surroundings.flusher,
+        pieces=surroundings.pieces,
         ids=RequestIds(data.identity.member_id, surroundings.unix_ms),
         snapshot_files=surroundings.snapshot_files,
         snapshot_folder=data.snapshot_folder,

@@ -77,6 +77,7 @@ class Ports(Service):
             ),
             unread=self._unread,
             places=self._places,
+            pieces=member.pieces,
             is_tls=is_tls,
         )
         self._factories.append(factory)

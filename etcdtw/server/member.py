@@ -35,6 +35,7 @@ from etcdtw.server.descriptors import ALL_SHARES, DescriptorShares
 from etcdtw.server.doors import Doors
 from etcdtw.server.joining import ask_cluster
 from etcdtw.server.leader_line import LeaderLine
+from etcdtw.server.piece_report import measured_pieces
 from etcdtw.server.preflight import Taken, take
 from etcdtw.server.readiness import started_environment
 from etcdtw.server.services import leave_with_status
@@ -74,7 +75,8 @@ class Member:
         self.clock: IReactorTime = reactor
         self.config = config
         self.unix_ms = unix_ms
-        self.flusher = Flusher(reactor)
+        self.pieces = measured_pieces()
+        self.flusher = Flusher(reactor, self.pieces)
         self.random = random.Random()
         self.call_stats = ServerStats()
         self.health_counts = HealthCounts()
@@ -166,6 +168,7 @@ class Member:
         surroundings = Surroundings(
             clock=self.clock,
             flusher=self.flusher,
+            pieces=self.pieces,
             randomness=self.random,
             unix_ms=self.unix_ms(),
             snapshot_files=self.snapshot_files,

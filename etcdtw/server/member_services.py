@@ -17,6 +17,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -27,10 +28,12 @@ from twisted.logger import Logger
 from etcdtw.server.config import Config
 from etcdtw.server.consensus import Consensus
 from etcdtw.server.descriptors import ALL_SHARES, DescriptorShares
+from etcdtw.server.full_collections import COLLECTOR_THRESHOLDS, FullCollections
 from etcdtw.server.key_check import KeyCheck
 from etcdtw.server.listeners import Listeners, MetricsListeners
 from etcdtw.server.member import Member
 from etcdtw.server.peering import Peering
+from etcdtw.server.piece_report import watch_collections
 from etcdtw.server.preflight import Taken
 from etcdtw.server.readiness import notify
 from etcdtw.storage.failure import stop_process
@@ -42,9 +45,6 @@ by not waiting longer."""
 WRITER_SILENT: Final = "the state's writer does not answer"
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long the log's thread waits for a busy reactor at the most, before and after a commit."""
-COLLECTOR_THRESHOLDS: Final = (50_000, 20, 50)
-"""Requests in flight are many short-lived objects without cycles; with Python's own thresholds
-looking for cycles among them takes a seventh of the reactor's time (measured)."""
 
 
 class Storage(Service):
@@ -57,6 +57,10 @@ class Storage(Service):
 
     def startService(self) -> Deferred[None]:
         super().startService()
+        # What was imported lives as long as the process: the collector need not visit it again.
+        gc.freeze()
+        gc.set_threshold(*COLLECTOR_THRESHOLDS)
+        watch_collections(self._member.pieces)
         return Deferred.fromCoroutine(self._member.open())
 
     def stopService(self) -> Deferred[None] | None:
@@ -85,10 +89,11 @@ class Readiness(Service):
 
     def startService(self) -> None:
         super().startService()
-        # What lives now lives as long as the process: the collector need not visit it again.
+        # So does what lives now.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(*COLLECTOR_THRESHOLDS)
+        collections = FullCollections(gc.get_count, gc.collect, time.thread_time_ns)
+        self._member.node.ticks.follow(collections.look)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self.log.info("ready to serve client requests")
         notify(os.environ)

@@ -31,6 +31,8 @@ from etcdtw.storage.disk_room import DiskRoom
 from etcdtw.storage.journal_writer import JournalWriter
 from etcdtw.storage.state_stats import StateStats
 from etcdtw.transport.peer_network import PeerNetwork
+from etcdtw.wire.histogram import Histogram
+from etcdtw.wire.pieces import Pieces
 
 STREAM_APIS: Final = {
     "/etcdserverpb.Watch/Watch": "watch",
@@ -65,6 +67,7 @@ def member_sources(
         "etcd_mvcc_hash_rev_duration_seconds": lambda: node.hashes.duration_s,
         "etcdtw_corruption_checks_total": lambda: {**node.duties.corruption.results},
         **_feature_sources(config.feature_gates),
+        **piece_sources(node.parts.pieces),
         **_store_sources(node),
         **_lease_sources(node),
         **call_sources(calls),
@@ -130,6 +133,21 @@ def _room_sources(room: DiskRoom, space: SpaceDuty) -> dict[str, Source]:
         "etcdtw_disk_reserve_bytes": lambda: {(one[0],): one[2] for one in room.facts()},
         "etcdtw_disk_short": lambda: {(one[0],): int(one[3]) for one in room.facts()},
         "etcdtw_disk_shortages_total": lambda: space.shortages_total,
+    }
+
+
+def piece_sources(pieces: Pieces) -> dict[str, Source]:
+    """Return the sources of what the reactor was busy with; kinds that never came are left out."""
+
+    def met(found: Mapping[str, Histogram]) -> dict[tuple[str, ...], Histogram]:
+        return {(kind,): histogram for kind, histogram in found.items() if histogram.total}
+
+    return {
+        "etcdtw_piece_cpu_seconds": lambda: {**met(pieces.cpu_s)},
+        "etcdtw_piece_cpu_seconds_max": lambda: {
+            (kind,): ns / 1e9 for kind, ns in pieces.greatest_ns.items() if ns
+        },
+        "etcdtw_piece_wall_seconds": lambda: {**met(pieces.wall_s)},
     }
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from etcdtw.wire.histogram import exponential_bounds
+from etcdtw.wire.pieces import PIECE_BOUNDS_S
 
 COUNTER: Final = "counter"
 GAUGE: Final = "gauge"
@@ -345,6 +346,26 @@ _ROWS: Final = (
         "etcdtw_disk_shortages_total",
         COUNTER,
         "How often this member ran short of disk space (etcdtw's own).",
+    ),
+    Series(
+        "etcdtw_piece_cpu_seconds",
+        HISTOGRAM,
+        "CPU time of pieces of work on the reactor's thread, by kind (etcdtw's own).",
+        labels=("kind",),
+        bounds=PIECE_BOUNDS_S,
+    ),
+    Series(
+        "etcdtw_piece_cpu_seconds_max",
+        GAUGE,
+        "CPU time of the longest piece of each kind since the start (etcdtw's own).",
+        labels=("kind",),
+    ),
+    Series(
+        "etcdtw_piece_wall_seconds",
+        HISTOGRAM,
+        "Time that passed during pieces of work on the reactor's thread (etcdtw's own).",
+        labels=("kind",),
+        bounds=PIECE_BOUNDS_S,
     ),
     Series(
         "etcdtw_tls_certificate_expiry_seconds",

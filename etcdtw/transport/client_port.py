@@ -45,6 +45,7 @@ from etcdtw.transport.inflation import inflate_in_turns
 from etcdtw.transport.rejections import RejectionLog, remote_text
 from etcdtw.transport.sniffing import HTTP1, HTTP2, SPEAKS_TLS, TLS, UNDECIDED, sniff
 from etcdtw.transport.sockets import tune_socket
+from etcdtw.wire.pieces import OCTETS, UNMEASURED, Pieces
 
 SWEEP_S: Final = 0.05
 """Deadlines of calls are looked at this often."""
@@ -151,7 +152,12 @@ class ClientConnection(Protocol):
         self._wait(self._port.bounds.first_octets_s)
 
     def dataReceived(self, data: bytes) -> None:
-        self._receive(data)
+        pieces = self._port.pieces
+        piece = pieces.begin()
+        try:
+            self._receive(data)
+        finally:
+            pieces.end(piece, OCTETS)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._stop_waiting()
@@ -246,6 +252,7 @@ class ClientPort(Factory):
         keepalive: KeepAlive | None = None,
         unread: UnreadTotal | None = None,
         places: ClientPlaces | None = None,
+        pieces: Pieces = UNMEASURED,
         is_tls: bool = False,
     ) -> None:
         self.clock = clock
@@ -260,6 +267,7 @@ class ClientPort(Factory):
         self._keepalive = keepalive or KeepAlive()
         self._unread = unread or UnreadTotal(stats)
         self.places = places or ClientPlaces()
+        self.pieces = pieces
         self._is_tls = is_tls
         self._rejections = RejectionLog("client")
         self._connections: set[ClientConnection] = set()

@@ -10,6 +10,8 @@ from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
+from etcdtw.wire.pieces import FLUSH, UNMEASURED, Pieces
+
 
 class Flushable(Protocol):
     """A connection that holds output back until it is told to write."""
@@ -24,8 +26,9 @@ class Flusher:
     schedule one flush for the next iteration of the reactor.
     """
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, pieces: Pieces = UNMEASURED) -> None:
         self._clock = clock
+        self._pieces = pieces
         self._dirty: list[Flushable] = []
         self._is_scheduled = False
         self._is_held = False
@@ -47,8 +50,11 @@ class Flusher:
     def flush(self) -> None:
         """Let every marked connection write.  Marks made meanwhile wait for the next flush."""
         dirty, self._dirty = self._dirty, []
-        for connection in dirty:
-            connection.flush_output()
+        if dirty:
+            piece = self._pieces.begin()
+            for connection in dirty:
+                connection.flush_output()
+            self._pieces.end(piece, FLUSH)
         self._is_held = False
         if self._dirty and not self._is_scheduled:
             self._is_scheduled = True

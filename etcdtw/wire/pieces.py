@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from etcdtw.wire.histogram import Histogram, exponential_bounds
+from etcdtw.wire.histogram import Histogram
 
 BUDGET_S: Final = 0.010
 """What one piece may take; then it yields, or has ended."""
 WARNING_NS: Final = 25_000_000
 """CPU time of a piece from which on it is reported."""
-PIECE_BOUNDS_S: Final = exponential_bounds(0.000_25, 14)
+PIECE_BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 TURN: Final = "turn"
 """A whole turn; its phases are `PROPOSE` to `FLUSH`."""

@@ -36,6 +36,7 @@ QUEUED_OCTETS_MAX: Final = 1 << 28
 TAG_SIZE: Final = 4
 """Octets of the tag and the length of a request from 16 KiB to 2 MiB; the limit is near those."""
 NEVER_MS: Final = 1 << 62
+NO_BOUND: Final = 1 << 62
 
 
 class InboxBounds(NamedTuple):
@@ -140,12 +141,20 @@ class Inbox:
         """Whether a turn is to propose something."""
         return bool(self._proposals) and not self.is_held
 
-    def take_proposals(self) -> list[bytes]:
-        """Return what was proposed since the last turn."""
+    def take_proposals(self, count_max: int = NO_BOUND, octets_max: int = NO_BOUND) -> list[bytes]:
+        """Return what was proposed, the oldest first; the bounds are passed by at most one."""
         proposals = self._proposals
-        self._proposals = []
-        self._queued_octets = 0
-        return proposals
+        if len(proposals) <= count_max and self._queued_octets <= octets_max:
+            self._proposals = []
+            self._queued_octets = 0
+            return proposals
+        count = octets = 0
+        while count < min(count_max, len(proposals)) and octets < octets_max:
+            octets += len(proposals[count])
+            count += 1
+        self._proposals = proposals[count:]
+        self._queued_octets -= octets
+        return proposals[:count]
 
     def drop(self, proposals: list[bytes], error: Exception) -> None:
         """Raft refused these: tell their waiters."""

@@ -9,6 +9,7 @@ its own, never used again: an old confirmation says nothing about a newer read (
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -34,13 +35,15 @@ class Reads:
         self._asked: list[Read] = []
         self._rounds: dict[bytes, tuple[int, list[Read]]] = {}
         self._confirmed: list[tuple[int, list[Read]]] = []
+        self.ready: deque[Read] = deque()
+        """Those that may be answered at once."""
         self._next_round = first_round
         self.slow_total = 0
         self.failed_total = 0
 
     @property
     def is_idle(self) -> bool:
-        return not (self._asked or self._rounds or self._confirmed)
+        return not (self._asked or self._rounds or self._confirmed or self.ready)
 
     def ask(self, call: Call, done: ReadDone, now_ms: int) -> None:
         """Join the next round."""
@@ -82,19 +85,17 @@ class Reads:
         if round_ is not None:
             self._confirmed.append((index, round_[1]))
 
-    def take_ready(self, applied_index: int) -> list[Read]:
-        """Return the reads that may be answered now that ``applied_index`` is applied."""
+    def gather(self, applied_index: int) -> None:
+        """Add to `ready` the reads that may be answered now that ``applied_index`` is applied."""
         if not self._confirmed:
-            return []
-        ready: list[Read] = []
+            return
         waiting: list[tuple[int, list[Read]]] = []
         for index, reads in self._confirmed:
             if index <= applied_index:
-                ready += reads
+                self.ready += reads
             else:
                 waiting.append((index, reads))
         self._confirmed = waiting
-        return ready
 
     def expire(self, now_ms: int) -> None:
         """Fail every read that has waited for the whole request timeout."""
@@ -118,7 +119,8 @@ class Reads:
 
     def fail_all(self, error: Exception) -> None:
         """Fail everything that waits; the member stops."""
-        reads = self._asked
+        reads = [*self.ready, *self._asked]
+        self.ready.clear()
         for _, waiting in self._rounds.values():
             reads = reads + waiting
         for _, waiting in self._confirmed:

@@ -17,6 +17,7 @@ from etcdtw.raft.errors import (
 )
 from etcdtw.raft.message import Message
 from etcdtw.raft.raw_node import RawNode
+from etcdtw.wire.pieces import PEER_OCTETS, Pieces
 
 _IGNORED: Final = (LocalMessageError, PeerNotFoundError, ProposalDroppedError)
 """What a peer may cause without being wrong: it does not know yet what we know."""
@@ -27,9 +28,16 @@ class Stepper:
 
     log = Logger()
 
-    def __init__(self, raw: RawNode, wakeup: Wakeup, fail_stop: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        raw: RawNode,
+        wakeup: Wakeup,
+        pieces: Pieces,
+        fail_stop: Callable[[str], None],
+    ) -> None:
         self._raw = raw
         self._wakeup = wakeup
+        self._pieces = pieces
         self._fail_stop = fail_stop
         self.ignored_total = 0
         self.door: Door | None = None
@@ -38,6 +46,7 @@ class Stepper:
         """Step a message; a turn does what follows from it."""
         if self._wakeup.is_stopping or (self.door is not None and not self.door.takes(m)):
             return
+        piece = self._pieces.begin()
         try:
             self._raw.step(m)
         except _IGNORED:
@@ -53,6 +62,8 @@ class Stepper:
             self.log.failure("a message of {peer} could not be taken", peer=f"{m.from_id:x}")
             self._fail_stop(f"a message of a peer could not be taken: {error}")
             return
+        finally:
+            self._pieces.end(piece, PEER_OCTETS)
         self._wakeup.wake()
 
     def report_unreachable(self, member_id: int) -> None:

@@ -10,6 +10,7 @@ from twisted.logger import Logger
 
 from etcdtw.node.loop.wakeup import Wakeup
 from etcdtw.raft.raw_node import RawNode
+from etcdtw.wire.pieces import DUTIES, Pieces
 
 LATE_HEARTBEATS: Final = 2
 """Heartbeats due at one tick from which on the leader is late (etcd warns at twice too)."""
@@ -29,6 +30,7 @@ class Ticks:
         raw: RawNode,
         wakeup: Wakeup,
         looks: Sequence[Look],
+        pieces: Pieces,
         fail_stop: Callable[[str], None],
         *,
         heartbeat_ms: int,
@@ -38,6 +40,7 @@ class Ticks:
         self._raw = raw
         self._wakeup = wakeup
         self._looks = [*looks]
+        self._pieces = pieces
         self._fail_stop = fail_stop
         self._heartbeat_ms = heartbeat_ms
         self._election_ticks = election_ticks
@@ -64,6 +67,7 @@ class Ticks:
 
     def _tick(self) -> None:
         self._schedule()
+        piece = self._pieces.begin()
         try:
             self._look_around(self._wakeup.time_ms())
         except Exception:
@@ -71,6 +75,7 @@ class Ticks:
             self.log.failure("a tick failed")
             self._fail_stop("a tick failed; report this with the lines above")
             return
+        self._pieces.end(piece, DUTIES)
         self._wakeup.run_now()
 
     def _look_around(self, now_ms: int) -> None:

@@ -7,6 +7,9 @@
     answer    reads whose index is applied; watchers with events
     flush     each dirty connection writes once; behind each slice of a large apply, too
 
+Each phase ends or stops within its share of `wire.pieces.BUDGET_S`; what is left is the next
+turn's, after the sockets were read.
+
 No step calls back into an earlier one, so nothing here is re-entrant; "persist before promise"
 is the order of these lines.  Source of the order: Ongaro's thesis, sections 10.2.1 and 6.4.
 """
@@ -39,9 +42,29 @@ from etcdtw.raft.message import NO_MEMBER, STORAGE_APPEND, STORAGE_APPLY, Messag
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.raft.storage import LogStore
 from etcdtw.wire.encode import ResponseHeaders
+from etcdtw.wire.pieces import (
+    APPEND,
+    APPLY,
+    BUDGET_S,
+    LONG_ENTRY,
+    PROPOSE,
+    READS,
+    TURN,
+    WATCHES,
+    Pieces,
+)
 
 APPLY_SLICE_ENTRIES: Final = 64
 """Entries between two looks at the clock, and two flushes: some 0.6 ms of small puts."""
+APPLY_SLICE_OCTETS: Final = 1 << 14
+"""Octets of entries after which the clock is looked at: those of one txn may do very much."""
+APPLY_S: Final = BUDGET_S / 2
+"""For how long a turn applies; passed by at most one slice."""
+READS_S: Final = BUDGET_S / 4
+"""For how long a turn answers reads; passed by at most one of them."""
+PROPOSED_ENTRIES_MAX: Final = 1024
+PROPOSED_OCTETS_MAX: Final = 1 << 22
+"""What a turn proposes at most, unless a single proposal is larger."""
 READIES_PER_TURN_MAX: Final = 16
 """Rounds of work in one turn; what is left waits for the next, after the sockets were read."""
 FORWARDED_OCTETS_MAX: Final = 1 << 20
@@ -64,6 +87,7 @@ class Turn:
         members: Members,
         headers: ResponseHeaders,
         flusher: Flushes,
+        pieces: Pieces,
         peers: Peers,
         installs: Installs,
         inbox: Inbox,
@@ -84,6 +108,7 @@ class Turn:
         self._members = members
         self._headers = headers
         self._flusher = flusher
+        self._pieces = pieces
         self._peers = peers
         self._installs = installs
         self._inbox = inbox
@@ -105,6 +130,8 @@ class Turn:
         # Committed and not yet applied: a long entry, and what waits behind it.
         self._long: LongApply | None = None
         self._unapplied: deque[tuple[list[Entry], list[Message]]] = deque()
+        self._apply_until_s = 0.0
+        self._has_applied = False  # in this turn
         self._term = raw.term
         inbox.applied_index = self.applied_index = raw.applied_index
         self.applied_term = 0
@@ -113,6 +140,10 @@ class Turn:
         """Do what there is to do; return True when another turn is wanted at once."""
         assert not self._is_running, "a turn within a turn"
         self._is_running = True
+        pieces = self._pieces
+        turn = pieces.begin()
+        self._apply_until_s = self._seconds() + APPLY_S
+        self._has_applied = False
         self._wakeup.now_ms = now_ms
         self._flusher.hold()
         self._lessor.advance(now_ms)
@@ -120,7 +151,7 @@ class Turn:
         if self._is_long_ready():
             self._work_on_long(self._long_work_s)
         elif self._unapplied:
-            self._apply_waiting()  # the state was full; each tick asks again
+            self._apply_waiting()  # the turn before ran out of time, or the state was full
         for _ in range(READIES_PER_TURN_MAX):
             self._release()
             self._ask_reads()
@@ -128,15 +159,20 @@ class Turn:
                 break
             self._carry_out()
         self._send()
-        self._answer_reads()
-        more = self._hub.work(now_ms) if self._hub.has_work else False
+        more = self._answer_reads()
+        if self._hub.has_work:
+            piece = pieces.begin()
+            more = self._hub.work(now_ms) or more
+            pieces.end(piece, WATCHES)
         self._flusher.flush()
         self._is_running = False
+        pieces.end(turn, TURN)
         if self._slowness.has_news:
             self._slowness.report()
         return (
             more
             or self._is_long_ready()
+            or (bool(self._unapplied) and self._can_apply())
             or bool(self._released)
             or self._raw.has_ready()
             or (self._inbox.has_proposals and self._raw.lead != NO_MEMBER)
@@ -148,12 +184,14 @@ class Turn:
         # Without a leader they wait, as in etcd, for one or for their time-out.
         if self._raw.lead == NO_MEMBER or not self._inbox.has_proposals:
             return
-        proposals = self._inbox.take_proposals()
+        piece = self._pieces.begin()
+        proposals = self._inbox.take_proposals(PROPOSED_ENTRIES_MAX, PROPOSED_OCTETS_MAX)
         for some in [proposals] if self._raw.is_leader else _batches(proposals):
             try:
                 self._raw.propose_batch(some)
             except ProposalDroppedError as error:
                 self._inbox.drop(some, error)
+        self._pieces.end(piece, PROPOSE)
 
     def _send(self) -> None:
         """Let go what waits for no disk."""
@@ -203,7 +241,9 @@ class Turn:
         if not self._appends:
             self._append_ms = self._wakeup.now_ms
         self._appends += 1
+        piece = self._pieces.begin()
         self._log.append(hard_state, message.entries, lambda: self._written(responses))
+        self._pieces.end(piece, APPEND)
 
     def _written(self, responses: list[Message]) -> None:
         self._appends -= 1
@@ -254,24 +294,32 @@ class Turn:
                     self._outgoing.append(response)
 
     def _apply_waiting(self) -> None:
-        """Apply what is committed, up to a long entry, or until the state takes no more.
+        """Apply what is committed, up to a long entry, as long as there is time and room.
 
         Nothing once a snapshot is being installed: it holds all of that.
         """
         waiting = self._unapplied
-        while waiting and self._long is None and self._held is None and not self._state.is_full:
-            entries, responses = waiting.popleft()
-            long = self._apply(entries)
-            if long is not None:
-                behind = long.entry.index - entries[0].index + 1
-                waiting.appendleft((entries[behind:], responses))
-                if behind > 1:
-                    self._set_applied(entries[behind - 2])
-                long.begin()
+        while waiting and self._can_apply():
+            if self._has_applied and self._seconds() >= self._apply_until_s:
                 return
-            if entries:
-                self._set_applied(entries[-1])
-            self._released += responses
+            self._has_applied = True
+            entries, responses = waiting.popleft()
+            piece = self._pieces.begin()
+            count = self._apply(entries)
+            self._pieces.end(piece, APPLY)
+            if count:
+                self._set_applied(entries[count - 1])
+            long = self._long
+            if long is not None:
+                waiting.appendleft((entries[count + 1 :], responses))
+                long.begin()
+            elif count < len(entries):
+                waiting.appendleft((entries[count:], responses))
+            else:
+                self._released += responses
+
+    def _can_apply(self) -> bool:
+        return self._long is None and self._held is None and not self._state.is_full
 
     def _is_long_ready(self) -> bool:
         """Whether a long entry can be worked on now."""
@@ -280,7 +328,9 @@ class Turn:
     def _work_on_long(self, work_s: float) -> None:
         long = self._long
         assert long is not None, "nothing to work on"
+        piece = self._pieces.begin()
         applied = long.work(work_s)
+        self._pieces.end(piece, LONG_ENTRY)
         if applied is None:
             return
         self._long = None
@@ -296,17 +346,22 @@ class Turn:
             self._unapplied.clear()
             self._work_on_long(inf)
 
-    def _apply(self, entries: list[Entry]) -> LongApply | None:
-        """Apply ``entries`` in slices, up to a long one; that is met, not applied."""
+    def _apply(self, entries: list[Entry]) -> int:
+        """Apply ``entries`` in slices, until time is up or to a long one, which is met, not
+        applied; return how many are applied."""
         seconds = self._seconds
         slowness = self._slowness
-        for first in range(0, len(entries), APPLY_SLICE_ENTRIES):
-            if first:
+        first = unflushed = 0
+        while first < len(entries):
+            if first - unflushed >= APPLY_SLICE_ENTRIES:
                 # Clients get to work on these answers while we go on.
                 self._flusher.flush()
                 self._flusher.hold()
+                unflushed = first
             started_s = seconds()  # the flush of other answers is no apply
-            some = entries[first : first + APPLY_SLICE_ENTRIES]
+            if first and started_s >= self._apply_until_s:
+                return first
+            some = _slice(entries, first)
             oldest = self._waiters.get(some[0].data[:PREFIX_SIZE])
             self._apply_some(some)
             ended_s = seconds()
@@ -315,8 +370,9 @@ class Turn:
             if oldest is not None and ended_s - oldest.started_ms / 1000 > slowness.request_s:
                 slowness.answered(ended_s - oldest.started_ms / 1000, oldest)
             if self._long is not None:
-                return self._long
-        return None
+                return self._long.entry.index - entries[0].index
+            first += len(some)
+        return first
 
     def _set_applied(self, last: Entry) -> None:
         """Everything up to ``last`` is applied."""
@@ -363,14 +419,36 @@ class Turn:
         self._conf_changes.applied(decision)
         self._peers.follow_membership()
 
-    def _answer_reads(self) -> None:
-        ready = self._reads.take_ready(self.applied_index)
-        if ready:
-            for call, done, _ in ready:
-                done(call, None)
-            took_s = self._seconds() - ready[0][2] / 1000
-            if took_s > self._slowness.request_s:
-                self._slowness.answered(took_s, None)
+    def _answer_reads(self) -> bool:
+        """Answer for a while; return whether there are more that may be answered."""
+        reads = self._reads
+        reads.gather(self.applied_index)
+        ready = reads.ready
+        if not ready:
+            return False
+        piece = self._pieces.begin()
+        oldest_ms = ready[0][2]
+        now_s = self._seconds()
+        until_s = now_s + READS_S
+        while ready and now_s < until_s:
+            call, done, _ = ready.popleft()
+            done(call, None)
+            now_s = self._seconds()
+        took_s = now_s - oldest_ms / 1000
+        if took_s > self._slowness.request_s:
+            self._slowness.answered(took_s, None)
+        self._pieces.end(piece, READS)
+        return bool(ready)
+
+
+def _slice(entries: list[Entry], first: int) -> list[Entry]:
+    """Return the entries from ``first`` on that are applied between two looks at the clock."""
+    last = size = 0
+    for last in range(first, min(first + APPLY_SLICE_ENTRIES, len(entries))):
+        size += len(entries[last].data)
+        if size >= APPLY_SLICE_OCTETS:
+            break
+    return entries[first : last + 1]
 
 
 def _batches(proposals: list[bytes]) -> list[list[bytes]]:

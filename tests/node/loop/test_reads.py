@@ -20,7 +20,9 @@ class ReadsRig:
         self.reads.ask(self.call, lambda call, error: self.outcomes.append(error), now_ms)
 
     def answer(self, applied_index: int) -> int:
-        ready = self.reads.take_ready(applied_index)
+        self.reads.gather(applied_index)
+        ready = list(self.reads.ready)
+        self.reads.ready.clear()
         for call, done, _ in ready:
             done(call, None)
         return len(ready)
