@@ -44,11 +44,13 @@ from etcdtw.raft.confchange import (
 )
 from etcdtw.raft.entry import ENTRY_CONF_CHANGE, ENTRY_NORMAL, ConfState, Entry, HardState
 from etcdtw.server.config import Config
+from etcdtw.storage.presence import is_guard
 from etcdtw.wire.encode import encode_varint, read_varint
 
 DIRECTORY_MODE: Final = 0o700
 _FORBIDDEN_MODE: Final = 0o077
-_FOREIGN: Final = ("member/snap/db", "member/wal/*.wal")
+_FOREIGN_LOG: Final = "*.wal"
+_FOREIGN: Final = ("member/snap/db", "member/wal/" + _FOREIGN_LOG)
 """What real etcd leaves in its data directory."""
 _NODE_ID_TAG: Final = 0x08
 _CLUSTER_ID_TAG: Final = 0x10
@@ -107,7 +109,7 @@ def inspect_directory(path: str) -> DirectoryFacts:
     foreign = None
     if is_directory:
         found = (match for pattern in _FOREIGN for match in sorted(root.glob(pattern)))
-        foreign = next((str(match) for match in found), None)
+        foreign = next((str(match) for match in found if not is_guard(match)), None)
     return DirectoryFacts(path, True, is_directory, stat.S_IMODE(status.st_mode), foreign)
 
 
@@ -131,6 +133,19 @@ def check_directory(facts: DirectoryFacts) -> None:
             f"--data-dir {facts.path} has mode {facts.mode:04o}, others could read or change "
             f"the data: run chmod {DIRECTORY_MODE:o} {facts.path}"
         )
+
+
+def check_log_place(wal_dir: str) -> None:
+    """Refuse a place for the log in which real etcd has its own.
+
+    Raises `BootstrapError`, and OSError when it may not look.
+    """
+    for found in sorted(Path(wal_dir).glob(_FOREIGN_LOG)):
+        if not is_guard(found):
+            raise BootstrapError(
+                f"--wal-dir {wal_dir} holds the log of real etcd ({found}), which etcdtw does not "
+                "open: choose an empty directory"
+            )
 
 
 def encode_identity(identity: Identity) -> bytes:

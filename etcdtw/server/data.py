@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random, SystemRandom
 from typing import Final
@@ -25,6 +26,7 @@ from etcdtw.server.bootstrap import (
     Identity,
     Start,
     check_directory,
+    check_log_place,
     decide_start,
     encode_identity,
     force_new_cluster,
@@ -40,6 +42,16 @@ from etcdtw.storage.journal_open import begin_journal
 from etcdtw.storage.journal_writer import JournalWriter
 from etcdtw.storage.log import MAP_SIZE, LmdbLog, open_log
 from etcdtw.storage.log_founding import found_log, stored_identity
+from etcdtw.storage.presence import (
+    ETCD_DATABASE,
+    ETCD_LOG,
+    Mark,
+    check_presence,
+    guard_against_etcd,
+    lay_mark,
+    refuse_empty_log,
+)
+from etcdtw.storage.received_files import ReceptionRoom, remove_leftovers
 from etcdtw.storage.state import LmdbState
 from etcdtw.storage.state_feed import StateWriter
 from etcdtw.storage.state_open import open_state
@@ -69,6 +81,7 @@ class Data:
         self.state_path = folder / STATE
         self.log_path = log_path
         self.snapshot_folder = folder / SNAPSHOTS
+        self.reception_room = ReceptionRoom(self.snapshot_folder)
         self.log = raft_log
         self.state = state
         self.log_writer = log_writer
@@ -112,6 +125,37 @@ def _log_path(config: Config) -> Path:
     return Path(config.wal_dir) if config.wal_dir else Path(config.data_dir) / MEMBER / LOG
 
 
+def check_data(config: Config) -> None:
+    """Refuse a data directory that is not ours, or of which a part is missing; changes nothing.
+
+    Raises OSError when it may not look, `BootstrapError` or `DataDirError`, whose texts say what
+    is wrong and what to do.
+    """
+    check_directory(inspect_directory(config.data_dir))
+    if config.wal_dir:
+        check_log_place(config.wal_dir)
+    member = Path(config.data_dir) / MEMBER
+    check_presence(member, _log_path(config), member / STATE)
+
+
+def _make_room(config: Config) -> None:
+    """Delete what a killed member was receiving, then keep real etcd away from what is ours."""
+    snapshots = Path(config.data_dir) / MEMBER / SNAPSHOTS
+    remove_leftovers(snapshots)
+    guard_against_etcd(snapshots / ETCD_DATABASE)
+    if config.wal_dir:
+        # Where the log lies within the data directory the other guard keeps it.
+        guard_against_etcd(Path(config.wal_dir) / ETCD_LOG)
+
+
+def _lay_marks(config: Config, identity: Identity) -> None:
+    """Note that the log and the state of this member exist: from now on neither may be missing."""
+    log_path = _log_path(config)
+    mark = Mark(f"{identity.member_id:x}", f"{identity.cluster_id:x}", os.path.abspath(log_path))
+    lay_mark(log_path, mark)
+    lay_mark(Path(config.data_dir) / MEMBER, mark)
+
+
 def open_data(
     config: Config,
     seconds: Callable[[], float],
@@ -127,12 +171,12 @@ def open_data(
     ``random`` gives the journal's salt, which no client may guess.
     Raises `BootstrapError` or `DataDirError`, whose texts say what is wrong and what to do.
     """
-    check_directory(inspect_directory(config.data_dir))
+    check_data(config)
     root = Path(config.data_dir)
     prepare_directory(root)
     prepare_directory(root / MEMBER)
     log_path = _log_path(config)
-    env, lock_fd = open_log(log_path)
+    env, lock_fd = open_log(log_path, on_owned=partial(_make_room, config))
     try:
         start = _find_or_found(config, env, remote)
         journal = begin_journal(env, log_path, MAP_SIZE, random.randbytes(SALT_SIZE))
@@ -156,6 +200,7 @@ def open_data(
         _check_together(raft_log, state)
         if config.force_new_cluster:
             _force_new_cluster(config, start.identity, raft_log, state)
+        _lay_marks(config, start.identity)
     except (BootstrapError, DataDirError):
         state.close()
         raft_log.close()
@@ -170,6 +215,7 @@ def _find_or_found(config: Config, env: lmdb.Environment, remote: RemoteCluster 
     """
     start = decide_start(config, stored_identity(env), remote)
     if start.is_new:
+        refuse_empty_log(Path(config.data_dir) / MEMBER, _log_path(config))
         hard_state = HardState()
         entries: list[Entry] = []
         if not start.is_joining:

@@ -63,6 +63,7 @@ def member_sources(
         **_node_sources(node, config.quota_backend_bytes or 0),
         **disk_sources(data.log_writer, data.state.stats),
         **_room_sources(room, node.duties.space),
+        "etcdtw_snapshots_refused_for_room_total": lambda: data.reception_room.refused_total,
         **_maintenance_sources(services),
         "etcd_mvcc_hash_rev_duration_seconds": lambda: node.hashes.duration_s,
         "etcdtw_corruption_checks_total": lambda: {**node.duties.corruption.results},

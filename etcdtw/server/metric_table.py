@@ -368,6 +368,11 @@ _ROWS: Final = (
         bounds=PIECE_BOUNDS_S,
     ),
     Series(
+        "etcdtw_snapshots_refused_for_room_total",
+        COUNTER,
+        "Snapshots from a peer that the free space did not admit (etcdtw's own).",
+    ),
+    Series(
         "etcdtw_tls_certificate_expiry_seconds",
         GAUGE,
         "Unix time at which the certificates of a file end (etcdtw's own).",

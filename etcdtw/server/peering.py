@@ -69,6 +69,7 @@ class Peering(Service):
             bounds=PeerBounds(places=member.shares.places),
             is_member=addresses.has,
             proves=member.peer_tls.proves_members,
+            room=member.opened.reception_room,
         )
         for door in member.doors.of(PEER):
             door.open(over_tls(door.url, self._port, member.peer_tls.listens, member.clock))

@@ -15,16 +15,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from etcdtw.server.bootstrap import BootstrapError, check_directory, inspect_directory, remote_urls
+from etcdtw.server.bootstrap import BootstrapError, remote_urls
 from etcdtw.server.config import Config
-from etcdtw.server.data import has_identity
+from etcdtw.server.data import check_data, has_identity
 from etcdtw.server.doors import bind_addresses
 from etcdtw.server.readiness import SocketNameError, inherited_sockets
 from etcdtw.server.tls_roles import PeerTlsRoles, client_policy, peer_roles
+from etcdtw.storage.directory import DataDirError
 from etcdtw.transport.listener import Bound, ListenError
 from etcdtw.transport.tls import TlsError, TlsPolicy
 
-START_ERRORS: Final = (BootstrapError, ListenError, SocketNameError, TlsError)
+START_ERRORS: Final = (BootstrapError, DataDirError, ListenError, SocketNameError, TlsError)
 """What `take` raises."""
 
 
@@ -49,7 +50,7 @@ def take(config: Config, environment: Mapping[str, str], reactor: Any, now: date
     then.
     """
     try:
-        check_directory(inspect_directory(config.data_dir))
+        check_data(config)
         for path in (config.data_dir, config.wal_dir):
             if path is not None:
                 check_writable(path)

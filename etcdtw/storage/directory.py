@@ -17,6 +17,7 @@ from typing import Final
 
 import lmdb
 
+from etcdtw.storage.disk_words import disk_words, is_outside_cause
 from etcdtw.storage.file_extent import used_size
 
 LOCK_FILE: Final = "owner.lock"
@@ -53,7 +54,8 @@ def prepare_directory(path: Path) -> None:
         mode = path.stat().st_mode & 0o777
     except OSError as error:
         raise DataDirError(
-            f"cannot create {path}: {error.strerror}; create it, owned by this user, mode 0700"
+            f"cannot create {path}: {disk_words(error, path)}; create it, owned by this user, "
+            "mode 0700"
         ) from error
     if mode & 0o077:
         raise DataDirError(f"{path} is open to others (mode {mode:04o}); run: chmod 0700 {path}")
@@ -118,7 +120,7 @@ def lock_directory(path: Path, wait_s: float = 0.0) -> int:
     try:
         fd = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise DataDirError(f"cannot write in {path}: {error.strerror}") from error
+        raise DataDirError(f"cannot write in {path}: {disk_words(error, path)}") from error
     for _ in range(max(1, int(wait_s / LOCK_RETRY_S))):
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -127,7 +129,7 @@ def lock_directory(path: Path, wait_s: float = 0.0) -> int:
                 time.sleep(LOCK_RETRY_S)
         except OSError as error:
             os.close(fd)
-            raise DataDirError(f"cannot lock {path}: {error.strerror}") from error
+            raise DataDirError(f"cannot lock {path}: {disk_words(error, path)}") from error
         else:
             return fd
     os.close(fd)
@@ -162,12 +164,20 @@ def open_environment(
         env.reader_check()
     except (lmdb.Error, OSError) as error:
         raise DataDirError(
-            f"{file} cannot be opened: {error}; if it is damaged, remove this member's data "
-            "directory and let it join again, or restore a snapshot"
+            f"{file} cannot be opened: {disk_words(error, file)}; {_advice(error)}"
         ) from error
     if not readonly:
         sync_directory(path)  # not only of a new one: who made it may have been killed just then
     return env
+
+
+def _advice(error: Exception) -> str:
+    if is_outside_cause(error):
+        return "nothing is damaged: mend this and start again"
+    return (
+        "if it is damaged, remove this member's data directory and let it join again, or restore "
+        "a snapshot"
+    )
 
 
 def _is_begun(file: Path) -> bool:
@@ -178,7 +188,7 @@ def _is_begun(file: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise DataDirError(f"cannot read {file}: {error.strerror}") from error
+        raise DataDirError(f"cannot read {file}: {disk_words(error, file)}") from error
     if len(head) <= META_SIZE and not any(head):
         file.unlink()
         return False
@@ -192,7 +202,7 @@ def _check_file(file: Path) -> None:
             head = stream.read(META_SIZE)
             size = os.fstat(stream.fileno()).st_size
     except OSError as error:
-        raise DataDirError(f"cannot read {file}: {error.strerror}") from error
+        raise DataDirError(f"cannot read {file}: {disk_words(error, file)}") from error
     # LMDB 0.9 file format: page header of 16 octets, then magic and data version.
     magic = [int.from_bytes(head[at : at + 4], "little") for at in (16, 4096 + 16)]
     version = [int.from_bytes(head[at : at + 4], "little") for at in (20, 4096 + 20)]

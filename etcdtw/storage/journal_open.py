@@ -15,6 +15,7 @@ import lmdb
 from twisted.logger import Logger
 
 from etcdtw.storage.directory import DataDirError
+from etcdtw.storage.disk_words import disk_words
 from etcdtw.storage.journal import (
     SEGMENT_FILES,
     SEGMENT_SIZE,
@@ -104,8 +105,8 @@ def _taken_over(env: lmdb.Environment, path: Path, change: Callable[[int, bytes,
         raise DataDirError(f"the journal in {path} is damaged: {error}; {ADVICE}") from error
     except (lmdb.Error, OSError) as error:
         raise DataDirError(
-            f"the journal in {path} cannot be taken over: {error}; check the disk and its free "
-            "space, then start again: nothing is lost"
+            f"the journal in {path} cannot be taken over: {disk_words(error, path)}; check the "
+            "disk and its free space, then start again: nothing is lost"
         ) from error
 
 
@@ -139,7 +140,8 @@ def begin_journal(
         for fd in fds:
             os.close(fd)
         raise DataDirError(
-            f"the journal in {path} cannot be used: {error}; check the disk and its free space"
+            f"the journal in {path} cannot be used: {disk_words(error, path)}; check the disk and "
+            "its free space"
         ) from error
     return Journal(fds, size, epoch + 1, salt)
 

@@ -26,6 +26,7 @@ from etcdtw.storage.directory import (
     prepare_directory,
     refuse_remote,
 )
+from etcdtw.storage.disk_words import disk_words, is_outside_cause
 from etcdtw.storage.journal_open import recover, take_over_log
 from etcdtw.storage.log_codec import (
     BATCH_PREFIX,
@@ -57,11 +58,16 @@ NO_CRC: Final = 0  # of the entry that a snapshot stands for: nobody here has se
 
 
 def open_log(
-    path: Path, map_size: int = MAP_SIZE, allow_remote: bool = False, wait_s: float = 2.0
+    path: Path,
+    map_size: int = MAP_SIZE,
+    allow_remote: bool = False,
+    wait_s: float = 2.0,
+    on_owned: Callable[[], None] | None = None,
 ) -> tuple[lmdb.Environment, int]:
     """Open (or create) the log's environment in ``path``; return it and its lock's descriptor.
 
-    What only the journal held is in LMDB afterwards.
+    What only the journal held is in LMDB afterwards.  ``on_owned`` is called once no other
+    process can have the directory, before anything is opened or grows.
 
     Raises `DataDirError` with advice when the directory cannot be used.
     """
@@ -70,6 +76,8 @@ def open_log(
         refuse_remote(path)
     lock_fd = lock_directory(path, wait_s)
     try:
+        if on_owned is not None:
+            on_owned()
         env = open_environment(path, map_size, 0)
         try:
             with env.begin() as txn:
@@ -85,6 +93,8 @@ def open_log(
                 recover(env, path, map_size)
         except (lmdb.Error, OSError) as error:
             env.close()
+            if is_outside_cause(error):
+                raise DataDirError(f"cannot write {path}: {disk_words(error, path)}") from error
             raise DataDirError(f"{path} is damaged: {error}; restore this member") from error
         except DataDirError:
             env.close()

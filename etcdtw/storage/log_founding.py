@@ -6,12 +6,14 @@ Before anything else touches the log.  Knows not what an identity says.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import lmdb
 
 from etcdtw.raft.entry import Entry, HardState
 from etcdtw.storage.directory import DataDirError
+from etcdtw.storage.disk_words import disk_words
 from etcdtw.storage.journal_open import commit
 from etcdtw.storage.log_codec import (
     KEY_COMPACTED,
@@ -91,5 +93,6 @@ def found_log(
         commit(env, map_size, change)
     except (lmdb.Error, OSError) as error:
         raise DataDirError(
-            f"{env.path()} cannot be written: {error}; check the disk and its free space"
+            f"{env.path()} cannot be written: {disk_words(error, Path(env.path()))}; check the "
+            "disk and its free space"
         ) from error

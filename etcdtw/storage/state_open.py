@@ -20,6 +20,7 @@ from etcdtw.storage.directory import (
     prepare_directory,
     refuse_remote,
 )
+from etcdtw.storage.disk_words import disk_words, is_outside_cause
 from etcdtw.storage.state import LmdbState
 from etcdtw.storage.state_boot import read_boot_state
 from etcdtw.storage.state_codec import (
@@ -99,6 +100,8 @@ def _open_tables(path: Path, map_size: int) -> Tables:
         check_format(found, FORMAT, False, path)
     except lmdb.Error as error:
         env.close()
+        if is_outside_cause(error):
+            raise DataDirError(f"cannot write {path}: {disk_words(error, path)}") from error
         raise DataDirError(
             f"{path} is damaged or incomplete: {error}; restore this member from a snapshot"
         ) from error

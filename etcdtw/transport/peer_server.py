@@ -40,7 +40,7 @@ from etcdtw.transport.peer_http import Head, HttpError, HttpReader, encode_respo
 from etcdtw.transport.peer_network import PeerNetwork
 from etcdtw.transport.peer_outlet import StreamOutlet, Wire
 from etcdtw.transport.peer_places import KEPT, UNUSED, USED, PlaceBounds, Places
-from etcdtw.transport.peer_snapshot_in import SnapshotIntake
+from etcdtw.transport.peer_snapshot_in import ReceptionRoom, SnapshotIntake
 from etcdtw.transport.peer_snapshot_out import Offload
 from etcdtw.transport.rejections import RejectionLog, remote_text
 from etcdtw.transport.sockets import address_of, tune_socket
@@ -97,7 +97,7 @@ class PeerPort(Factory):
 
     ``unix_ns`` is the wall clock: peers compare theirs with it.  ``is_member``: whether an
     address is one that a member's URL leads to.  ``proves``: whoever completes a TLS handshake
-    here has shown a certificate of the members' authority.
+    here has shown a certificate of the members' authority.  ``room``: on the disk, for snapshots.
     """
 
     noisy = False
@@ -113,7 +113,9 @@ class PeerPort(Factory):
         bounds: PeerBounds | None = None,
         is_member: Callable[[str], bool] = _everybody,
         proves: bool = False,
+        room: ReceptionRoom | None = None,
     ) -> None:
+        self.room = room
         self.network = network
         self.pages = pages
         self.answers = PeerAnswers(network)
@@ -305,6 +307,7 @@ class PeerConnection(Protocol):
             answer=self._answer_snapshot,
             pause=self._hold,
             resume=self._release,
+            room=self._port.room,
         )
 
     def _count_snapshot(self, ok: bool) -> None:

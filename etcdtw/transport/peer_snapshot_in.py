@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import IO, Final
+from typing import IO, Final, Protocol
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from etcdtw.raft.message import MSG_SNAP, Message
@@ -30,12 +31,35 @@ wait for no more."""
 FILE_MODE: Final = 0o600
 
 
+class ReceptionRoom(Protocol):
+    """What the disk can spare for files that arrive, all together."""
+
+    def take(self, octets: int) -> str:
+        """Count ``octets`` more; return an empty text, or why there is no room for them."""
+        ...
+
+    def give_back(self, octets: int) -> None: ...
+
+
+class EndlessRoom:
+    """For tests: a disk that never fills."""
+
+    def take(self, octets: int) -> str:
+        return ""
+
+    def give_back(self, octets: int) -> None:
+        """Nothing was counted."""
+
+
 class SnapshotIntake:
     """One snapshot that arrives.
 
-    ``answer`` is called once with a status and a text, unless `abandon` comes first.  ``pause``
-    and ``resume`` stop and start the octets while a write is under way.
+    ``room`` is asked before anything is written.  ``answer`` is called once with a status and a
+    text, unless `abandon` comes first.  ``pause`` and ``resume`` stop and start the octets while
+    a write is under way.
     """
+
+    log = Logger()
 
     def __init__(
         self,
@@ -48,6 +72,7 @@ class SnapshotIntake:
         answer: Callable[[int, str], None],
         pause: Callable[[], None],
         resume: Callable[[], None],
+        room: ReceptionRoom | None = None,
         file_size_max: int = FILE_SIZE_MAX,
     ) -> None:
         self._receiver = receiver
@@ -58,14 +83,17 @@ class SnapshotIntake:
         self._answer = answer
         self._pause = pause
         self._resume = resume
+        self._room = room or EndlessRoom()
         self._file_size_max = file_size_max
         self._octets = Octets()  # that were not written
         self._length = -1  # of the message
         self._message: Message | None = None
         self._file: IO[bytes] | None = None
+        self._index = 0
         self._path = ""
         self._part = ""
         self._size = 0
+        self._taken = 0  # of the room
         self._is_writing = False
         self._is_ended = False
         self._is_over = False
@@ -130,6 +158,7 @@ class SnapshotIntake:
         if why is not None:
             self._finish(500, f"failed to process raft message ({why})")
             return False
+        self._index = m.snapshot.index
         try:
             self._path = self._receiver.snapshot_path(m.snapshot.index)
             self._part = f"{self._path}.{self._serial}.part"
@@ -144,7 +173,18 @@ class SnapshotIntake:
     def _write(self) -> None:
         """Write what has come; at the end make it durable as well."""
         assert self._file is not None
+        why = self._room.take(self._octets.size)
+        if why:
+            self.log.warn(
+                "the snapshot at index {index} of member {peer} is refused: {why}",
+                index=self._index,
+                peer=f"{self._sender_id or 0:x}",
+                why=why,
+            )
+            self._fail_saving(why)
+            return
         data = self._octets.take_all(self._octets.size)
+        self._taken += len(data)
         self._size += len(data)
         self._is_writing = True
         if self._is_ended:
@@ -182,9 +222,11 @@ class SnapshotIntake:
         self._installing.addCallbacks(self._installed, self._not_installed)
 
     def _installed(self, _: None) -> None:
+        self._leave_room()
         self._finish(204, "")
 
     def _not_installed(self, failure: Failure) -> None:
+        self._leave_room()
         self._finish(500, f"failed to process raft message ({failure.getErrorMessage()})")
 
     def _fail_saving(self, why: str) -> None:
@@ -206,6 +248,7 @@ class SnapshotIntake:
         if file is None:
             return
         file.close()
+        self._leave_room()
         for path in (self._part, self._path):
             # It has its final name when it was given up during the last write.
             try:
@@ -213,6 +256,10 @@ class SnapshotIntake:
                 return
             except FileNotFoundError:
                 continue
+
+    def _leave_room(self) -> None:
+        taken, self._taken = self._taken, 0
+        self._room.give_back(taken)
 
 
 def _private(path: str, flags: int) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 
 from etcdtw.raft.entry import ConfState, Snapshot
 from etcdtw.raft.message import MSG_SNAP, Message
@@ -265,6 +266,74 @@ def test_the_size_of_the_file_is_bounded(tmp_path: Path, size: int, status: int)
     if status == 500:
         assert answers == [(500, "failed to save KV snapshot (more than 100 octets)")]
     assert FILE_SIZE_MAX >= 8 * 8 << 30
+
+
+class SmallRoom:
+    """A disk that can spare some octets."""
+
+    def __init__(self, octets: int) -> None:
+        self.octets = octets
+
+    def take(self, octets: int) -> str:
+        if octets > self.octets:
+            return "no space left on device: told"
+        self.octets -= octets
+        return ""
+
+    def give_back(self, octets: int) -> None:
+        self.octets += octets
+
+
+@pytest.mark.parametrize(("size", "status"), [(3 * WRITE_SIZE, 204), (3 * WRITE_SIZE + 1, 500)])
+def test_what_the_disk_cannot_spare_is_refused_as_a_failed_save(
+    tmp_path: Path, size: int, status: int
+) -> None:
+    answers: list[tuple[int, str]] = []
+    room = SmallRoom(3 * WRITE_SIZE)
+    intake = SnapshotIntake(
+        NotingReceiver(tmp_path),
+        run_here,
+        local_id=ONE,
+        sender_id=TWO,
+        serial=1,
+        answer=lambda *answer: answers.append(answer),
+        pause=lambda: None,
+        resume=lambda: None,
+        room=room,
+    )
+    with capturedLogs() as events:
+        intake.feed(framed(snapshot_message()))
+        for start in range(0, size, WRITE_SIZE):
+            intake.feed(b"x" * min(WRITE_SIZE, size - start))
+        intake.end()
+    assert answers[0][0] == status
+    assert room.octets == 3 * WRITE_SIZE, "what was taken is given back"
+    assert len(list(tmp_path.iterdir())) == (status == 204)
+    if status == 500:
+        why = "no space left on device: told"
+        assert answers == [(500, f"failed to save KV snapshot ({why})")]
+        (text,) = [formatEvent(event) for event in events]
+        assert text == f"the snapshot at index 7 of member {TWO:x} is refused: {why}"
+
+
+def test_a_reception_that_is_given_up_gives_its_room_back(tmp_path: Path) -> None:
+    room = SmallRoom(3 * WRITE_SIZE)
+    intake = SnapshotIntake(
+        NotingReceiver(tmp_path),
+        run_here,
+        local_id=ONE,
+        sender_id=TWO,
+        serial=1,
+        answer=lambda *answer: None,
+        pause=lambda: None,
+        resume=lambda: None,
+        room=room,
+    )
+    intake.feed(framed(snapshot_message()) + b"x" * WRITE_SIZE)
+    assert room.octets == 2 * WRITE_SIZE
+    intake.abandon()
+    assert room.octets == 3 * WRITE_SIZE
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_disk_that_fails_in_the_middle_is_an_error(tmp_path: Path) -> None:

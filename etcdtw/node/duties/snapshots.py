@@ -34,6 +34,7 @@ from etcdtw.raft.entry import HardState, Snapshot
 from etcdtw.raft.message import Message
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.raft.storage import LogStore
+from etcdtw.storage.received_files import EXPORTED, RECEIVED, remove_leftovers
 from etcdtw.storage.state_codec import META_TERM, encode_u64
 from etcdtw.storage.state_export import SnapshotExport
 from etcdtw.storage.state_import import SnapshotFacts, SnapshotInstall
@@ -47,8 +48,6 @@ Also before another one is made for a peer that the last did not reach."""
 LOG_KEPT_MS: Final = 30_000
 """After a snapshot went out its receiver needs the entries behind it (etcd's number)."""
 MEMBERSHIP_BUCKETS: Final = (BUCKET_MEMBERS, BUCKET_MEMBERS_REMOVED, BUCKET_CLUSTER)
-EXPORTED: Final = ".out.db"
-RECEIVED: Final = ".snap.db"
 
 
 class SnapshotRefusedError(Exception):
@@ -130,8 +129,7 @@ class Snapshots:
     def prepare(self) -> None:
         """Make the folder; delete what a crash left half sent or half received."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        for left in (*self._folder.glob("*" + EXPORTED), *self._folder.glob("*" + RECEIVED)):
-            left.unlink()
+        remove_leftovers(self._folder)
 
     def keeps_log(self, now_ms: int) -> bool:
         """Tell whether a receiver still needs the entries behind the snapshot it got."""
