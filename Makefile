@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 .DEFAULT_GOAL = help
 
 .PHONY: help run test test-compiled lint cover bench bench-cluster build clean differential kill-loop \
-	differential-cluster cluster-kill-loop crashlab long judges
+	differential-cluster cluster-kill-loop crashlab long judges attacks
 
 help:
 	@echo "make run           one member on 127.0.0.1:2379, data in default.etcd/"
@@ -17,6 +17,7 @@ help:
 	@echo "make cover         branch coverage of the pure rooms"
 	@echo "make bench         side by side with real etcd; results in benchmarks/results/"
 	@echo "make bench-cluster three members of each, through leader and follower; elections; snapshots"
+	@echo "make attacks       what one attacker does to others' puts, beside real etcd"
 	@echo "make differential  200,000 random operations against real etcd and etcdtw"
 	@echo "make kill-loop     200 cycles of kill -9 under load"
 	@echo "make cluster-kill-loop     200 rounds of kill -9 in a cluster, with a checker of histories"
@@ -89,6 +90,9 @@ bench: $(BENCH)/.installed
 
 bench-cluster: $(BENCH)/.installed
 	$(BENCH)/bin/python -m benchmarks.cluster $(ARGS)
+
+attacks: $(BENCH)/.installed
+	$(BENCH)/bin/python -m benchmarks.attacks $(ARGS)
 
 differential: $(VENV)/.installed-test
 	$(BIN)/python -m tests.differential --operations 200000
