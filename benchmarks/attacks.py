@@ -98,6 +98,7 @@ class Others:
         self._endpoint = endpoint
         self._ca_file = ca_file
         self._stop = threading.Event()
+        self._due: dict[int, float] = {}  # what each client is at, or waits for
         self.taken: list[tuple[float, float]] = []  # when it was due, how long it took; seconds
         self.failures: list[str] = []
         self._threads = [threading.Thread(target=self._put, args=(i,)) for i in range(CLIENTS)]
@@ -116,6 +117,7 @@ class Others:
         due = time.monotonic() + number / CLIENTS / PUTS_PER_SECOND
         i = 0
         while not self._stop.is_set():
+            self._due[number] = due
             time.sleep(max(0.0, due - time.monotonic()))
             message = pb.PutRequest(key=b"other/%d/%d" % (number, i % 1000), value=b"v" * 256)
             try:
@@ -132,10 +134,21 @@ class Others:
             due += 1 / PUTS_PER_SECOND
 
     def phase(self, begin: float, end: float) -> Phase:
-        """Return what was due between two moments."""
-        chosen = sorted(taken for due, taken in self.taken if begin <= due < end)
-        finished = sorted(due + taken for due, taken in self.taken if begin <= due < end)
-        gaps = [later - one for one, later in itertools.pairwise(finished)]
+        """Return what was due between two moments.
+
+        What is not answered yet counts as taking until now: a stall that lasts is no silence.
+        """
+        now = time.monotonic()
+        chosen = [taken for due, taken in self.taken if begin <= due < end]
+        for waiting in list(self._due.values()):
+            while waiting < min(end, now):
+                if waiting >= begin:
+                    chosen.append(now - waiting)
+                waiting += 1 / PUTS_PER_SECOND
+        chosen.sort()
+        finished = [begin, *sorted(due + taken for due, taken in self.taken), now]
+        within = [moment for moment in finished if begin <= moment <= max(end, now)]
+        gaps = [later - one for one, later in itertools.pairwise(within)]
         return Phase(
             percentile(chosen, 50) * 1000,
             percentile(chosen, 99) * 1000,
@@ -295,7 +308,7 @@ def measure(program: str, row: Row, seconds: float) -> Outcome:
         time.sleep(LEAD_S)
         quiet_from = time.monotonic()
         time.sleep(seconds)
-        quiet_to = time.monotonic()
+        quiet = others.phase(quiet_from, time.monotonic())
         attacker.start()
         armed.wait(ARM_TIMEOUT_S)
         term = stage.terms()
@@ -309,7 +322,7 @@ def measure(program: str, row: Row, seconds: float) -> Outcome:
         while time.monotonic() < attacked_from + seconds or pauser.is_alive():
             most_mib = max(most_mib, stage.memory_mib())
             time.sleep(0.05)
-        attacked_to = time.monotonic()
+        attacked = others.phase(attacked_from, time.monotonic())
         stop.set()
         cut_off = -1
         with suppress(Exception):
@@ -321,9 +334,9 @@ def measure(program: str, row: Row, seconds: float) -> Outcome:
         kept_mib = stage.memory_mib()
         others.stop()
         return Outcome(
-            others.phase(quiet_from, quiet_to),
-            others.phase(attacked_from, attacked_to),
-            stage.terms() - term,
+            quiet,
+            attacked,
+            max(0, stage.terms() - term),
             most_mib - quiet_mib,
             kept_mib - quiet_mib,
             cut_off,
