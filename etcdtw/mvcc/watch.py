@@ -23,6 +23,7 @@ from etcdtw.mvcc.watch_stream import (
     FILTER_PUT,
     SYNCED,
     UNSYNCED,
+    Batch,
     Send,
     Watcher,
     WatchStream,
@@ -36,8 +37,9 @@ SLICE_WATCHERS_MAX: Final = 128
 SLICE_EVENTS_MAX: Final = 4000
 """Deliveries in one slice: about 4 ms of work; passed by at most one revision's."""
 SLICE_BYTES_MAX: Final = 1024 * 1024
-"""Octets of events lined up in one slice; passed by at most one revision's.  A response of
-history so stays below the 4 MiB that many gRPC clients accept, if each revision does."""
+"""Octets of events gathered in one slice; passed by at most one revision's."""
+BATCHES_OCTETS_MAX: Final = 64 * 1024 * 1024
+"""What is gathered for all watchers and not yet sent; beyond, what there is goes out."""
 
 RESPONSE_SIZE_MAX: Final = 1572864 + 512 * 1024
 """Fragments stay below this: etcd's default request limit plus 512 KiB."""
@@ -94,6 +96,7 @@ class WatchHub:
         progress_interval_ms: int = PROGRESS_INTERVAL_MS,
         response_size_max: int = RESPONSE_SIZE_MAX,
         slice_changes_max: int = SLICE_CHANGES_MAX,
+        batches_octets_max: int = BATCHES_OCTETS_MAX,
     ) -> None:
         self._source = source
         self._backend = backend
@@ -103,6 +106,8 @@ class WatchHub:
         self._progress_interval_ms = max(progress_interval_ms, PROGRESS_INTERVAL_MS_MIN)
         self._response_size_max = response_size_max
         self._slice_changes_max = slice_changes_max
+        self._batches_octets_max = batches_octets_max
+        self._batches_octets = 0
         self._now_ms = 0
         self._index: WatcherIndex[Watcher] = WatcherIndex()
         # In turn: whoever was served goes to the end.  None of a paused stream stays here.
@@ -306,18 +311,35 @@ class WatchHub:
             if len(changes) >= self._slice_changes_max:
                 last = changes[-1].main
         sharing = [w for w in group if first <= w.next_revision <= last + 1]
-        gathered, reached = self._gather(sharing, changes, last)
+        full, reached = self._gather(sharing, changes, last)
+        is_too_much = self._batches_octets > self._batches_octets_max
+        flushed: dict[WatchStream, None] = {}
         for watcher in sharing:
-            if watcher.next_revision <= reached:
+            if watcher.state != UNSYNCED:
+                continue  # a flush has closed its stream
+            if watcher.stream.is_paused:
+                self._rewind(watcher)  # a flush has filled it
+                continue
+            if watcher in full:
+                watcher.next_revision = full[watcher]
+            elif watcher.next_revision <= reached:
                 watcher.next_revision = reached + 1
             del self._unsynced[watcher]
-            if watcher.next_revision > self._source.revision:
+            is_synced = watcher.next_revision > self._source.revision
+            if is_synced:
                 watcher.state = SYNCED
                 self.slow_watchers -= 1
                 self._index.add(watcher)
             else:
                 self._unsynced[watcher] = None
-        self._send(self.header(self._source.revision), gathered)
+            if is_synced or is_too_much or watcher in full:
+                stream = watcher.stream
+                if self._put_batch(watcher) > SLICE_BYTES_MAX:
+                    stream.flush()
+                else:
+                    flushed[stream] = None
+        for stream in flushed:
+            stream.flush()
 
     def _next_group(self) -> list[Watcher]:
         """Take up to SLICE_WATCHERS_MAX in turn, after putting aside the paused ones and
@@ -335,7 +357,9 @@ class WatchHub:
             if stream.is_paused:
                 del self._unsynced[watcher]
                 stream.lagging[watcher] = None
+                self._rewind(watcher)
             elif watcher.next_revision < compact_revision:
+                self._put_batch(watcher)
                 self._forget_unsynced(watcher)
                 stream.put_compacted(watcher, compact_revision)
                 ended[stream] = None
@@ -348,16 +372,17 @@ class WatchHub:
 
     def _gather(
         self, sharing: list[Watcher], changes: list[Change], last: int
-    ) -> tuple[dict[Watcher, list[bytes]], int]:
-        """Encode what each watcher wants of ``changes``, which reach up to ``last``.
+    ) -> tuple[dict[Watcher, int], int]:
+        """Add what each watcher wants of ``changes``, which reach up to ``last``, to its batch.
 
-        Returns the events by watcher and the revision reached, which is below ``last``
-        when a bound of the slice was met.
+        Returns the watchers whose batch is full, each with the revision at which it goes on, and
+        the revision that the others have reached: below ``last`` when a bound of the slice was
+        met.
         """
         index: WatcherIndex[Watcher] = WatcherIndex()
         for watcher in sharing:
             index.add(watcher)
-        gathered: dict[Watcher, list[bytes]] = {}
+        full: dict[Watcher, int] = {}
         count = size = 0
         reached = last
         main = 0
@@ -376,12 +401,42 @@ class WatchHub:
                 record = tombstone_record(record, main)
             shared = _SharedEvent(main, (key, change.is_tombstone, record))
             for watcher in matching:
-                if watcher.next_revision <= main and not watcher.filters & shared.blocked:
+                if watcher.next_revision > main or (full and watcher in full):
+                    continue
+                batch = watcher.batch
+                if batch is None:
+                    batch = watcher.batch = Batch()
+                if not batch.takes(main):
+                    full[watcher] = main
+                elif not watcher.filters & shared.blocked:
                     octets = self._octets(shared, watcher)
-                    gathered.setdefault(watcher, []).append(octets)
+                    batch.add(octets)
                     count += 1
                     size += len(octets)
-        return gathered, reached
+        self._batches_octets += size
+        return full, reached
+
+    def _put_batch(self, watcher: Watcher) -> int:
+        """Line up what was gathered for a watcher; returns how many octets that are."""
+        batch = watcher.batch
+        if batch is None:
+            return 0
+        if batch.events:
+            self.events_total += len(batch.events)
+            watcher.stream.put_events(watcher, self.header(self._source.revision), batch.events)
+        self._drop_batch(watcher)
+        return batch.size
+
+    def _rewind(self, watcher: Watcher) -> None:
+        """Let a watcher read again what was gathered: nothing waits for a slow reader."""
+        if watcher.batch is not None:
+            watcher.next_revision = watcher.batch.first
+            self._drop_batch(watcher)
+
+    def _drop_batch(self, watcher: Watcher) -> None:
+        if watcher.batch is not None:
+            self._batches_octets -= watcher.batch.size
+            watcher.batch = None
 
     # Both.
 
@@ -424,6 +479,7 @@ class WatchHub:
         self._unsynced[watcher] = None
 
     def _forget_unsynced(self, watcher: Watcher) -> None:
+        self._drop_batch(watcher)
         self._unsynced.pop(watcher, None)
         watcher.stream.lagging.pop(watcher, None)
         self.slow_watchers -= 1

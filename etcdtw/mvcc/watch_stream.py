@@ -31,6 +31,11 @@ CLOSED: Final = 3
 FILTER_PUT: Final = 1
 FILTER_DELETE: Final = 2
 
+BATCH_REVISIONS_MAX: Final = 1000
+"""Revisions in one response of history, as in etcd; those that a filter leaves out count."""
+BATCH_OCTETS_MAX: Final = 16 * 1024 * 1024
+"""Octets in one response of history; passed by at most one revision's."""
+
 INVALID_WATCH_ID: Final = -1
 """The id of refused creations and of progress that concerns a whole stream."""
 
@@ -49,6 +54,39 @@ Send = Callable[[list[bytes]], bool]
 """Sends encoded WatchResponses in order; returns whether the output is now blocked."""
 
 
+class Batch:
+    """Events of history that are gathered for one response of one watcher.
+
+    ``first``: the revision to begin at again if all is dropped.
+    """
+
+    __slots__ = ("_main", "events", "first", "revisions", "size")
+
+    def __init__(self) -> None:
+        self.events: list[bytes] = []
+        self.first = 0
+        self.revisions = 0
+        self.size = 0
+        self._main = 0
+
+    def takes(self, main: int) -> bool:
+        """Count revision ``main``, if it is another one; False: it belongs to the next response."""
+        if main == self._main:
+            return True
+        if self.revisions >= BATCH_REVISIONS_MAX or self.size >= BATCH_OCTETS_MAX:
+            return False
+        if not self.revisions:
+            self.first = main
+        self.revisions += 1
+        self._main = main
+        return True
+
+    def add(self, event: bytes) -> None:
+        """Take one more event of the revision counted last."""
+        self.events.append(event)
+        self.size += len(event)
+
+
 class Watcher:
     """One watch: what it wants and how far it has come.  Owned by its stream.
 
@@ -57,6 +95,7 @@ class Watcher:
     """
 
     __slots__ = (
+        "batch",
         "end",
         "filters",
         "id_octets",
@@ -91,6 +130,7 @@ class Watcher:
         # No event since the last progress tick, so that the next tick reports.
         self.is_idle = True
         self.start_revision: int = request.start_revision
+        self.batch: Batch | None = None  # while history is gathered
         self.next_revision = 0
         self.state = CLOSED
 

@@ -70,6 +70,17 @@ def answer_of_ours(store: Store, name: str, request: Any) -> tuple[Any, int]:
     return response_class.FromString(applied.body), applied.revision
 
 
+def clear_leases_without_values(answer: Any) -> None:
+    """Take away the leases of keys without values, which etcd 3.7 loses (docs/departures.md)."""
+    if isinstance(answer, pb.RangeResponse):
+        for kv in answer.kvs:
+            if not kv.value:
+                kv.ClearField("lease")
+    elif isinstance(answer, pb.TxnResponse):
+        for op in answer.responses:
+            clear_leases_without_values(getattr(op, op.WhichOneof("response")))
+
+
 def one_request(requests: RandomRequests, revision: int) -> tuple[str, Any]:
     kind = requests.random.random()
     if kind < 0.25:
@@ -93,6 +104,8 @@ def test_random_requests_are_answered_alike(etcd: EtcdClient) -> None:
         if name == "txn" and ours[0] == KEY_NOT_FOUND:
             continue  # 3.5.1 panics on some of these
         theirs = answer_of_etcd(etcd, name, request)
+        for answer in (ours[0], theirs[0]):
+            clear_leases_without_values(answer)
         assert ours == theirs, request
     response = etcd.call("hash_kv", pb.HashKVRequest())
     assert response.compact_revision == store.compact_revision

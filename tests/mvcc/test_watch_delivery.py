@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from etcdtw.mvcc.watch import SLICE_EVENTS_MAX, SLICE_WATCHERS_MAX
+from etcdtw.mvcc.watch_stream import BATCH_OCTETS_MAX, BATCH_REVISIONS_MAX
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.watch_rig import WatchRig, keys_of
 
@@ -112,24 +113,111 @@ def test_catching_up_batches_revisions_under_the_current_header(rig: WatchRig) -
     assert response.header.revision == 6
 
 
-def test_history_is_read_in_bounded_slices_without_gaps_or_repeats() -> None:
+def test_history_is_read_in_bounded_slices_and_sent_as_one_response() -> None:
     rig = WatchRig(slice_changes_max=10)
     client = rig.client()
     for i in range(95):
         rig.put(b"k%d" % i)
     client.create(b"k", b"l", start_revision=2)
     assert rig.hub.work(rig.now_ms)
-    assert len(client.responses) == 1
+    assert client.take() == []
     assert rig.hub.pending_events == 85
     rig.put(b"k-late")
     assert rig.settle() == 9
-    revisions = [e.kv.mod_revision for r in client.take() for e in r.events]
-    assert revisions == list(range(2, 98))
+    (response,) = client.take()
+    assert [e.kv.mod_revision for e in response.events] == list(range(2, 98))
+    assert response.header.revision == 97
     assert rig.hub.slow_watchers == 0
 
 
+@pytest.mark.parametrize("count", [BATCH_REVISIONS_MAX, BATCH_REVISIONS_MAX + 1])
+def test_a_response_of_history_holds_the_events_of_at_most_so_many_revisions(count: int) -> None:
+    rig = WatchRig(slice_changes_max=300)
+    client = rig.client()
+    for _ in range(count):
+        rig.apply((b"k", b"1"), (b"l", b"2"))
+        rig.put(b"elsewhere")
+    client.create(b"k", b"m", start_revision=2)
+    rig.settle()
+    responses = client.take()
+    assert [len(r.events) for r in responses] == [2 * BATCH_REVISIONS_MAX, 2][: len(responses)]
+    assert len(responses) == 1 + (count > BATCH_REVISIONS_MAX)
+    assert {r.header.revision for r in responses} == {1 + 2 * count}
+    assert not any(r.fragment for r in responses)
+
+
+def test_revisions_that_a_filter_leaves_out_count_as_in_etcd() -> None:
+    rig = WatchRig()
+    client = rig.client()
+    for _ in range(700):
+        rig.put(b"k")
+        rig.delete(b"k")
+    client.create(b"k", start_revision=2, filters=[0])
+    rig.settle()
+    assert [len(r.events) for r in client.take()] == [500, 200]
+
+
+def test_a_response_of_history_is_cut_between_revisions_when_it_is_large(rig: WatchRig) -> None:
+    client = rig.client()
+    size = 1 << 20
+    for _ in range(BATCH_OCTETS_MAX // size):
+        rig.put(b"k", bytes(size))
+    client.create(b"k", start_revision=2)
+    rig.settle()
+    assert [len(r.events) for r in client.take()] == [BATCH_OCTETS_MAX // size]
+    rig.put(b"k", bytes(size))
+    client.create(b"k", start_revision=2)
+    rig.settle()
+    assert [len(r.events) for r in client.take()][-2:] == [BATCH_OCTETS_MAX // size, 1]
+
+
+def test_pieces_of_a_large_response_of_history_carry_the_flag(rig: WatchRig) -> None:
+    client = rig.client()
+    for _ in range(4):
+        rig.put(b"k", bytes(1 << 20))
+    client.create(b"k", start_revision=2, fragment=True)
+    rig.settle()
+    assert [(len(r.events), r.fragment) for r in client.take()] == [(1, True)] * 3 + [(1, False)]
+
+
+def test_what_is_gathered_for_all_watchers_is_bounded() -> None:
+    rig = WatchRig(slice_changes_max=10, batches_octets_max=10_000)
+    client = rig.client()
+    for i in range(100):
+        rig.put(b"k%d" % i, bytes(1000))
+    client.create(b"k", b"l", start_revision=2)
+    rig.hub.work(rig.now_ms)
+    assert [len(r.events) for r in client.take()] == [10]
+    rig.settle()
+    events = [e.kv.mod_revision for r in client.take() for e in r.events]
+    assert events == list(range(12, 102))
+    assert rig.hub._batches_octets == 0
+
+
+@pytest.mark.parametrize("way", ["cancel", "close", "compact"])
+def test_what_is_gathered_for_a_watcher_that_ends_is_let_go(way: str) -> None:
+    rig = WatchRig(slice_changes_max=10)
+    client = rig.client()
+    for _ in range(100):
+        rig.put(b"k")
+    client.create(b"k", start_revision=2)
+    rig.hub.work(rig.now_ms)
+    assert rig.hub._batches_octets > 0
+    if way == "cancel":
+        client.stream.cancel(0)
+    elif way == "close":
+        client.stream.close()
+    else:
+        rig.store.compact_revision = 90
+        rig.settle()
+        events, end = client.take()
+        assert [e.kv.mod_revision for e in events.events] == list(range(2, 12))
+        assert (end.canceled, end.compact_revision) == (True, 90)
+    assert rig.hub._batches_octets == 0
+
+
 def test_a_revision_is_never_split_between_slices() -> None:
-    rig = WatchRig(slice_changes_max=3)
+    rig = WatchRig(slice_changes_max=3, batches_octets_max=1)
     client = rig.client()
     for _ in range(4):
         rig.apply(*[(b"k%d" % i, b"v") for i in range(5)])
@@ -138,7 +226,8 @@ def test_a_revision_is_never_split_between_slices() -> None:
     assert [len(r.events) for r in client.take()] == [5, 5, 5, 5]
 
 
-def test_a_slice_delivers_a_bounded_number_of_events(rig: WatchRig) -> None:
+def test_a_slice_gathers_a_bounded_number_of_events() -> None:
+    rig = WatchRig(batches_octets_max=1)
     client = rig.client()
     for _ in range(500):
         rig.put(b"k")
@@ -152,7 +241,8 @@ def test_a_slice_delivers_a_bounded_number_of_events(rig: WatchRig) -> None:
     assert rig.hub.events_total - before == 20 * 500
 
 
-def test_a_slice_lines_up_a_bounded_number_of_octets(rig: WatchRig) -> None:
+def test_a_slice_gathers_a_bounded_number_of_octets() -> None:
+    rig = WatchRig(batches_octets_max=1)
     client = rig.client()
     for _ in range(10):
         rig.put(b"k", bytes(1_000_000))
@@ -253,7 +343,7 @@ def test_an_answer_that_passes_does_not_end_a_pause(rig: WatchRig) -> None:
 
 
 def test_a_stream_that_blocks_while_catching_up_goes_on_where_it_was() -> None:
-    rig = WatchRig(slice_changes_max=2)
+    rig = WatchRig(slice_changes_max=2, batches_octets_max=1)
     client = rig.client()
     for _ in range(6):
         rig.put(b"k")
@@ -262,6 +352,39 @@ def test_a_stream_that_blocks_while_catching_up_goes_on_where_it_was() -> None:
     assert rig.hub.work(rig.now_ms)
     assert not rig.hub.work(rig.now_ms)
     assert len(client.responses) == 1
+    client.unblock()
+    rig.settle()
+    assert [e.kv.mod_revision for r in client.take() for e in r.events] == [2, 3, 4, 5, 6, 7]
+
+
+def test_large_responses_of_history_wait_until_the_stream_has_taken_the_one_before() -> None:
+    rig = WatchRig()
+    client = rig.client()
+    for _ in range(4):
+        rig.put(b"k", bytes(1 << 20))
+    for _ in range(3):
+        client.create(b"k", start_revision=2)
+    client.take()
+    client.is_slow = True
+    for _ in range(3):
+        rig.settle()
+        assert [len(r.events) for r in client.take()] == [4]
+        client.unblock()
+        client.is_slow = True
+    assert rig.hub._batches_octets == rig.hub.slow_watchers == 0
+
+
+def test_nothing_that_was_gathered_waits_for_a_slow_reader() -> None:
+    rig = WatchRig(slice_changes_max=2)
+    client = rig.client()
+    for _ in range(6):
+        rig.put(b"k")
+    client.create(b"k", start_revision=2)
+    rig.hub.work(rig.now_ms)
+    assert rig.hub._batches_octets > 0
+    client.block()
+    rig.settle()
+    assert rig.hub._batches_octets == 0
     client.unblock()
     rig.settle()
     assert [e.kv.mod_revision for r in client.take() for e in r.events] == [2, 3, 4, 5, 6, 7]
