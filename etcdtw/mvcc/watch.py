@@ -312,34 +312,42 @@ class WatchHub:
                 last = changes[-1].main
         sharing = [w for w in group if first <= w.next_revision <= last + 1]
         full, reached = self._gather(sharing, changes, last)
+        self._advance(sharing, full, reached)
+
+    def _advance(self, sharing: list[Watcher], full: dict[Watcher, int], reached: int) -> None:
+        """Note how far a slice has brought its watchers, and send what is to be sent."""
         is_too_much = self._batches_octets > self._batches_octets_max
         flushed: dict[WatchStream, None] = {}
         for watcher in sharing:
+            stream = watcher.stream
             if watcher.state != UNSYNCED:
                 continue  # a flush has closed its stream
-            if watcher.stream.is_paused:
+            if stream.is_paused:
                 self._rewind(watcher)  # a flush has filled it
                 continue
             if watcher in full:
                 watcher.next_revision = full[watcher]
             elif watcher.next_revision <= reached:
                 watcher.next_revision = reached + 1
-            del self._unsynced[watcher]
-            is_synced = watcher.next_revision > self._source.revision
-            if is_synced:
-                watcher.state = SYNCED
-                self.slow_watchers -= 1
-                self._index.add(watcher)
-            else:
-                self._unsynced[watcher] = None
+            is_synced = self._requeue(watcher)
             if is_synced or is_too_much or watcher in full:
-                stream = watcher.stream
                 if self._put_batch(watcher) > SLICE_BYTES_MAX:
                     stream.flush()
                 else:
                     flushed[stream] = None
         for stream in flushed:
             stream.flush()
+
+    def _requeue(self, watcher: Watcher) -> bool:
+        """Put a watcher at the end of the line, or say that it has reached the present."""
+        del self._unsynced[watcher]
+        if watcher.next_revision <= self._source.revision:
+            self._unsynced[watcher] = None
+            return False
+        watcher.state = SYNCED
+        self.slow_watchers -= 1
+        self._index.add(watcher)
+        return True
 
     def _next_group(self) -> list[Watcher]:
         """Take up to SLICE_WATCHERS_MAX in turn, after putting aside the paused ones and
