@@ -31,7 +31,7 @@ from etcdtw.grpc.server_call import (
 from etcdtw.grpc.stats import ServerStats
 from etcdtw.grpc.status import status_fields
 from etcdtw.http2 import events
-from etcdtw.http2.connection import Connection
+from etcdtw.http2.connection import FRAMES_ALL, Connection
 from etcdtw.http2.errors import NO_ERROR, PROTOCOL_ERROR
 
 _REQUEST: Final = events.REQUEST
@@ -130,11 +130,14 @@ class CallServer:
         elif register.backlog:
             register.backlog_cleared()
 
-    def receive(self, data: bytes, now_ms: int) -> None:
-        """Take octets from the client and do what they ask for."""
+    def receive(self, data: bytes, now_ms: int, frames_max: int = FRAMES_ALL) -> bool:
+        """Take octets from the client and do what they ask for.
+
+        Looks at ``frames_max`` frames; True: more of them wait for the next call.
+        """
         register = self._register
         size_max = self._message_size_max
-        for event in self._connection.receive(data, now_ms):
+        for event in self._connection.receive(data, now_ms, frames_max):
             if event[0] != _REQUEST:
                 self._dispatch(event, now_ms)
                 continue
@@ -175,6 +178,7 @@ class CallServer:
                 register.add(call)
         if not register.is_marked and self._connection.has_output:
             register.mark()
+        return self._connection.has_more
 
     def expire(self, now_ms: int) -> None:
         """End the calls whose deadline has passed with DEADLINE_EXCEEDED."""

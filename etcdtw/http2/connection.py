@@ -36,6 +36,7 @@ from etcdtw.http2.stream import CLOSED, IDLE, Stream
 _unpack_header = frames.HEADER.unpack_from
 _pack_header = frames.HEADER.pack
 _DEFAULT_LIMITS: Final = Limits()
+FRAMES_ALL: Final = -1
 
 
 class Connection(Receiving):
@@ -50,7 +51,9 @@ class Connection(Receiving):
     def __init__(self, *, client: bool = False, limits: Limits = _DEFAULT_LIMITS) -> None:
         super().__init__(client, limits)
         self._preface = b"" if client else frames.PREFACE  # what the peer still has to send
-        self._rest = bytearray()  # the head of a frame whose tail has not arrived
+        self.has_more = False
+        """Whether `receive` left whole frames for its next call."""
+        self._rest = bytearray()  # the head of a frame whose tail has not arrived, or what is left
         self._rest_need = 0  # no use to look at _rest before it is that long
 
     # -- output
@@ -124,12 +127,15 @@ class Connection(Receiving):
 
     # -- input
 
-    def receive(self, data: bytes, now_ms: int) -> list[Event]:
+    def receive(self, data: bytes, now_ms: int, frames_max: int = FRAMES_ALL) -> list[Event]:
         """Take what the transport read at ``now_ms`` and return what it means, in order.
 
-        Never raises on anything a peer can send.  Returns nothing once `is_closed`.
+        Looks at ``frames_max`` frames; those behind wait for the next call (`has_more`), which may
+        bring no octets.  Never raises on anything a peer can send.  Returns nothing once
+        `is_closed`.
         """
         if self.is_closed:
+            self.has_more = False
             return []
         self._now_ms = now_ms
         found: list[Event] = []
@@ -144,9 +150,10 @@ class Connection(Receiving):
         try:
             if self._preface:
                 data = self._read_preface(data)
-            end = self._read_frames(data, found)
+            end = self._read_frames(data, found, frames_max)
             self._credit_connection()
         except PeerError as fault:
+            self.has_more = False
             self._fail(fault)
             return found
         if end < len(data):
@@ -171,8 +178,9 @@ class Connection(Receiving):
             and self._queued_octets < self._limits.queued_octets_refuse
         )
 
-    def _read_frames(self, data: bytes, found: list[Event]) -> int:
-        """Take every whole frame of ``data``; return where the first incomplete one begins."""
+    def _read_frames(self, data: bytes, found: list[Event], frames_max: int) -> int:
+        """Take whole frames of ``data``; return where the first one begins that was not taken."""
+        self.has_more = False
         size_max = self._limits.frame_size_max
         block_max = min(size_max, self._limits.header_block_size_max)
         streams = self._streams
@@ -182,6 +190,10 @@ class Connection(Receiving):
         pos = 0
         is_plain = self._is_plain()
         while stop - pos >= 9:
+            if not frames_max:
+                self.has_more = True
+                break
+            frames_max -= 1
             word, flags, stream_id = _unpack_header(data, pos)
             end = pos + 9 + (word >> 8)
             if is_plain and flags == 4 and word & 0xFF == 1 and stop - end >= 9:

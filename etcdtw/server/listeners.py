@@ -78,6 +78,7 @@ class Ports(Service):
             unread=self._unread,
             places=self._places,
             pieces=member.pieces,
+            rounds=member.rounds,
             is_tls=is_tls,
         )
         self._factories.append(factory)

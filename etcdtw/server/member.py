@@ -49,6 +49,7 @@ from etcdtw.transport.flusher import Flusher
 from etcdtw.transport.listener import Bound
 from etcdtw.transport.peer_client import build_dial
 from etcdtw.transport.peer_network import PeerNetwork
+from etcdtw.transport.rounds import Rounds
 from etcdtw.transport.tls import TlsPolicy
 from etcdtw.wire import etcdserverpb as pb
 
@@ -77,6 +78,7 @@ class Member:
         self.unix_ms = unix_ms
         self.pieces = measured_pieces()
         self.flusher = Flusher(reactor, self.pieces)
+        self.rounds = Rounds(reactor)
         self.random = random.Random()
         self.call_stats = ServerStats()
         self.health_counts = HealthCounts()

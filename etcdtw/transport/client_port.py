@@ -43,6 +43,7 @@ from etcdtw.transport.http1 import BoundedChannel, HttpSite
 from etcdtw.transport.http2_routes import StreamChannel
 from etcdtw.transport.inflation import inflate_in_turns
 from etcdtw.transport.rejections import RejectionLog, remote_text
+from etcdtw.transport.rounds import Rounds
 from etcdtw.transport.sniffing import HTTP1, HTTP2, SPEAKS_TLS, TLS, UNDECIDED, sniff
 from etcdtw.transport.sockets import tune_socket
 from etcdtw.wire.pieces import OCTETS, UNMEASURED, Pieces
@@ -234,7 +235,8 @@ class ClientPort(Factory):
     """Builds and keeps the connections of client listeners: all over TLS, or none.
 
     ``site`` None: no HTTP routes here (etcd: --listen-client-http-urls).  ``methods`` are
-    shared by all ports, as are ``stats``, ``flusher``, ``unread`` and ``places``.
+    shared by all ports, as are ``stats``, ``flusher``, ``unread``, ``places``
+    and ``rounds``.
     """
 
     noisy = False
@@ -253,6 +255,7 @@ class ClientPort(Factory):
         unread: UnreadTotal | None = None,
         places: ClientPlaces | None = None,
         pieces: Pieces = UNMEASURED,
+        rounds: Rounds | None = None,
         is_tls: bool = False,
     ) -> None:
         self.clock = clock
@@ -268,6 +271,7 @@ class ClientPort(Factory):
         self._unread = unread or UnreadTotal(stats)
         self.places = places or ClientPlaces()
         self.pieces = pieces
+        self.rounds = rounds or Rounds(clock)
         self._is_tls = is_tls
         self._rejections = RejectionLog("client")
         self._connections: set[ClientConnection] = set()
@@ -337,6 +341,7 @@ class ClientPort(Factory):
             self.clock,
             self._flusher,
             self._keepalive,
+            self.rounds,
             build_server,
             self.bounds.unread_octets_max,
         )
@@ -345,6 +350,7 @@ class ClientPort(Factory):
         """Return the HTTP/1.x side of ``connection``."""
         assert self.site is not None
         channel = cast(BoundedChannel, self.site.buildProtocol(connection.tcp.getPeer()))
+        channel.rounds = self.rounds
         channel.makeConnection(connection.tcp)
         return channel
 

@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from etcdtw.grpc.server import CallServer
 from etcdtw.transport.flusher import Flusher
+from etcdtw.transport.rounds import Rounds
 from etcdtw.transport.sockets import plain_socket
 
 UNREAD_OCTETS_MAX: Final = 32 * 1024 * 1024
@@ -23,6 +24,8 @@ UNREAD_OCTETS_MAX: Final = 32 * 1024 * 1024
 Twice what the windows of gRPC's own clients ever grant (16 MiB): a slow one is not cut off."""
 PIECE_SIZE: Final = 256 * 1024
 """Octets that a transport is given at once: it copies them, and TLS keeps them encrypted too."""
+FRAMES_MAX: Final = 8
+"""Frames, or small requests, that are looked at before the clock."""
 CLOSE_LINGER_S: Final = 5.0
 """How long a closing connection may take to write its last octets."""
 
@@ -34,6 +37,8 @@ class ChannelTransport(Protocol):
     def loseConnection(self) -> None: ...
     def abortConnection(self) -> None: ...
     def getPeer(self) -> IAddress: ...
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None: ...
     def unregisterProducer(self) -> None: ...
 
@@ -65,6 +70,7 @@ class GrpcChannel:
         clock: IReactorTime,
         flusher: Flusher,
         keepalive: KeepAlive,
+        rounds: Rounds,
         build_server: Callable[[Callable[[], None]], CallServer],
         unread_octets_max: int = UNREAD_OCTETS_MAX,
     ) -> None:
@@ -72,6 +78,11 @@ class GrpcChannel:
         self._clock = clock
         self._flusher = flusher
         self._keepalive = keepalive
+        self._rounds = rounds
+        self._is_in_line = False
+        self._received: list[
+            bytes
+        ] = []  # not looked at yet: one read of the socket, or a little more
         self._unread_octets_max = unread_octets_max
         self._held: deque[bytes | memoryview] = deque()
         self._held_octets = 0
@@ -99,20 +110,43 @@ class GrpcChannel:
         return octets if self._is_closing else octets + self.server.queued_octets
 
     def receive(self, data: bytes) -> None:
-        """Take octets from the client."""
+        """Take octets from the client, and look at them when it is its turn."""
         if self._is_closing:
             return
-        now_ms = self._now_ms()
-        self._received_ms = now_ms
+        self._received_ms = self._now_ms()
+        self._received.append(data)
+        if not self._is_in_line:
+            self._rounds.serve(self)
+
+    def serve(self) -> bool:
+        """Look at some of what was received; True: there is more."""
+        received = self._received
+        if self._is_closing or self._is_lost:
+            received.clear()
+            return False
+        data = received[0] if len(received) == 1 else b"".join(received)
+        received.clear()
         try:
-            self.server.receive(data, now_ms)
+            has_more = self.server.receive(data, self._received_ms, FRAMES_MAX)
         except Exception:
             # A defect of ours: this client's calls are lost, the others' are not.
             self.log.failure("a call failed unexpectedly; dropping its connection")
             self.abort()
-            return
+            return False
         if self.server.is_closed:
             self._mark()
+        return has_more
+
+    def wait(self) -> None:
+        """Read nothing more: octets of this client stand in line."""
+        self._is_in_line = True
+        self._transport.pauseProducing()
+
+    def go_on(self) -> None:
+        """Read again, until this client has its next turn."""
+        self._is_in_line = False
+        if not (self._is_closing or self._is_lost):
+            self._transport.resumeProducing()
 
     def flush_output(self) -> None:
         """Write what there is, at once; or hold it while the client does not read."""

@@ -8,12 +8,14 @@ Knows no routes; the gateway gives the resource.
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
+
+from etcdtw.transport.rounds import Rounds
 
 BODY_SIZE_MAX: Final = 2 * 1024 * 1024
 REQUEST_HEADER_S: Final = 10.0
@@ -22,10 +24,19 @@ IDLE_S: Final = 60.0
 """Without an octet between or within requests."""
 
 
+class RequestChannel(Protocol):
+    """What carries requests: an HTTP/1.x connection, or a stream of HTTP/2."""
+
+    def admit(self, request: BoundedRequest) -> None:
+        """``request`` is whole: answer it when it may be."""
+        ...
+
+
 class BoundedRequest(Request):
     """A request whose body stays below `BODY_SIZE_MAX`; it is kept if the site reads bodies."""
 
     is_refused = False
+    _line = (b"", b"", b"")
     _body_size = 0
 
     def setHeader(self, name: bytes, value: bytes) -> None:  # noqa: N802
@@ -47,7 +58,13 @@ class BoundedRequest(Request):
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:  # noqa: N802
         if not self.is_refused:
-            super().requestReceived(command, path, version)
+            self._line = command, path, version
+            cast(RequestChannel, self.channel).admit(self)
+
+    def answer(self) -> None:
+        """Let the site answer."""
+        if self.channel is not None:
+            super().requestReceived(*self._line)
 
     def _refuse(self) -> None:
         if not self.is_refused:
@@ -60,8 +77,16 @@ class BoundedRequest(Request):
 
 
 class BoundedChannel(HTTPChannel):
-    """An HTTP/1.x connection that must finish each request header in time."""
+    """An HTTP/1.x connection that must finish each request header in time.
 
+    Its requests take turns with those of others (`rounds`), and the next one waits until the
+    answers before are written: whoever sends many and reads nothing gets no more.
+    """
+
+    rounds: Rounds
+    _waiting: BoundedRequest | None = None
+    _is_in_line = False
+    _is_clogged = False
     _header_deadline: IDelayedCall | None = None
     _is_in_body = False
 
@@ -81,7 +106,42 @@ class BoundedChannel(HTTPChannel):
 
     def connectionLost(self, reason: object = None) -> None:
         self._cancel_deadline()
+        self._waiting = None
         super().connectionLost(reason)
+
+    def admit(self, request: BoundedRequest) -> None:
+        self._waiting = request
+        if not self._is_in_line:
+            self.rounds.serve(self)
+
+    def serve(self) -> bool:
+        request = self._waiting
+        if request is not None and self._is_clogged:
+            self.setTimeout(IDLE_S)  # for the client to read on
+        elif request is not None:
+            self._waiting = None
+            self.setTimeout(None)
+            request.answer()
+        return False
+
+    def wait(self) -> None:
+        """Twisted.web reads a little ahead, and then waits for the answer."""
+        self._is_in_line = True
+
+    def go_on(self) -> None:
+        self._is_in_line = False
+        if self._waiting is not None and not self._is_clogged:
+            self.rounds.serve(self)
+
+    def pauseProducing(self) -> None:
+        self._is_clogged = True
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._is_clogged = False
+        super().resumeProducing()
+        if self._waiting is not None and not self._is_in_line:
+            self.rounds.serve(self)
 
     def _cancel_deadline(self) -> None:
         if self._header_deadline is not None:

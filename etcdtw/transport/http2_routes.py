@@ -13,7 +13,7 @@ from twisted.web.http import Request
 from twisted.web.http_headers import Headers
 
 from etcdtw.grpc.plain import PlainRequest
-from etcdtw.transport.http1 import HttpSite
+from etcdtw.transport.http1 import BoundedRequest, HttpSite
 
 # RFC 9113 section 8.2.2: these have no meaning here and must not be sent.
 _CONNECTION_FIELDS = frozenset(
@@ -53,6 +53,10 @@ class StreamChannel:
             request.handleContentChunk(body)
         plain.on_end = lambda: self._gone(request)
         request.requestReceived(method, path, b"HTTP/2")
+
+    def admit(self, request: BoundedRequest) -> None:
+        """Answer at once: the connection's octets took turns before."""
+        request.answer()
 
     def writeHeaders(  # noqa: N802
         self, version: bytes, code: bytes, reason: bytes, headers: Headers

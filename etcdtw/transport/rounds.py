@@ -1,0 +1,118 @@
+"""Whose octets are looked at now, and whose wait: clients take turns.
+
+What arrives is served at once while the reactor's budget lasts.  Who has more than a share of it
+at once, or comes when it is spent, stands in line; the line is served at the next iterations of
+the reactor, so that writes, timers and peers come in between.  In line those go first who have
+just come: a client that asks for much waits behind itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from twisted.internet.interfaces import IReactorTime
+
+BUDGET_S: Final = 0.010
+"""For all clients together, before others than clients have their turn."""
+SHARE_S: Final = 0.002
+"""For one client, before the next one has its turn."""
+
+
+class Guest(Protocol):
+    """A connection, or a request, that octets have come for."""
+
+    def serve(self) -> bool:
+        """Look at a few requests.  True: there are more."""
+        ...
+
+    def wait(self) -> None:
+        """It stands in line now: let it not send more."""
+        ...
+
+    def go_on(self) -> None:
+        """It was served, and may send again."""
+        ...
+
+
+class Rounds:
+    """The line of one process.  ``seconds`` measures work."""
+
+    def __init__(
+        self, clock: IReactorTime, seconds: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._used_s = 0.0
+        self._is_spent = False
+        self._is_scheduled = False
+        self._fresh: deque[Guest] = deque()
+        self._heavy: deque[Guest] = deque()
+        self.waited = 0
+        """How often somebody had to stand in line."""
+
+    @property
+    def waiting(self) -> int:
+        """How many stand in line."""
+        return len(self._fresh) + len(self._heavy)
+
+    def serve(self, guest: Guest) -> None:
+        """Serve ``guest``, who does not stand in line, or let it stand there."""
+        if self._is_spent:
+            self._line_up(guest, self._fresh)
+            return
+        if self._run(guest):
+            self._line_up(guest, self._heavy)
+        if self._used_s >= BUDGET_S:
+            self._is_spent = True
+            self._schedule()
+
+    def _run(self, guest: Guest) -> bool:
+        """Serve it for its share of the time; True: it has more."""
+        seconds = self._seconds
+        began_s = seconds()
+        has_more = guest.serve()
+        used_s = seconds() - began_s
+        while has_more and used_s < SHARE_S:
+            has_more = guest.serve()
+            used_s = seconds() - began_s
+        self._used_s += used_s
+        return has_more
+
+    def _line_up(self, guest: Guest, line: deque[Guest]) -> None:
+        self.waited += 1
+        line.append(guest)
+        guest.wait()
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._clock.callLater(0, self._round)
+
+    def _round(self) -> None:
+        """A budget's worth of the line: who came last, then the others in turn, one at least."""
+        self._is_scheduled = False
+        self._used_s = 0.0
+        self._is_spent = False
+        fresh, self._fresh = self._fresh, deque()
+        while fresh and self._used_s < BUDGET_S:
+            self._serve_next(fresh.popleft())
+        # Those who come while the line is served stand behind it.
+        fresh.extend(self._fresh)
+        self._fresh = fresh
+        for position in range(len(self._heavy)):
+            if position and self._used_s >= BUDGET_S:
+                break
+            self._serve_next(self._heavy.popleft())
+        if self.waiting or self._used_s >= BUDGET_S:
+            self._is_spent = True
+            self._schedule()
+
+    def _serve_next(self, guest: Guest) -> None:
+        if self._run(guest):
+            self._heavy.append(guest)
+        else:
+            guest.go_on()

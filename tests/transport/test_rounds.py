@@ -1,0 +1,215 @@
+"""The line of clients: shares, budgets, who goes first; and what connections do in it."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+
+from etcdtw.transport.grpc_channel import FRAMES_MAX
+from etcdtw.transport.rounds import BUDGET_S, SHARE_S, Rounds
+from tests.transport.port_rig import PortRig
+
+STEP_S = SHARE_S / 2
+
+
+class Iterations(Clock):
+    """A clock whose calls for "at once" are made by the next `iterate`, as a reactor does."""
+
+    def iterate(self) -> None:
+        due, self.calls = self.calls, []
+        later = []
+        for call in due:
+            if call.getTime() <= self.seconds():
+                call.called = 1
+                call.func(*call.args, **call.kw)
+            else:
+                later.append(call)
+        self.calls += later
+
+
+class Work:
+    """Time that passes as guests are served."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.clock = Iterations()
+        self.served: list[str] = []
+        self.rounds = Rounds(self.clock, lambda: self.now_s)
+
+    def serve(self, name: str, steps: int) -> Guest:
+        guest = Guest(self, name, steps)
+        self.rounds.serve(guest)
+        return guest
+
+    def iterate(self) -> list[str]:
+        """One iteration of the reactor; returns who was served in it."""
+        self.served.clear()
+        self.clock.iterate()
+        return list(self.served)
+
+
+class Guest:
+    def __init__(self, work: Work, name: str, steps: int) -> None:
+        self.work = work
+        self.name = name
+        self.steps = steps
+        self._waits = False
+
+    @property
+    def waits(self) -> bool:
+        return self._waits
+
+    def serve(self) -> bool:
+        self.work.now_s += STEP_S
+        self.work.served.append(self.name)
+        self.steps -= 1
+        return self.steps > 0
+
+    def wait(self) -> None:
+        self._waits = True
+
+    def go_on(self) -> None:
+        self._waits = False
+
+
+def test_light_clients_are_served_at_once_and_cost_no_timer() -> None:
+    work = Work()
+    for i in range(5):
+        assert not work.serve(f"g{i}", 1).waits
+    assert len(work.served) == 5
+    assert work.clock.getDelayedCalls() == []
+
+
+def test_who_asks_for_more_than_a_share_waits_behind_itself() -> None:
+    work = Work()
+    heavy = work.serve("heavy", 5)
+    assert work.served == ["heavy"] * 2
+    assert heavy.waits
+    light = work.serve("light", 1)
+    assert not light.waits
+    assert work.iterate() == ["heavy"] * 2
+    assert heavy.waits
+    assert work.iterate() == ["heavy"]
+    assert not heavy.waits
+    assert work.clock.getDelayedCalls() == []
+
+
+def test_when_the_budget_is_spent_everybody_waits_and_new_ones_come_before_heavy_ones() -> None:
+    work = Work()
+    heavies = [work.serve(f"h{i}", 6) for i in range(5)]
+    assert work.now_s >= BUDGET_S
+    assert all(heavy.waits for heavy in heavies)
+    light = work.serve("light", 1)
+    assert light.waits
+    assert work.iterate() == ["light", *(f"h{i}" for i in range(5) for _ in range(2))]
+    assert not light.waits
+    # The budget of this iteration is spent as well: one that comes now waits.
+    assert work.serve("late", 1).waits
+    assert work.iterate()[0] == "late"
+
+
+def test_heavy_clients_get_on_however_many_new_ones_come() -> None:
+    work = Work()
+    heavy = work.serve("heavy", 7)
+    for _ in range(3):
+        for i in range(2 * int(BUDGET_S / STEP_S)):
+            work.serve(f"light{i}", 1)
+        assert "heavy" in work.iterate()
+    assert not heavy.waits
+    while work.clock.getDelayedCalls():
+        work.iterate()
+    assert work.rounds.waiting == 0
+
+
+class CountingRounds(Rounds):
+    """A line whose work takes a share for each step."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.now_s = 0.0
+        super().__init__(clock, self._tick)
+
+    def _tick(self) -> float:
+        self.now_s += SHARE_S
+        return self.now_s
+
+
+def test_a_packet_of_many_requests_is_served_in_pieces_and_reading_stops_meanwhile() -> None:
+    rig = PortRig()
+    iterations = Iterations()
+    rig.port.rounds = CountingRounds(iterations)
+    peer = rig.connect()
+    peer.begin()
+    iterations.iterate()
+    for _ in range(40):
+        peer.call("Hold")
+    peer.send()
+    assert 0 < len(rig.held) < 40
+    assert peer.transport.producerState == "paused"
+    seen = len(rig.held)
+    other = rig.connect()
+    other.begin()
+    other.call("Unary", b"x")
+    other.send()
+    while len(rig.held) < 40:
+        iterations.iterate()
+        assert len(rig.held) - seen <= 2 * FRAMES_MAX
+        seen = len(rig.held)
+    for _ in range(4):
+        iterations.iterate()
+    assert peer.transport.producerState == "producing"
+    rig.clock.advance(0)
+    other.grpc.receive(other.transport.read(), 0)
+    assert other.results == [(b"x", 0, "")]
+
+
+def test_octets_that_come_in_spite_of_the_pause_keep_their_order() -> None:
+    rig = PortRig()
+    rig.port.rounds = CountingRounds(rig.clock)
+    peer = rig.connect()
+    peer.begin()
+    rig.clock.pump([0.0] * 4)
+    for i in range(30):
+        peer.call("Unary", b"%d" % i)
+        peer.send()
+    rig.clock.pump([0.0] * 30)
+    peer.exchange()
+    assert [message for message, _, _ in peer.results] == [b"%d" % i for i in range(30)]
+
+
+def test_a_connection_that_is_lost_in_line_is_not_served() -> None:
+    rig = PortRig()
+    rig.port.rounds = CountingRounds(rig.clock)
+    peer = rig.connect()
+    peer.begin()
+    rig.clock.pump([0.0] * 4)
+    for _ in range(40):
+        peer.call("Hold")
+    peer.send()
+    seen = len(rig.held)
+    peer.lose()
+    rig.clock.pump([0.0] * 30)
+    assert len(rig.held) == seen
+    assert rig.port.rounds.waiting == 0
+
+
+GET = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def test_pipelined_http_1_requests_take_turns() -> None:
+    rig = PortRig()
+    rig.port.rounds = CountingRounds(rig.clock)
+    peer = rig.connect()
+    peer.protocol.dataReceived(GET * 50)
+    answered = peer.transport.value().count(b"HTTP/1.1 200 OK")
+    assert 0 < answered < 20
+    rig.clock.pump([0.0] * 100)
+    assert peer.transport.value().count(b"HTTP/1.1 200 OK") == 50
+
+
+def test_the_next_http_1_answer_waits_until_the_ones_before_are_read() -> None:
+    rig = PortRig()
+    peer = rig.connect(room=10)
+    peer.protocol.dataReceived(GET * 3)
+    for _ in range(3):
+        rig.clock.pump([0.0] * 10)
+        assert peer.transport.read().count(b"HTTP/1.1 200 OK") == 1
+    assert peer.transport.read() == b""
