@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.web.resource import IResource
 
 from etcdtw.gateway.pages import Access
+from etcdtw.gateway.shared_page import SharedPage
 from etcdtw.gateway.site import client_site, metrics_site
 from etcdtw.grpc.call import MethodTable
 from etcdtw.http2.limits import Limits
@@ -131,7 +132,7 @@ class MetricsListeners(Ports):
         found = [one for one in policies if one is not None]
         self._certificates = CertificateWatch(member.clock, member.now, found)
         self._certificates.start()
-        self.scrape = Scrape(
+        scrape = Scrape(
             member_sources(
                 member.node,
                 member.opened,
@@ -145,7 +146,8 @@ class MetricsListeners(Ports):
             ),
             member.call_stats,
         )
-        pages = metrics_site(member, member.health_counts, self.scrape.render)
+        self.metrics = SharedPage(scrape.render, member.clock.seconds)
+        pages = metrics_site(member, member.health_counts, self.metrics.body)
         site = HttpSite(cast(IResource, pages), member.clock)
         self._open(METRICS, site, False)
         await self._adopt(METRICS_SOCKET, site, False)
@@ -175,7 +177,7 @@ class Listeners(Ports):
         config = member.config
         access = Access(config.cors_origins, config.host_whitelist)
         pages = client_site(
-            member, member.health_counts, member, self._measured.scrape.render, access
+            member, member.health_counts, member, self._measured.metrics.body, access
         )
         site = HttpSite(cast(IResource, pages), member.clock)
         split = bool(config.listen_client_http_urls)

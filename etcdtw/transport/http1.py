@@ -10,7 +10,7 @@ from __future__ import annotations
 from io import BytesIO
 from typing import Any, Final, Protocol, cast
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, ITCPTransport
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
@@ -18,6 +18,11 @@ from twisted.web.server import Request, Site
 from etcdtw.transport.rounds import Rounds
 
 BODY_SIZE_MAX: Final = 2 * 1024 * 1024
+HEAD_PIECE_SIZE: Final = 2_048
+"""Octets of heads that are looked at at once."""
+BODY_PIECE_SIZE: Final = 65_536
+RECEIVED_SIZE_MAX: Final = 65_536
+"""Octets of requests that wait for those before them; one more, and no more are read."""
 REQUEST_HEADER_S: Final = 10.0
 """From the first octet of a request to the end of its header."""
 IDLE_S: Final = 60.0
@@ -89,11 +94,46 @@ class BoundedChannel(HTTPChannel):
     _is_clogged = False
     _header_deadline: IDelayedCall | None = None
     _is_in_body = False
+    _is_feeding = False
+    _is_over = False
+
+    def connectionMade(self) -> None:
+        self._received = bytearray()
+        super().connectionMade()
 
     def dataReceived(self, data: bytes) -> None:
-        if self._header_deadline is None and not self._is_in_body:
-            self._header_deadline = self.callLater(REQUEST_HEADER_S, self._too_slow)
-        super().dataReceived(data)
+        """Twisted.web takes time by the square of what it is given while it answers: so it gets
+        little at once, and nothing before the request at hand is answered."""
+        self._received += data
+        if not self._is_feeding:
+            self._feed()
+
+    def _feed(self) -> None:
+        received = self._received
+        self._is_feeding = True
+        while received and not self._handlingRequest and not self._is_over:
+            size = BODY_PIECE_SIZE if self._is_in_body else HEAD_PIECE_SIZE
+            piece = bytes(received[:size])
+            del received[:size]
+            if self._header_deadline is None and not self._is_in_body:
+                self._header_deadline = self.callLater(REQUEST_HEADER_S, self._too_slow)
+            super().dataReceived(piece)
+            if self._dataBuffer and not self._handlingRequest:
+                # What came behind a body whose request was answered at once.
+                self.setLineMode(b"".join(self._dataBuffer))
+                self._dataBuffer = []
+        self._is_feeding = False
+        self._bound_received()
+
+    def setLineMode(self, extra: bytes = b"") -> None:  # noqa: N802
+        """Look for a request next; ``extra`` came before what is kept here."""
+        self.line_mode = 1
+        self._received[:0] = extra
+
+    def _bound_received(self) -> None:
+        """Read nothing more while there is enough to do."""
+        if len(self._received) > RECEIVED_SIZE_MAX and not self._is_over:
+            cast(IPushProducer, self.transport).pauseProducing()
 
     def allHeadersReceived(self) -> None:  # noqa: N802
         self._is_in_body = True
@@ -103,8 +143,14 @@ class BoundedChannel(HTTPChannel):
     def requestDone(self, request: Request) -> None:  # noqa: N802
         self._is_in_body = False
         super().requestDone(request)
+        if not self._is_feeding:
+            self._feed()
+        else:
+            self._bound_received()
 
     def connectionLost(self, reason: object = None) -> None:
+        self._is_over = True
+        self._received.clear()
         self._cancel_deadline()
         self._waiting = None
         super().connectionLost(reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 
 from etcdtw.transport.grpc_channel import FRAMES_MAX
+from etcdtw.transport.http1 import RECEIVED_SIZE_MAX
 from etcdtw.transport.rounds import BUDGET_S, SHARE_S, Rounds
 from tests.transport.port_rig import PortRig
 
@@ -54,7 +55,6 @@ class Guest:
         self.steps = steps
         self._waits = False
 
-    @property
     def waits(self) -> bool:
         return self._waits
 
@@ -74,7 +74,7 @@ class Guest:
 def test_light_clients_are_served_at_once_and_cost_no_timer() -> None:
     work = Work()
     for i in range(5):
-        assert not work.serve(f"g{i}", 1).waits
+        assert not work.serve(f"g{i}", 1).waits()
     assert len(work.served) == 5
     assert work.clock.getDelayedCalls() == []
 
@@ -83,13 +83,13 @@ def test_who_asks_for_more_than_a_share_waits_behind_itself() -> None:
     work = Work()
     heavy = work.serve("heavy", 5)
     assert work.served == ["heavy"] * 2
-    assert heavy.waits
+    assert heavy.waits()
     light = work.serve("light", 1)
-    assert not light.waits
+    assert not light.waits()
     assert work.iterate() == ["heavy"] * 2
-    assert heavy.waits
+    assert heavy.waits()
     assert work.iterate() == ["heavy"]
-    assert not heavy.waits
+    assert not heavy.waits()
     assert work.clock.getDelayedCalls() == []
 
 
@@ -97,13 +97,13 @@ def test_when_the_budget_is_spent_everybody_waits_and_new_ones_come_before_heavy
     work = Work()
     heavies = [work.serve(f"h{i}", 6) for i in range(5)]
     assert work.now_s >= BUDGET_S
-    assert all(heavy.waits for heavy in heavies)
+    assert all(heavy.waits() for heavy in heavies)
     light = work.serve("light", 1)
-    assert light.waits
+    assert light.waits()
     assert work.iterate() == ["light", *(f"h{i}" for i in range(5) for _ in range(2))]
-    assert not light.waits
+    assert not light.waits()
     # The budget of this iteration is spent as well: one that comes now waits.
-    assert work.serve("late", 1).waits
+    assert work.serve("late", 1).waits()
     assert work.iterate()[0] == "late"
 
 
@@ -114,7 +114,7 @@ def test_heavy_clients_get_on_however_many_new_ones_come() -> None:
         for i in range(2 * int(BUDGET_S / STEP_S)):
             work.serve(f"light{i}", 1)
         assert "heavy" in work.iterate()
-    assert not heavy.waits
+    assert not heavy.waits()
     while work.clock.getDelayedCalls():
         work.iterate()
     assert work.rounds.waiting == 0
@@ -213,3 +213,28 @@ def test_the_next_http_1_answer_waits_until_the_ones_before_are_read() -> None:
         rig.clock.pump([0.0] * 10)
         assert peer.transport.read().count(b"HTTP/1.1 200 OK") == 1
     assert peer.transport.read() == b""
+
+
+def test_http_1_requests_that_wait_are_bounded_and_reading_goes_on_afterwards() -> None:
+    rig = PortRig()
+    peer = rig.connect(room=10)
+    count = RECEIVED_SIZE_MAX // len(GET) + 100
+    peer.protocol.dataReceived(GET * count)
+    assert peer.transport.producerState == "paused"
+    answered = 0
+    while data := peer.transport.read():
+        answered += data.count(b"HTTP/1.1 200 OK")
+        rig.clock.pump([0.0] * 10)
+    assert answered == count
+    assert peer.transport.producerState == "producing"
+
+
+def test_requests_with_bodies_may_be_pipelined() -> None:
+    rig = PortRig()
+    peer = rig.connect()
+    post = b"POST /health HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"
+    peer.protocol.dataReceived(post + b"abc" + GET + post + b"def" + GET)
+    peer.protocol.dataReceived(GET)
+    answers = peer.transport.value()
+    assert answers.count(b"HTTP/1.1 200 OK") == 5
+    assert answers.index(b"abc") < answers.index(b"def")

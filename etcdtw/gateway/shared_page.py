@@ -1,0 +1,34 @@
+"""A page whose rendering costs: those who ask much at once share one.
+
+Pure: the time is asked of ``seconds``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+BURST: Final = 16
+"""Renderings that may be asked for at once, each of the very moment."""
+PER_S: Final = 2
+"""Renderings a second beyond them: what others get is older by half a second at the most."""
+
+
+class SharedPage:
+    """Renders anew as often as is granted, and hands out the last rendering in between."""
+
+    def __init__(self, render: Callable[[], bytes], seconds: Callable[[], float]) -> None:
+        self._render = render
+        self._seconds = seconds
+        self._tokens = float(BURST)
+        self._counted_s = seconds()
+        self._last = b""
+
+    def body(self) -> bytes:
+        now_s = self._seconds()
+        self._tokens = min(BURST, self._tokens + (now_s - self._counted_s) * PER_S)
+        self._counted_s = now_s
+        if self._tokens >= 1.0:
+            self._tokens -= 1.0
+            self._last = self._render()
+        return self._last

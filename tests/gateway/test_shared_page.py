@@ -1,0 +1,39 @@
+"""A page that is asked for much: rendered as often as is granted, never older than promised."""
+
+from __future__ import annotations
+
+from etcdtw.gateway.shared_page import BURST, PER_S, SharedPage
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.renderings = 0
+        self.page = SharedPage(self._render, lambda: self.now_s)
+
+    def _render(self) -> bytes:
+        self.renderings += 1
+        return b"%d at %.3f" % (self.renderings, self.now_s)
+
+
+def test_who_asks_now_and_then_sees_the_moment() -> None:
+    rig = Rig()
+    for i in range(100):
+        rig.now_s += 1 / PER_S
+        assert rig.page.body() == b"%d at %.3f" % (i + 1, rig.now_s)
+
+
+def test_many_at_once_share_a_rendering() -> None:
+    rig = Rig()
+    bodies = [rig.page.body() for _ in range(1000)]
+    assert rig.renderings == BURST
+    assert len(set(bodies)) == BURST
+    rig.now_s += 0.99 / PER_S
+    assert rig.page.body() is bodies[-1]
+    rig.now_s += 0.02 / PER_S
+    assert rig.page.body() != bodies[-1]
+    assert rig.renderings == BURST + 1
+    rig.now_s += 2 * BURST / PER_S
+    for _ in range(100):
+        rig.page.body()
+    assert rig.renderings == 2 * BURST + 1
