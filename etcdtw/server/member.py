@@ -78,7 +78,7 @@ class Member:
         self.unix_ms = unix_ms
         self.pieces = measured_pieces()
         self.flusher = Flusher(reactor, self.pieces)
-        self.rounds = Rounds(reactor)
+        self.rounds = Rounds(reactor, self.pieces)
         self.random = random.Random()
         self.call_stats = ServerStats()
         self.health_counts = HealthCounts()

@@ -15,8 +15,8 @@ from typing import Final, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
-BUDGET_S: Final = 0.010
-"""For all clients together, before others than clients have their turn."""
+from etcdtw.wire.pieces import BUDGET_S, OCTETS, UNMEASURED, Pieces
+
 SHARE_S: Final = 0.002
 """For one client, before the next one has its turn."""
 
@@ -38,12 +38,19 @@ class Guest(Protocol):
 
 
 class Rounds:
-    """The line of one process.  ``seconds`` measures work."""
+    """The line of one process.
+
+    All clients together have `BUDGET_S` before others have their turn; ``seconds`` measures it.
+    """
 
     def __init__(
-        self, clock: IReactorTime, seconds: Callable[[], float] = time.perf_counter
+        self,
+        clock: IReactorTime,
+        pieces: Pieces = UNMEASURED,
+        seconds: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._clock = clock
+        self._pieces = pieces
         self._seconds = seconds
         self._used_s = 0.0
         self._is_spent = False
@@ -93,7 +100,14 @@ class Rounds:
             self._clock.callLater(0, self._round)
 
     def _round(self) -> None:
-        """A budget's worth of the line: who came last, then the others in turn, one at least."""
+        piece = self._pieces.begin()
+        try:
+            self._serve_line()
+        finally:
+            self._pieces.end(piece, OCTETS)
+
+    def _serve_line(self) -> None:
+        """A budget's worth of it: who has just come, then the others in turn, one at least."""
         self._is_scheduled = False
         self._used_s = 0.0
         self._is_spent = False

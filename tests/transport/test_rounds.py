@@ -6,7 +6,8 @@ from twisted.internet.task import Clock
 
 from etcdtw.transport.grpc_channel import FRAMES_MAX
 from etcdtw.transport.http1 import RECEIVED_SIZE_MAX
-from etcdtw.transport.rounds import BUDGET_S, SHARE_S, Rounds
+from etcdtw.transport.rounds import SHARE_S, Rounds
+from etcdtw.wire.pieces import BUDGET_S
 from tests.transport.port_rig import PortRig
 
 STEP_S = SHARE_S / 2
@@ -34,7 +35,7 @@ class Work:
         self.now_s = 0.0
         self.clock = Iterations()
         self.served: list[str] = []
-        self.rounds = Rounds(self.clock, lambda: self.now_s)
+        self.rounds = Rounds(self.clock, seconds=lambda: self.now_s)
 
     def serve(self, name: str, steps: int) -> Guest:
         guest = Guest(self, name, steps)
@@ -125,7 +126,7 @@ class CountingRounds(Rounds):
 
     def __init__(self, clock: Clock) -> None:
         self.now_s = 0.0
-        super().__init__(clock, self._tick)
+        super().__init__(clock, seconds=self._tick)
 
     def _tick(self) -> float:
         self.now_s += SHARE_S
