@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -38,7 +39,8 @@ from etcdtw.server.leader_line import LeaderLine
 from etcdtw.server.piece_report import measured_pieces
 from etcdtw.server.preflight import Taken, take
 from etcdtw.server.readiness import started_environment
-from etcdtw.server.services import leave_with_status
+from etcdtw.server.services import EXIT_REMOVED, leave_with_status
+from etcdtw.server.supervision import Supervision
 from etcdtw.server.tls_roles import PeerTlsRoles
 from etcdtw.storage.disk_room import DiskRoom, RealDisk
 from etcdtw.storage.state_open import MAP_SIZE
@@ -85,6 +87,7 @@ class Member:
         self.data: Data | None = None
         self.network: PeerNetwork | None = None
         self.doors = Doors(reactor, self._bound)
+        self.supervision = Supervision(self.clock, os.environ)
         self._taken = taken
         self._node: Node | None = None
         self._line: LeaderLine | None = None
@@ -210,8 +213,11 @@ class Member:
         return deferToThreadPool(self.reactor, pool, function)
 
     def removed(self) -> None:
-        """The others have removed this member for good: it ends, as etcd does."""
-        leave_with_status(self.reactor, 0)
+        """The others have removed this member for good: it ends, as etcd does.
+
+        With a status of its own (etcd's is 0), so that a supervisor does not start it again.
+        """
+        leave_with_status(self.reactor, EXIT_REMOVED)
 
     # What the gateway asks.
 

@@ -1,5 +1,6 @@
 """One member as services, in the order they start.
 
+    Supervision       tells systemd how it goes, from the first moment to the last
     Doors             takes the member's addresses, if that was not done before twistd forked
     Storage           asks the cluster who this member is, if it joins; opens the data
     Peering           lets the other members in and connects with them
@@ -15,7 +16,6 @@ They stop the other way round: clients are let go first, the data is closed last
 from __future__ import annotations
 
 import gc
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -35,7 +35,6 @@ from etcdtw.server.member import Member
 from etcdtw.server.peering import Peering
 from etcdtw.server.piece_report import watch_collections
 from etcdtw.server.preflight import Taken
-from etcdtw.server.readiness import notify
 from etcdtw.storage.failure import stop_process
 from etcdtw.transport.client_port import UnreadTotal
 
@@ -61,7 +60,12 @@ class Storage(Service):
         gc.freeze()
         gc.set_threshold(*COLLECTOR_THRESHOLDS)
         watch_collections(self._member.pieces)
-        return Deferred.fromCoroutine(self._member.open())
+        self._member.supervision.opening()
+        opened = Deferred.fromCoroutine(self._member.open())
+        return opened.addCallback(self._opened)
+
+    def _opened(self, _: None) -> None:
+        self._member.supervision.joining(self._member.node)
 
     def stopService(self) -> Deferred[None] | None:
         """Bring everything applied to the disk, then let go of it."""
@@ -96,7 +100,11 @@ class Readiness(Service):
         self._member.node.ticks.follow(collections.look)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self.log.info("ready to serve client requests")
-        notify(os.environ)
+        self._member.supervision.serving()
+
+    def stopService(self) -> None:
+        super().stopService()
+        self._member.supervision.stopping()
 
 
 def build_member(
@@ -114,6 +122,7 @@ def build_member(
     unread = UnreadTotal(member.call_stats)
     measured = MetricsListeners(member, unread)
     services = [
+        member.supervision,
         member.doors,
         Storage(member),
         Peering(member),

@@ -30,14 +30,16 @@ class SocketNameError(Exception):
 def notify(environment: Mapping[str, str], message: bytes = READY) -> bool:
     """Send ``message`` to the process that waits for it; False when nobody does.
 
-    Raises OSError when the socket that the environment names cannot be reached.
+    Raises OSError when the socket that the environment names cannot be reached, or is full:
+    nothing waits for who supervises us.
     """
     address = environment.get(NOTIFY_VARIABLE, "")
     if address[:1] not in ("/", "@"):
         return False
     if address[0] == "@":
         address = "\0" + address[1:]  # Linux's abstract namespace
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    with socket.socket(socket.AF_UNIX, kind) as sender:
         sender.sendto(message, address)
     return True
 

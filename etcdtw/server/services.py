@@ -19,6 +19,8 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
+EXIT_REMOVED: Final = 77  # EX_NOPERM of sysexits.h
+"""The status of a member that its cluster has removed: starting it again is of no use."""
 CANNOT_START: Final = "the member cannot start"
 
 

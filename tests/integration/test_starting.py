@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from etcdtw.server.services import EXIT_REMOVED
 from tests.support.judges import judge_program
 from tests.support.launches import launched, member_flags
 from tests.support.processes import free_port
@@ -118,6 +119,60 @@ def test_metrics_port_answers_before_there_is_a_quorum(tmp_path: Path) -> None:
         assert "etcd_server_has_leader 0" in page(f"{url}/metrics")[1]
         with socket.create_connection(("127.0.0.1", client), 10) as early:
             assert early.recv(1) == b""  # sent away, to try another member
+
+
+def test_member_that_is_removed_ends_with_a_status_of_its_own_and_so_does_its_next_start(
+    tmp_path: Path,
+) -> None:
+    ports = {name: (free_port(), free_port()) for name in ("m1", "m2", "m3")}
+    cluster = ",".join(f"{name}=http://127.0.0.1:{peer}" for name, (_, peer) in ports.items())
+    with ExitStack() as running:
+        members = {}
+        for name, (client, peer) in ports.items():
+            flags = member_flags(name, tmp_path / name, client, peer, cluster)
+            members[name] = running.enter_context(launched(flags, tmp_path, f"{name}.log"))
+        for member in members.values():
+            member.await_text(READY)
+        endpoint = f"--endpoints=http://127.0.0.1:{ports['m1'][0]}"
+        (gone,) = [row for row in etcdctl(endpoint, "member", "list").splitlines() if "m3" in row]
+        deadline = time.monotonic() + 30
+        while True:  # refused while the members have not been connected for five seconds
+            try:
+                etcdctl(endpoint, "member", "remove", gone.partition(",")[0])
+                break
+            except subprocess.CalledProcessError as error:
+                if "unhealthy cluster" not in error.stderr or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+        assert members["m3"].ended() == EXIT_REMOVED
+        flags = member_flags("m3", tmp_path / "m3", *ports["m3"], cluster)
+        with launched(flags, tmp_path, "again.log") as again:
+            assert again.ended() == EXIT_REMOVED
+
+
+def test_supervisor_hears_how_it_goes(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.bind(str(tmp_path / "notify"))
+        supervisor.settimeout(30)
+        watched = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
+        flags = member_flags("m1", tmp_path / "m1", free_port(), free_port())
+        with launched(flags, tmp_path, **watched) as member:
+            heard = heard_until(supervisor, "WATCHDOG=1")
+            while "READY=1" not in heard:
+                heard += heard_until(supervisor, "WATCHDOG=1")
+            member.process.terminate()
+            heard += heard_until(supervisor, "STOPPING=1")
+            member.ended()
+    assert heard[0].startswith("EXTEND_TIMEOUT_USEC=")
+    assert "STATUS=opening the data" in heard
+    assert heard.count("READY=1") == 1
+
+
+def heard_until(supervisor: socket.socket, wanted: str) -> list[str]:
+    heard = []
+    while wanted not in heard:
+        heard.append(supervisor.recv(4096).decode())
+    return heard
 
 
 def test_tls_and_plain_text_that_meet_are_answered_at_once_and_logged(tmp_path: Path) -> None:
