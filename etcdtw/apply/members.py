@@ -135,7 +135,7 @@ class Members:
 
     @property
     def server_version(self) -> str:
-        """The release that this member says it runs, such as ``3.7.1``."""
+        """The release that this member says it runs, such as ``3.7.3``."""
         return str(self.line_of_member.release(self._membership.cluster_version))
 
     def decide(self, entry: Entry) -> Decision:

@@ -40,9 +40,9 @@ CLUSTER_VERSION_MIN: Final = Version(3, 0, 0)
 """What a cluster starts with, and the oldest that may be joined."""
 
 COMPAT_RELEASES: Final = {
-    "3.7": Version(3, 7, 1),
-    "3.6": Version(3, 6, 14),
-    "3.5": Version(3, 5, 33),
+    "3.7": Version(3, 7, 3),
+    "3.6": Version(3, 6, 16),
+    "3.5": Version(3, 5, 35),
     "3.4": Version(3, 4, 44),
 }
 """Line -> the etcd release whose contract is kept there, and which is said to others.
@@ -67,7 +67,7 @@ STORAGE_VERSION_MIN: Final = Version(3, 6, 0)
 
 
 def parse_version(text: str) -> Version:
-    """Parse ``3.7.1`` or ``3.8.0-alpha.0``.  Raises `VersionError`."""
+    """Parse ``3.7.3`` or ``3.8.0-alpha.0``.  Raises `VersionError`."""
     match = _SEMVER.match(text)
     if match is None:
         raise VersionError(f"{text!r} is not a version")

@@ -19,7 +19,7 @@ class VersionSource(Protocol):
 
     @property
     def server_version(self) -> str:
-        """The etcd release whose contract is kept, ``3.7.1``."""
+        """The etcd release whose contract is kept, ``3.7.3``."""
         ...
 
     @property

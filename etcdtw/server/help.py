@@ -9,7 +9,7 @@ from etcdtw import __version__
 from etcdtw.server.flag_table import FLAGS, GROUPS
 from etcdtw.server.flags import BOOL, DURATION, NO_EFFECT, NOT_YET, URLS, FlagSpec
 
-COMPAT_VERSION: Final = "3.7.1"
+COMPAT_VERSION: Final = "3.7.3"
 """The etcd release whose contract this product keeps."""
 
 _HEAD: Final = """\

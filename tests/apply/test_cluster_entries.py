@@ -175,14 +175,14 @@ def test_checkpoint_of_a_lease_is_stored_from_3_6_on(
 
 def test_member_says_it_runs_what_its_cluster_does(rig: ApplierRig) -> None:
     members = rig.members
-    assert (members.line, members.server_version) == (V37, "3.7.1")
-    for version, server in (("3.4.0", "3.4.44"), ("3.5.0", "3.5.33"), ("3.6.0", "3.6.14")):
+    assert (members.line, members.server_version) == (V37, "3.7.3")
+    for version, server in (("3.4.0", "3.4.44"), ("3.5.0", "3.5.35"), ("3.6.0", "3.6.16")):
         members.set_cluster_version(version)
         assert members.server_version == server
     members.line_of_member.offer(V37, members.version)
-    assert (members.line, members.server_version) == (V36, "3.7.1")
+    assert (members.line, members.server_version) == (V36, "3.7.3")
     members.set_downgrade(True, "3.5.0")
-    assert members.server_version == "3.6.14"
+    assert members.server_version == "3.6.16"
 
 
 def test_membership_of_a_snapshot_comes_from_where_its_leader_keeps_it(rig: ApplierRig) -> None:
@@ -208,4 +208,4 @@ def test_membership_of_a_snapshot_comes_from_where_its_leader_keeps_it(rig: Appl
 
 def test_line_of_a_new_cluster_is_the_one_it_was_founded_with() -> None:
     line = Line(V35)
-    assert (line.current(None), line.release(None)) == (V35, Version(3, 5, 33))
+    assert (line.current(None), line.release(None)) == (V35, Version(3, 5, 35))

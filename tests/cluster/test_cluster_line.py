@@ -13,12 +13,12 @@ V33, V34, V35, V36, V37, V38 = (Version(3, minor, 0) for minor in range(3, 9))
 @pytest.mark.parametrize(
     ("cluster", "line", "release"),
     [
-        (None, V36, "3.6.14"),
-        (CLUSTER_VERSION_MIN, V36, "3.6.14"),
+        (None, V36, "3.6.16"),
+        (CLUSTER_VERSION_MIN, V36, "3.6.16"),
         (V34, V34, "3.4.44"),
-        (V35, V35, "3.5.33"),
-        (V36, V36, "3.6.14"),
-        (V37, V37, "3.7.1"),
+        (V35, V35, "3.5.35"),
+        (V36, V36, "3.6.16"),
+        (V37, V37, "3.7.3"),
     ],
 )
 def test_line_follows_the_cluster_once_it_has_decided(

@@ -25,18 +25,18 @@ from etcdtw.cluster.version import (
     storage_version,
 )
 
-V35, V36, V37 = Version(3, 5, 9), Version(3, 6, 1), Version(3, 7, 1)
+V35, V36, V37 = Version(3, 5, 9), Version(3, 6, 1), Version(3, 7, 3)
 
 
 def test_version_comes_back_from_its_text() -> None:
-    assert parse_version("3.7.1") == V37
-    assert str(V37) == "3.7.1"
+    assert parse_version("3.7.3") == V37
+    assert str(V37) == "3.7.3"
     assert str(V37.line) == "3.7.0"
     assert parse_version("3.8.0-alpha.0") == Version(3, 8, 0)
     assert COMPAT_RELEASES["3.7"] == V37
 
 
-@pytest.mark.parametrize("text", ["", "3.7", "3.07.1", "v3.7.1", "3.7.1.2", "3.7.x"])
+@pytest.mark.parametrize("text", ["", "3.7", "3.07.3", "v3.7.3", "3.7.3.2", "3.7.x"])
 def test_text_that_is_no_version_is_refused(text: str) -> None:
     with pytest.raises(VersionError):
         parse_version(text)

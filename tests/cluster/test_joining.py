@@ -57,7 +57,7 @@ def test_body_that_is_no_member_list_is_refused(body: bytes) -> None:
     ("body", "versions"),
     [
         (b'{"etcdserver":"3.5.1","etcdcluster":"3.5.0"}', (Version(3, 5, 1), Version(3, 5, 0))),
-        (b'{"etcdserver":"3.7.1","etcdcluster":"not_decided","x":1}', (Version(3, 7, 1), None)),
+        (b'{"etcdserver":"3.7.3","etcdcluster":"not_decided","x":1}', (Version(3, 7, 3), None)),
         (b"{}", (None, None)),
         (b'{"etcdserver":5,"etcdcluster":null}', (None, None)),
     ],
@@ -70,19 +70,19 @@ def test_version_page_is_read(body: bytes, versions: tuple[Version | None, Versi
     ("server", "cluster", "body"),
     [
         (
-            Version(3, 5, 33),
+            Version(3, 5, 35),
             Version(3, 5, 0),
-            b'{"etcdserver":"3.5.33","etcdcluster":"3.5.0"}',
+            b'{"etcdserver":"3.5.35","etcdcluster":"3.5.0"}',
         ),
         (
-            Version(3, 7, 1),
+            Version(3, 7, 3),
             Version(3, 7, 0),
-            b'{"etcdserver":"3.7.1","etcdcluster":"3.7.0","storage":"3.7.0"}',
+            b'{"etcdserver":"3.7.3","etcdcluster":"3.7.0","storage":"3.7.0"}',
         ),
         (
-            Version(3, 6, 14),
+            Version(3, 6, 16),
             None,
-            b'{"etcdserver":"3.6.14","etcdcluster":"not_decided","storage":"unknown"}',
+            b'{"etcdserver":"3.6.16","etcdcluster":"not_decided","storage":"unknown"}',
         ),
     ],
 )

@@ -22,7 +22,7 @@ from etcdtw.gateway.site import client_site, metrics_site
 class FakeMember:
     """A member whose health the test decides."""
 
-    server_version = "3.7.1"
+    server_version = "3.7.3"
     product_version = "0.1.0"
     storage_version: str | None = None
     cluster_version: str | None = None
@@ -228,7 +228,7 @@ def test_single_check_has_its_own_path(rig: Rig) -> None:
 
 def test_version_knows_etcds_words_for_not_yet(rig: Rig) -> None:
     assert json.loads(body(rig.ask("/version"))) == {
-        "etcdserver": "3.7.1",
+        "etcdserver": "3.7.3",
         "etcdcluster": "not_decided",
         "storage": "unknown",
         "etcdtw": "0.1.0",

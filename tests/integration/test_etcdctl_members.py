@@ -89,7 +89,7 @@ def test_voter_that_never_starts_takes_the_quorum_and_a_forced_new_cluster_bring
 
 
 @pytest.mark.parametrize(
-    ("line", "server"), [("3.4", "3.4.44"), ("3.5", "3.5.33"), ("3.6", "3.6.14")]
+    ("line", "server"), [("3.4", "3.4.44"), ("3.5", "3.5.35"), ("3.6", "3.6.16")]
 )
 def test_cluster_of_an_older_line_stays_one(line: str, server: str) -> None:
     with RunningMember("etcdtw", flags=[f"--compat-version={line}"]) as member:

@@ -132,11 +132,11 @@ def test_leadership_is_handed_over_by_the_leader_and_to_voters_only(rig: Mainten
 
 def test_status_names_the_line_and_the_role(rig: MaintenanceRig) -> None:
     status = rig.status()
-    assert (status.version, status.storageVersion) == ("3.7.1", "3.7.0")
+    assert (status.version, status.storageVersion) == ("3.7.3", "3.7.0")
     assert (status.leader, status.isLearner) == (MEMBER_ID, False)
     assert status.raftIndex == status.raftAppliedIndex == rig.log.last_index()
     older = MaintenanceRig(version="3.5.0").status()
-    assert (older.version, older.storageVersion) == ("3.5.33", "")
+    assert (older.version, older.storageVersion) == ("3.5.35", "")
 
 
 def test_alarm_that_nobody_knows_is_refused_before_it_is_in_the_log(rig: MaintenanceRig) -> None:

@@ -278,7 +278,7 @@ def test_help_is_asked_for_in_any_place(arguments: list[str]) -> None:
 def test_version_is_ours_and_the_contracts() -> None:
     with pytest.raises(TextRequestedError) as caught:
         configured("--version")
-    assert f"etcdtw Version: {__version__}\netcd Version: 3.7.1\n" in caught.value.text
+    assert f"etcdtw Version: {__version__}\netcd Version: 3.7.3\n" in caught.value.text
 
 
 # The environment.
