@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,10 @@ from tests.support.record_directory import facts
 from tests.support.recorded import NAMES, told, unpack
 
 pytestmark = pytest.mark.integration
+
+KILLS = 10
+KILL_FIRST_S = 0.3  # by then the interpreter has read its modules
+KILL_STEP_S = 0.08
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -26,3 +31,15 @@ def test_a_directory_of_an_earlier_format_is_served_whole(name: str, tmp_path: P
         member.flags = []
         member.restart()
         assert facts(client) == served
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_takeover_that_is_killed_over_and_over_loses_nothing(name: str, tmp_path: Path) -> None:
+    flags = ["--force-new-cluster"] if name.endswith("of-three") else []
+    member = RunningMember("etcdtw", data_dir=unpack(name, tmp_path / "data"), flags=flags)
+    for step in range(KILLS):
+        member.launch()
+        time.sleep(KILL_FIRST_S + step * KILL_STEP_S)
+        member.kill()
+    with member, EtcdClient(member.endpoint) as client:
+        assert facts(client) == told(name)

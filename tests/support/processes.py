@@ -157,7 +157,7 @@ class RunningMember:
         self.peer_port = free_port()
         while self.peer_port == self.client_port:
             self.peer_port = free_port()
-        self._environment = environment or {}
+        self.environment = environment or {}
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr_path = data_dir.parent / f"{data_dir.name}.stderr"
         self._ready = threading.Event()
@@ -226,7 +226,7 @@ class RunningMember:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             cwd=self.data_dir.parent,
-            env={**os.environ, **self._environment},
+            env={**os.environ, **self.environment},
         )
         self._process = process
         threading.Thread(target=self._drain, args=(process, self._ready), daemon=True).start()
