@@ -1,8 +1,9 @@
-"""Makes what is in ``tests/recorded``: ``python -m tests.support.record_directory NAME``.
+"""Makes the data directories in ``tests/recorded``.
 
-One of a member alone and one of a member of three, each killed while its journal holds records
-that LMDB has not.  Beside each archive lies what must be found in it.  To be run before a change
-of format, with the program of the format before it.
+``python -m tests.support.record_directory NAME [TREE]``, with the program in ``TREE``, as made by
+``git archive COMMIT etcdtw twisted``.  One of a member alone and one of a member of three, each
+killed while its journal holds records that LMDB has not.  Beside each archive lies what must be
+found in it.  To be run before a change of format, with the program of the format before it.
 """
 
 from __future__ import annotations
@@ -72,8 +73,9 @@ def pack(data_dir: Path, name: str, told: dict[str, Any]) -> None:
     (FOLDER / f"{name}.json").write_text(text.replace("],[", "],\n[") + "\n")
 
 
-def record_single(folder: Path, name: str) -> None:
-    with RunningMember("etcdtw", data_dir=folder / "single") as member:
+def record_single(folder: Path, name: str, environment: dict[str, str]) -> None:
+    data_dir = folder / "single"
+    with RunningMember("etcdtw", data_dir=data_dir, environment=environment) as member:
         with EtcdClient(member.endpoint) as client:
             fill(client)
             time.sleep(SETTLED_S)
@@ -83,8 +85,11 @@ def record_single(folder: Path, name: str) -> None:
         pack(member.data_dir, name, told)
 
 
-def record_of_three(name: str) -> None:
-    with Cluster(["etcdtw"] * 3) as cluster:
+def record_of_three(name: str, environment: dict[str, str]) -> None:
+    cluster = Cluster(["etcdtw"] * 3)
+    for member in cluster.all:
+        member.environment = environment
+    with cluster:
         member = cluster.followers()[0]
         client = cluster.client(member)
         fill(client)
@@ -95,11 +100,12 @@ def record_of_three(name: str) -> None:
         pack(member.data_dir, name, told)
 
 
-def main(name: str) -> None:
+def main(name: str, tree: str = "") -> None:
+    environment = {"PYTHONPATH": tree} if tree else {}
     with tempfile.TemporaryDirectory() as top:
-        record_single(Path(top), f"{name}-single")
-        record_of_three(f"{name}-of-three")
+        record_single(Path(top), f"{name}-single", environment)
+        record_of_three(f"{name}-of-three", environment)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
