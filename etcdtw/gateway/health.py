@@ -195,7 +195,8 @@ class ChecksPage:
         listed = "".join(lines).encode()
         if not healthy:
             return Answer(SERVICE_UNAVAILABLE, listed)
-        return Answer(OK, (listed if b"verbose" in arguments else b"") + b"ok\n")
+        shown = (listed if b"verbose" in arguments else b"") + b"ok\n"
+        return Answer(OK, shown, is_guarded=True)
 
     async def _run(self, check: _Check) -> str | None:
         try:
@@ -221,7 +222,6 @@ def health_pages(source: HealthSource, counts: HealthCounts) -> dict[bytes, Page
         path = f"/{kind}".encode()
         page = ChecksPage(kind, checks, counts)
         pages[path] = page
-        pages[path + b"/"] = page
         for check in checks:
             pages[path + b"/" + check.name.encode()] = ChecksPage(kind, (check,), counts)
     return pages

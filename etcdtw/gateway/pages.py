@@ -35,6 +35,8 @@ class Answer(NamedTuple):
     status: int
     body: bytes
     content_type: bytes = TEXT
+    is_guarded: bool = False
+    """Says ``nosniff`` although it is no error, as etcd's checks do."""
 
 
 Page = Callable[[Arguments], "Answer | Deferred[Answer]"]
@@ -66,13 +68,22 @@ ALL_ALLOWED: Final = Access(frozenset("*"), frozenset("*"))
 
 
 class Pages(Resource):
-    """Serves GET (and no other method) for each path of a table."""
+    """Serves GET (and no other method) for each path of a table.
+
+    ``open_paths``: those that are served whatever the method.
+    """
 
     isLeaf = True
     log = Logger()
 
-    def __init__(self, pages: Mapping[bytes, Page], access: Access = ALL_ALLOWED) -> None:
+    def __init__(
+        self,
+        pages: Mapping[bytes, Page],
+        access: Access = ALL_ALLOWED,
+        open_paths: frozenset[bytes] = frozenset(),
+    ) -> None:
         super().__init__()
+        self._open_paths = open_paths
         self._pages = dict(pages)
         self._access = access
 
@@ -84,10 +95,10 @@ class Pages(Resource):
         if not request.isSecure() and not self._access.host_allowed(host):
             _write(request, Answer(MISDIRECTED_REQUEST, MISDIRECTED_BODY))
         elif request.method == b"OPTIONS":
-            _write(request, Answer(OK, b""))
+            _write(request, Answer(OK, b"", b""))
         elif page is None:
             _write(request, Answer(NOT_FOUND, NOT_FOUND_BODY))
-        elif request.method != b"GET":
+        elif request.method != b"GET" and request.path not in self._open_paths:
             request.setHeader(b"Allow", b"GET")
             _write(request, Answer(NOT_ALLOWED, NOT_ALLOWED_BODY))
         else:
@@ -143,9 +154,12 @@ def _host_of(request: Request) -> str:
 
 def _write(request: Request, answer: Answer) -> None:
     request.setResponseCode(answer.status)
-    request.setHeader(b"Content-Type", answer.content_type)
+    if answer.content_type:
+        request.setHeader(b"Content-Type", answer.content_type)
+    else:
+        request.defaultContentType = None  # or twisted.web sets its own
     request.setHeader(b"Content-Length", str(len(answer.body)).encode())
-    if answer.status >= 400:
+    if answer.status >= 400 or answer.is_guarded:
         request.setHeader(b"X-Content-Type-Options", b"nosniff")
     request.write(answer.body)
     request.finish()

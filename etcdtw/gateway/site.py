@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from twisted.web.http import OK
@@ -11,7 +11,9 @@ from twisted.web.http import OK
 from etcdtw.gateway.health import HealthCounts, HealthSource, health_pages
 from etcdtw.gateway.pages import ALL_ALLOWED, JSON, Access, Answer, Arguments, Page, Pages
 
-METRICS_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
+METRICS_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
+METRICS: Final = b"/metrics"
+VARS_TYPE: Final = b"application/json; charset=utf-8"
 
 
 class VersionSource(Protocol):
@@ -49,6 +51,19 @@ def version_page(source: VersionSource) -> Page:
     return page
 
 
+def variables_page(variables: Callable[[], Mapping[str, object]]) -> Page:
+    """``/debug/vars``: what a process tells of itself, a line for each variable."""
+
+    def page(_arguments: Arguments) -> Answer:
+        lines = [
+            f"{json.dumps(name)}: {json.dumps(value, separators=(',', ':'))}"
+            for name, value in sorted(variables().items())
+        ]
+        return Answer(OK, ("{\n" + ",\n".join(lines) + "\n}\n").encode(), VARS_TYPE)
+
+    return page
+
+
 def metrics_page(render: Callable[[], bytes]) -> Page:
     """``/metrics``: ``render`` returns the scrape in Prometheus' text form."""
     return lambda _arguments: Answer(OK, render(), METRICS_TYPE)
@@ -60,12 +75,17 @@ def client_site(
     versions: VersionSource,
     render_metrics: Callable[[], bytes],
     access: Access = ALL_ALLOWED,
+    variables: Callable[[], Mapping[str, object]] = dict,
 ) -> Pages:
-    """Return the pages of client listeners; ``access``: ``--cors`` and ``--host-whitelist``."""
+    """Return the pages of client listeners; ``access``: ``--cors`` and ``--host-whitelist``.
+
+    ``variables``: those of ``/debug/vars``, by name.
+    """
     pages = health_pages(health, counts)
     pages[b"/version"] = version_page(versions)
-    pages[b"/metrics"] = metrics_page(render_metrics)
-    return Pages(pages, access)
+    pages[METRICS] = metrics_page(render_metrics)
+    pages[b"/debug/vars"] = variables_page(variables)
+    return Pages(pages, access, frozenset((METRICS,)))
 
 
 def metrics_site(
@@ -73,5 +93,5 @@ def metrics_site(
 ) -> Pages:
     """Return the pages of ``--listen-metrics-urls``: health and metrics, nothing else."""
     pages = health_pages(health, counts)
-    pages[b"/metrics"] = metrics_page(render_metrics)
-    return Pages(pages)
+    pages[METRICS] = metrics_page(render_metrics)
+    return Pages(pages, open_paths=frozenset((METRICS,)))

@@ -108,6 +108,7 @@ class Node:
         self.propose = inbox.propose
         self.read = inbox.read
         self.header = parts.headers.encode
+        self.raft_status = self._raw.status_record
         self.connected_since = peers.connected_since_ms
         self.match_index = parts.standing.match_index
 

@@ -31,9 +31,9 @@ from etcdtw.raft.message import (
     STORAGE_APPLY,
     Message,
 )
-from etcdtw.raft.progress import Progress
+from etcdtw.raft.progress import PROGRESS_NAMES, Progress
 from etcdtw.raft.ready import Ready, SoftState
-from etcdtw.raft.state import ROLE_LEADER, RaftState, become_follower
+from etcdtw.raft.state import ROLE_LEADER, ROLE_NAMES, RaftState, become_follower
 
 
 class RawNode:
@@ -107,6 +107,29 @@ class RawNode:
     def progress(self) -> dict[int, Progress]:
         """Return the leader's view of each member, by ascending id; to be read only."""
         return self._state.membership.progress
+
+    def status_record(self) -> dict[str, object]:
+        """Return where this member stands, under etcd-io/raft's names (``Status.MarshalJSON``)."""
+        state = self._state
+        record: dict[str, object] = {
+            "id": f"{self.id:x}",
+            "term": self.term,
+            "vote": f"{self.vote:x}",
+            "commit": self.commit_index,
+            "lead": f"{self.lead:x}",
+            "raftState": ROLE_NAMES[state.role],
+            "applied": self.applied_index,
+        }
+        progress: dict[str, object] = {}
+        for member_id, one in self.progress().items() if self.is_leader else ():
+            progress[f"{member_id:x}"] = {
+                "match": one.match_index,
+                "next": one.next_index,
+                "state": PROGRESS_NAMES[one.state],
+            }
+        record["progress"] = progress
+        record["leadtransferee"] = f"{self.transfer_target:x}"
+        return record
 
     def has_committed_in_term(self) -> bool:
         return self._state.has_committed_in_term()

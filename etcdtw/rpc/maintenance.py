@@ -51,7 +51,7 @@ class MaintenanceService:
         decode(pb.StatusRequest, message)
         node = self._node
         errors = [
-            f"memberID:{member_id} alarm:{alarm_name(alarm)} "
+            f"memberID:{member_id} alarm:{alarm_name(alarm)}"
             for member_id, alarm in node.alarms.active()
         ]
         if node.leader_id == 0:

@@ -21,6 +21,7 @@ from etcdtw.gateway.site import client_site, metrics_site
 from etcdtw.grpc.call import MethodTable
 from etcdtw.http2.limits import Limits
 from etcdtw.server.certificate_watch import CertificateWatch
+from etcdtw.server.debug_variables import process_variables
 from etcdtw.server.descriptors import METRICS_MAX
 from etcdtw.server.doors import CLIENT, CLIENT_HTTP, METRICS
 from etcdtw.server.member import Member
@@ -177,7 +178,12 @@ class Listeners(Ports):
         config = member.config
         access = Access(config.cors_origins, config.host_whitelist)
         pages = client_site(
-            member, member.health_counts, member, self._measured.metrics.body, access
+            member,
+            member.health_counts,
+            member,
+            self._measured.metrics.body,
+            access,
+            lambda: process_variables(member.node.raft_status()),
         )
         site = HttpSite(cast(IResource, pages), member.clock)
         split = bool(config.listen_client_http_urls)

@@ -30,7 +30,8 @@ Reading = int | float | Histogram
 Source = Callable[[], Reading | Mapping[tuple[str, ...], Reading]]
 """Returns the value now; for a metric with labels, values by label values in table order."""
 
-_GRPC_LABELS: Final = ("grpc_type", "grpc_service", "grpc_method")
+# By name, as Prometheus' client for Go sorts them; so in `_family`.
+_GRPC_LABELS: Final = ("grpc_method", "grpc_service", "grpc_type")
 
 
 class UnknownMetricError(KeyError):
@@ -72,12 +73,12 @@ class EtcdCollector(Collector):
         for kind, service, method in GRPC_METHODS:
             path = f"/{service}/{method}"
             stats = known.get(path) or MethodStats(path, 0)
-            labels = dict(zip(_GRPC_LABELS, (kind, service, method), strict=True))
+            labels = dict(zip(_GRPC_LABELS, (method, service, kind), strict=True))
             started.add_sample(started.name, labels, stats.started)
             received.add_sample(received.name, labels, stats.received)
             sent.add_sample(sent.name, labels, stats.sent)
             for code, count in zip(CODE_NAMES, stats.handled, strict=True):
-                handled.add_sample(handled.name, {**labels, "grpc_code": code}, count)
+                handled.add_sample(handled.name, {"grpc_code": code, **labels}, count)
         yield from (started, handled, received, sent)
 
 
@@ -85,7 +86,7 @@ def _family(series: Series, value: Reading | Mapping[tuple[str, ...], Reading]) 
     metric = Metric(series.name, series.help, series.kind)
     readings = value if isinstance(value, Mapping) else {(): value}
     for label_values, reading in readings.items():
-        labels = dict(zip(series.labels, label_values, strict=True))
+        labels = dict(sorted(zip(series.labels, label_values, strict=True)))
         if series.kind == HISTOGRAM:
             assert isinstance(reading, Histogram), f"{series.name} needs a Histogram"
             assert reading.bounds == series.bounds, f"{series.name} has other buckets in etcd"

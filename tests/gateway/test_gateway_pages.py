@@ -82,6 +82,7 @@ class Rig:
         self.counts = HealthCounts()
         self.access = Access(frozenset("*"), frozenset("*"))
         self.metrics_only = False
+        self.variables: dict[str, object] = {}
 
     def ask(self, target: str, method: str = "GET", origin: str = "") -> Asked:
         origin_line = f"Origin: {origin}\r\n" if origin else ""
@@ -92,7 +93,14 @@ class Rig:
     def site(self) -> Pages:
         if self.metrics_only:
             return metrics_site(self.member, self.counts, lambda: b"up 1\n")
-        return client_site(self.member, self.counts, self.member, lambda: b"up 1\n", self.access)
+        return client_site(
+            self.member,
+            self.counts,
+            self.member,
+            lambda: b"up 1\n",
+            self.access,
+            lambda: self.variables,
+        )
 
 
 @pytest.fixture
@@ -154,14 +162,16 @@ def test_failing_read_is_the_reason(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
-@pytest.mark.parametrize("path", ["/health", "/livez", "/readyz", "/version", "/metrics"])
+@pytest.mark.parametrize("path", ["/health", "/livez", "/readyz", "/version", "/debug/vars"])
 def test_other_methods_are_not_allowed(rig: Rig, path: str, method: str) -> None:
     request = rig.ask(path, method)
     assert (status(request), body(request)) == (405, b"Method Not Allowed\n")
     assert header(request, "Allow") == "GET"
 
 
-@pytest.mark.parametrize("path", ["/", "/nope", "/health/", "/v2/keys", "/livez/linearizable_read"])
+@pytest.mark.parametrize(
+    "path", ["/", "/nope", "/health/", "/v2/keys", "/livez/linearizable_read", "/livez/"]
+)
 def test_unknown_paths_get_gos_text(rig: Rig, path: str) -> None:
     request = rig.ask(path)
     assert (status(request), body(request)) == (404, b"404 page not found\n")
@@ -242,7 +252,32 @@ def test_version_knows_etcds_words_for_not_yet(rig: Rig) -> None:
 def test_metrics_are_served_as_prometheus_text(rig: Rig) -> None:
     request = rig.ask("/metrics")
     assert body(request) == b"up 1\n"
-    assert header(request, "Content-Type") == "text/plain; version=0.0.4; charset=utf-8"
+    assert (
+        header(request, "Content-Type")
+        == "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
+    )
+
+
+@pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE"])
+@pytest.mark.parametrize("metrics_only", [False, True])
+def test_metrics_are_served_whatever_the_method(rig: Rig, method: str, metrics_only: bool) -> None:
+    rig.metrics_only = metrics_only
+    request = rig.ask("/metrics", method)
+    assert (status(request), body(request)) == (200, b"" if method == "HEAD" else b"up 1\n")
+
+
+def test_checks_that_pass_say_that_they_are_no_html(rig: Rig) -> None:
+    for path in ("/livez", "/readyz", "/readyz/non_learner"):
+        assert header(rig.ask(path), "X-Content-Type-Options") == "nosniff"
+    for path in ("/health", "/version", "/metrics"):
+        assert header(rig.ask(path), "X-Content-Type-Options") is None
+
+
+def test_variables_of_the_process_are_told_by_name(rig: Rig) -> None:
+    rig.variables = {"raft.status": {"term": 2, "lead": "1"}, "cmdline": ["etcdtw"]}
+    request = rig.ask("/debug/vars")
+    assert body(request) == b'{\n"cmdline": ["etcdtw"],\n"raft.status": {"term":2,"lead":"1"}\n}\n'
+    assert header(request, "Content-Type") == "application/json; charset=utf-8"
 
 
 def test_metrics_listener_has_health_and_metrics_only(rig: Rig) -> None:
@@ -295,6 +330,7 @@ def test_listed_origins_alone_are_allowed(rig: Rig) -> None:
 def test_preflight_is_answered_for_any_path(rig: Rig) -> None:
     request = rig.ask("/v3/kv/put", "OPTIONS")
     assert (status(request), body(request)) == (200, b"")
+    assert header(request, "Content-Type") is None
 
 
 def test_unlisted_host_name_is_misdirected_on_plain_http(rig: Rig) -> None:

@@ -30,7 +30,8 @@ def test_every_name_of_the_table_appears_exactly_as_etcd_spells_it() -> None:
     lines = scrape(sources)
     for name, series in SERIES.items():
         assert f"# TYPE {name} {series.kind}" in lines
-        labels = ",".join(f'{label}="v{i}"' for i, label in enumerate(series.labels))
+        named = sorted((label, f"v{i}") for i, label in enumerate(series.labels))
+        labels = ",".join(f'{label}="{value}"' for label, value in named)
         shown = f"{{{labels}}}" if labels else ""
         if series.kind == HISTOGRAM:
             assert f"{name}_count{shown} 0.0" in lines
@@ -82,8 +83,8 @@ def test_all_calls_and_codes_are_shown_from_the_start() -> None:
     assert len(started) == len(GRPC_METHODS)
     assert len(handled) == len(GRPC_METHODS) * len(CODE_NAMES)
     assert (
-        'grpc_server_started_total{grpc_type="bidi_stream",grpc_service="etcdserverpb.Watch",'
-        'grpc_method="Watch"} 0.0' in lines
+        'grpc_server_started_total{grpc_method="Watch",grpc_service="etcdserverpb.Watch",'
+        'grpc_type="bidi_stream"} 0.0' in lines
     )
 
 
@@ -92,10 +93,10 @@ def test_counted_calls_are_shown_by_code() -> None:
     put = calls.of(Method("/etcdserverpb.KV/Put", UNARY, None, None))
     put.started, put.handled[0], put.handled[14] = 5, 3, 2
     lines = scrape({}, calls)
-    labels = 'grpc_type="unary",grpc_service="etcdserverpb.KV",grpc_method="Put"'
+    labels = 'grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"'
     assert f"grpc_server_started_total{{{labels}}} 5.0" in lines
-    assert f'grpc_server_handled_total{{{labels},grpc_code="OK"}} 3.0' in lines
-    assert f'grpc_server_handled_total{{{labels},grpc_code="Unavailable"}} 2.0' in lines
+    assert f'grpc_server_handled_total{{grpc_code="OK",{labels}}} 3.0' in lines
+    assert f'grpc_server_handled_total{{grpc_code="Unavailable",{labels}}} 2.0' in lines
 
 
 def test_process_metrics_are_shown() -> None:
