@@ -31,6 +31,7 @@ from benchmarks.load import percentile
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.certs import Authority
 from tests.support.cluster_processes import Cluster
+from tests.support.piece_times import longest_piece
 from tests.support.processes import PROGRAMS, RunningMember, TlsFiles, memory_kib
 from tests.support.wire_client import ConnectionFailedError, WireClient
 
@@ -38,6 +39,7 @@ CLIENTS: Final = 4
 PUTS_PER_SECOND: Final = 25.0  # of each client
 PUT_TIMEOUT_S: Final = 60.0
 BUDGET_MS: Final = 10.0
+PIECE_MAX_MS: Final = 25.0
 ARM_TIMEOUT_S: Final = 300.0
 LEAD_S: Final = 0.5  # between two phases
 PAUSE_S: Final = 6.0
@@ -179,6 +181,7 @@ class Outcome:
     cut_off: int
     failures: int
     is_running: bool
+    piece: tuple[float, str]  # of the attacked member: CPU time in ms, kind
     remarks: list[str] = field(default_factory=list)
 
     def columns(self) -> str:
@@ -187,6 +190,7 @@ class Outcome:
             f"{quiet.p50_ms:8.1f}{quiet.p99_ms:8.1f}{attacked.p50_ms:9.1f}{attacked.p99_ms:9.1f}"
             f"{attacked.gap_s:8.2f}{self.failures:7}{self.leader_changes:8}"
             f"{self.gained_mib:9.0f}{self.kept_mib:8.0f}{self.cut_off:8}"
+            f"{self.piece[0]:8.1f} {self.piece[1]:10}"
         )
 
 
@@ -198,6 +202,8 @@ def judged(ours: Outcome, theirs: Outcome | None) -> str:
         missed.append(f"p99 over {bound_ms:.0f} ms")
     if theirs is not None and ours.attacked.p99_ms > max(theirs.attacked.p99_ms, bound_ms):
         missed.append("worse than etcd")
+    if ours.piece[0] > PIECE_MAX_MS:
+        missed.append("a long piece")
     if ours.leader_changes:
         missed.append("leader lost")
     if not ours.is_running:
@@ -261,6 +267,13 @@ class Stage:
 
     def memory_mib(self) -> float:
         return memory_kib(self.members[0].pids) / 1024 if self.members[0].is_running else 0.0
+
+    def longest_piece(self) -> tuple[float, str]:
+        """Return the longest piece of work of the attacked member's reactor; (0, "?"): unknown."""
+        try:
+            return longest_piece(self.members[0].client_url, self.ca_file)
+        except OSError:
+            return 0.0, "?"
 
     def pause_followers(self, seconds: float) -> None:
         """Stop each follower for a while, one after the other; the leader goes on meanwhile."""
@@ -342,6 +355,7 @@ def measure(program: str, row: Row, seconds: float) -> Outcome:
             cut_off,
             len(others.failures) - failures,
             all(member.is_running for member in stage.members),
+            stage.longest_piece(),
             sorted(set(others.failures))[:3],
         )
 
@@ -361,9 +375,9 @@ def main() -> int:
         f"{CLIENTS} clients put {PUTS_PER_SECOND:g} times a second each, {options.seconds:g} s "
         "quiet and as long beside one attacker at half a core.",
         f"{'program':8}{'attack':26}{'quiet':>8}{'':8}{'attacked':>9}{'':9}{'longest':>8}"
-        f"{'failed':>7}{'leader':>8}{'MiB':>9}{'MiB':>8}{'cut':>8}",
+        f"{'failed':>7}{'leader':>8}{'MiB':>9}{'MiB':>8}{'cut':>8}{'longest':>8}",
         f"{'':34}{'p50 ms':>8}{'p99':>8}{'p50':>9}{'p99':>9}{'gap s':>8}{'puts':>7}"
-        f"{'changes':>8}{'gained':>9}{'kept':>8}{'off':>8}",
+        f"{'changes':>8}{'gained':>9}{'kept':>8}{'off':>8}{'piece ms':>9}",
     ]
     print("\n".join(text), flush=True)
     missed = 0

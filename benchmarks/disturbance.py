@@ -23,6 +23,7 @@ from benchmarks import surroundings, workloads
 from benchmarks.load import LoadResult, LoadRun, percentile
 from etcdtw.wire import etcdserverpb as pb
 from tests.support import wire_frames as wire
+from tests.support.piece_times import longest_piece
 from tests.support.processes import PROGRAMS, RunningMember, memory_kib
 from tests.support.wire_client import WireClient
 
@@ -35,7 +36,10 @@ LARGE_VALUE_OCTETS: Final = 100 * 1024
 CALL_TIMEOUT_S: Final = 300.0
 START_S: Final = 0.3  # about what a process of its own takes to start
 DOOMED_PREFIX: Final = b"doomed/"
-NEEDS_HISTORY: Final = ("compaction", "defragment", "hash kv")
+LEASES: Final = 100_000
+LEASES_AT_ONCE: Final = 500
+LEASE_TTL_S: Final = 30
+NEEDS_HISTORY: Final = ("compaction", "defragment", "hash kv", "snapshot")
 
 
 @dataclass(slots=True)
@@ -112,6 +116,40 @@ def large_delete(endpoint: str, seconds: float) -> None:
     client.close()
 
 
+def snapshot(endpoint: str, seconds: float) -> None:
+    """Take a snapshot, and throw it away as it comes."""
+    client = WireClient(endpoint, CALL_TIMEOUT_S)
+    stream = client.begin([("/etcdserverpb.Maintenance/Snapshot", b"")])[0]
+    while not stream.is_ended:
+        client.receive(time.monotonic() + CALL_TIMEOUT_S)
+        stream.take_messages()
+    assert stream.code == 0, stream.text
+    client.close()
+
+
+def lease_expiry(endpoint: str, seconds: float) -> None:
+    """Let 100,000 leases with a key each run out at about one time."""
+    client = WireClient(endpoint, CALL_TIMEOUT_S)
+    for start in range(0, LEASES, LEASES_AT_ONCE):
+        grant = pb.LeaseGrantRequest(TTL=LEASE_TTL_S).SerializeToString()
+        granted = client.begin([("/etcdserverpb.Lease/LeaseGrant", grant)] * LEASES_AT_ONCE)
+        client.finish(granted)
+        ids = [pb.LeaseGrantResponse.FromString(one.messages[0]).ID for one in granted]
+        puts = [
+            pb.PutRequest(key=b"leased/%d" % (start + i), lease=lease_id).SerializeToString()
+            for i, lease_id in enumerate(ids)
+        ]
+        client.finish(client.begin([("/etcdserverpb.KV/Put", put) for put in puts]))
+    count = pb.RangeRequest(key=b"leased/", range_end=b"leased0", count_only=True)
+    deadline = time.monotonic() + CALL_TIMEOUT_S
+    while time.monotonic() < deadline:
+        done = client.call("/etcdserverpb.KV/Range", count.SerializeToString())
+        if not pb.RangeResponse.FromString(done.messages[0]).count:
+            break
+        time.sleep(0.2)
+    client.close()
+
+
 DISTURBANCES: Final[dict[str, Callable[[str, float], None]]] = {
     "compaction": compaction,
     "defragment": defragment,
@@ -119,6 +157,8 @@ DISTURBANCES: Final[dict[str, Callable[[str, float], None]]] = {
     "slow watcher": slow_watcher,
     "large range": large_range,
     "large delete": large_delete,
+    "snapshot": snapshot,
+    "lease expiry": lease_expiry,
 }
 
 
@@ -209,7 +249,9 @@ class Experiment:
 
 def measure(program: str, name: str, seconds: float, revisions: int, times: int) -> str:
     """Run one experiment ``times`` times on fresh members; returns its line of the table."""
-    raised, lines = [], []
+    raised: list[float] = []
+    lines: list[str] = []
+    pieces: list[str] = []
     for _ in range(times):
         with RunningMember(program, flags=FLAGS) as member:
             prepare(member, revisions if name in NEEDS_HISTORY else 10_000)
@@ -221,13 +263,18 @@ def measure(program: str, name: str, seconds: float, revisions: int, times: int)
             (before, during, after), long_s, gained = Experiment(member, name, seconds).run(
                 most.rate / 2
             )
+            try:
+                piece_ms, kind = longest_piece(member.client_url)
+            except OSError:
+                piece_ms, kind = 0.0, "?"
             raised.append(during.p99_ms / before.p99_ms if before.p99_ms else 0.0)
             lines.append(
                 f"{most.rate / 2:7.0f}{before.p99_ms:9.2f}{during.p99_ms:9.2f}"
                 f"{after.p99_ms:9.2f}{during.most_ms:10.1f}{long_s:8.1f}{gained:9.1f}"
             )
+            pieces.append(f"{piece_ms:8.1f} {kind}")
     middle = sorted(range(times), key=lambda i: raised[i])[times // 2]
-    return f"{program:8}{name:14}{lines[middle]}{median(raised):8.1f}"
+    return f"{program:8}{name:14}{lines[middle]}{median(raised):8.1f}{pieces[middle]}"
 
 
 def main() -> int:
@@ -246,7 +293,8 @@ def main() -> int:
         f"{CLIENTS} clients put at half the rate they reach at most; {options.seconds:g} s before, "
         f"during and after; {options.revisions:,} revisions; median of {options.times}.",
         f"{'program':8}{'disturbance':14}{'puts/s':>7}{'before':>9}{'during':>9}{'after':>9}"
-        f"{'most':>10}{'lasts s':>8}{'+MiB':>9}{'x p99':>8}   (p99 and most in ms)",
+        f"{'most':>10}{'lasts s':>8}{'+MiB':>9}{'x p99':>8}"
+        f"{'piece':>8}   (p99, most and the longest piece of CPU in ms)",
     ]
     print("\n".join(text), flush=True)
     for name in DISTURBANCES:
