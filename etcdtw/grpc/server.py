@@ -100,6 +100,11 @@ class CallServer:
         """Whether the connection is over: send what is left, then close the socket."""
         return self._connection.is_closed
 
+    @property
+    def is_at_fault(self) -> bool:
+        """Whether it is over because the client broke HTTP/2's rules or our bounds."""
+        return self._connection.is_at_fault
+
     def take_output(self) -> bytes:
         """Return what is to be sent; the next output will call ``on_output`` again."""
         self._register.is_marked = False

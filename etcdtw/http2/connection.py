@@ -51,6 +51,8 @@ class Connection(Receiving):
     def __init__(self, *, client: bool = False, limits: Limits = _DEFAULT_LIMITS) -> None:
         super().__init__(client, limits)
         self._preface = b"" if client else frames.PREFACE  # what the peer still has to send
+        self.is_at_fault = False
+        """Whether the peer broke the rules, and the connection ended for it."""
         self.has_more = False
         """Whether `receive` left whole frames for its next call."""
         self._rest = bytearray()  # the head of a frame whose tail has not arrived, or what is left
@@ -260,6 +262,7 @@ class Connection(Receiving):
 
     def _fail(self, fault: PeerError) -> None:
         """End everything: GOAWAY out, the event up, all state dropped."""
+        self.is_at_fault = True
         self._events.append((events.CLOSED, fault.code, fault.text))
         self.close(fault.code, fault.text)
 

@@ -6,7 +6,7 @@ Sizes are octets, times milliseconds on the caller's clock.  A bucket of ``burst
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 WINDOW_MAX: Final = 2**31 - 1
@@ -79,3 +79,16 @@ class Limits:
         assert WINDOW_DEFAULT <= self.stream_window <= WINDOW_MAX
         assert WINDOW_DEFAULT <= self.connection_window <= WINDOW_MAX
         assert self.frame_size_max <= self.stream_window
+
+
+def for_offender(limits: Limits) -> Limits:
+    """Return the bounds for somebody who broke them lately: what clients that do work need is
+    earned by that work, so the bursts can be small."""
+    return replace(
+        limits,
+        resets_burst=min(limits.resets_burst, 50),
+        settings_burst=min(limits.settings_burst, 4),
+        pings_burst=min(limits.pings_burst, 4),
+        idle_frames_burst=min(limits.idle_frames_burst, 200),
+        idle_frames_per_s=min(limits.idle_frames_per_s, 200),
+    )

@@ -81,6 +81,7 @@ class Ports(Service):
             places=self._places,
             pieces=member.pieces,
             rounds=member.rounds,
+            offenders=member.offenders,
             is_tls=is_tls,
         )
         self._factories.append(factory)

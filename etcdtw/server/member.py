@@ -49,6 +49,7 @@ from etcdtw.storage.state_snapshots import StateSnapshots
 from etcdtw.storage.state_worker import Pace
 from etcdtw.transport.flusher import Flusher
 from etcdtw.transport.listener import Bound
+from etcdtw.transport.offenders import Offenders
 from etcdtw.transport.peer_client import build_dial
 from etcdtw.transport.peer_network import PeerNetwork
 from etcdtw.transport.rounds import Rounds
@@ -81,6 +82,7 @@ class Member:
         self.pieces = measured_pieces()
         self.flusher = Flusher(reactor, self.pieces)
         self.rounds = Rounds(reactor, self.pieces)
+        self.offenders = Offenders()
         self.random = random.Random()
         self.call_stats = ServerStats()
         self.health_counts = HealthCounts()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, cast
 
 from twisted.internet.defer import Deferred
@@ -16,6 +17,7 @@ from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
     IHandshakeListener,
+    IPushProducer,
     IReactorTime,
     ITCPTransport,
 )
@@ -30,7 +32,7 @@ from etcdtw.grpc.plain import PlainRequest
 from etcdtw.grpc.server import CallServer
 from etcdtw.grpc.stats import ServerStats
 from etcdtw.http2.connection import Connection
-from etcdtw.http2.limits import Limits
+from etcdtw.http2.limits import Limits, for_offender
 from etcdtw.transport.client_places import ClientPlaces
 from etcdtw.transport.flusher import Flusher
 from etcdtw.transport.grpc_channel import (
@@ -42,10 +44,11 @@ from etcdtw.transport.grpc_channel import (
 from etcdtw.transport.http1 import BoundedChannel, HttpSite
 from etcdtw.transport.http2_routes import StreamChannel
 from etcdtw.transport.inflation import inflate_in_turns
+from etcdtw.transport.offenders import Offenders
 from etcdtw.transport.rejections import RejectionLog, remote_text
 from etcdtw.transport.rounds import Rounds
 from etcdtw.transport.sniffing import HTTP1, HTTP2, SPEAKS_TLS, TLS, UNDECIDED, sniff
-from etcdtw.transport.sockets import tune_socket
+from etcdtw.transport.sockets import address_of, tune_socket
 from etcdtw.wire.pieces import OCTETS, UNMEASURED, Pieces
 
 SWEEP_S: Final = 0.05
@@ -133,6 +136,7 @@ class ClientConnection(Protocol):
         self._port = port
         self._is_shaken = not is_tls
         self._first = b""
+        self.address = ""
         self._timeout: IDelayedCall | None = None
         self._http: BoundedChannel | None = None
         self._receive: Callable[[bytes], None] = self._sniff
@@ -145,6 +149,19 @@ class ClientConnection(Protocol):
 
     def connectionMade(self) -> None:
         tune_socket(self.transport)
+        delay_s = self._port.delay_s(self.address)
+        if delay_s:
+            cast(IPushProducer, self.transport).pauseProducing()
+            self._timeout = self._port.clock.callLater(delay_s, self._let_in)
+        else:
+            self._begin()
+
+    def _let_in(self) -> None:
+        self._timeout = None
+        cast(IPushProducer, self.transport).resumeProducing()
+        self._begin()
+
+    def _begin(self) -> None:
         if self._is_shaken:  # over TLS the time of the handshake is `tls_admission`'s to limit
             self._wait(self._port.bounds.first_octets_s)
 
@@ -165,6 +182,7 @@ class ClientConnection(Protocol):
         self._receive = _ignore
         if not self._is_shaken:
             self._port.stats.handshakes_failed += 1
+            self._port.offended(self.address)
         if self.channel is not None:
             self.channel.lost()
         if self._http is not None:
@@ -222,6 +240,7 @@ class ClientConnection(Protocol):
         else:
             # TLS on a plain port, no protocol at all, or HTTP/1.x where there is none.
             self._port.stats.garbage += 1
+            self._port.offended(self.address)
             if kind == TLS:
                 self._port.reject(self, SPEAKS_TLS)
             self._receive = _ignore
@@ -256,6 +275,7 @@ class ClientPort(Factory):
         places: ClientPlaces | None = None,
         pieces: Pieces = UNMEASURED,
         rounds: Rounds | None = None,
+        offenders: Offenders | None = None,
         is_tls: bool = False,
     ) -> None:
         self.clock = clock
@@ -267,6 +287,8 @@ class ClientPort(Factory):
         inflate_in_turns(clock, stats.inflations)
         self._flusher = flusher
         self._limits = limits or Limits()
+        self._offender_limits = for_offender(self._limits)
+        self._offenders = offenders or Offenders()
         self._keepalive = keepalive or KeepAlive()
         self._unread = unread or UnreadTotal(stats)
         self.places = places or ClientPlaces()
@@ -295,11 +317,23 @@ class ClientPort(Factory):
             self.stats.refused += 1
             return None
         self.stats.accepted += 1
+        connection.address = address_of(addr)
         self._connections.add(connection)
         self._unread.join(self)
         if self._sweep is None:
             self._sweep = self.clock.callLater(SWEEP_S, self._swept)
         return connection
+
+    def offended(self, address: str) -> None:
+        """A connection from ``address`` was cut off for what came from it."""
+        self._offenders.note(address, self.clock.seconds())
+
+    def delay_s(self, address: str) -> float:
+        """Return how long a new connection from ``address`` must wait."""
+        now_s = self.clock.seconds()
+        if not self._offenders.is_offender(address, now_s):
+            return 0.0
+        return self._offenders.admit(address, now_s)
 
     def channels(self) -> list[GrpcChannel]:
         """Return those that speak gRPC."""
@@ -320,7 +354,8 @@ class ClientPort(Factory):
         """Return the gRPC side of ``connection``, its preface begun."""
 
         def build_server(mark: Callable[[], None]) -> CallServer:
-            http2 = Connection(limits=self._limits)
+            is_offender = self._offenders.is_offender(connection.address, self.clock.seconds())
+            http2 = Connection(limits=self._offender_limits if is_offender else self._limits)
             http2.begin()
             return CallServer(
                 http2,
@@ -336,7 +371,7 @@ class ClientPort(Factory):
             assert self.site is not None
             StreamChannel(self.site, connection.tcp, request).render()
 
-        return GrpcChannel(
+        channel = GrpcChannel(
             cast(ChannelTransport, connection.transport),
             self.clock,
             self._flusher,
@@ -345,6 +380,8 @@ class ClientPort(Factory):
             build_server,
             self.bounds.unread_octets_max,
         )
+        channel.on_fault = partial(self.offended, connection.address)
+        return channel
 
     def build_http(self, connection: ClientConnection) -> BoundedChannel:
         """Return the HTTP/1.x side of ``connection``."""

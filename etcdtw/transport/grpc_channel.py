@@ -94,6 +94,8 @@ class GrpcChannel:
         self._lingering: IDelayedCall | None = None
         self._received_ms = self._now_ms()
         self._pinged_ms = 0  # 0: no ping is out
+        self.on_fault: Callable[[], None] | None = None
+        """Called when the connection ends because the client broke the rules."""
         self.server = build_server(self._mark)
         self._socket = plain_socket(transport)
         # A pull producer hears whenever all is written, a push one only when it was too much.
@@ -189,6 +191,8 @@ class GrpcChannel:
         if self._is_closing or self._is_lost:
             return
         self._is_closing = True
+        if self.server.is_at_fault and self.on_fault is not None:
+            self.on_fault()
         if self._held_octets <= PIECE_SIZE:
             if self._held:
                 self._transport.write(self._next_piece())

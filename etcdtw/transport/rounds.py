@@ -121,8 +121,8 @@ class Rounds:
             if position and self._used_s >= BUDGET_S:
                 break
             self._serve_next(self._heavy.popleft())
-        if self.waiting or self._used_s >= BUDGET_S:
-            self._is_spent = True
+        self._is_spent = self._used_s >= BUDGET_S
+        if self.waiting or self._is_spent:
             self._schedule()
 
     def _serve_next(self, guest: Guest) -> None:
