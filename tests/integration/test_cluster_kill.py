@@ -27,7 +27,8 @@ ACKNOWLEDGED_MIN = 100
         with_programs("etcd", "etcd", "etcd"),
         with_programs("etcdtw", "etcdtw", "etcdtw"),
         with_programs("etcd", "etcd", "etcdtw"),
-        with_programs("etcd34", "etcd", "etcdtw"),
+        with_programs("etcd36", "etcd", "etcdtw"),
+        with_programs("etcd34", "etcd35", "etcdtw"),
     ],
 )
 def test_histories_stay_linearizable_while_members_are_killed(

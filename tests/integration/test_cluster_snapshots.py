@@ -21,7 +21,8 @@ SAVED_FROM: Final = pytest.mark.parametrize(
     ("program", "joiner"),
     [
         with_programs("etcd", "etcd"),
-        with_programs("etcd34", "etcd"),
+        with_programs("etcd34", "etcd35"),
+        with_programs("etcd36", "etcd"),
         with_programs("etcdtw", "etcd"),
         with_programs("etcd", "etcdtw"),
         with_programs("etcdtw", "etcdtw"),

@@ -1,6 +1,6 @@
 """Members of different programs form one cluster: each joins, learns, leads and leaves.
 
-Real etcd with itself is the control, and 3.5 joining 3.4 as an operator upgrades.
+Real etcd with itself is the control, and a line joining the one before as an operator upgrades.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.integration.mixed_clusters import (
 from tests.support.cluster_processes import Cluster, ClusterMember, wait_for
 from tests.support.cluster_programs import with_programs
 from tests.support.etcd_client import RpcFailedError
-from tests.support.processes import ETCD34
+from tests.support.processes import OLDER_LINES
 from tests.support.revision_order import RevisionOrderChecker
 
 pytestmark = pytest.mark.integration
@@ -35,8 +35,11 @@ LOG_HELD_S: Final = 31.0  # after it sent a snapshot a leader keeps its log for 
 # (the cluster's program, the program of who joins it)
 PAIRS: Final = [
     with_programs("etcd", "etcd"),
-    with_programs("etcd34", "etcd"),
+    with_programs("etcd34", "etcd35"),
+    with_programs("etcd36", "etcd"),
     with_programs("etcd", "etcdtw"),
+    with_programs("etcd36", "etcdtw"),
+    with_programs("etcd35", "etcdtw"),
     with_programs("etcd34", "etcdtw"),
     with_programs("etcdtw", "etcd"),
     with_programs("etcdtw", "etcdtw"),
@@ -187,6 +190,11 @@ def test_snapshots_are_received_by_a_learner_and_sent_by_a_leader(base: str, joi
         cluster.check_logs()
 
 
+def is_upgrade(base: str, joiner: str) -> bool:
+    """Say whether a cluster that is all ``joiner`` is of a later line, and cannot go back."""
+    return base in OLDER_LINES and joiner != "etcdtw"
+
+
 def replace_all(cluster: Cluster, program: str) -> None:
     """Put a member of ``program`` in the place of every one that there is, one after another."""
     for old in cluster.all:
@@ -200,7 +208,7 @@ def replace_all(cluster: Cluster, program: str) -> None:
 def test_a_cluster_is_replaced_member_by_member_under_load(base: str, joiner: str) -> None:
     checker = RevisionOrderChecker()
     with Cluster([base] * 3) as cluster:
-        directions = [joiner] if base == ETCD34 else [joiner, base]  # 3.5 cannot go back to 3.4
+        directions = [joiner] if is_upgrade(base, joiner) else [joiner, base]
         for i, program in enumerate(directions):
             clients = run_clients(
                 cluster,

@@ -22,8 +22,9 @@ from typing import Any, Final
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.certs import Authority, Issued
 from tests.support.etcd_client import EtcdClient, RpcFailedError
-from tests.support.judges import judge_program
+from tests.support.judges import judge_line, judge_program
 from tests.support.processes import (
+    OLDER_LINES,
     READY_TIMEOUT_S,
     RunningMember,
     free_port_within,
@@ -33,7 +34,6 @@ from tests.support.wire_client import WireClient
 
 # Below the ports that outgoing connections are given: a member finds its port free after a kill.
 ETCDTW: Final = "etcdtw"
-COMPAT_LINE: Final = "3.5"
 PORTS: Final = "10000-31999"
 ELECTION_S: Final = 1.0  # etcd's default
 HEARTBEAT_S: Final = 0.1
@@ -102,6 +102,7 @@ class ClusterMember(RunningMember):
         self.initial_cluster = ""
         self.initial_cluster_state = "new"
         self.initial_cluster_token = "tests"
+        self.compat_line = compat_line_of([program])
         self.is_paused = False
         self.member_id = 0  # known once the cluster has told it
 
@@ -133,7 +134,7 @@ class ClusterMember(RunningMember):
             flags += self.cluster_tls.flags(self.name)
         if self.program == ETCDTW:
             # The line of the real etcd that it may meet; one that joins takes the cluster's.
-            flags += ["--compat-version", COMPAT_LINE]
+            flags += ["--compat-version", self.compat_line]
         return [*start_command(self.program), *flags, *self.flags]
 
     def pause(self) -> None:
@@ -143,6 +144,16 @@ class ClusterMember(RunningMember):
     def resume(self) -> None:
         super().resume()
         self.is_paused = False
+
+
+def compat_line_of(programs: Sequence[str]) -> str:
+    """Return the line in which members of ours found a cluster with others of ``programs``.
+
+    That of the oldest real one; of ours alone, that of the judge, which may join them.
+    """
+    major, minor, _ = judge_line().split(".")
+    lines = [OLDER_LINES.get(program, f"{major}.{minor}") for program in programs]
+    return min(lines)
 
 
 class Cluster:
@@ -169,6 +180,7 @@ class Cluster:
         places = ",".join(f"{member.name}={member.peer_url}" for member in self.all)
         for member in self.all:
             member.initial_cluster = places
+            member.compat_line = compat_line_of(programs)
 
     def _new_member(self, program: str) -> ClusterMember:
         self._named += 1

@@ -9,18 +9,19 @@ from typing import Any, Final
 
 import pytest
 
-from tests.support.judges import etcd34_program
-from tests.support.processes import ETCD34
+from tests.support.judges import older_program
+from tests.support.processes import OLDER_LINES
 
 ETCD: Final = "etcd"
 ETCDTW: Final = "etcdtw"
-CLUSTER_PROGRAMS: Final = (ETCD, ETCD34, ETCDTW)
+CLUSTER_PROGRAMS: Final = (ETCD, *OLDER_LINES, ETCDTW)
 
 
 def why_not(*programs: str) -> str:
     """Return why a test with members of ``programs`` cannot run here; empty when it can."""
-    if ETCD34 in programs and etcd34_program() is None:
-        return "NO REAL ETCD 3.4: `make judges`, or name its path in ETCDTW_ETCD34"
+    for program in programs:
+        if program in OLDER_LINES and older_program(OLDER_LINES[program]) is None:
+            return f"NO REAL ETCD {OLDER_LINES[program]}: `make judges`"
     return ""
 
 

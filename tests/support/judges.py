@@ -52,6 +52,18 @@ def judge_line() -> str:
     return f"{major}.{minor}.0"
 
 
+def older_program(line: str) -> Path | None:
+    """Return the path of ``etcd`` of an older line, as ``3.6``; None where there is none."""
+    if line == "3.4":
+        return etcd34_program()
+    paths = [
+        judges.program(version, "etcd")
+        for version in judges.VERSIONS
+        if version.startswith(f"v{line}.")
+    ]
+    return paths[0] if paths else None
+
+
 def etcd34_program() -> Path | None:
     """Return the path of real etcd 3.4: ``ETCDTW_ETCD34``, `make judges`, or what Debian installs.
 

@@ -20,14 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.support.judges import etcd34_program, judge_program
+from tests.support.judges import judge_program, older_program
 
 READY_LINE: Final = b"ready to serve client requests"
 READY_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 30.0
 STDERR_OCTETS_KEPT: Final = 4 * 1024 * 1024  # of each run; the rest stays in the file
 PROGRAMS: Final = ("etcd", "etcdtw")
-ETCD34: Final = "etcd34"  # real etcd 3.4, which only members of clusters may be
+OLDER_LINES: Final = {"etcd34": "3.4", "etcd35": "3.5", "etcd36": "3.6"}
+"""Older real etcds, which only members of clusters may be."""
 
 
 class MemberNotReadyError(Exception):
@@ -54,10 +55,10 @@ def start_command(program: str) -> list[str]:
     """Return the command that starts ``program``, without its flags."""
     if program == "etcd":
         return [str(judge_program("etcd"))]
-    if program == ETCD34:
-        path = etcd34_program()
+    if program in OLDER_LINES:
+        path = older_program(OLDER_LINES[program])
         if path is None:
-            raise FileNotFoundError("no etcd 3.4: `make judges`, or name it in ETCDTW_ETCD34")
+            raise FileNotFoundError(f"no etcd {OLDER_LINES[program]}: `make judges`")
         return [str(path)]
     return etcdtw_command()
 
@@ -144,7 +145,7 @@ class RunningMember:
         data_dir: Path | None = None,
         environment: dict[str, str] | None = None,
     ) -> None:
-        assert program in (*PROGRAMS, ETCD34), program
+        assert program in (*PROGRAMS, *OLDER_LINES), program
         self.program = program
         self.flags = list(flags)
         self.tls = tls
