@@ -297,15 +297,16 @@ class ServerCall:
 
     def break_off(self, code: int, message: str) -> None:
         """As `fail`, by a verdict that is not the service's: it is told."""
-        was_open = self.is_open
+        was_open, on_end = self.is_open, self.on_end
         self.fail(code, message)
-        if was_open and self.on_end is not None:
-            self.on_end()
+        if was_open and on_end is not None:
+            on_end()
 
     def cancelled(self) -> None:
         """The client reset the stream or is gone."""
-        if self._end(CANCELLED) is not None and self.on_end is not None:
-            self.on_end()
+        on_end = self.on_end
+        if self._end(CANCELLED) is not None and on_end is not None:
+            on_end()
 
     def drained(self) -> None:
         """Nothing of this call is queued any more."""
@@ -367,7 +368,13 @@ class ServerCall:
             register.hold(-self.held)
             self.held = 0
         self._stats.handled[code] += 1
+        self._let_go()
         return register
+
+    def _let_go(self) -> None:
+        """Forget the service, which knows this call: calls are too many to leave such circles
+        to the garbage collector."""
+        self.on_end = None
 
     def _close(self, register: CallRegister) -> None:
         if self.is_remote_open:
@@ -436,6 +443,9 @@ class StreamCall(ServerCall):
         else:
             register.connection.send_headers(self.stream_id, self._intake.head + OK_FIELDS, True)
         self._close(register)
+
+    def _let_go(self) -> None:
+        self.on_end = self.on_message = self.on_half_close = self.on_drain = None
 
     def keep(self, octets: int) -> bool:
         register = self._register

@@ -87,6 +87,10 @@ class Batch:
         self.size += len(event)
 
 
+def _nobody(responses: list[bytes]) -> bool:
+    return False
+
+
 class Watcher:
     """One watch: what it wants and how far it has come.  Owned by its stream.
 
@@ -272,6 +276,7 @@ class WatchStream:
             return
         self.is_open = False
         self.outgoing = []
+        self._send = _nobody
         self._hub.closed(self)
         self.watchers = {}
         self.keys_size = 0

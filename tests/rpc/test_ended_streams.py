@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import pytest
 
 from etcdtw.grpc.message import frame_message
+from etcdtw.grpc.server_call import StreamCall
 from etcdtw.http2 import frames
-from etcdtw.rpc.watch import WatchService
+from etcdtw.mvcc.watch_stream import Watcher, WatchStream
+from etcdtw.rpc.keep_alive import KeepAliveStream
+from etcdtw.rpc.watch import WatchService, _WatchCall
 from etcdtw.wire import etcdserverpb as pb
 from tests.grpc.grpc_rig import ServerRig, request_fields
 from tests.support.lease_rig import LeaseRig
@@ -104,6 +108,12 @@ class Member:
         return {name: value for name, value in held.items() if value}
 
 
+def alive() -> int:
+    """How many objects there are that stand for a stream."""
+    kinds = {StreamCall, WatchStream, Watcher, _WatchCall, KeepAliveStream}
+    return sum([type(found) in kinds for found in gc.get_objects()])
+
+
 def reset(member: Member, stream_id: int) -> None:
     member.rig.client.reset(stream_id, 8)
     member.rig.pump()
@@ -173,8 +183,15 @@ def no_leader(member: Member, stream_id: int) -> None:
 def test_nothing_stays_of_a_stream_however_it_ends(
     begin: Callable[[Member], int], end: Callable[[Member, int], None]
 ) -> None:
-    member = Member()
-    stream_id = begin(member)
-    assert member.held()
-    end(member, stream_id)
-    assert member.held() == {}
+    gc.disable()
+    try:
+        member = Member()
+        before = alive()
+        stream_id = begin(member)
+        assert member.held()
+        end(member, stream_id)
+        assert member.held() == {}
+        # Nor is anything left to the garbage collector: calls are too many for that.
+        assert alive() == before
+    finally:
+        gc.enable()
