@@ -76,7 +76,7 @@ class Receiving(Control):
 
     def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
         if not self._block_id:
-            raise PeerError(PROTOCOL_ERROR, b"CONTINUATION behind no header block")
+            raise PeerError(PROTOCOL_ERROR, b"CONTINUATION without a header block")
         self._block_count += 1
         self._block += payload
         if (

@@ -170,7 +170,7 @@ class RaftLog:
         if index > self.commit_index:
             if index > self.last_index():
                 raise InvariantError(
-                    f"commit index {index} is behind the last index {self.last_index()}: "
+                    f"commit index {index} is beyond the last index {self.last_index()}: "
                     "was the log truncated or lost?"
                 )
             self.commit_index = index

@@ -18,7 +18,7 @@ from etcdtw.cluster.ids import id_text
 from etcdtw.raft.message import Message
 from etcdtw.transport.peer import PeerIdentity, PeerStats
 from etcdtw.transport.peer_client import Dial, PeerHttpClient, UrlRing, dial_peer
-from etcdtw.transport.peer_headers import CLUSTER_ID_MISMATCH, is_of_cluster, request_headers
+from etcdtw.transport.peer_headers import is_of_cluster, mismatch_text, request_headers
 from etcdtw.transport.peer_http import Head
 from etcdtw.transport.peer_outlet import STREAM_APPEND
 from etcdtw.transport.peer_stream import AppendReader, MessageReader, PeerStreamError
@@ -148,7 +148,7 @@ class StreamDialler:
             return
         cluster_id = id_text(self._identity.cluster_id)
         if head.headers.get("x-etcd-cluster-id", cluster_id).lower() != cluster_id:
-            self._lose(CLUSTER_ID_MISMATCH)
+            self._lose(mismatch_text(self._identity, head.headers))
         elif head.status != 200:
             self._lose(f"status {head.status}")
         else:

@@ -13,6 +13,7 @@ from etcdtw.transport.peer import PeerIdentity
 
 INCOMPATIBLE_VERSION: Final = "incompatible version"
 CLUSTER_ID_MISMATCH: Final = "cluster ID mismatch"
+ID_SHOWN_MAX: Final = 32
 
 PEER_URLS_MAX: Final = 16
 """Of one stranger."""
@@ -45,6 +46,16 @@ def incompatibility(identity: PeerIdentity, headers: dict[str, str]) -> str | No
     if not is_of_cluster(identity, headers):
         return CLUSTER_ID_MISMATCH
     return None
+
+
+def mismatch_text(identity: PeerIdentity, headers: dict[str, str]) -> str:
+    """Return what operators need to know when another names another cluster than ours."""
+    other = headers.get("x-etcd-cluster-id", "none")[:ID_SHOWN_MAX]
+    return (
+        f"{CLUSTER_ID_MISMATCH}: this member is of cluster {id_text(identity.cluster_id)}, the "
+        f"other of {other!a}; compare --initial-cluster, --initial-cluster-token and the data "
+        "directories of both: one of them was founded apart, or its URL is another cluster's"
+    )
 
 
 def is_of_cluster(identity: PeerIdentity, headers: dict[str, str]) -> bool:

@@ -35,7 +35,7 @@ from etcdtw.transport.peer_answers import (
     refuse,
     stream_of,
 )
-from etcdtw.transport.peer_headers import sender_of
+from etcdtw.transport.peer_headers import CLUSTER_ID_MISMATCH, mismatch_text, sender_of
 from etcdtw.transport.peer_http import Head, HttpError, HttpReader, encode_response
 from etcdtw.transport.peer_network import PeerNetwork
 from etcdtw.transport.peer_outlet import StreamOutlet, Wire
@@ -267,17 +267,22 @@ class PeerConnection(Protocol):
                     self._end()
         except HttpError as error:
             self._port.counts.garbage += 1
-            now_s = self._port.clock.seconds()
-            self._port.rejections.rejected(remote_text(self.wire), str(error), now_s)
+            self._reject(str(error))
             self._answer(refuse(error.status, str(error)), closes=True)
         finally:
             self._is_reading = False
+
+    def _reject(self, why: str) -> None:
+        now_s = self._port.clock.seconds()
+        self._port.rejections.rejected(remote_text(self.wire), why, now_s)
 
     def _begin(self, head: Head) -> None:
         bounds = self._port.bounds
         self.state = BODY
         self._head = head
         self._refusal = self._port.answers.refuse_head(head)
+        if self._refusal is not None and CLUSTER_ID_MISMATCH in self._refusal.body.decode():
+            self._reject(mismatch_text(self._port.network.identity, head.headers))
         is_snapshot = head.path == PATH_SNAPSHOT and self._refusal is None
         if is_snapshot:
             self._intake = self._build_intake(head)

@@ -22,7 +22,6 @@ from etcdtw.node.build import build_node
 from etcdtw.node.config import NodeConfig
 from etcdtw.node.loop.requests import RequestIds
 from etcdtw.node.loop.wakeup import Wakeup
-from etcdtw.node.no_call import NoCall
 from etcdtw.node.parts import Parts
 from etcdtw.node.standing import Standing
 from etcdtw.raft.confchange import (
@@ -39,6 +38,7 @@ from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import ResponseHeaders
 from etcdtw.wire.requests import plain
 from tests.support.model_state import ModelSnapshots, State
+from tests.support.recorded_call import RecordedCall
 
 MEMBER_ID = 0x1234
 CONFIG = NodeConfig(cluster_id=1, member_id=MEMBER_ID)
@@ -172,7 +172,7 @@ class NodeRig:
         )
         self.node = build_node(self.clock, config, parts)
         self.inbox = self.node.inbox
-        self.call: Call = NoCall()
+        self.call: Call = RecordedCall()  # a client's
 
     def start(self) -> NodeRig:
         """Start and lead."""

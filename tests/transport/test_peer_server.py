@@ -452,6 +452,15 @@ def test_whoever_completes_a_handshake_of_the_authority_is_no_stranger(tmp_path:
     assert not known.asker.is_closed
 
 
+def test_another_clusters_member_is_logged_with_both_ids_and_what_to_compare(one: Member) -> None:
+    with log_lines() as lines:
+        question = Question(one)
+        headers = request_headers(identity_of(TWO, cluster_id=0xC2))
+        question.send(encode_request("POST", "/raft", "h", [*headers, ("Content-Length", "0")]))
+    (line,) = lines
+    assert "cluster ID mismatch: this member is of cluster c1, the other of 'c2'; compare" in line
+
+
 @pytest.mark.parametrize(
     ("octets", "status"),
     [

@@ -45,7 +45,7 @@ class Leadership:
         self._known_id = leader_id
         self._inbox.leader_changed(leader_id, self._wakeup.time_ms())
         if leader_id == 0:
-            self.log.info("no leader is known at term {term}", term=standing.term)
+            self.log.warn("no leader is known at term {term}", term=standing.term)
             return
         self.changes_total += 1
         self.log.info(

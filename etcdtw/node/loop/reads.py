@@ -10,11 +10,12 @@ its own, never used again: an old confirmation says nothing about a newer read (
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from etcdtw.apply.errors import RequestTimeoutError
 from etcdtw.grpc.call import Call
+from etcdtw.node.no_call import NoCall
 
 RETRY_MS: Final = 500
 ROUNDS_MAX: Final = 64
@@ -128,6 +129,14 @@ class Reads:
         self._asked, self._rounds, self._confirmed = [], {}, []
         for call, done, _ in reads:
             done(call, error)
+
+
+def oldest_client_ms(ready: Iterable[Read]) -> int | None:
+    """Return when the oldest read of a client was asked; None: all are the member's own."""
+    for call, _, asked_ms in ready:
+        if not isinstance(call, NoCall):
+            return asked_ms
+    return None
 
 
 def _asked_at(read: Read) -> int:

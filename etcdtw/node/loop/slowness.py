@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from etcdtw.apply.applier import NAMES
 from etcdtw.node.loop.requests import Waiter
+from etcdtw.node.no_call import NoCall
 from etcdtw.raft.entry import Entry
 
 READ: Final = "linearizable read"
@@ -44,7 +45,12 @@ class Slowness:
             self._apply = (took_s, entries, what)
 
     def answered(self, took_s: float, oldest: Waiter | None) -> None:
-        """A request was answered after more than ``request_s``; None: a read."""
+        """A request was answered after more than ``request_s``; None: a read.
+
+        What the member asks of itself while it waits for the others is nobody's loss.
+        """
+        if oldest is not None and isinstance(oldest.call, NoCall):
+            return
         self.has_news = True
         if self._request is None or took_s > self._request[0]:
             what, size = (READ, 0) if oldest is None else (NAMES[oldest.field], len(oldest.data))

@@ -32,6 +32,7 @@ from etcdtw.node.loop.inbox import Inbox
 from etcdtw.node.loop.leadership import Leadership
 from etcdtw.node.loop.long_apply import LongApply
 from etcdtw.node.loop.peers import Peers
+from etcdtw.node.loop.reads import oldest_client_ms
 from etcdtw.node.loop.requests import PREFIX_SIZE, Waiter
 from etcdtw.node.loop.seams import Flushes, Installs, StateStore
 from etcdtw.node.loop.slowness import Slowness
@@ -427,14 +428,14 @@ class Turn:
         if not ready:
             return False
         piece = self._pieces.begin()
-        oldest_ms = ready[0][2]
+        oldest_ms = oldest_client_ms(ready)
         now_s = self._seconds()
         until_s = now_s + READS_S
         while ready and now_s < until_s:
             call, done, _ = ready.popleft()
             done(call, None)
             now_s = self._seconds()
-        took_s = now_s - oldest_ms / 1000
+        took_s = 0.0 if oldest_ms is None else now_s - oldest_ms / 1000
         if took_s > self._slowness.request_s:
             self._slowness.answered(took_s, None)
         self._pieces.end(piece, READS)

@@ -12,7 +12,9 @@ from zope.interface import implementer
 from etcdtw.apply.applier import FIELD_PUT
 from etcdtw.grpc.call import Call
 from etcdtw.mvcc.applied import Applied
+from etcdtw.node.loop.requests import Waiter
 from etcdtw.node.loop.turn import APPLY_SLICE_ENTRIES
+from etcdtw.node.no_call import NoCall
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.requests import plain
 from tests.support.node_rig import NodeRig
@@ -121,3 +123,23 @@ def test_slow_read_is_logged(rig: NodeRig, lines: list[str]) -> None:
     rig.node.read(rig.call, done)
     rig.run()
     assert [line for line in lines if "400 ms for a linearizable read" in line]
+
+
+def test_what_a_member_asks_of_itself_is_no_slow_request(rig: NodeRig, lines: list[str]) -> None:
+    def done(call: Call, error: Exception | None) -> None:
+        rig.clock.rightNow += 5.0
+
+    rig.node.read(NoCall(), done)
+    rig.run()
+    assert lines == []
+    rig.node.read(NoCall(), done)
+    rig.node.read(rig.call, done)
+    rig.run()
+    assert [line for line in lines if "for a linearizable read" in line]
+
+
+def test_slow_proposal_of_a_members_own_is_not_told(rig: NodeRig, lines: list[str]) -> None:
+    waiter = Waiter(b"", FIELD_PUT, None, NoCall(), lambda call, applied: None, 0)
+    rig.node.slowness.answered(9.0, waiter)
+    rig.node.slowness.report()
+    assert lines == []
