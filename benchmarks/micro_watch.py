@@ -14,7 +14,8 @@ from twisted.internet.task import Clock
 
 from etcdtw.lease.lessor import Lessor
 from etcdtw.mvcc.backend import Change
-from etcdtw.mvcc.watch import Event, WatchHub
+from etcdtw.mvcc.fan_out import Event
+from etcdtw.mvcc.watch import WatchHub
 from etcdtw.rpc.lease import LeaseService
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import mvccpb
@@ -40,9 +41,9 @@ class Source:
     def get_at(self, key: bytes, revision: int) -> bytes | None:
         return RECORD
 
-    def changes(self, first: int, last: int, limit: int) -> list[Change]:
-        last = min(last, first + limit - 1)
-        return [Change(main, 0, False, RECORD) for main in range(first, last + 1)]
+    def changes_from(self, main: int, sub: int, last: int, limit: int) -> list[Change]:
+        last = min(last, main + limit - 1)
+        return [Change(main, 0, False, RECORD) for main in range(main, last + 1)]
 
 
 class QuietCall:

@@ -97,12 +97,8 @@ class Backend(Protocol):
 
     # Revision order.
 
-    def changes(self, first: int, last: int, limit: int) -> list[Change]:
-        """Return the changes of main revisions ``first..last`` in order.
-
-        Stops at the end of the main revision in which ``limit`` is reached, so that no
-        revision is ever returned in part.
-        """
+    def changes_from(self, main: int, sub: int, last: int, limit: int) -> list[Change]:
+        """Return up to ``limit`` changes from (main, sub) to main revision ``last``, in order."""
         ...
 
     # Writes; by apply only.

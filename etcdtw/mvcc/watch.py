@@ -11,70 +11,46 @@ misses an event because its stream is paused becomes unsynced at that revision.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
 
 from etcdtw.mvcc.backend import Change
+from etcdtw.mvcc.fan_out import (
+    SHARED_RESPONSES_MAX,
+    Event,
+    EventEncoder,
+    FanOut,
+    HugeRevision,
+    SharedEvent,
+)
+from etcdtw.mvcc.watch_bounds import (
+    BATCHES_OCTETS_MAX,
+    DIRECT_MAX,
+    PROGRESS_INTERVAL_MS,
+    PROGRESS_INTERVAL_MS_MIN,
+    QUEUED_EVENTS_MAX,
+    QUEUED_REVISIONS_MAX,
+    RESPONSE_SIZE_MAX,
+    SLICE_BYTES_MAX,
+    SLICE_CHANGES_MAX,
+    SLICE_WATCHERS_MAX,
+    STEP_COST,
+)
+from etcdtw.mvcc.watch_history import gather
 from etcdtw.mvcc.watch_index import WatcherIndex
-from etcdtw.mvcc.watch_octets import encode_event, key_of, tombstone_record
+from etcdtw.mvcc.watch_octets import encode_event
+from etcdtw.mvcc.watch_source import WatchBackend, WatchSource
 from etcdtw.mvcc.watch_stream import (
     CLOSED,
+    COMPACTED,
     FILTER_DELETE,
     FILTER_PUT,
     SYNCED,
     UNSYNCED,
-    Batch,
     Send,
     Watcher,
     WatchStream,
 )
-from etcdtw.wire.mvccpb import KeyValue
-
-SLICE_CHANGES_MAX: Final = 1000
-"""Changes read from history at a time; a revision is never split.  etcd: 1000 revisions."""
-SLICE_WATCHERS_MAX: Final = 128
-"""Unsynced watchers that share what was read."""
-SLICE_EVENTS_MAX: Final = 4000
-"""Deliveries in one slice: about 4 ms of work; passed by at most one revision's."""
-SLICE_BYTES_MAX: Final = 1024 * 1024
-"""Octets of events gathered in one slice; passed by at most one revision's."""
-BATCHES_OCTETS_MAX: Final = 64 * 1024 * 1024
-"""What is gathered for all watchers and not yet sent; beyond, what there is goes out."""
-
-RESPONSE_SIZE_MAX: Final = 1572864 + 512 * 1024
-"""Fragments stay below this: etcd's default request limit plus 512 KiB."""
-
-PROGRESS_INTERVAL_MS: Final = 600_000
-PROGRESS_INTERVAL_MS_MIN: Final = 100
-
-Event = tuple[bytes, bool, bytes]
-"""(key, is_delete, record); of a delete the record holds key and mod_revision."""
-
-
-class WatchBackend(Protocol):
-    """The part of `mvcc.backend.Backend` that watching needs."""
-
-    def get_at(self, key: bytes, revision: int) -> bytes | None: ...
-    def changes(self, first: int, last: int, limit: int) -> list[Change]: ...
-
-
-class WatchSource(Protocol):
-    """The store whose changes are watched."""
-
-    has_watchers: bool
-    """Set by the hub: whether changes have to be collected for `WatchHub.notify`."""
-
-    @property
-    def revision(self) -> int:
-        """The latest main revision; `WatchHub.notify` has been told of it."""
-        ...
-
-    @property
-    def compact_revision(self) -> int: ...
-
-    def take_events(self) -> list[Event]:
-        """Return and forget what was collected."""
-        ...
 
 
 class WatchHub:
@@ -97,6 +73,8 @@ class WatchHub:
         response_size_max: int = RESPONSE_SIZE_MAX,
         slice_changes_max: int = SLICE_CHANGES_MAX,
         batches_octets_max: int = BATCHES_OCTETS_MAX,
+        direct_max: int = DIRECT_MAX,
+        step_cost: int = STEP_COST,
     ) -> None:
         self._source = source
         self._backend = backend
@@ -108,10 +86,18 @@ class WatchHub:
         self._slice_changes_max = slice_changes_max
         self._batches_octets_max = batches_octets_max
         self._batches_octets = 0
+        self._direct_max = direct_max
+        self._step_cost = step_cost
         self._now_ms = 0
         self._index: WatcherIndex[Watcher] = WatcherIndex()
         # In turn: whoever was served goes to the end.  None of a paused stream stays here.
         self._unsynced: dict[Watcher, None] = {}
+        # Revisions on their way to the synced watchers, in order; the first is being told.
+        self._fans: deque[FanOut] = deque()
+        self._queued_events = 0
+        self._huge: HugeRevision | None = None
+        self._encoder = EventEncoder(source, backend)
+        self._lined_up: dict[WatchStream, None] = {}
         self._streams: dict[WatchStream, None] = {}
         self._progress_streams: dict[WatchStream, None] = {}
         self._progress_due_ms = 0
@@ -128,7 +114,19 @@ class WatchHub:
     @property
     def has_work(self) -> bool:
         """Whether `work` may have something to do, now or when time has passed."""
-        return bool(self._unsynced or self._progress_streams)
+        return bool(
+            self._fans or self._huge is not None or self._unsynced or self._progress_streams
+        )
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether synced watchers have yet to hear of a revision that was applied."""
+        return bool(self._fans)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits to be told that nothing more should be applied."""
+        return self._queued_events > QUEUED_EVENTS_MAX or len(self._fans) > QUEUED_REVISIONS_MAX
 
     @property
     def streams(self) -> int:
@@ -165,6 +163,7 @@ class WatchHub:
             self._index.add(watcher)
             return
         watcher.state = UNSYNCED
+        watcher.stream.behind += 1
         self.slow_watchers += 1
         self._queue(watcher)
 
@@ -175,6 +174,8 @@ class WatchHub:
             self._count(-1)
         elif watcher.state == UNSYNCED:
             self._forget_unsynced(watcher)
+        if watcher.state in (UNSYNCED, COMPACTED):
+            watcher.stream.behind -= 1
         watcher.state = CLOSED
 
     def resumed(self, stream: WatchStream) -> None:
@@ -206,10 +207,16 @@ class WatchHub:
         ``last_revision``: the last one told to `notify`.  Every synced watcher reads what
         it missed from the new history.
         """
+        told = self._fans[0].main if self._fans else last_revision + 1
+        self._fans.clear()
+        self._queued_events = 0
+        if self._huge is not None:
+            self._unsynced.update(dict.fromkeys(self._huge.waiting()))
+            self._huge = None
         for stream in self._streams:
             for watcher in stream.watchers.values():
                 if watcher.state == SYNCED and watcher.next_revision <= self._source.revision:
-                    self._fall_behind(watcher, max(watcher.next_revision, last_revision + 1))
+                    self._fall_behind(watcher, max(watcher.next_revision, told))
                     self._queue(watcher)
 
     # Live delivery.
@@ -219,16 +226,86 @@ class WatchHub:
 
         Until this was called nothing else may be asked of the hub after the apply.
         """
-        if len(events) == 1:
+        count = len(events)
+        if self._fans or (
+            count > 1 and count * (1 + self._index.range_watchers) > self._direct_max
+        ):
+            self._line_behind(main, events)
+        elif count == 1:
             self._notify_one(main, events[0])
         else:
             self._notify_all(main, events)
+
+    def _line_behind(self, main: int, events: list[Event]) -> None:
+        """Tell the watchers of ``main`` in steps, after what waits already."""
+        if self._fans:
+            self._queued_events += len(events)
+        else:
+            self._wake()
+        self._fans.append(
+            FanOut(main, events, self._index, self._encoder, self._put_live, self._flush)
+        )
+
+    def _put_live(
+        self, watcher: Watcher, main: int, events: list[bytes], responses: dict[bytes, bytes]
+    ) -> int:
+        """`fan_out.Put` for synced watchers."""
+        if watcher.state != SYNCED or watcher.next_revision > main:
+            return 0  # gone, or it begins later
+        stream = watcher.stream
+        if stream.is_paused:
+            self._fall_behind(watcher, main)
+            stream.lagging[watcher] = None
+            return 0
+        watcher.next_revision = main + 1
+        return self._line_up(watcher, self.header(main), events, responses)
+
+    def _put_history(
+        self, watcher: Watcher, main: int, events: list[bytes], responses: dict[bytes, bytes]
+    ) -> int:
+        """`fan_out.Put` for unsynced watchers."""
+        if watcher.state != UNSYNCED:
+            return 0  # gone
+        if watcher.stream.is_paused:
+            assert self._huge is not None, "nothing is told of history"
+            self._huge.missed.add(watcher)
+            return 0
+        watcher.next_revision = main + 1
+        return self._line_up(watcher, self.header(self._source.revision), events, responses)
+
+    def _line_up(
+        self, watcher: Watcher, head: bytes, events: list[bytes], responses: dict[bytes, bytes]
+    ) -> int:
+        stream = watcher.stream
+        self._lined_up[stream] = None
+        self.events_total += len(events)
+        if watcher.wants_fragments:
+            place = len(stream.outgoing)
+            stream.put_events(watcher, head, events)
+            return sum(map(len, stream.outgoing[place:]))
+        watcher.is_idle = False
+        head += watcher.id_octets
+        response = responses.get(head)
+        if response is None:
+            if len(responses) >= SHARED_RESPONSES_MAX:
+                responses.clear()
+            response = responses[head] = head + b"".join(events)
+        stream.outgoing.append(response)
+        return len(response)
+
+    def _flush(self) -> None:
+        lined_up, self._lined_up = self._lined_up, {}
+        for stream in lined_up:
+            stream.flush()
 
     def _notify_one(self, main: int, event: Event) -> None:
         """`_notify_all` for one event: of watchers with equal ids and wants, one encoding."""
         key, is_delete, record = event
         matching = self._index.matching(key)
         if not matching:
+            return
+        if len(matching) > self._direct_max:
+            self._line_behind(main, [event])
             return
         blocked = FILTER_DELETE if is_delete else FILTER_PUT
         head = self.header(main)
@@ -248,7 +325,7 @@ class WatchHub:
             id_octets = watcher.id_octets
             if watcher.wants_previous:
                 if not previous_tail:
-                    previous = self._previous(key, is_delete, record, main)
+                    previous = self._encoder.previous(key, is_delete, record, main)
                     previous_tail = encode_event(is_delete, record, previous)
                 response = previous_responses.get(id_octets)
                 if response is None:
@@ -269,7 +346,7 @@ class WatchHub:
     def _notify_all(self, main: int, events: list[Event]) -> None:
         gathered: dict[Watcher, list[bytes]] = {}
         for event in events:
-            shared = _SharedEvent(main, event)
+            shared = SharedEvent(main, event)
             for watcher in self._index.matching(event[0]):
                 if watcher.filters & shared.blocked or watcher.next_revision > main:
                     continue
@@ -277,7 +354,9 @@ class WatchHub:
                     self._fall_behind(watcher, main)
                     watcher.stream.lagging[watcher] = None
                 else:
-                    gathered.setdefault(watcher, []).append(self._octets(shared, watcher))
+                    gathered.setdefault(watcher, []).append(
+                        self._encoder.octets(shared, watcher.wants_previous)
+                    )
         if gathered:
             self._send(self.header(main), gathered)
 
@@ -285,6 +364,7 @@ class WatchHub:
         self._index.remove(watcher)
         watcher.state = UNSYNCED
         watcher.next_revision = main
+        watcher.stream.behind += 1
         self.slow_watchers += 1
 
     # Catching up.
@@ -292,11 +372,44 @@ class WatchHub:
     def work(self, now_ms: int) -> bool:
         """Do a bounded piece of what is due; return whether there is more to do now."""
         self._now_ms = now_ms
-        if self._progress_streams and now_ms >= self._progress_due_ms:
+        cost = 0
+        while self._fans and cost < self._step_cost:
+            fan = self._fans[0]
+            cost += fan.work(self._step_cost - cost)
+            if fan.is_done:
+                self._fans.popleft()
+                self._queued_events -= self._fans[0].size if self._fans else 0
+        if self._progress_streams and now_ms >= self._progress_due_ms and not self._fans:
             self._tick_progress(now_ms)
-        if self._unsynced:
+        if self._huge is not None:
+            self._work_on_huge(self._huge)
+        elif self._unsynced:
             self._catch_up()
-        return bool(self._unsynced)
+        return bool(self._fans or self._huge is not None or self._unsynced)
+
+    def _work_on_huge(self, huge: HugeRevision) -> None:
+        if not huge.work(self._step_cost):
+            return
+        self._huge = None
+        for watcher in huge.waiting():
+            if watcher not in huge.missed:
+                watcher.next_revision = max(watcher.next_revision, huge.main + 1)
+                self._rejoin(watcher)
+            elif watcher.stream.is_paused:
+                watcher.stream.lagging[watcher] = None
+            else:
+                self._unsynced[watcher] = None
+
+    def _rejoin(self, watcher: Watcher) -> bool:
+        """Let a watcher that is in no line go on: live, or at the end of the line."""
+        if watcher.next_revision <= self._source.revision:
+            self._unsynced[watcher] = None
+            return False
+        watcher.state = SYNCED
+        watcher.stream.behind -= 1
+        self.slow_watchers -= 1
+        self._index.add(watcher)
+        return True
 
     def _catch_up(self) -> None:
         """Read one slice of history where the first in turn stands; share it with others."""
@@ -307,11 +420,24 @@ class WatchHub:
         last = self._source.revision
         changes: list[Change] = []
         if first <= last:
-            changes = self._backend.changes(first, last, self._slice_changes_max)
-            if len(changes) >= self._slice_changes_max:
-                last = changes[-1].main
+            limit = self._slice_changes_max
+            changes = self._backend.changes_from(first, 0, last, limit + 1)
+            if len(changes) > limit:
+                # The last revision may be cut.
+                last = changes[-1].main - 1
+                if last < first:
+                    self._begin_huge(first, first, group, changes)
+                    return
+                while changes[-1].main > last:
+                    changes.pop()
         sharing = [w for w in group if first <= w.next_revision <= last + 1]
-        full, reached = self._gather(sharing, changes, last)
+        if changes and len(sharing) > 1:
+            count = sum(change.main == changes[0].main for change in changes)
+            if count * len(sharing) > self._direct_max:
+                self._begin_huge(first, changes[0].main, sharing, [])
+                return
+        full, reached, size = gather(self._encoder, sharing, changes, last, self._direct_max)
+        self._batches_octets += size
         self._advance(sharing, full, reached)
 
     def _advance(self, sharing: list[Watcher], full: dict[Watcher, int], reached: int) -> None:
@@ -341,13 +467,32 @@ class WatchHub:
     def _requeue(self, watcher: Watcher) -> bool:
         """Put a watcher at the end of the line, or say that it has reached the present."""
         del self._unsynced[watcher]
-        if watcher.next_revision <= self._source.revision:
-            self._unsynced[watcher] = None
-            return False
-        watcher.state = SYNCED
-        self.slow_watchers -= 1
-        self._index.add(watcher)
-        return True
+        return self._rejoin(watcher)
+
+    def _begin_huge(
+        self, first: int, main: int, group: list[Watcher], changes: list[Change]
+    ) -> None:
+        """Tell those of ``group`` of revision ``main`` in steps that have come to ``first``.
+
+        Nothing happened between the two.  ``changes``: the beginning of ``main``, if it was read.
+        """
+        sharing = [w for w in group if first <= w.next_revision <= main]
+        for watcher in sharing:
+            watcher.next_revision = main
+            del self._unsynced[watcher]
+            if self._put_batch(watcher):
+                self._lined_up[watcher.stream] = None
+        self._flush()
+        self._huge = HugeRevision(
+            main,
+            sharing,
+            changes,
+            self._backend,
+            limit=self._slice_changes_max,
+            encoder=self._encoder,
+            put=self._put_history,
+            flush=self._flush,
+        )
 
     def _next_group(self) -> list[Watcher]:
         """Take up to SLICE_WATCHERS_MAX in turn, after putting aside the paused ones and
@@ -378,52 +523,6 @@ class WatchHub:
         # A flush may have paused or closed a stream of the group.
         return [w for w in group if w.state == UNSYNCED and not w.stream.is_paused]
 
-    def _gather(
-        self, sharing: list[Watcher], changes: list[Change], last: int
-    ) -> tuple[dict[Watcher, int], int]:
-        """Add what each watcher wants of ``changes``, which reach up to ``last``, to its batch.
-
-        Returns the watchers whose batch is full, each with the revision at which it goes on, and
-        the revision that the others have reached: below ``last`` when a bound of the slice was
-        met.
-        """
-        index: WatcherIndex[Watcher] = WatcherIndex()
-        for watcher in sharing:
-            index.add(watcher)
-        full: dict[Watcher, int] = {}
-        count = size = 0
-        reached = last
-        main = 0
-        for change in changes:
-            if change.main != main:
-                if count >= SLICE_EVENTS_MAX or size >= SLICE_BYTES_MAX:
-                    reached = main
-                    break
-                main = change.main
-            record = change.record
-            key = key_of(record)
-            matching = index.matching(key)
-            if not matching:
-                continue
-            if change.is_tombstone:
-                record = tombstone_record(record, main)
-            shared = _SharedEvent(main, (key, change.is_tombstone, record))
-            for watcher in matching:
-                if watcher.next_revision > main or (full and watcher in full):
-                    continue
-                batch = watcher.batch
-                if batch is None:
-                    batch = watcher.batch = Batch()
-                if not batch.takes(main):
-                    full[watcher] = main
-                elif not watcher.filters & shared.blocked:
-                    octets = self._octets(shared, watcher)
-                    batch.add(octets)
-                    count += 1
-                    size += len(octets)
-        self._batches_octets += size
-        return full, reached
-
     def _put_batch(self, watcher: Watcher) -> int:
         """Line up what was gathered for a watcher; returns how many octets that are."""
         batch = watcher.batch
@@ -447,30 +546,6 @@ class WatchHub:
             watcher.batch = None
 
     # Both.
-
-    def _octets(self, shared: _SharedEvent, watcher: Watcher) -> bytes:
-        """Return the event as this watcher wants it, encoded at most once per kind."""
-        key, is_delete, record = shared.event
-        if not watcher.wants_previous:
-            if shared.plain is None:
-                shared.plain = encode_event(is_delete, record, None)
-            return shared.plain
-        if shared.with_previous is None:
-            previous = self._previous(key, is_delete, record, shared.main)
-            shared.with_previous = encode_event(is_delete, record, previous)
-        return shared.with_previous
-
-    def _previous(self, key: bytes, is_delete: bool, record: bytes, main: int) -> bytes | None:
-        """Return the record before revision ``main``; None: there was none or it is gone.
-
-        A put that creates its key has none, also when the key was deleted earlier in the same
-        revision.
-        """
-        if main - 1 < self._source.compact_revision:
-            return None
-        if not is_delete and KeyValue.FromString(record).version == 1:
-            return None
-        return self._backend.get_at(key, main - 1)
 
     def _send(self, head: bytes, gathered: dict[Watcher, list[bytes]]) -> None:
         flushed: dict[WatchStream, None] = {}
@@ -510,16 +585,3 @@ class WatchHub:
                 stream.report_progress(head, current)
         due_ms = [stream.progress_due_ms for stream in self._progress_streams]
         self._progress_due_ms = min(due_ms, default=0)
-
-
-class _SharedEvent:
-    """One event of revision ``main`` and its encodings, made when first wanted."""
-
-    __slots__ = ("blocked", "event", "main", "plain", "with_previous")
-
-    def __init__(self, main: int, event: Event) -> None:
-        self.main = main
-        self.event = event
-        self.blocked = FILTER_DELETE if event[1] else FILTER_PUT
-        self.plain: bytes | None = None
-        self.with_previous: bytes | None = None

@@ -25,6 +25,8 @@ class Ranged(Protocol):
 
 
 W = TypeVar("W", bound=Ranged)
+Found = tuple[bytes, "bytes | None", "dict[W, None]"]
+"""A range and its watchers; end None: without end."""
 
 
 class _Range(Generic[W]):
@@ -108,6 +110,19 @@ def _collect(node: _Range[W] | None, key: bytes, found: list[W]) -> None:
         node = node.right
 
 
+def _collect_ranges(node: _Range[W] | None, key: bytes, found: dict[int, Found[W]]) -> int:
+    """`_collect` for the ranges themselves; return how many were met, known or not."""
+    count = 0
+    while node is not None and node.end_max > key:
+        count += 1 + _collect_ranges(node.left, key, found)
+        if node.start > key:
+            return count
+        if key < node.end and id(node) not in found:
+            found[id(node)] = (node.start, node.end, node.watchers)
+        node = node.right
+    return count
+
+
 class WatcherIndex(Generic[W]):
     """Watchers by what they watch.  Watchers of equal ranges keep the order of `add`."""
 
@@ -119,6 +134,7 @@ class WatcherIndex(Generic[W]):
         self._open: dict[bytes, dict[W, None]] = {}
         self._open_starts: list[bytes] = []
         self.has_ranges = False
+        self.range_watchers = 0
 
     def add(self, watcher: W) -> None:
         key, end = watcher.key, watcher.end
@@ -126,6 +142,7 @@ class WatcherIndex(Generic[W]):
             self.exact.setdefault(key, {})[watcher] = None
             return
         self.has_ranges = True
+        self.range_watchers += 1
         if end is None:
             if key not in self._open:
                 self._open[key] = {}
@@ -148,6 +165,7 @@ class WatcherIndex(Generic[W]):
             if not watchers:
                 del self.exact[key]
             return
+        self.range_watchers -= 1
         if end is None:
             del self._open[key][watcher]
             if not self._open[key]:
@@ -170,3 +188,18 @@ class WatcherIndex(Generic[W]):
             for start in self._open_starts[: bisect_right(self._open_starts, key)]:
                 found.extend(self._open[start])
         return found
+
+    def ranges_of(self, key: bytes, found: dict[int, Found[W]]) -> int:
+        """Add the ranges that hold ``key`` to ``found``, each once; return what was looked at.
+
+        The watchers are the index's own; they may change when it does.
+        """
+        if not self.has_ranges:
+            return 0
+        count = _collect_ranges(self._root, key, found)
+        for start in self._open_starts[: bisect_right(self._open_starts, key)]:
+            count += 1
+            watchers = self._open[start]
+            if id(watchers) not in found:
+                found[id(watchers)] = (start, None, watchers)
+        return count

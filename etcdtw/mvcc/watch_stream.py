@@ -149,6 +149,8 @@ class StreamHub(Protocol):
     def header(self, revision: int) -> bytes: ...
     def revision(self) -> int: ...
     def size_max(self) -> int: ...
+    @property
+    def is_telling(self) -> bool: ...
     def admit(self, watcher: Watcher) -> None: ...
     def dismiss(self, watcher: Watcher) -> None: ...
     def resumed(self, stream: WatchStream) -> None: ...
@@ -167,6 +169,8 @@ class WatchStream:
         "_hub",
         "_next_id",
         "_send",
+        "behind",
+        "futures",
         "is_open",
         "is_paused",
         "keys_size",
@@ -189,6 +193,10 @@ class WatchStream:
         self.lagging: dict[Watcher, None] = {}
         self.outgoing: list[bytes] = []
         self.progress_due_ms = 0
+        self.behind = 0
+        """Watchers that are not synced; kept by the hub."""
+        self.futures: dict[int, Watcher] = {}
+        """Watchers that began in the future, when they were created; by id."""
 
     # Requests.
 
@@ -211,6 +219,8 @@ class WatchStream:
         current = self._hub.revision()
         watcher.next_revision = watcher.start_revision or current + 1
         self.watchers[watch_id] = watcher
+        if watcher.start_revision > current:
+            self.futures[watch_id] = watcher
         self.keys_size += watcher.keys_size
         if watcher.wants_progress:
             self._hub.expects_progress(self)
@@ -246,6 +256,7 @@ class WatchStream:
         watcher = self.watchers.pop(watch_id, None)
         if watcher is None:
             return
+        self.futures.pop(watch_id, None)
         self.keys_size -= watcher.keys_size
         self._hub.dismiss(watcher)
         self._answer(self._hub.header(self._hub.revision()) + watcher.id_octets + CANCELED)
@@ -257,11 +268,14 @@ class WatchStream:
         watchers (etcd 3.7) or while the output is blocked.
         """
         current = self._hub.revision()
-        if self.is_paused or not self.watchers:
+        if self.is_paused or not self.watchers or self.behind or self._hub.is_telling:
             return
-        for watcher in self.watchers.values():
-            if watcher.state != SYNCED or watcher.start_revision > current:
+        # However many watchers there are, none is looked at twice.
+        while self.futures:
+            watch_id, watcher = next(iter(self.futures.items()))
+            if watcher.start_revision > current:
                 return
+            del self.futures[watch_id]
         self._answer(self._hub.header(current) + encode_watch_id(INVALID_WATCH_ID))
 
     def resume(self) -> None:
@@ -279,6 +293,7 @@ class WatchStream:
         self._send = _nobody
         self._hub.closed(self)
         self.watchers = {}
+        self.futures = {}
         self.keys_size = 0
 
     # For the hub.

@@ -9,8 +9,9 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, Final
 
+from etcdtw.mvcc.backend import Change
 from etcdtw.mvcc.compaction_hashes import COMPACTION_HASHES_MAX
-from etcdtw.storage.state_codec import encode_frame
+from etcdtw.storage.state_codec import encode_frame, encode_tombstone
 
 FRESH_MAX: Final = 64  # keys searched one by one before they are sorted into a run
 GENERATION_OCTETS_MAX: Final = 16 << 20
@@ -185,3 +186,34 @@ def attached_keys(
             else:
                 keys.discard(key)
     return sorted(keys)
+
+
+def first_change(generations: Sequence[Generation]) -> tuple[int, int] | None:
+    """Return (main, sub) of the first change that ``generations`` hold; None: there is none."""
+    for generation in generations:
+        if generation.changes:
+            main, sub, _, _ = generation.changes[0]
+            return main, sub
+    return None
+
+
+def fresh_changes(
+    generations: Sequence[Generation], main: int, sub: int, last: int, limit: int
+) -> list[Change]:
+    """Return up to ``limit`` changes from (main, sub) to main revision ``last``."""
+    found: list[Change] = []
+    for generation in generations:
+        changes = generation.changes
+        for position in range(bisect_left(changes, (main, sub), key=_position_of), len(changes)):
+            at_main, at_sub, key, record = changes[position]
+            if at_main > last or len(found) >= limit:
+                return found
+            if record is None:
+                found.append(Change(at_main, at_sub, True, encode_tombstone(key)))
+            else:
+                found.append(Change(at_main, at_sub, False, record))
+    return found
+
+
+def _position_of(change: tuple[int, int, bytes, bytes | None]) -> tuple[int, int]:
+    return change[0], change[1]

@@ -24,6 +24,8 @@ from etcdtw.storage.overlay import (
     Generation,
     Missing,
     attached_keys,
+    first_change,
+    fresh_changes,
     merge_rows,
     pending_of,
 )
@@ -34,7 +36,6 @@ from etcdtw.storage.state_codec import (
     META_INDEX,
     META_TERM,
     encode_frame,
-    encode_tombstone,
     encode_u64,
 )
 from etcdtw.storage.state_errands import Compactions, Errands, HashTold, interrupted_compaction
@@ -215,27 +216,17 @@ class LmdbState:
                     total += record is not None
         return total
 
-    def changes(self, first: int, last: int, limit: int) -> list[Change]:
-        fresh_main = last + 1
-        for generation in self._generations():
-            if generation.changes:
-                fresh_main = generation.changes[0][0]
-                break
+    def changes_from(self, main: int, sub: int, last: int, limit: int) -> list[Change]:
+        generations = self._generations()
+        fresh = first_change(generations) or (last + 1, 0)
         found: list[Change] = []
-        if first < fresh_main:
-            rows = self._reader.changes(first, min(last, fresh_main - 1), limit)
-            found = [Change(*row) for row in rows]
-        for generation in self._generations():
-            changes = generation.changes
-            for position in range(generation.since(first), len(changes)):
-                main, sub, key, record = changes[position]
-                if main > last or (len(found) >= limit and found[-1].main != main):
-                    return found
-                if record is None:
-                    found.append(Change(main, sub, True, encode_tombstone(key)))
-                else:
-                    found.append(Change(main, sub, False, record))
-        return found
+        if (main, sub) < fresh:
+            # A revision may lie in both, its beginning in the state and its end in the overlay.
+            for row in self._reader.changes_from(main, sub, min(last, fresh[0]), limit):
+                if row[:2] >= fresh:
+                    break
+                found.append(Change(*row))
+        return found + fresh_changes(generations, main, sub, last, limit - len(found))
 
     # Writes; by apply only.
 

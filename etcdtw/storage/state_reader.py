@@ -33,7 +33,6 @@ from etcdtw.storage.state_codec import (
     TABLE_PRIVATE,
     encode_frame,
     encode_reference,
-    encode_u64,
     key_of,
     lease_prefix,
     parse_reference,
@@ -372,23 +371,24 @@ class StateReader:
 
     # Revision order.
 
-    def changes(self, first: int, last: int, limit: int) -> list[tuple[int, int, bool, bytes]]:
-        """Return (main, sub, is_tombstone, record) of main revisions ``first..last``.
+    def changes_from(
+        self, main: int, sub: int, last: int, limit: int
+    ) -> list[tuple[int, int, bool, bytes]]:
+        """Return up to ``limit`` (main, sub, is_tombstone, record) from (main, sub) on, in order.
 
-        Stops at the end of the main revision in which ``limit`` is reached.
+        None is of a revision behind ``last``.
         """
         rows: list[Row] = []
-        previous = 0
         cursor = self._key
-        if not cursor.set_range(encode_u64(first)):
+        if limit <= 0 or not cursor.set_range(revision_key(main, sub)):
             return []
         for row in cursor.iternext():
-            main = parse_revision_key(row[0])[0]
-            if main > last or (len(rows) >= limit and previous != main):
+            if parse_revision_key(row[0])[0] > last:
                 self._opened(KEY_SEAL, *row)  # else it may not be the end
                 break
             rows.append(row)
-            previous = main
+            if len(rows) == limit:
+                break
         opened = self._opened_rows(KEY_SEAL, rows)
         return [(*parse_revision_key(stored), record) for stored, record in opened]
 

@@ -109,5 +109,5 @@ def test_random_requests_are_answered_alike(etcd: EtcdClient) -> None:
         assert ours == theirs, request
     response = etcd.call("hash_kv", pb.HashKVRequest())
     assert response.compact_revision == store.compact_revision
-    changes = backend.changes(0, store.revision, 10**6)
+    changes = backend.changes_from(0, 0, store.revision, 10**6)
     assert hash_kv(changes, store.revision, store.compact_revision) == response.hash

@@ -115,6 +115,6 @@ def test_etcd_answered_the_same(compacted: int, revision: int) -> None:
     backend = ModelBackend()
     store = Store(backend, lambda lease_id: True)
     apply_the_recorded_requests(store)
-    changes = backend.changes(0, 100, 1000)
+    changes = backend.changes_from(0, 0, 100, 1000)
     at = revision or store.revision
     assert hash_kv(changes, at, compacted) == GOLDEN[compacted, revision]

@@ -147,7 +147,7 @@ def test_a_delete_of_a_range_is_one_revision_in_key_order(rig: StoreRig) -> None
     response = pb.DeleteRangeResponse.FromString(applied.body)
     assert (applied.revision, response.deleted) == (6, 3)
     assert [kv.value[-1:] for kv in response.prev_kvs] == [b"a", b"b", b"c"]
-    assert [change[:3] for change in rig.backend.changes(6, 6, 9)] == [
+    assert [change[:3] for change in rig.backend.changes_from(6, 0, 6, 9)] == [
         (6, sub, True) for sub in range(3)
     ]
     assert rig.store.take_events() == [

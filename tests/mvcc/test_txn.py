@@ -158,7 +158,7 @@ def test_all_changes_of_a_txn_are_one_revision_in_order(rig: TxnRig) -> None:
     response = rig.run(success=[put(b"x"), delete(b"a", b"c"), nested(success=[put(b"y")])])
     assert len(response.responses) == 3
     assert rig.store.revision == 6
-    changes = [(c.main, c.sub, c.is_tombstone) for c in rig.backend.changes(6, 6, 9)]
+    changes = [(c.main, c.sub, c.is_tombstone) for c in rig.backend.changes_from(6, 0, 6, 9)]
     assert changes == [(6, 0, False), (6, 1, True), (6, 2, True), (6, 3, False)]
 
 

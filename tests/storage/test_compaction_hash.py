@@ -56,7 +56,7 @@ class Rig:
 
     def rows(self) -> list[Change]:
         self.state.flush(lambda: None)
-        return self.state.changes(1, self.main, 1 << 30)
+        return self.state.changes_from(1, 0, self.main, 1 << 30)
 
     @property
     def known(self) -> list[CompactionHash]:

@@ -165,7 +165,7 @@ def same_answers(rig: Rig) -> None:
     assert state.keys(b"", None) == model.keys(b"", None)
     assert state.frames(b"", None) == model.frames(b"", None)
     assert [state.get(b"k%d" % i) for i in range(9)] == [model.get(b"k%d" % i) for i in range(9)]
-    assert state.changes(1, rig.main, 99) == model.changes(1, rig.main, 99)
+    assert state.changes_from(1, 0, rig.main, 99) == model.changes_from(1, 0, rig.main, 99)
     for main in range(1, rig.main + 1):
         assert state.frames_at(b"", None, main) == model.frames_at(b"", None, main)
 
@@ -211,11 +211,11 @@ def test_a_compaction_starts_only_when_its_mark_is_durable(rig: Rig) -> None:
     rig.state.schedule_compaction(4)
     rig.state.on_compacted(4, lambda: rig.told.append("done"))
     rig.state.set_applied(rig.main + 1, 1)
-    assert (rig.told, rig.state.changes(2, 9, 9)[0].main) == ([], 2)
+    assert (rig.told, rig.state.changes_from(2, 0, 9, 9)[0].main) == ([], 2)
     rig.writer.is_held = False
     rig.writer.release()
     assert rig.told == ["done"]
-    assert rig.state.changes(2, 9, 9)[0].main == 4
+    assert rig.state.changes_from(2, 0, 9, 9)[0].main == 4
     assert rig.state.bucket_get(BUCKET_META, b"finishedCompactRev") == revision_key(4, 0)
     rig.state.on_compacted(4, lambda: rig.told.append("at once"))
     assert rig.told == ["done", "at once"]
@@ -227,11 +227,14 @@ def test_a_tombstone_at_the_compaction_stays_until_the_next_one(rig: Rig) -> Non
     rig.put(b"b")
     rig.state.schedule_compaction(3)
     rig.flush()
-    assert [(c.main, c.is_tombstone) for c in rig.state.changes(1, 9, 9)] == [(3, True), (4, False)]
+    assert [(c.main, c.is_tombstone) for c in rig.state.changes_from(1, 0, 9, 9)] == [
+        (3, True),
+        (4, False),
+    ]
     rig.state.schedule_compaction(4)
     rig.state.bucket_put(BUCKET_AUTH, b"x", b"y")
     rig.flush()
-    assert [c.main for c in rig.state.changes(1, 9, 9)] == [4]
+    assert [c.main for c in rig.state.changes_from(1, 0, 9, 9)] == [4]
 
 
 @pytest.mark.parametrize("steps", range(8))
@@ -263,7 +266,9 @@ def test_a_compaction_cut_short_leaves_every_view_right_and_is_resumed(
     rig.open()
     rig.writer.release()
     rig.model.schedule_compaction(30)
-    assert rig.state.changes(1, rig.main, 999) == rig.model.changes(1, rig.main, 999)
+    assert rig.state.changes_from(1, 0, rig.main, 999) == rig.model.changes_from(
+        1, 0, rig.main, 999
+    )
     assert rig.state.frames(b"", None) == rig.model.frames(b"", None)
     tables = rig.tables()
     assert verify(tables) == []
@@ -296,7 +301,7 @@ def test_hash_is_not_made_of_what_a_later_compaction_has_left(rig: Rig) -> None:
     rig.writer.is_held = False
     rig.writer.release()
     assert found[1] == found[0]
-    assert [change.main for change in rig.state.changes(1, 9, 9)] == [4]
+    assert [change.main for change in rig.state.changes_from(1, 0, 9, 9)] == [4]
 
 
 def test_hash_all_covers_every_bucket_but_the_positions(rig: Rig) -> None:

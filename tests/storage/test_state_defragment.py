@@ -106,7 +106,7 @@ def test_a_key_with_very_many_versions_survives(tmp_path: Path) -> None:
     assert defragment(tables, path) == ""
     tables.env.close()
     again = open_state(path, pytest.fail, map_size=MAP_SIZE)
-    assert len(again.changes(1, 9999, 9999)) == 3000
+    assert len(again.changes_from(1, 0, 9999, 9999)) == 3000
     assert (again.revision, again.count(b"", None)) == (3001, 1)
     again.close()
 

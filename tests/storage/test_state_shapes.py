@@ -95,7 +95,9 @@ class Both:
         assert [bytes(f) for f in state.frames(b"", None)] == model.frames(b"", None)
         assert state.keys(b"", None) == model.keys(b"", None)
         assert state.count(b"", None) == model.count(b"", None)
-        assert state.changes(1, 1 << 40, 1 << 20) == model.changes(1, 1 << 40, 1 << 20)
+        assert state.changes_from(1, 0, 1 << 40, 1 << 20) == model.changes_from(
+            1, 0, 1 << 40, 1 << 20
+        )
         for lease in LEASES:
             assert state.attached(lease) == model.attached(lease)
         hashes: list[object] = []

@@ -131,7 +131,7 @@ def test_a_built_state_is_adopted_and_everything_in_memory_forgotten(tmp_path: P
         def adopted():
             print("adopted", state.applied_index, state.applied_term, state.revision)
             print(state.keys(b"", None), state.count(b"", None), state.bucket_items(b"alarm"))
-            print(len(state.changes(0, 5000, 9)), state.get_at(b"new", 9) is not None)
+            print(len(state.changes_from(0, 0, 5000, 9)), state.get_at(b"new", 9) is not None)
             put(10)
             state.set_applied(901, 8)
             state.hash_kv(10, 0, hashed)
@@ -312,7 +312,7 @@ def built(install):
     wait_for_another(second)
 def defragmented(error):
     print(repr(error), state.count(b"", None), len(state.keys(b"", None)))
-    print(state.get(b"new"), state.get(b"k002000")[:3], len(state.changes(1, 5000, 9999)))
+    print(state.get(b"new"), state.get(b"k002000")[:3], len(state.changes_from(1, 0, 5000, 9999)))
 fill(built)
 reactor.run()
 """,

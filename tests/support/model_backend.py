@@ -106,14 +106,11 @@ class ModelBackend:
 
     # Revision order.
 
-    def changes(self, first: int, last: int, limit: int) -> list[Change]:
+    def changes_from(self, main: int, sub: int, last: int, limit: int) -> list[Change]:
         found: list[Change] = []
-        for (main, sub), (is_tombstone, _, record) in sorted(self.revisions.items()):
-            if not first <= main <= last:
-                continue
-            if len(found) >= limit and found[-1].main != main:
-                break
-            found.append(Change(main, sub, is_tombstone, record))
+        for position, (is_tombstone, _, record) in sorted(self.revisions.items()):
+            if position >= (main, sub) and position[0] <= last and len(found) < limit:
+                found.append(Change(*position, is_tombstone, record))
         return found
 
     # Writes.

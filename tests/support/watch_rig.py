@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from etcdtw.mvcc.watch import Event, WatchHub
+from etcdtw.mvcc.fan_out import Event
+from etcdtw.mvcc.watch import WatchHub
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import mvccpb
 from tests.support.model_backend import ModelBackend

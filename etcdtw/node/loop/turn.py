@@ -320,7 +320,9 @@ class Turn:
                 self._released += responses
 
     def _can_apply(self) -> bool:
-        return self._long is None and self._held is None and not self._state.is_full
+        if self._long is not None or self._held is not None:
+            return False
+        return not (self._state.is_full or self._hub.is_full)
 
     def _is_long_ready(self) -> bool:
         """Whether a long entry can be worked on now."""

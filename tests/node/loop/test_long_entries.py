@@ -110,7 +110,7 @@ def test_a_long_entry_stays_out_of_sight_until_it_is_complete(
         assert rig.lmdb.frames(b"", None) == before
         assert rig.lmdb.count(b"", None) == len(rig.lmdb.keys(b"", None)) == KEYS
         assert rig.lmdb.attached(LEASE) == rig.lmdb.keys(b"k", b"l")
-        assert rig.lmdb.changes(revision + 1, revision + 9, 100) == []
+        assert rig.lmdb.changes_from(revision + 1, 0, revision + 9, 100) == []
         assert rig.node.lessor.exists(LEASE)
         assert rig.outcomes == []
         rig.turn()
@@ -121,7 +121,9 @@ def test_a_long_entry_stays_out_of_sight_until_it_is_complete(
     assert [applied.revision for applied in rig.outcomes] == [revision + 1, revision + 2]
     assert rig.lmdb.count(b"k", b"l") == 0
     assert rig.lmdb.keys(b"k", b"l") == rig.lmdb.frames(b"k", b"l") == []
-    deleted = [row for row in rig.lmdb.changes(revision + 1, revision + 1, 100) if row.is_tombstone]
+    deleted = [
+        row for row in rig.lmdb.changes_from(revision + 1, 0, revision + 1, 100) if row.is_tombstone
+    ]
     assert len(deleted) == KEYS
     assert rig.lmdb.attached(LEASE) == []
     assert rig.node.applied_index == rig.node.commit_index
@@ -140,7 +142,7 @@ def test_a_long_entry_does_what_a_short_one_does(
     begin(other)
     other.run()
     assert [a.body for a in rig.outcomes] == [a.body for a in other.outcomes]
-    assert rig.lmdb.changes(1, 1000, 1000) == other.lmdb.changes(1, 1000, 1000)
+    assert rig.lmdb.changes_from(1, 0, 1000, 1000) == other.lmdb.changes_from(1, 0, 1000, 1000)
     assert rig.lmdb.frames(b"", None) == other.lmdb.frames(b"", None)
     hashes: list[object] = []
     for state in (rig.lmdb, other.lmdb):
