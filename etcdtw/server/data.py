@@ -54,7 +54,7 @@ from etcdtw.storage.presence import (
 from etcdtw.storage.received_files import ReceptionRoom, remove_leftovers
 from etcdtw.storage.state import LmdbState
 from etcdtw.storage.state_feed import StateWriter
-from etcdtw.storage.state_open import open_state
+from etcdtw.storage.state_open import clear_state, open_state
 
 MEMBER: Final = "member"
 LOG: Final = "wal"
@@ -139,9 +139,10 @@ def check_data(config: Config) -> None:
 
 
 def _make_room(config: Config) -> None:
-    """Delete what a killed member was receiving, then keep real etcd away from what is ours."""
+    """Delete what a killed member was receiving or building; keep real etcd off the rest."""
     snapshots = Path(config.data_dir) / MEMBER / SNAPSHOTS
     remove_leftovers(snapshots)
+    clear_state(Path(config.data_dir) / MEMBER / STATE)
     guard_against_etcd(snapshots / ETCD_DATABASE)
     if config.wal_dir:
         # Where the log lies within the data directory the other guard keeps it.

@@ -24,6 +24,8 @@ LOCK_FILE: Final = "owner.lock"
 DATA_FILE: Final = "data.mdb"
 LOCK_RETRY_S: Final = 0.05
 META_SIZE: Final = 8192  # octets of LMDB's two meta pages
+LMDB_LOCK_FILE: Final = "lock.mdb"
+LMDB_LOCK_SIZE: Final = 8192  # octets, with LMDB's own number of readers
 
 # Filesystems on which neither file locks nor shared mappings can be trusted.
 REMOTE_FILESYSTEMS: Final = frozenset(
@@ -151,6 +153,8 @@ def open_environment(
     if not is_new:
         _check_file(file)
     try:
+        if not readonly:
+            _allocate_lock_file(path / LMDB_LOCK_FILE)
         env = lmdb.open(
             str(path),
             map_size=map_size,
@@ -169,6 +173,19 @@ def open_environment(
     if not readonly:
         sync_directory(path)  # not only of a new one: who made it may have been killed just then
     return env
+
+
+def _allocate_lock_file(file: Path) -> None:
+    """Give LMDB's lock file the blocks it needs.  Raises `OSError`.
+
+    LMDB makes it sparse and maps it: on a full disk its first write would end the process with
+    SIGBUS, which says nothing to anybody.
+    """
+    fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, LMDB_LOCK_SIZE)
+    finally:
+        os.close(fd)
 
 
 def _advice(error: Exception) -> str:

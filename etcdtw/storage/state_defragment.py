@@ -21,6 +21,7 @@ import lmdb
 
 from etcdtw.storage.directory import (
     DATA_FILE,
+    LMDB_LOCK_FILE,
     DataDirError,
     names_held,
     open_environment,
@@ -39,7 +40,6 @@ from etcdtw.storage.state_tables import (
 )
 
 COPY_DIRECTORY: Final = "new"
-LMDB_LOCK_FILE: Final = "lock.mdb"
 COPY_ROWS_MAX: Final = 8192  # in one step, which is one transaction of the copy
 COPY_OCTETS_MAX: Final = 4 << 20  # likewise; one row more may follow
 SORTED_TABLES: Final = (TABLE_KEY, TABLE_HISTORY, TABLE_CURRENT, TABLE_ATTACHED)

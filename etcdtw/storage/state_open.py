@@ -32,7 +32,7 @@ from etcdtw.storage.state_defragment import remove_copy
 from etcdtw.storage.state_feed import InlineStateWriter, StateWriter
 from etcdtw.storage.state_reader import StateReader
 from etcdtw.storage.state_renewal import remove_renewing
-from etcdtw.storage.state_swap import finish_install, has_built
+from etcdtw.storage.state_swap import finish_install, has_built, remove_building
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 from etcdtw.storage.state_takeover import FORMATS_BEFORE, take_over
 
@@ -81,6 +81,24 @@ def open_state(
         os.close(lock_fd)
         raise
     return LmdbState(StateReader(tables, lock_fd), writer, boot, fail_stop)
+
+
+def clear_state(path: Path, wait_s: float = 2.0) -> None:
+    """Delete what a killed member was building beside the state in ``path``; opens nothing.
+
+    Before the log is opened, for which there may be no room otherwise.  Raises `DataDirError`.
+    """
+    if not path.is_dir():
+        return
+    lock_fd = lock_directory(path, wait_s)
+    try:
+        remove_copy(path)
+        remove_renewing(path)
+        remove_building(path)
+    except OSError as error:
+        raise DataDirError(f"cannot clear {path}: {disk_words(error, path)}") from error
+    finally:
+        os.close(lock_fd)
 
 
 def _open_tables(path: Path, map_size: int) -> Tables:

@@ -17,8 +17,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from etcdtw.storage.directory import DATA_FILE, names_held, sync_directory
-from etcdtw.storage.state_defragment import LMDB_LOCK_FILE
+from etcdtw.storage.directory import DATA_FILE, LMDB_LOCK_FILE, names_held, sync_directory
 
 BUILDING: Final = "building"
 BUILT_PATTERN: Final = "built-*.mdb"
@@ -34,11 +33,16 @@ def has_built(path: Path) -> bool:
     return (path / BUILDING).is_dir() or any(path.glob(BUILT_PATTERN))
 
 
-def remove_built(path: Path) -> None:
-    """Delete every state that was built, or half built, beside the one in ``path``."""
+def remove_building(path: Path) -> None:
+    """Delete a state that was half built; a complete one may be needed."""
     building = path / BUILDING
     if building.is_dir():
         shutil.rmtree(building)
+
+
+def remove_built(path: Path) -> None:
+    """Delete every state that was built, or half built, beside the one in ``path``."""
+    remove_building(path)
     for file in path.glob(BUILT_PATTERN):
         file.unlink()
 

@@ -251,10 +251,14 @@ def test_what_a_killed_member_was_receiving_is_deleted_before_anything_grows(
     left = ["0000000000000007.snap.db.3.part", "0000000000000007.snap.db", "01.out.db"]
     for name in left:
         (snapshots / name).write_bytes(b"left")
+    for name in ("building", "new"):
+        (directories.state / name).mkdir()
+        (directories.state / name / "data.mdb").write_bytes(b"left")
     (directories.wal / "data.mdb").write_bytes(b"not LMDB's")
     with pytest.raises(DataDirError, match="is not an LMDB file"):
         directories.open()
     assert [file.name for file in snapshots.iterdir()] == [ETCD_DATABASE]
+    assert [file.name for file in directories.state.iterdir() if file.is_dir()] == []
 
 
 @pytest.mark.parametrize("place", ["data", "wal"])

@@ -1,0 +1,74 @@
+"""A member starts on a disk that a killed reception has filled, or says how full the disk is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.etcd_client import EtcdClient
+from tests.support.processes import MemberNotReadyError, RunningMember
+
+pytestmark = pytest.mark.integration
+
+STEP = 1 << 16
+
+
+@pytest.fixture
+def disk() -> Iterator[Path]:
+    """A filesystem with room for a journal and little else."""
+    if os.geteuid() != 0:
+        pytest.skip("NOT ROOT: FULL DISKS ARE NOT TESTED")
+    with tempfile.TemporaryDirectory() as folder:
+        mount = ["mount", "-t", "tmpfs", "-o", "size=200m,mode=0700", "tmpfs", folder]
+        if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+            pytest.skip("NO MOUNT: FULL DISKS ARE NOT TESTED")
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(file: Path) -> None:
+    """Let ``file`` take all that is free."""
+    with file.open("wb", buffering=0) as stream:
+        step = STEP
+        while step:
+            try:
+                if stream.write(bytes(step)) < step:
+                    step //= 2
+            except OSError:
+                step //= 2
+
+
+def test_what_a_killed_reception_left_does_not_keep_the_member_down(disk: Path) -> None:
+    member = RunningMember("etcdtw", data_dir=disk / "data")
+    with member, EtcdClient(member.endpoint) as client:
+        for number in range(100):
+            client.put(b"key%d" % number, bytes(1000))
+        member.kill()
+        part = member.data_dir / "member" / "snap" / "0000000000000099-1.snap.db.1.part"
+        fill(part)
+        member.start()
+        assert not part.exists()
+        assert client.range(b"key99").kvs[0].value == bytes(1000)
+
+
+@pytest.mark.parametrize("free", [0, 5 * STEP, 12 << 20, 32 << 20])
+def test_a_start_on_a_full_disk_says_how_much_there_is(
+    disk: Path, tmp_path: Path, free: int
+) -> None:
+    """Whichever of the member's files finds no room."""
+    data = tmp_path / "data"
+    data.symlink_to(disk, target_is_directory=True)
+    fill(disk / "others")
+    os.truncate(disk / "others", (disk / "others").stat().st_size - free)
+    member = RunningMember("etcdtw", data_dir=data)
+    words = r"no space left on the device \(\d.* of 200.0 MiB are free at "
+    with pytest.raises(MemberNotReadyError, match=words):
+        member.start()
+    member.close()
