@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 .DEFAULT_GOAL = help
 
 .PHONY: help run test test-compiled lint cover bench bench-cluster build clean differential kill-loop \
-	differential-cluster cluster-kill-loop crashlab long judges attacks
+	differential-cluster cluster-kill-loop crashlab bitflips long judges attacks
 
 help:
 	@echo "make run           one member on 127.0.0.1:2379, data in default.etcd/"
@@ -23,6 +23,7 @@ help:
 	@echo "make cluster-kill-loop     200 rounds of kill -9 in a cluster, with a checker of histories"
 	@echo "make differential-cluster  100,000 operations on a mixed cluster against a single etcd"
 	@echo "make crashlab      2,000 power-loss images of the real storage"
+	@echo "make bitflips      1,000 flipped bits in the files of a member, and what found each"
 	@echo "make long          what is marked long: check perf, more seeds"
 
 # A stamp per extra: pip runs again only when the packaging changed.
@@ -96,6 +97,9 @@ attacks: $(BENCH)/.installed
 
 differential: $(VENV)/.installed-test
 	$(BIN)/python -m tests.differential --operations 200000
+
+bitflips: $(VENV)/.installed-test
+	$(BIN)/python -m tests.integration.bitflips --flips 1000 $(ARGS)
 
 kill-loop: $(VENV)/.installed-test
 	$(BIN)/python -m tests.integration.kill_loop --cycles 200

@@ -35,6 +35,11 @@ class HealthSource(Protocol):
         ...
 
     @property
+    def state_trouble(self) -> str:
+        """Why the state must not be served; empty: nothing is known."""
+        ...
+
+    @property
     def disk_trouble(self) -> str:
         """What the disk lacks; empty while there is room."""
         ...
@@ -145,6 +150,10 @@ def _checks(source: HealthSource) -> dict[str, tuple[_Check, ...]]:
     async def linearizable_read() -> None:
         await source.read(linearizable=True)
 
+    async def state_damage() -> None:
+        if trouble := source.state_trouble:
+            raise _CheckFailedError(trouble)
+
     def check(function: Callable[[], Any], is_own: bool = False) -> _Check:
         name = function.__name__
         return _Check(name, lambda: Deferred.fromCoroutine(function()), is_own)
@@ -157,6 +166,7 @@ def _checks(source: HealthSource) -> dict[str, tuple[_Check, ...]]:
             check(linearizable_read),
             check(non_learner),
             check(disk_space, is_own=True),
+            check(state_damage, is_own=True),
         ),
     }
 

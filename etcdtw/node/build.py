@@ -11,6 +11,7 @@ from etcdtw.node.duties.cluster_version import ClusterVersion
 from etcdtw.node.duties.compaction import HistoryCompaction, LogCompaction
 from etcdtw.node.duties.conf_changes import ConfChanges
 from etcdtw.node.duties.corruption import CorruptionChecks
+from etcdtw.node.duties.damage import DamageDuty
 from etcdtw.node.duties.key_hashes import KeyHashes
 from etcdtw.node.duties.leader_transfer import LeaderTransfers
 from etcdtw.node.duties.lease_expiry import LeaseExpiry
@@ -94,7 +95,7 @@ def build_node(clock: IReactorTime, config: NodeConfig, parts: Parts) -> Node:
         turn=turn,
         stalls=stalls,
         ticks=_ticks(clock, config, parts, inbox, stalls, duties),
-        loop=Loop(raw, wakeup, turn, parts.fail_stop),
+        loop=Loop(raw, standing, wakeup, turn, parts.fail_stop),
     )
 
 
@@ -133,12 +134,14 @@ def _ticks(
     return Ticks(
         clock,
         parts.raw,
+        parts.standing,
         parts.wakeup,
         (
             stalls.look,
             inbox.expire,
             duties.lease_expiry.look,
             duties.history_compaction.look,
+            duties.damage.look,
             parts.state.tick,
             log_compaction.look,
             duties.transfers.look,
@@ -196,6 +199,7 @@ def _duties(
         lease_expiry=LeaseExpiry(standing, parts.lessor, own),
         history_compaction=HistoryCompaction(standing, parts.store, own, parts.auto_compaction),
         quota=quota,
+        damage=DamageDuty(standing, parts.raw, parts.damage, wakeup),
         space=SpaceDuty(
             standing=standing,
             raw=parts.raw,

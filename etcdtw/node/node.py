@@ -18,6 +18,7 @@ from etcdtw.node.duties.cluster_version import ClusterVersion
 from etcdtw.node.duties.compaction import HistoryCompaction
 from etcdtw.node.duties.conf_changes import ConfChanges
 from etcdtw.node.duties.corruption import CorruptionChecks
+from etcdtw.node.duties.damage import DamageDuty
 from etcdtw.node.duties.key_hashes import KeyHashes
 from etcdtw.node.duties.leader_transfer import LeaderTransfers
 from etcdtw.node.duties.lease_expiry import LeaseExpiry
@@ -50,6 +51,7 @@ class Duties:
     lease_expiry: LeaseExpiry
     history_compaction: HistoryCompaction
     quota: SpaceQuota
+    damage: DamageDuty
     space: SpaceDuty
 
 

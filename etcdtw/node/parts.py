@@ -18,7 +18,7 @@ from etcdtw.node.duties.corruption import NO_CHECKS, AskHashes, CheckIntervals
 from etcdtw.node.duties.corruption import nobody_answers as nobody_hashes
 from etcdtw.node.duties.snapshots import StateSnapshotFiles
 from etcdtw.node.loop.requests import RequestIds
-from etcdtw.node.loop.seams import Flushes, StateStore
+from etcdtw.node.loop.seams import NO_DAMAGE, Damage, Flushes, StateStore
 from etcdtw.node.loop.wakeup import Wakeup
 from etcdtw.node.standing import Standing
 from etcdtw.raft.raw_node import RawNode
@@ -68,5 +68,7 @@ class Parts:
     auto_compaction: AutoCompaction | None = None
     look_at_disks: Callable[[], RoomFound] = _roomy
     """Tells how much room there is; raises OSError when that cannot be told."""
+    damage: Damage = NO_DAMAGE
+    """What is known of damage to the state."""
     quota_bytes: int | None = None
     """What the state may grow to; None: anything."""

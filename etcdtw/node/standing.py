@@ -19,6 +19,8 @@ class Standing:
         self._raw = raw
         self._members = members
         self._alarms = alarms
+        self.damage = ""
+        """Why this member's own state must not be served; empty: nothing is known."""
 
     @property
     def term(self) -> int:
@@ -46,8 +48,9 @@ class Standing:
 
     @property
     def is_quarantined(self) -> bool:
-        """Whether the cluster has found this member's keys to differ: it may tell nobody."""
-        return self.member_id in self._alarms.corrupt_members
+        """Whether this member may tell nobody of its keys: the cluster has found them to differ,
+        or itself has found them damaged."""
+        return bool(self.damage) or self.member_id in self._alarms.corrupt_members
 
     def others(self) -> list[Member]:
         """Return the other members of the applied membership."""

@@ -148,6 +148,10 @@ class RawNode:
         """Start an election now, if this member may."""
         raft_step.step(self._state, Message(MSG_HUP, from_id=self._state.id))
 
+    def bar(self, is_barred: bool) -> None:
+        """Have this member never campaign, or again as others; it votes all the same."""
+        self._state.is_barred = is_barred
+
     def step(self, m: Message) -> None:
         """Take a message from a peer, or a response from storage.
 

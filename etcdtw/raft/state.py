@@ -60,6 +60,7 @@ class RaftState:
         # No conf change may be proposed until this index is applied (one at a time).
         self.pending_conf_index = 0
         self.uncommitted_size = 0  # octets of payload; leader only
+        self.is_barred = False  # from campaigning: its owner knows why
         self.election_elapsed = 0  # ticks
         self.heartbeat_elapsed = 0  # ticks; leader only
         self.randomized_election_ticks = 0
@@ -86,10 +87,14 @@ class RaftState:
         become_follower(self, self.term, NO_MEMBER)
 
     def is_promotable(self) -> bool:
-        """Return whether this member may campaign: a voter, and its log not a snapshot to be."""
+        """Return whether this member may campaign: a voter that is not barred from it, and its
+        log not a snapshot to be."""
         progress = self.membership.progress.get(self.id)
         return (
-            progress is not None and not progress.is_learner and self.log.unstable.snapshot is None
+            progress is not None
+            and not progress.is_learner
+            and not self.is_barred
+            and self.log.unstable.snapshot is None
         )
 
     def is_past_election_timeout(self) -> bool:

@@ -123,6 +123,7 @@ def build_member_node(
         members=members,
         alarms=alarms,
         standing=standing,
+        damage=state.damage,
         flusher=surroundings.flusher,
         pieces=surroundings.pieces,
         ids=RequestIds(data.identity.member_id, surroundings.unix_ms),

@@ -137,6 +137,7 @@ class Config:
     """Mode periodic: how much time to keep; 0: off."""
     compaction_batch_limit: int
     compaction_sleep_interval_s: float
+    state_sweep_interval_s: float
     watch_progress_notify_interval_s: float
     corrupt_check_time_s: float
     """0: off."""
@@ -275,6 +276,7 @@ def _config(settings: Settings, warnings: tuple[str, ...]) -> Config:
             read.seconds("compaction-sleep-interval") or COMPACTION_SLEEP_DEFAULT_S
         ),
         corrupt_check_time_s=read.seconds("corrupt-check-time"),
+        state_sweep_interval_s=read.seconds("state-sweep-interval"),
         compact_hash_check_time_s=read.seconds("compact-hash-check-time"),
         watch_progress_notify_interval_s=_progress_interval_s(read),
         warning_apply_duration_s=read.seconds("warning-apply-duration"),

@@ -424,6 +424,13 @@ _BEHAVIOUR: Final[tuple[_Row, ...]] = (
         "Pause between those batches; 0: 10ms.",
     ),
     (
+        "state-sweep-interval",
+        DURATION,
+        "24h",
+        SUPPORTED,
+        "How long a sweep over the whole state takes; 0: none (etcdtw's own flag).",
+    ),
+    (
         "watch-progress-notify-interval",
         DURATION,
         "0s",

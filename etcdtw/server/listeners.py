@@ -201,9 +201,11 @@ class Listeners(Ports):
             self._member.node.is_quarantined,
         )
         if self._is_quarantined and not was_quarantined:
-            self.log.error(
-                "this member's keys differ from the other members': it serves no keys, watches "
-                "or leases while its CORRUPT alarm is raised; replace it (docs/guide/operate.md)"
-            )
+            if not self._member.node.standing.damage:  # that was said already
+                self.log.error(
+                    "this member's keys differ from the other members': it serves no keys, "
+                    "watches or leases while its CORRUPT alarm is raised; replace it "
+                    "(docs/guide/operate.md)"
+                )
             for factory in self._factories:
                 factory.drop_calls()

@@ -154,7 +154,11 @@ class Member:
         self.dial = build_dial(cast(IReactorCore, reactor), self.peer_tls.dials.wrap, dial_s)
         remote = await self._ask_cluster()
         stop = telling_stop(config)
-        pace = Pace(config.compaction_batch_limit, config.compaction_sleep_interval_s)
+        pace = Pace(
+            config.compaction_batch_limit,
+            config.compaction_sleep_interval_s,
+            config.state_sweep_interval_s,
+        )
 
         def make_writer(path: Path, map_size: int, lock_fd: int) -> ProcessStateWriter:
             return ProcessStateWriter(cast(IReactorFDSet, reactor), path, map_size, lock_fd, pace)
@@ -234,6 +238,10 @@ class Member:
     @property
     def alarms(self) -> Sequence[str]:
         return [alarm_name(alarm) for _, alarm in self.node.alarms.active()]
+
+    @property
+    def state_trouble(self) -> str:
+        return self.node.duties.damage.trouble()
 
     @property
     def disk_trouble(self) -> str:

@@ -29,6 +29,7 @@ from etcdtw.server.metrics import Source
 from etcdtw.server.peer_metrics import peer_sources
 from etcdtw.storage.disk_room import DiskRoom
 from etcdtw.storage.journal_writer import JournalWriter
+from etcdtw.storage.state_damage import StateDamage
 from etcdtw.storage.state_stats import StateStats
 from etcdtw.transport.peer_network import PeerNetwork
 from etcdtw.wire.histogram import Histogram
@@ -63,6 +64,7 @@ def member_sources(
         **_node_sources(node, config.quota_backend_bytes or 0),
         **disk_sources(data.log_writer, data.state.stats),
         **_room_sources(room, node.duties.space),
+        **_damage_sources(data.state.damage),
         "etcdtw_snapshots_refused_for_room_total": lambda: data.reception_room.refused_total,
         **_maintenance_sources(services),
         "etcd_mvcc_hash_rev_duration_seconds": lambda: node.hashes.duration_s,
@@ -125,6 +127,15 @@ def disk_sources(log_writer: JournalWriter, stats: StateStats) -> dict[str, Sour
         "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds": (
             lambda: stats.compaction_ms
         ),
+    }
+
+
+def _damage_sources(damage: StateDamage) -> dict[str, Source]:
+    return {
+        "etcdtw_state_damaged": lambda: int(bool(damage.proved)),
+        "etcdtw_state_damaged_rows_total": lambda: damage.rows_total,
+        "etcdtw_state_mended_rows_total": lambda: damage.mended_total,
+        "etcdtw_state_sweeps_total": lambda: damage.sweeps_total,
     }
 
 

@@ -343,6 +343,26 @@ _ROWS: Final = (
         labels=("place",),
     ),
     Series(
+        "etcdtw_state_damaged",
+        GAUGE,
+        "Whether this member is out of service, as its state is damaged (etcdtw's own).",
+    ),
+    Series(
+        "etcdtw_state_damaged_rows_total",
+        COUNTER,
+        "Damaged rows of the state that were read or swept (etcdtw's own).",
+    ),
+    Series(
+        "etcdtw_state_mended_rows_total",
+        COUNTER,
+        "Damaged rows of the state that were made anew from a key's history (etcdtw's own).",
+    ),
+    Series(
+        "etcdtw_state_sweeps_total",
+        COUNTER,
+        "Sweeps over the whole state that came to their end (etcdtw's own).",
+    ),
+    Series(
         "etcdtw_disk_shortages_total",
         COUNTER,
         "How often this member ran short of disk space (etcdtw's own).",

@@ -50,6 +50,7 @@ from etcdtw.storage.log_codec import (
     index_of_key,
 )
 from etcdtw.storage.log_writer import LogJob, LogWriter
+from etcdtw.storage.page_check import check_pages
 
 MAP_SIZE: Final = 4 << 30
 TAIL_SIZE_MAX: Final = 16 << 20  # octets of entries kept in memory
@@ -78,6 +79,7 @@ def open_log(
     try:
         if on_owned is not None:
             on_owned()
+        check_pages(path)
         env = open_environment(path, map_size, 0)
         try:
             with env.begin() as txn:

@@ -38,6 +38,7 @@ from etcdtw.storage.state_codec import (
     encode_frame,
     encode_u64,
 )
+from etcdtw.storage.state_damage import KINDS, StateDamage
 from etcdtw.storage.state_errands import Compactions, Errands, HashTold, interrupted_compaction
 from etcdtw.storage.state_feed import Message, StateWriter
 from etcdtw.storage.state_reader import CHUNK_MAX, StateReader
@@ -91,6 +92,8 @@ class LmdbState:
         self._newest_file = 0  # the number of the newest defragmentation that moved the state
         self._is_stopped = False
         self.stats = StateStats()
+        self.damage = StateDamage(reader.path, writer.send, self._errands.supersede)
+        reader.on_damage = self.damage.hear
         self._begin(boot)
         writer.start(self._receive)
         self._resume_compaction()
@@ -325,6 +328,8 @@ class LmdbState:
 
     @property
     def is_full(self) -> bool:
+        if self.damage.proved:
+            return True
         octets = self._open.octets - self._open.excused + self._closed.octets
         return octets >= OVERLAY_OCTETS_MAX
 
@@ -488,7 +493,7 @@ class LmdbState:
         Not in the midst of a long entry: a generation holds whole revisions.
         """
         generation = self._open
-        if self._is_hiding or self._adopted is not None:
+        if self._is_hiding or self._adopted is not None or self.damage.proved:
             return
         if self._closed.generations and not generation.is_large():
             return
@@ -522,6 +527,8 @@ class LmdbState:
             self.stats.compacted(message)
             self._reader.renew()
             self._compactions.finish(message[1])
+        elif kind in KINDS:
+            self.damage.receive(message)
         elif kind == HASH:
             self._errands.hashed(message[1], message[2])
         elif kind == ADOPTED:
@@ -552,6 +559,7 @@ class LmdbState:
         boot = self._reopen()
         if boot is None:
             return
+        self.damage.forget()
         flushes, done = self._flushes, self._adopted
         compactions = self._compactions
         self._begin(boot)

@@ -16,6 +16,7 @@ from etcdtw.storage.state_codec import (
     META_INDEX,
     META_SCHEDULED,
     META_TERM,
+    ROW_FORMAT,
     ROW_REVISION,
     TABLE_CURRENT,
     TABLE_FENCES,
@@ -25,6 +26,10 @@ from etcdtw.storage.state_codec import (
 )
 from etcdtw.storage.state_seal import SEALS, StateDamageError
 from etcdtw.storage.state_tables import Tables
+
+
+class DerivedDamageError(DataDirError):
+    """What follows from `key` contradicts itself or cannot be read; it may be made anew."""
 
 
 class BootState:
@@ -46,6 +51,8 @@ def read_boot_state(tables: Tables, path: Path) -> BootState:
     handles = tables.handles
     try:
         with tables.env.begin() as txn:
+            private = [row for row in txn.cursor(handles[TABLE_PRIVATE]) if row[0] != ROW_FORMAT]
+            SEALS[TABLE_PRIVATE].opened_rows(private)
             revision = _number(_opened(txn, tables, TABLE_PRIVATE, ROW_REVISION))
             applied_index = _number(_opened(txn, tables, META, META_INDEX))
             applied_term = _number(_opened(txn, tables, META, META_TERM))
@@ -59,12 +66,10 @@ def read_boot_state(tables: Tables, path: Path) -> BootState:
                 if mark is not None:
                     newest = max(newest, parse_revision_key(mark)[0])
     except (lmdb.Error, StateDamageError) as error:
-        raise DataDirError(f"{path} is damaged: {error}; restore from a snapshot") from error
+        raise DerivedDamageError(f"{path} is damaged: {error}") from error
     counted = sum(count for _, count in fences)
     if counted != live:
-        raise DataDirError(
-            f"{path}: {live} live keys where the fences count {counted}; rebuild the derived tables"
-        )
+        raise DerivedDamageError(f"{path}: {live} live keys where the fences count {counted}")
     if revision and newest > revision:
         raise DataDirError(
             f"{path}: revision {newest} is stored beyond the current revision {revision}; "

@@ -28,7 +28,7 @@ class TooManyErrandsError(ErrandError):
 
 
 class SupersededError(ErrandError):
-    """A snapshot takes the place of the state that was to be hashed."""
+    """A snapshot takes the place of the state that was to be hashed, or it is damaged."""
 
 
 HashTold = Callable[[int | ErrandError], None]

@@ -13,6 +13,7 @@ from typing import Final
 import lmdb
 
 from etcdtw.storage.directory import (
+    DATA_FILE,
     DataDirError,
     check_format,
     lock_directory,
@@ -22,7 +23,15 @@ from etcdtw.storage.directory import (
 )
 from etcdtw.storage.disk_words import disk_words, is_outside_cause
 from etcdtw.storage.state import LmdbState
-from etcdtw.storage.state_boot import read_boot_state
+from etcdtw.storage.state_boot import BootState, DerivedDamageError, read_boot_state
+from etcdtw.storage.state_check import (
+    FULL,
+    QUICK,
+    RENEW,
+    begin_mark,
+    check_state,
+    clear_mark,
+)
 from etcdtw.storage.state_codec import (
     FORMAT,
     ROW_FORMAT,
@@ -63,13 +72,12 @@ def open_state(
     try:
         remove_copy(path)
         remove_renewing(path)
-        tables = _open_tables(path, map_size)
-        boot = read_boot_state(tables, path)
+        mended = _look_after_crash(path, map_size)
+        tables, boot, mended = _open_whole(path, map_size, mended)
         if has_built(path):
             tables.env.close()
             finish_install(path, boot.applied_index, compacted)
-            tables = _open_tables(path, map_size)
-            boot = read_boot_state(tables, path)
+            tables, boot, mended = _open_whole(path, map_size, mended)
         if make_writer is None:
             writer: StateWriter = InlineStateWriter(tables, map_size)
         else:
@@ -80,7 +88,37 @@ def open_state(
     except DataDirError:
         os.close(lock_fd)
         raise
-    return LmdbState(StateReader(tables, lock_fd), writer, boot, fail_stop)
+    state = LmdbState(StateReader(tables, lock_fd), writer, boot, fail_stop)
+    state.damage.mended_at_start = mended
+    return state
+
+
+def _look_after_crash(path: Path, map_size: int) -> str:
+    """Have a child look at the state if its last member was killed, or distrusted it.
+
+    Returns what was mended.
+    """
+    why = begin_mark(path)
+    if why is None or not (path / DATA_FILE).exists():
+        return ""
+    mended = check_state(path, map_size, FULL if why else QUICK)
+    clear_mark(path)
+    return mended
+
+
+def _open_whole(path: Path, map_size: int, mended: str) -> tuple[Tables, BootState, str]:
+    """Open the tables and read what a start begins with; what derived tables lack is made anew."""
+    tables = _open_tables(path, map_size)
+    try:
+        return tables, read_boot_state(tables, path), mended
+    except DerivedDamageError as error:
+        tables.env.close()
+        mended = f"{error}: {check_state(path, map_size, RENEW)}"
+    except DataDirError:
+        tables.env.close()
+        raise
+    tables = _open_tables(path, map_size)
+    return tables, read_boot_state(tables, path), mended
 
 
 def clear_state(path: Path, wait_s: float = 2.0) -> None:

@@ -60,7 +60,7 @@ class ProcessStateWriter:
         try:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "etcdtw.storage.state_writer", str(path), str(map_size),
-                 str(theirs.fileno()), str(pace.rows_max), str(pace.pause_s)],
+                 str(theirs.fileno()), *map(str, pace)],
                 pass_fds=fds,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

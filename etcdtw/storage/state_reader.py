@@ -20,6 +20,7 @@ from etcdtw.storage.directory import DATA_FILE, DataDirError, names_held, open_e
 from etcdtw.storage.row_blocks import BLOCK_ROWS_MAX, Interval, RowBlock, RowBlocks
 from etcdtw.storage.spare_descriptors import SpareDescriptors
 from etcdtw.storage.state_boot import BootState, read_boot_state
+from etcdtw.storage.state_check import end_mark
 from etcdtw.storage.state_codec import (
     KEY_SIZE_MAX,
     RECORD_INLINE_MAX,
@@ -42,7 +43,7 @@ from etcdtw.storage.state_codec import (
     stored_key,
 )
 from etcdtw.storage.state_compaction import newest_version
-from etcdtw.storage.state_seal import SEAL_SIZE, SEALS, Seal, StateDamageError
+from etcdtw.storage.state_seal import SEAL_SIZE, SEALS, PageDamageError, Seal, StateDamageError
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 from etcdtw.wire.record import record_of
 
@@ -75,6 +76,7 @@ class StateReader:
         self._lock_fd = lock_fd
         self._spares = SpareDescriptors()
         self._env = tables.env
+        self.path = Path(tables.env.path())
         self._txn: Any = None
         self.has_long = False
         self._size_in_use = -1
@@ -114,7 +116,7 @@ class StateReader:
 
     def _reopen(self) -> BootState:
         self.release()
-        path, map_size = Path(self._env.path()), self._env.info()["map_size"]
+        path, map_size = self.path, self._env.info()["map_size"]
         self._env.close()
         try:
             with names_held(path, is_changing=False):
@@ -138,7 +140,10 @@ class StateReader:
     def get(self, key: bytes) -> bytes | None:
         """Return the record of a live key."""
         name = key if len(key) <= KEY_SIZE_MAX else stored_key(key)
-        stored = self._txn.get(name, None, self._current_db)
+        try:
+            stored = self._txn.get(name, None, self._current_db)
+        except lmdb.Error as error:
+            raise self._unreadable(TABLE_CURRENT, name, error) from error
         if stored is None:
             return None
         if _extend(CURRENT_SUM, name + stored) != CURRENT_SUM or len(stored) <= SEAL_SIZE:
@@ -214,6 +219,8 @@ class StateReader:
         except StateDamageError as error:
             self.on_damage(error)
             return self._cut_derived(start, end, limit)
+        except lmdb.Error as error:
+            raise self._unreadable(TABLE_CURRENT, start, error) from error
 
     def _cut_derived(
         self, start: bytes, end: bytes | None, limit: int
@@ -300,6 +307,8 @@ class StateReader:
         except StateDamageError as error:
             self.on_damage(error)
             raise
+        except lmdb.Error as error:
+            raise self._unreadable(TABLE_HISTORY, name, error) from error
 
     def get_at(self, key: bytes, revision: int) -> bytes | None:
         """Return the record of ``key`` as of main revision ``revision``."""
@@ -313,12 +322,25 @@ class StateReader:
         return self._record(revision_key(main, sub))
 
     def _record(self, place: bytes) -> bytes:
-        stored = self._txn.get(place, None, self._key_db)
+        stored = self._get(TABLE_KEY, place)
         if stored is None:
             error = StateDamageError(TABLE_KEY, place, "it is missing")
             self.on_damage(error)
             raise error
         return self._opened(KEY_SEAL, place, stored)
+
+    def _get(self, table: bytes, name: bytes) -> bytes | None:
+        try:
+            stored: bytes | None = self._txn.get(name, None, self._tables.handles[table])
+        except lmdb.Error as error:
+            raise self._unreadable(table, name, error) from error
+        return stored
+
+    def _unreadable(self, table: bytes, name: bytes, error: lmdb.Error) -> StateDamageError:
+        """Return what to raise when LMDB could not read on."""
+        damage = PageDamageError(table, name, error)
+        self.on_damage(damage)
+        return damage
 
     def _opened(self, seal: Seal, name: bytes, stored: bytes) -> bytes:
         if not seal.is_whole(name, stored):
@@ -347,6 +369,14 @@ class StateReader:
         self, start: bytes, end: bytes | None, limit: int
     ) -> tuple[list[bytes], bytes | None]:
         """Return what stands in `history`, unchecked: whoever asks for its versions checks."""
+        try:
+            return self._names(start, end, limit)
+        except lmdb.Error as error:
+            raise self._unreadable(TABLE_HISTORY, start, error) from error
+
+    def _names(
+        self, start: bytes, end: bytes | None, limit: int
+    ) -> tuple[list[bytes], bytes | None]:
         cursor = self._history
         if not cursor.set_range(start[:KEY_SIZE_MAX]):
             return [], None
@@ -378,10 +408,18 @@ class StateReader:
 
         None is of a revision behind ``last``.
         """
+        try:
+            rows = self._revisions(revision_key(main, sub), last, limit)
+        except lmdb.Error as error:
+            raise self._unreadable(TABLE_KEY, revision_key(main, sub), error) from error
+        opened = self._opened_rows(KEY_SEAL, rows)
+        return [(*parse_revision_key(stored), record) for stored, record in opened]
+
+    def _revisions(self, start: bytes, last: int, limit: int) -> list[Row]:
         rows: list[Row] = []
         cursor = self._key
-        if limit <= 0 or not cursor.set_range(revision_key(main, sub)):
-            return []
+        if limit <= 0 or not cursor.set_range(start):
+            return rows
         for row in cursor.iternext():
             if parse_revision_key(row[0])[0] > last:
                 self._opened(KEY_SEAL, *row)  # else it may not be the end
@@ -389,17 +427,19 @@ class StateReader:
             rows.append(row)
             if len(rows) == limit:
                 break
-        opened = self._opened_rows(KEY_SEAL, rows)
-        return [(*parse_revision_key(stored), record) for stored, record in opened]
+        return rows
 
     # The small buckets and the attachments.
 
     def bucket_get(self, bucket: bytes, key: bytes) -> bytes | None:
-        stored = self._txn.get(key, None, self._tables.handles[bucket])
+        stored = self._get(bucket, key)
         return None if stored is None else self._opened(SEALS[bucket], key, stored)
 
     def bucket_items(self, bucket: bytes) -> list[Row]:
-        rows = list(self._txn.cursor(self._tables.handles[bucket]))
+        try:
+            rows = list(self._txn.cursor(self._tables.handles[bucket]))
+        except lmdb.Error as error:
+            raise self._unreadable(bucket, b"", error) from error
         return self._opened_rows(SEALS[bucket], rows)
 
     def attached(self, lease_id: int, position: bytes, limit: int) -> tuple[list[bytes], bytes]:
@@ -407,8 +447,13 @@ class StateReader:
 
         ``position`` is empty at first, and at the end.
         """
+        try:
+            return self._attached(lease_prefix(lease_id), position, limit)
+        except lmdb.Error as error:
+            raise self._unreadable(TABLE_ATTACHED, position, error) from error
+
+    def _attached(self, prefix: bytes, position: bytes, limit: int) -> tuple[list[bytes], bytes]:
         cursor = self._txn.cursor(self._tables.handles[TABLE_ATTACHED])
-        prefix = lease_prefix(lease_id)
         found: list[bytes] = []
         if cursor.set_range(position or prefix):
             for name, stored in cursor.iternext():
@@ -423,6 +468,7 @@ class StateReader:
         """Let go of the files and of the directory's lock."""
         self.release()
         self._spares.close()
+        end_mark(self.path)
         self._env.close()
         if self._lock_fd >= 0:
             os.close(self._lock_fd)

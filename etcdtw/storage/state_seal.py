@@ -37,6 +37,14 @@ class StateDamageError(StateCorruptionError):
         super().__init__(f"the row {name[:64]!r} of the table `{table.decode()}` is damaged: {why}")
         self.table = table
         self.name = name
+        self.why = why
+
+
+class PageDamageError(StateDamageError):
+    """LMDB cannot read a page of a table: nothing may be written to it either."""
+
+    def __init__(self, table: bytes, name: bytes, error: Exception) -> None:
+        super().__init__(table, name, str(error))
 
 
 def _turned_back(register: int) -> int:

@@ -210,9 +210,8 @@ class StateCommitter:
         self.changes_since_reopen = 0
         self.follower: Follower | None = None
 
-    def reopen(self, tables: Tables) -> None:
+    def reopen(self) -> None:
         """Go on with the same environment opened anew; what was collected stays."""
-        self._tables = tables
         self.changes_since_reopen = 0
 
     def start_over(self) -> None:

@@ -15,6 +15,8 @@ from etcdtw.storage.state_compaction import STEP_ROWS_MAX, compact
 from etcdtw.storage.state_compaction_hash import RunningHash, interrupted, last_finished
 from etcdtw.storage.state_defragment import Defragmentation
 from etcdtw.storage.state_hash import hash_all, hash_kv
+from etcdtw.storage.state_seal import StateDamageError
+from etcdtw.storage.state_sweeper import DAMAGED, MEND, Sweeper
 from etcdtw.storage.state_tables import (
     ANONYMOUS_OCTETS_MAX,
     Batch,
@@ -25,12 +27,13 @@ from etcdtw.storage.state_tables import (
 
 # Messages: ("changes", packed), ("attachments", rows), ("commit", number, *batch),
 # ("compact", revision), ("hash_kv", id, revision, compact_revision), ("hash_all", id),
-# ("defragment", id), ("reopened", id), ("adopt", index), ("dispose", path).
+# ("defragment", id), ("reopened", id), ("adopt", index), ("dispose", path), ("mend", name).
 # Answers: ("committed", number, seconds), ("compaction_step", rows deleted, seconds),
 # ("compaction_hash", revision, the one before, crc, is any key live),
 # ("compacted", revision, seconds, unix time),
 # ("hash", id, crc),
-# ("defragmented", id, whether the file is another one, error), ("adopted",).
+# ("defragmented", id, whether the file is another one, error), ("adopted",),
+# ("mended", name, error), ("damaged", table, name, why), ("swept", rows, seconds, findings).
 CHANGES: Final = "changes"
 ATTACHMENTS: Final = "attachments"
 COMMIT: Final = "commit"
@@ -58,12 +61,14 @@ FAILED: Final = "failed"
 
 
 class Pace(NamedTuple):
-    """How fast a compaction may go."""
+    """How fast compactions and sweeps may go."""
 
     rows_max: int = STEP_ROWS_MAX
     """Rows looked at in one step."""
     pause_s: float = 0.0
     """Rest between two steps."""
+    sweep_interval_s: float = 0.0
+    """How long a sweep over the whole state may take, and when the next begins; 0: none is."""
 
 
 FULL_PACE: Final = Pace()
@@ -103,6 +108,8 @@ class StateWorker:
         self._committer = StateCommitter(tables, map_size)
         self._answer = answer
         self._jobs: list[Iterator[tuple[Any, ...] | None]] = []
+        self.sweeper = Sweeper(tables, answer, seconds, pace.sweep_interval_s)
+        """Has its turn when nothing else is to do."""
         self._is_abandoned = False  # what jobs delete, hash or copy is about to go altogether
         self._interrupted = interrupted(tables)  # up to here some rows may be gone unhashed
 
@@ -131,6 +138,8 @@ class StateWorker:
             self._is_abandoned = True
             self._rests_until_s = 0.0
             self._jobs.append(self._adoption(message[1]))
+        elif kind == MEND:
+            self.sweeper.mend(message[1])
         elif kind == DISPOSE:
             self._dispose(Path(message[1]))
         else:
@@ -220,6 +229,7 @@ class StateWorker:
         self._tables.replace(lambda: adopt(index, self._committer.map_size))
         self._committer.start_over()
         self._is_abandoned = False
+        self.sweeper.start_over()
         self._interrupted = interrupted(self._tables)
         yield (ADOPTED,)
 
@@ -245,9 +255,8 @@ class StateWorker:
 
     def reopen(self, open_tables: Callable[[int], Tables]) -> None:
         """Open the environment anew with ``open_tables(map_size)``; nothing else may use it."""
-        self._tables.env.close()
-        self._tables = open_tables(self._committer.map_size)
-        self._committer.reopen(self._tables)
+        self._tables.replace(lambda: open_tables(self._committer.map_size))
+        self._committer.reopen()
 
     def work(self) -> None:
         """Do one bounded step of the oldest background job, unless it rests."""
@@ -257,6 +266,11 @@ class StateWorker:
             answer = next(self._jobs[0])
         except StopIteration:
             self._jobs.pop(0)
+            return
+        except StateDamageError as error:  # what the job was for comes to nothing
+            self._jobs.pop(0)
+            self._rests_until_s = 0.0
+            self._answer((DAMAGED, error.table, error.name, error.why))
             return
         if answer is not None:
             self._answer(answer)

@@ -1,6 +1,7 @@
 """The writer process of `state/`.
 
-    python -m etcdtw.storage.state_writer PATH MAP_SIZE FD COMPACTION_ROWS COMPACTION_PAUSE_S
+    python -m etcdtw.storage.state_writer PATH MAP_SIZE FD COMPACTION_ROWS COMPACTION_PAUSE_S \\
+        SWEEP_INTERVAL_S
 
 Reads messages from the socket FD and answers on it.  It owns the write side alone, ends when
 the member ends (end of file), and ends with a reason when a commit fails.  Imports little, so
@@ -89,12 +90,15 @@ def serve(
     When nothing happened for a while, the memory of past commits is given back.
     """
     reader = MessageReader()
+    sweeper = worker.sweeper
     received = 0
     while True:
         is_swollen = worker.is_swollen()
         timeout_s = IDLE_S if is_swollen else None
         if worker.has_work():
             timeout_s = max(WORK_PAUSE_S, worker.rest_s)
+        elif not is_swollen and sweeper.rest_s is not None:  # the memory first
+            timeout_s = max(WORK_PAUSE_S, sweeper.rest_s)
         readable, _, _ = select.select([connection], [], [], timeout_s)
         if readable:
             data = connection.recv(RECEIVE_SIZE)
@@ -113,6 +117,8 @@ def serve(
         elif is_swollen:
             worker.reopen(open_tables)
             trim_memory()
+        else:
+            sweeper.step()
 
 
 def trim_memory() -> None:
@@ -125,7 +131,7 @@ def trim_memory() -> None:
 def main(arguments: list[str]) -> int:
     """Open the environment, say so, serve.  Returns the exit status."""
     path, map_size, fd = Path(arguments[0]), int(arguments[1]), int(arguments[2])
-    pace = Pace(int(arguments[3]), float(arguments[4]))
+    pace = Pace(int(arguments[3]), float(arguments[4]), float(arguments[5]))
     # The terminal's and systemd's signals go to the whole group; the member decides for both.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

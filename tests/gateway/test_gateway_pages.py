@@ -31,6 +31,7 @@ class FakeMember:
         self.has_leader = True
         self.is_learner = False
         self.disk_trouble = ""
+        self.state_trouble = ""
         self.alarms: Sequence[str] = ()
         self.read_errors: dict[bool, str] = {}
         self.reads: list[bool] = []

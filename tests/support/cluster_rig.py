@@ -47,7 +47,7 @@ from etcdtw.transport.peer_memory import MemoryNetwork
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import ResponseHeaders
 from etcdtw.wire.requests import plain
-from tests.support.model_state import ModelSnapshots, State
+from tests.support.model_state import ModelDamage, ModelSnapshots, State
 from tests.support.node_rig import MemoryLog, NoFlusher
 
 ELECTION_S = 1.0
@@ -63,6 +63,7 @@ class RigMember:
         self.log = MemoryLog()
         self.state = State()
         self.node: Node | None = None
+        self.damage = ModelDamage(self.state)
         self.stops: list[str] = []
         self.was_removed = False
         self.folder = rig.folder / f"{member_id:x}"
@@ -111,6 +112,7 @@ class RigMember:
             members=members,
             alarms=alarms,
             standing=Standing(1, self.member_id, raw, members, alarms),
+            damage=self.damage,
             flusher=NoFlusher(),
             ids=RequestIds(self.member_id, unix_ms),
             snapshot_files=ModelSnapshots(state),

@@ -67,6 +67,27 @@ class State(ModelBackend):
             go_on()
 
 
+class ModelDamage:
+    """Damage to a model state, as a test has it: then nothing is applied any more."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._told: Callable[[], None] = lambda: None
+        self.proved = ""
+
+    def listen(self, proved: Callable[[], None]) -> None:
+        self._told = proved
+
+    def prove(self, why: str) -> None:
+        self.proved = why
+        self._state.is_full = True
+        self._told()
+
+    def forget(self) -> None:
+        self.proved = ""
+        self._state.is_full = False
+
+
 class ModelSnapshots:
     """Snapshots of a model state as real bbolt files, made at once.
 

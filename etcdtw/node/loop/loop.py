@@ -8,6 +8,7 @@ from twisted.logger import Logger
 
 from etcdtw.node.loop.turn import Turn
 from etcdtw.node.loop.wakeup import Wakeup
+from etcdtw.node.standing import Standing
 from etcdtw.raft.raw_node import RawNode
 
 
@@ -17,9 +18,15 @@ class Loop:
     log = Logger()
 
     def __init__(
-        self, raw: RawNode, wakeup: Wakeup, turn: Turn, fail_stop: Callable[[str], None]
+        self,
+        raw: RawNode,
+        standing: Standing,
+        wakeup: Wakeup,
+        turn: Turn,
+        fail_stop: Callable[[str], None],
     ) -> None:
         self._raw = raw
+        self._standing = standing
         self._wakeup = wakeup
         self._turn = turn
         self._fail_stop = fail_stop
@@ -33,7 +40,14 @@ class Loop:
     def _run(self) -> None:
         try:
             more = self._turn.run(self._wakeup.time_ms())
-        except Exception:
+        except Exception as error:
+            if self._standing.damage:
+                # Nothing is applied any more; the log goes on.
+                self.log.warn(
+                    "left undone, as this member's state is damaged: {error}", error=error
+                )
+                self._turn.give_up()
+                return
             # A broken invariant: what this member would say from here on may be wrong.
             self.log.failure("a turn failed")
             self._fail_stop("a turn failed; report this with the lines above")

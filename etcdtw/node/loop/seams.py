@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from etcdtw.mvcc.backend import Backend
 from etcdtw.mvcc.compaction_hashes import CompactionHashes
@@ -87,6 +87,31 @@ class Door(Protocol):
     def takes(self, m: Message) -> bool:
         """Whether to step it; otherwise it is lost, as by a network."""
         ...
+
+
+class Damage(Protocol):
+    """What is known of damage to the state."""
+
+    @property
+    def proved(self) -> str:
+        """Why the state must not be served; empty: nothing is known."""
+        ...
+
+    def listen(self, proved: Callable[[], None]) -> None:
+        """Call ``proved`` as soon as there is something, before anything is answered."""
+        ...
+
+
+class NoDamage:
+    """Of a state in memory."""
+
+    proved = ""
+
+    def listen(self, proved: Callable[[], None]) -> None:
+        pass
+
+
+NO_DAMAGE: Final = NoDamage()
 
 
 class Flushes(Protocol):

@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from etcdtw.node.loop.wakeup import Wakeup
+from etcdtw.node.standing import Standing
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.wire.pieces import DUTIES, Pieces
 
@@ -28,6 +29,7 @@ class Ticks:
         self,
         clock: IReactorTime,
         raw: RawNode,
+        standing: Standing,
         wakeup: Wakeup,
         looks: Sequence[Look],
         pieces: Pieces,
@@ -38,6 +40,7 @@ class Ticks:
     ) -> None:
         self._clock = clock
         self._raw = raw
+        self._standing = standing
         self._wakeup = wakeup
         self._looks = [*looks]
         self._pieces = pieces
@@ -87,4 +90,9 @@ class Ticks:
         for _ in range(min(due, self._election_ticks - 1)):
             self._raw.tick()
         for look in self._looks:
-            look(now_ms)
+            try:
+                look(now_ms)
+            except Exception as error:
+                if not self._standing.damage:
+                    raise
+                self.log.debug("left undone, as the state is damaged: {error}", error=error)

@@ -179,6 +179,11 @@ class Turn:
             or (self._inbox.has_proposals and self._raw.lead != NO_MEMBER)
         )
 
+    def give_up(self) -> None:
+        """The last turn ended amid its work; the next one begins anew."""
+        self._is_running = False
+        self._flusher.flush()
+
     def _propose(self) -> None:
         if self._conf_changes.waiting:
             self._conf_changes.propose_due(self._wakeup.now_ms)

@@ -1,0 +1,184 @@
+"""Whether the pages that lead LMDB 0.9 through a file make sense, before it follows them.
+
+LMDB trusts what it reads: an offset that points outside of its page ends the process.  All branch
+pages are looked at, and leaves while there are not very many; what is in their rows is for the
+checksums.  Knows the page format (mdb.c, little-endian, 4096 octets), and no records.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from struct import Struct
+from typing import BinaryIO, Final
+
+from etcdtw.storage.directory import DATA_FILE, DataDirError
+
+PAGE: Final = 4096
+LEAVES_MAX: Final = 4096  # of a file; some 20 us each
+KEY_SIZE_MAX: Final = 511
+DEPTH_MAX: Final = 32  # LMDB's own
+
+_HEADER: Final = Struct("<QHHHH")  # page number, padding, flags, lower, upper
+_NODE: Final = Struct("<HHHH")  # size or page: low, high, flags or highest; size of the key
+_NUMBER: Final = Struct("<Q")
+_BRANCH: Final = 0x01
+_LEAF: Final = 0x02
+_OVERFLOW: Final = 0x04
+_LEAF2: Final = 0x20
+_BIG_DATA: Final = 0x01
+_SUB_DATA: Final = 0x02
+_DUPLICATES: Final = 0x04
+_DATABASE_SIZE: Final = 48
+_ROOT_AT: Final = 40  # in the record of a database
+_DATABASES_AT: Final = (40, 88)  # of free pages and of names, in a meta page
+_LAST_PAGE_AT: Final = 136
+_TRANSACTION_AT: Final = 144
+_NO_ROOT: Final = (1 << 64) - 1
+_MAGIC: Final = bytes.fromhex("dec0efbe 01000000")  # and the data version
+
+
+class PageError(Exception):
+    """A page that leads nowhere good."""
+
+
+def check_pages(path: Path, leaves_max: int = LEAVES_MAX) -> None:
+    """Look at the trees of the environment in ``path``, which nothing writes meanwhile.
+
+    Raises `DataDirError` when a page must not be followed.
+    """
+    file = path / DATA_FILE
+    try:
+        with file.open("rb") as stream:
+            _Walk(stream, leaves_max).check()
+    except FileNotFoundError:
+        return
+    except PageError as error:
+        raise DataDirError(
+            f"{file} is damaged: {error}; remove this member's data directory and let it join "
+            "again, or restore a snapshot"
+        ) from error
+    except OSError as error:
+        raise DataDirError(f"cannot read {file}: {error.strerror}") from error
+
+
+class _Walk:
+    """One look at a file."""
+
+    def __init__(self, stream: BinaryIO, leaves_max: int) -> None:
+        self._stream = stream
+        self._leaves_left = leaves_max
+        self._seen: set[int] = set()
+        self._end = 0
+
+    def check(self) -> None:
+        metas = [self._read(0), self._read(1)]
+        if any(meta[16:24] != _MAGIC or len(meta) < PAGE for meta in metas):
+            return  # `directory` says what it is
+        meta = max(metas, key=lambda meta: _NUMBER.unpack_from(meta, _TRANSACTION_AT)[0])
+        self._end = _NUMBER.unpack_from(meta, _LAST_PAGE_AT)[0] + 1
+        for at in _DATABASES_AT:
+            root = _NUMBER.unpack_from(meta, at + _ROOT_AT)[0]
+            if root != _NO_ROOT:
+                self._check_tree(root)
+
+    def _read(self, number: int) -> bytes:
+        self._stream.seek(number * PAGE)
+        return self._stream.read(PAGE)
+
+    def _check_tree(self, root: int) -> None:
+        waiting = [(root, 1)]
+        while waiting:
+            number, depth = waiting.pop()
+            if not 2 <= number < self._end:
+                raise PageError(f"page {number} is none of the {self._end} of the file")
+            if number in self._seen or depth > DEPTH_MAX:
+                raise PageError(f"page {number} has two places")
+            self._seen.add(number)
+            page = self._read(number)
+            if len(page) < PAGE:
+                return  # `directory` tells what is missing
+            named, _, flags, lower, upper = _HEADER.unpack_from(page)
+            if named != number or flags & ~_LEAF2 not in (_BRANCH, _LEAF):
+                raise PageError(f"page {number} is not one of a tree")
+            if lower < _HEADER.size or lower % 2 or lower > upper or upper > PAGE:
+                raise PageError(f"page {number} contradicts itself")
+            if flags & _BRANCH:
+                waiting += [(child, depth + 1) for child in self._children(page, number, lower)]
+            elif not flags & _LEAF2:
+                if not self._leaves_left:
+                    continue
+                self._leaves_left -= 1
+                waiting += [(sub, 1) for sub in self._subtrees(page, number, lower, upper)]
+
+    def _children(self, page: bytes, number: int, lower: int) -> list[int]:
+        if lower < _HEADER.size + 2:
+            raise PageError(f"page {number} leads nowhere")
+        children: list[int] = []
+        before = b""
+        for at in range(_HEADER.size, lower, 2):
+            node = int.from_bytes(page[at : at + 2], "little")
+            if not lower <= node <= PAGE - _NODE.size:
+                raise PageError(f"page {number} points outside itself")
+            low, high, highest, key_size = _NODE.unpack_from(page, node)
+            begin = node + _NODE.size
+            if key_size > KEY_SIZE_MAX or begin + key_size > PAGE:
+                raise PageError(f"a name of page {number} ends outside it")
+            name = page[begin : begin + key_size]
+            if at > _HEADER.size + 2 and name == before:
+                raise PageError(f"page {number} names a page twice")
+            before = name
+            children.append(low | high << 16 | highest << 32)
+        return children
+
+    def _subtrees(self, page: bytes, number: int, lower: int, upper: int) -> list[int]:
+        """Check a leaf's nodes; return the roots of trees that hang there."""
+        roots: list[int] = []
+        for at in range(_HEADER.size, lower, 2):
+            node = int.from_bytes(page[at : at + 2], "little")
+            if not upper <= node <= PAGE - _NODE.size:
+                raise PageError(f"page {number} points outside itself")
+            low, high, flags, key_size = _NODE.unpack_from(page, node)
+            size = low | high << 16
+            begin = node + _NODE.size + key_size
+            stored = _NUMBER.size if flags & _BIG_DATA else size
+            if key_size > KEY_SIZE_MAX or begin + stored > PAGE:
+                raise PageError(f"a row of page {number} ends outside it")
+            if flags & _BIG_DATA:
+                self._check_overflow(_NUMBER.unpack_from(page, begin)[0], size)
+            elif flags & _SUB_DATA:
+                if size != _DATABASE_SIZE:
+                    raise PageError(f"page {number} describes no table where it should")
+                root = _NUMBER.unpack_from(page, begin + _ROOT_AT)[0]
+                if root != _NO_ROOT:
+                    roots.append(root)
+            elif flags & _DUPLICATES:
+                self._check_subpage(page[begin : begin + size], number)
+        return roots
+
+    def _check_subpage(self, page: bytes, number: int) -> None:
+        """A page within a row: several values of one name."""
+        if len(page) < _HEADER.size:
+            raise PageError(f"a row of page {number} is too short")
+        _, pad, flags, lower, upper = _HEADER.unpack_from(page)
+        is_fixed = bool(flags & _LEAF2)
+        count = (lower - _HEADER.size) // 2
+        if not flags & _LEAF or lower < _HEADER.size or lower > len(page) or upper > len(page):
+            raise PageError(f"a row of page {number} contradicts itself")
+        if is_fixed and (not pad or _HEADER.size + count * pad > len(page)):
+            raise PageError(f"a row of page {number} holds fewer values than it says")
+
+    def _check_overflow(self, number: int, size: int) -> None:
+        if not 2 <= number < self._end or number in self._seen:
+            raise PageError(f"page {number} is none of the {self._end} of the file, or is taken")
+        self._seen.add(number)
+        self._stream.seek(number * PAGE)
+        head = self._stream.read(_HEADER.size)
+        if len(head) < _HEADER.size:
+            return  # `directory` tells what is missing
+        named, _, flags, low, high = _HEADER.unpack(head)
+        pages = low | high << 16
+        needed = (_HEADER.size + size + PAGE - 1) // PAGE
+        if named != number or not flags & _OVERFLOW or pages < needed:
+            raise PageError(f"page {number} is not the value it should be")
+        if number + pages > self._end:
+            raise PageError(f"the value at page {number} ends outside the file")

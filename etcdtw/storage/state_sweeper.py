@@ -1,0 +1,121 @@
+"""The sweep of a running member's state, in its writer process: a step, then a long rest.
+
+One pass takes about `SWEEP_INTERVAL_S`, however large the state is, and the next one follows.  A
+wrong row of `current` is mended from `history` and `key`; everything else is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import lmdb
+
+from etcdtw.storage.state_codec import TABLE_CURRENT, StateCorruptionError
+from etcdtw.storage.state_sweep import (
+    FINDINGS_MAX,
+    STEP_ROWS,
+    Finding,
+    mend_current,
+    row_count,
+    sweep,
+)
+from etcdtw.storage.state_tables import Tables
+
+SWEEP_INTERVAL_S: Final = 86_400.0
+REST_S_MIN: Final = 0.02  # after a step of some 2 ms: however large the state, a tenth of the time
+
+MEND: Final = "mend"
+MENDED: Final = "mended"
+DAMAGED: Final = "damaged"
+SWEPT: Final = "swept"
+
+
+class Sweeper:
+    """Passes over one state, without end."""
+
+    def __init__(
+        self,
+        tables: Tables,
+        answer: Callable[[tuple[Any, ...]], None],
+        seconds: Callable[[], float],
+        interval_s: float = SWEEP_INTERVAL_S,
+    ) -> None:
+        """``tables`` stays the same object, whatever file it stands on; 0 s: no sweep."""
+        self._tables = tables
+        self._answer = answer
+        self._seconds = seconds
+        self._interval_s = interval_s
+        self._is_hurried = False
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Begin a pass anew: it is another state."""
+        self._steps: Iterator[Finding | None] | None = None
+        self._pause_s = REST_S_MIN
+        self._findings = 0
+        self._rows = 0
+        self._begun_s = self._due_s = self._seconds()
+
+    def hurry(self) -> None:
+        """Something is wrong: do one pass at once, a step after the other."""
+        self.start_over()
+        self._is_hurried = True
+
+    @property
+    def rest_s(self) -> float | None:
+        """How long until a step is due; None: none ever is."""
+        if not self._interval_s and not self._is_hurried:
+            return None
+        return max(self._due_s - self._seconds(), 0.0)
+
+    def step(self) -> None:
+        """Do the step that is due."""
+        if self._steps is None:
+            self._begin()
+        assert self._steps is not None
+        for finding in self._steps:
+            if finding is None:
+                self._due_s = self._seconds() + (REST_S_MIN if self._is_hurried else self._pause_s)
+                return
+            self._findings += 1
+            if self._findings <= FINDINGS_MAX:
+                self._found(finding)
+        self._end()
+
+    def mend(self, name: bytes) -> None:
+        """Make a row of `current` what `history` says, tell, and look for what else is wrong."""
+        try:
+            mend_current(self._tables, name)
+        except (StateCorruptionError, lmdb.Error) as error:
+            self._answer((MENDED, name, str(error)))
+            return
+        self._answer((MENDED, name, ""))
+        if not self._is_hurried:
+            self.hurry()
+
+    def _begin(self) -> None:
+        self._begun_s = self._seconds()
+        self._rows = row_count(self._tables)
+        steps = self._rows / STEP_ROWS + len(self._tables.handles)
+        self._pause_s = max(self._interval_s / steps, REST_S_MIN)
+        self._findings = 0
+        self._steps = sweep(self._tables)
+
+    def _end(self) -> None:
+        now_s = self._seconds()
+        self._answer((SWEPT, self._rows, now_s - self._begun_s, self._findings))
+        self._steps = None
+        self._is_hurried = False
+        self._due_s = max(self._begun_s + self._interval_s, now_s + REST_S_MIN)
+
+    def _found(self, finding: Finding) -> None:
+        if finding.table == TABLE_CURRENT and finding.name:
+            try:
+                mend_current(self._tables, finding.name)
+            except (StateCorruptionError, lmdb.Error) as error:
+                self._answer((MENDED, finding.name, str(error)))
+            else:
+                self._answer((MENDED, finding.name, ""))
+        else:
+            self._answer((DAMAGED, *finding))

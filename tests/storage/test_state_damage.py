@@ -1,0 +1,168 @@
+"""Damage that a running member meets: mended from history, or proved and the state frozen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from etcdtw.storage.state import LmdbState
+from etcdtw.storage.state_check import MARK
+from etcdtw.storage.state_codec import TABLE_CURRENT, TABLE_HISTORY, TABLE_KEY, revision_key
+from etcdtw.storage.state_errands import SupersededError
+from etcdtw.storage.state_open import open_state
+from etcdtw.storage.state_rebuild import verify
+from etcdtw.storage.state_seal import StateDamageError
+from etcdtw.storage.state_sweeper import REST_S_MIN, Sweeper
+from etcdtw.wire.encode import encode_record
+from tests.support.state_rows import MAP_SIZE, fail, flip, open_tables
+
+KEYS = [b"k%02d" % number for number in range(40)]
+
+
+class Rig:
+    """A state of forty keys, one row of it flipped, open."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "state"
+        self.state = self.open()
+        for main, key in enumerate(KEYS, 2):
+            self.put(main, key)
+        self.state.flush(lambda: None)
+        self.state.close()
+
+    def open(self) -> LmdbState:
+        self.state = open_state(self.path, fail, map_size=MAP_SIZE)
+        return self.state
+
+    def put(self, main: int, key: bytes) -> None:
+        is_new = main < 2 + len(KEYS)
+        record = encode_record(key, 2, main, 1, b"value of " + key, 0)
+        self.state.put(main, 0, key, record, is_new)
+        self.state.set_applied(main, 1)
+
+    def damaged(self, table: bytes, name: bytes) -> LmdbState:
+        flip(self.path, table, name)
+        return self.open()
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
+
+
+def test_a_damaged_row_of_the_present_is_answered_from_history_and_mended(rig: Rig) -> None:
+    state = rig.damaged(TABLE_CURRENT, KEYS[3])
+    record = state.get(KEYS[3])
+    assert record is not None
+    assert b"value of k03" in record
+    assert (state.damage.rows_total, state.damage.mended_total) == (1, 1)
+    assert state.damage.proved == ""
+    state.close()
+    tables = open_tables(rig.path)
+    assert verify(tables) == []
+    tables.env.close()
+
+
+@pytest.mark.parametrize("table", [TABLE_CURRENT])
+def test_a_range_over_a_damaged_row_is_whole(rig: Rig, table: bytes) -> None:
+    state = rig.damaged(table, KEYS[3])
+    frames = state.frames(b"", None)
+    assert [b"value of " + key in frame for key, frame in zip(KEYS, frames, strict=True)] == [
+        True
+    ] * len(KEYS)
+    assert state.damage.mended_total == 1
+    state.close()
+
+
+def test_a_damaged_version_is_refused_and_nothing_is_applied_any_more(rig: Rig) -> None:
+    state = rig.damaged(TABLE_HISTORY, KEYS[3])
+    heard: list[str] = []
+    state.damage.listen(lambda: heard.append(state.damage.proved))
+    with pytest.raises(StateDamageError):
+        state.get_at(KEYS[3], 20)
+    assert len(heard) == 1
+    assert "`history`" in heard[0]
+    assert state.is_full
+    rig.put(100, KEYS[5])
+    state.tick(0)
+    state.tick(5000)
+    assert state.applied_durable == 1 + len(KEYS)  # what came later is not stored
+    state.close()
+    assert (rig.path / MARK).read_text() == heard[0]
+
+
+def test_the_next_start_makes_the_history_anew(rig: Rig) -> None:
+    state = rig.damaged(TABLE_HISTORY, KEYS[3])
+    with pytest.raises(StateDamageError):
+        state.get_at(KEYS[3], 20)
+    state.close()
+    state = rig.open()
+    assert "made anew" in state.damage.mended_at_start
+    assert state.get_at(KEYS[3], 20) is not None
+    state.close()
+    assert not (rig.path / MARK).exists()
+
+
+def test_a_damaged_record_is_never_served(rig: Rig) -> None:
+    state = rig.damaged(TABLE_KEY, revision_key(5, 0))
+    with pytest.raises(StateDamageError, match="`key`"):
+        state.changes_from(2, 0, 50, 1000)
+    assert "`key`" in state.damage.proved
+    told: list[object] = []
+    state.hash_kv(10, -1, told.append)
+    assert len(told) <= 1
+    state.close()
+
+
+def test_a_hash_over_a_damaged_record_proves_it(rig: Rig) -> None:
+    state = rig.damaged(TABLE_KEY, revision_key(5, 0))
+    told: list[object] = []
+    state.hash_kv(20, -1, told.append)
+    assert "`key`" in state.damage.proved
+    assert [type(one) for one in told] == [SupersededError]
+    state.close()
+
+
+def test_a_sweep_in_the_writer_finds_what_no_read_does(rig: Rig) -> None:
+    tables = open_tables(rig.path)
+    with tables.env.begin(write=True) as txn:
+        txn.delete(KEYS[7], db=tables.handles[TABLE_CURRENT])
+    now_s = [10.0]
+    answers: list[tuple[object, ...]] = []
+    sweeper = Sweeper(tables, answers.append, lambda: now_s[0], interval_s=100.0)
+    while not answers or answers[-1][0] != "swept":
+        now_s[0] += sweeper.rest_s or 0.0
+        sweeper.step()
+    assert ("mended", KEYS[7], "") in answers
+    assert 50.0 < now_s[0] - 10.0 <= 100.0
+    assert sweeper.rest_s
+    assert verify(tables) == []
+    tables.env.close()
+
+
+def test_a_hurried_sweep_rests_but_a_moment(rig: Rig) -> None:
+    tables = open_tables(rig.path)
+    now_s = [10.0]
+    answers: list[tuple[object, ...]] = []
+    sweeper = Sweeper(tables, answers.append, lambda: now_s[0], interval_s=0.0)
+    rests = [sweeper.rest_s]
+    sweeper.hurry()
+    while not answers:
+        rests.append(sweeper.rest_s)
+        now_s[0] += rests[-1] or 0.0
+        sweeper.step()
+    assert answers[-1][0] == "swept"
+    assert rests[0] is None
+    assert max([rest or 0.0 for rest in rests]) <= REST_S_MIN
+    assert sweeper.rest_s is None
+    tables.env.close()
+
+
+def test_no_read_transaction_outlives_a_step_of_a_sweep(rig: Rig) -> None:
+    tables = open_tables(rig.path)
+    sweeper = Sweeper(tables, lambda answer: None, lambda: 0.0, interval_s=100.0)
+    sweeper.step()
+    assert tables.env.info()["num_readers"] == 1
+    assert not any(line.split()[2] != "-" for line in tables.env.readers().splitlines()[1:])
+    tables.env.close()
