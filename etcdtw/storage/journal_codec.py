@@ -28,6 +28,8 @@ from etcdtw.storage.log_writer import LogJob
 PAGE: Final = 4096  # octets; a page of the kernel's cache: writing it whole reads nothing first
 SECTOR: Final = 512  # octets; what a disk writes whole or not at all
 STAMP_SIZE: Final = 16
+NO_STAMP: Final = bytes(STAMP_SIZE)
+"""In a sector that was never written; no record's, since its checksum would not be 0."""
 PART_SIZE: Final = SECTOR - STAMP_SIZE
 PAGE_SECTORS: Final = PAGE // SECTOR
 PAGE_PARTS: Final = PAGE_SECTORS * PART_SIZE

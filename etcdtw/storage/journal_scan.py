@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from etcdtw.storage.journal_codec import (
     EPOCH_MASK,
+    NO_STAMP,
     PAGE,
     PAGE_SECTORS,
     RECORD_SIZE_MAX,
@@ -192,12 +193,13 @@ class _Journal:
                     raise self._damaged(sequence, segment, number)
 
     def _is_older(self, segment: int, number: int) -> bool:
-        """Whether a sector is zeros, or of an earlier record than the newest."""
+        """Whether a sector was not written: its stamp is zeros, or an earlier record's.
+
+        The stamp comes last in a sector: a process that is killed while the kernel copies its
+        record may leave the beginning of one before a stamp of zeros.
+        """
         octets = self._stamps[segment][number]
-        if self._known[octets] is not None:
-            return True
-        start = number * SECTOR
-        return not any(self._segments[segment][start : start + SECTOR])
+        return self._known[octets] is not None or octets == NO_STAMP
 
     @staticmethod
     def _damaged(sequence: int, segment: int, number: int) -> CorruptionError:

@@ -8,10 +8,14 @@ on one without the other is a loss, and no new member.  Knows the names of files
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from twisted.logger import Logger
 
 from etcdtw.storage.directory import (
     DATA_FILE,
@@ -31,10 +35,14 @@ GUARD_TARGET: Final = "etcdtw-holds-its-data-here/real-etcd-must-not-be-started-
 """Nothing is there, so that neither an open nor a creation succeeds.  A program of ours that
 knows no guards does not take it for etcd's file either: nothing exists under the name."""
 MARK_FILE: Final = "etcdtw-has-run"
+_NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+"""A filesystem without symbolic links; EACCES and EROFS are other errors."""
 ADVICE: Final = (
     "put back what is missing (is a disk not mounted?), or remove this member from its cluster "
     "and all of its directories, and let it join again"
 )
+
+log = Logger()
 
 
 class Mark(NamedTuple):
@@ -46,15 +54,18 @@ class Mark(NamedTuple):
     """Where the log was."""
 
 
-def guard_against_etcd(path: Path) -> None:
+def guard_against_etcd(path: Path, symlink: Callable[[str, Path], None] = os.symlink) -> None:
     """Lay a guard at ``path``, durably.  Raises `DataDirError`."""
     try:
         if os.path.lexists(path):
             return
         prepare_directory(path.parent)
-        os.symlink(GUARD_TARGET, path)
+        symlink(GUARD_TARGET, path)
         sync_directory(path.parent)
     except OSError as error:
+        if error.errno in _NO_LINKS:
+            log.warn("{path} cannot be a link here: nothing keeps real etcd away", path=str(path))
+            return
         raise DataDirError(f"cannot write {path}: {disk_words(error, path.parent)}") from error
 
 

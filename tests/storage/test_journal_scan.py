@@ -8,7 +8,13 @@ import pytest
 
 from etcdtw.raft.entry import Entry
 from etcdtw.storage.journal import Journal
-from etcdtw.storage.journal_codec import PAGE, SECTOR, encode_record, record_size
+from etcdtw.storage.journal_codec import (
+    PAGE,
+    SECTOR,
+    STAMP_SIZE,
+    encode_record,
+    record_size,
+)
 from etcdtw.storage.journal_scan import read_journal
 from etcdtw.storage.log_codec import CorruptionError, encode_batch
 from etcdtw.storage.log_writer import LogJob
@@ -189,3 +195,20 @@ def test_laps_and_lives_of_any_records_are_read_as_they_were_promised(seed: int)
         bit = random.randrange(offset * 8, (offset + len(record)) * 8)
         with pytest.raises(CorruptionError):
             disk.read(disk.flipped(segment, bit))
+
+
+@pytest.mark.parametrize("laps", [0, 1, 4])
+def test_a_record_that_a_kill_cut_within_a_sector_is_dropped(laps: int) -> None:
+    """The kernel copies from the front; the stamp is what comes last."""
+    disk = lap(laps)
+    acknowledged = disk.journal.sequence
+    placed = disk.place(job_of(100, 10_000))
+    assert placed is not None
+    segment, offset, record = placed
+    for end in range(1, len(record), 37):
+        octets = [bytearray(content) for content in disk.segments]
+        octets[segment][offset : offset + end] = record[:end]
+        # Within a stamp nothing is cut: what is copied at once is far longer, and aligned.
+        if end % SECTOR <= SECTOR - STAMP_SIZE:
+            found = disk.read([bytes(content) for content in octets])
+            assert found == (acknowledged, end >= SECTOR), end
