@@ -95,7 +95,9 @@ class Transactor:
         return position
 
     def _check_put(self, request: Put) -> None:
-        # The key before the lease, the other way round than a plain put: etcd's order.
+        lease = request.lease
+        if lease and not self._lease_exists(lease):
+            raise LeaseNotFoundError(lease)
         if request.ignore_value or request.ignore_lease:
             key = request.key
             # An earlier delete to the end of all keys passes the overlap check, etcd's too; but
@@ -104,9 +106,6 @@ class Transactor:
                 start <= key and (end is None or key < end) for start, end in self._deleted
             ):
                 raise KeyNotFoundError
-        lease = request.lease
-        if lease and not self._lease_exists(lease):
-            raise LeaseNotFoundError(lease)
 
     def _check_range(self, revision: int) -> None:
         # Unlike a plain range, a negative revision is not "current" here.

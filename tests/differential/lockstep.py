@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from etcdtw.wire import etcdserverpb as pb
 from tests.differential import operations as ops
@@ -104,7 +104,8 @@ class Lockstep:
         calls = [
             (operation.path, operation.request.SerializeToString()) for operation in operations
         ]
-        begun = [client.begin(calls) for client in self._clients]
+        compressed = [operation.is_compressed for operation in operations]
+        begun = [client.begin(calls, compressed) for client in self._clients]
         for client, streams in zip(self._clients, begun, strict=True):
             client.finish(streams)
         for operation, left, right in zip(operations, *begun, strict=True):
@@ -164,7 +165,22 @@ class Lockstep:
 
 
 def _answer(path: str, stream: WireStream) -> Answer:
-    response = None
-    if stream.code == 0:
-        response = ops.RESPONSES[path].FromString(stream.messages[0])
-    return Answer(-1 if stream.code is None else stream.code, stream.text, response)
+    code = -1 if stream.code is None else stream.code
+    if code != 0:
+        return Answer(code, stream.text, None, stream.encoding)
+    if path == ops.RANGE_STREAM:
+        return _merged(stream)
+    response = ops.RESPONSES[path].FromString(stream.messages[0])
+    return Answer(code, stream.text, response, stream.encoding)
+
+
+def _merged(stream: WireStream) -> Answer:
+    """Return the RangeResponse that the chunks of a stream are, and how it was cut."""
+    whole = pb.RangeResponse()
+    shape = [stream.encoding]
+    for octets in stream.messages:
+        chunk: Any = pb.RangeStreamResponse.FromString(octets)
+        found = chunk.range_response
+        whole.MergeFrom(found)
+        shape.append(f"{len(found.kvs)}{' and the end' if found.HasField('header') else ''}")
+    return Answer(0, stream.text, whole, ", ".join(shape))

@@ -13,6 +13,7 @@ from typing import Any, Final
 from etcdtw.wire import etcdserverpb as pb
 
 RANGE: Final = "/etcdserverpb.KV/Range"
+RANGE_STREAM: Final = "/etcdserverpb.KV/RangeStream"
 PUT: Final = "/etcdserverpb.KV/Put"
 DELETE: Final = "/etcdserverpb.KV/DeleteRange"
 TXN: Final = "/etcdserverpb.KV/Txn"
@@ -27,6 +28,7 @@ WATCH: Final = "/etcdserverpb.Watch/Watch"
 
 RESPONSES: Final[dict[str, Any]] = {
     RANGE: pb.RangeResponse,
+    RANGE_STREAM: pb.RangeStreamResponse,
     PUT: pb.PutResponse,
     DELETE: pb.DeleteRangeResponse,
     TXN: pb.TxnResponse,
@@ -54,6 +56,7 @@ TTLS_LONG_S: Final = (3600, 5000, 86400, 9_000_000_000)
 TTLS_SHORT_S: Final = (-5, 0, 1)  # raised to the least TTL; revoked at once, before they expire
 TTL_TOO_LARGE_S: Final = 9_000_000_001
 OPS_MAX: Final = 128
+GZIP_PERCENT: Final = 5
 REQUEST_TOO_LARGE_OCTETS: Final = 1_600_000
 MESSAGE_TOO_LARGE_OCTETS: Final = 2_200_000
 
@@ -70,6 +73,7 @@ class Operation:
     request: Any
     is_read: bool = False
     settles: bool = False
+    is_compressed: bool = False
     stream: int = 0  # which Watch stream
 
     def describe(self) -> str:
@@ -93,7 +97,8 @@ class OperationSource:
         self._forced: list[Operation] = []
         self._table: list[tuple[int, Any]] = [
             (300, self._put),
-            (250, self._range),
+            (220, self._range),
+            (30, self._range_stream),
             (120, self._txn),
             (70, self._delete),
             (60, self._lease),
@@ -113,6 +118,7 @@ class OperationSource:
             return self._forced.pop(0)
         maker = self.random.choices(self._makers, self._weights)[0]
         operation: Operation = maker()
+        operation.is_compressed = self._chance(GZIP_PERCENT)
         return operation
 
     @property
@@ -280,6 +286,13 @@ class OperationSource:
     def _range(self) -> Operation:
         return Operation(RANGE, self._range_request(), is_read=True)
 
+    def _range_stream(self) -> Operation:
+        request = self._range_request()
+        if request.sort_order == pb.RangeRequest.NONE:
+            # With another target etcd's pages leave keys out or count them twice (departures.md).
+            request.sort_target = pb.RangeRequest.KEY
+        return Operation(RANGE_STREAM, request, is_read=True)
+
     def _delete(self) -> Operation:
         return Operation(DELETE, self._delete_request())
 
@@ -356,7 +369,7 @@ class OperationSource:
         return Operation(TXN, self._invalid_txn(key))
 
     def _invalid_txn(self, key: bytes) -> Any:
-        choice = self.random.randrange(6)
+        choice = self.random.randrange(8)
         put = pb.RequestOp(request_put=pb.PutRequest(key=key, value=b"x"))
         if choice == 0:
             return pb.TxnRequest(success=[put, put])
@@ -367,6 +380,9 @@ class OperationSource:
             return pb.TxnRequest(compare=[pb.Compare(version=1)], success=[put])
         if choice == 3:
             return pb.TxnRequest(success=[pb.RequestOp(request_put=pb.PutRequest(value=b"x"))])
+        if choice > 5:
+            reasons = [self._bad_op(2) for _ in range(self.random.randint(2, 4))]
+            return pb.TxnRequest(success=reasons, failure=reasons)
         count = self.random.choice((OPS_MAX - 1, OPS_MAX, OPS_MAX + 1))
         reads = [pb.RequestOp(request_range=pb.RangeRequest(key=key))] * count
         if choice == 4:
@@ -375,6 +391,25 @@ class OperationSource:
             request_txn=pb.TxnRequest(success=reads[: self.random.randint(20, 30)])
         )
         return pb.TxnRequest(success=[*reads[:100], nested])
+
+    def _bad_op(self, depth: int) -> Any:
+        """Return an operation that is refused at the apply; whose reason is told is compared."""
+        choice = self.random.randrange(7)
+        absent = b"absent/%d" % self.random.randrange(1_000_000)
+        if choice < 2:
+            revision = self.revision + 1000 if choice else -1000
+            return pb.RequestOp(request_range=pb.RangeRequest(key=self._key(), revision=revision))
+        if choice == 2:
+            return pb.RequestOp(request_put=pb.PutRequest(key=absent, lease=123456789))
+        if choice == 3:
+            put = pb.PutRequest(key=absent, ignore_value=True, lease=self._lease_id())
+            return pb.RequestOp(request_put=put)
+        if choice == 4:
+            return pb.RequestOp(request_put=pb.PutRequest(key=absent, ignore_lease=True))
+        if choice == 5 and depth:
+            ops = [self._bad_op(depth - 1) for _ in range(2)]
+            return pb.RequestOp(request_txn=pb.TxnRequest(success=ops, failure=ops))
+        return pb.RequestOp(request_range=pb.RangeRequest(key=self._key()))
 
     # -- watches -------------------------------------------------------------------------------
 

@@ -112,21 +112,6 @@ def test_a_hash_must_be_equal_and_its_own_revision_is_new_in_3_6() -> None:
     assert not normalise.hashes_agree(None, left, right)
 
 
-def test_only_an_unknown_sort_explains_a_refused_sort() -> None:
-    refused = Answer(3, "etcdserver: invalid sort option", None)
-    request = pb.RangeRequest(key=b"a", sort_order=3)
-    assert answers_agree(ops.RANGE, request, ok(pb.RangeResponse()), refused)
-    request.sort_order = 2
-    assert not answers_agree(ops.RANGE, request, ok(pb.RangeResponse()), refused)
-
-
-def test_only_the_compacted_revision_itself_explains_a_refused_hash() -> None:
-    refused = Answer(11, "etcdserver: mvcc: required revision has been compacted", None)
-    hashed = ok(pb.HashKVResponse(hash=1, compact_revision=7))
-    assert answers_agree(ops.HASH_KV, pb.HashKVRequest(revision=7), refused, hashed)
-    assert not answers_agree(ops.HASH_KV, pb.HashKVRequest(revision=8), refused, hashed)
-
-
 def test_the_end_of_a_watcher_is_compared_without_its_revision() -> None:
     left = pb.WatchResponse(watch_id=4, canceled=True, compact_revision=9)
     right = pb.WatchResponse(watch_id=4, canceled=True, compact_revision=9)

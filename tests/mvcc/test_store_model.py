@@ -110,8 +110,8 @@ class Model:
             if isinstance(op, tuple):
                 self.check_ops(op, live)
             elif op.HasField("request_put"):
-                self.check_kept(op.request_put, live)
                 self.check_lease(op.request_put)
+                self.check_kept(op.request_put, live)
             elif op.HasField("request_delete_range"):
                 request = op.request_delete_range
                 live -= {k for k in live if in_range(k, request.key, request.range_end)}

@@ -238,7 +238,8 @@ def test_of_several_reasons_the_first_operation_tells_its_own(rig: TxnRig) -> No
         (read(b"a", revision=99), FutureRevisionError),
         (read(b"a", revision=-2), CompactedError),
         (put(b"x", lease=9), LeaseNotFoundError),
-        (put(b"x", b"", ignore_value=True, lease=9), KeyNotFoundError),
+        (put(b"x", b"", ignore_value=True), KeyNotFoundError),
+        (put(b"x", b"", ignore_value=True, lease=9), LeaseNotFoundError),
     ]
     for first, reason in reasons:
         for second, _ in reasons:

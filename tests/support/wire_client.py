@@ -7,6 +7,7 @@ code of etcdtw's.  Not for large requests: it trusts that a request fits the ser
 
 from __future__ import annotations
 
+import gzip
 import socket
 import ssl
 import time
@@ -30,7 +31,7 @@ class ConnectionFailedError(Exception):
 class WireStream:
     """One call: what was received on it so far."""
 
-    __slots__ = ("buffer", "code", "is_ended", "messages", "stream_id", "text")
+    __slots__ = ("buffer", "code", "encoding", "is_ended", "messages", "stream_id", "text")
 
     def __init__(self, stream_id: int) -> None:
         self.stream_id = stream_id
@@ -38,6 +39,7 @@ class WireStream:
         self.messages: list[bytes] = []
         self.code: int | None = None  # grpc-status, once the trailers are here
         self.text = ""
+        self.encoding = ""
         self.is_ended = False
 
     def take_messages(self) -> list[bytes]:
@@ -63,7 +65,7 @@ class WireClient:
             self._socket = tls.wrap_socket(plain, server_hostname=host)
         self._decoder = hpack.Decoder()
         self._block_cache: dict[bytes, list[tuple[str, str]]] = {}
-        self._request_blocks: dict[str, bytes] = {}
+        self._request_blocks: dict[tuple[str, bool], bytes] = {}
         self._next_stream_id = 1
         self._streams: dict[int, WireStream] = {}
         self._rest = b""
@@ -84,15 +86,21 @@ class WireClient:
 
     # -- sending -------------------------------------------------------------------------------
 
-    def begin(self, calls: Sequence[tuple[str, bytes]]) -> list[WireStream]:
-        """Send unary calls ``(path, message)`` at once; `finish` waits for them."""
+    def begin(
+        self, calls: Sequence[tuple[str, bytes]], compressed: Sequence[bool] = ()
+    ) -> list[WireStream]:
+        """Send unary calls ``(path, message)`` at once; `finish` waits for them.
+
+        ``compressed`` says of each whether it is sent in gzip's form.
+        """
         parts = []
         streams = []
-        for path, message in calls:
+        for i, (path, message) in enumerate(calls):
             stream = self._new_stream()
             streams.append(stream)
-            parts.append(self._headers(stream.stream_id, path))
-            octets = wire.grpc_message(message)
+            is_compressed = bool(compressed) and compressed[i]
+            parts.append(self._headers(stream.stream_id, path, is_compressed))
+            octets = wire.grpc_message(message, is_compressed)
             if self._fits(octets):
                 parts.append(wire.data_frames(stream.stream_id, octets, end=True))
                 continue
@@ -138,11 +146,13 @@ class WireClient:
         self._next_stream_id += 2
         return stream
 
-    def _headers(self, stream_id: int, path: str) -> bytes:
-        block = self._request_blocks.get(path)
+    def _headers(self, stream_id: int, path: str, is_compressed: bool = False) -> bytes:
+        block = self._request_blocks.get((path, is_compressed))
         if block is None:
-            block = wire.header_block(wire.grpc_fields(path, self.endpoint, self._scheme))
-            self._request_blocks[path] = block
+            fields = wire.grpc_fields(path, self.endpoint, self._scheme)
+            fields += [(b"grpc-encoding", b"gzip")] if is_compressed else []
+            block = wire.header_block(fields)
+            self._request_blocks[path, is_compressed] = block
         return wire.frame(wire.HEADERS, wire.END_HEADERS, stream_id, block)
 
     def _fits(self, octets: bytes) -> bool:
@@ -254,7 +264,8 @@ class WireClient:
             stop = 5 + int.from_bytes(buffer[1:5], "big")
             if len(buffer) < stop:
                 break
-            stream.messages.append(bytes(buffer[5:stop]))
+            octets = bytes(buffer[5:stop])
+            stream.messages.append(gzip.decompress(octets) if buffer[0] else octets)
             del buffer[:stop]
         if flags & wire.END_STREAM:
             stream.is_ended = True
@@ -272,6 +283,8 @@ class WireClient:
             if name == "grpc-status":
                 stream.code = int(value)
                 stream.is_ended = True
+            elif name == "grpc-encoding":
+                stream.encoding = value
             elif name == "grpc-message":
                 stream.text = unquote(value)
 

@@ -6,6 +6,7 @@ compression table of the receiver as it was and can be built once.
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterable
 from struct import Struct
 from typing import Final
@@ -135,9 +136,10 @@ def grpc_fields(path: str, authority: str, scheme: str = "http") -> list[tuple[b
     ]
 
 
-def grpc_message(message: bytes) -> bytes:
-    """Return ``message`` behind gRPC's length prefix, uncompressed."""
-    return _MESSAGE_HEAD.pack(0, len(message)) + message
+def grpc_message(message: bytes, is_compressed: bool = False) -> bytes:
+    """Return ``message`` behind gRPC's length prefix, if wanted in gzip's form."""
+    octets = gzip.compress(message) if is_compressed else message
+    return _MESSAGE_HEAD.pack(is_compressed, len(octets)) + octets
 
 
 def data_frames(stream_id: int, octets: bytes, *, end: bool) -> bytes:

@@ -31,7 +31,7 @@ class KeyHashes:
         At the revision of one of the last compactions that is the hash which it found; one that
         is under way is waited for, so that it makes no difference when it ends.
         """
-        if 0 < asked == self._store.compact_revision:
+        if 0 < asked <= self._store.compact_revision:
             self._state.on_compacted(asked, lambda: self._compute(asked, hashed))
         else:
             self._compute(asked, hashed)

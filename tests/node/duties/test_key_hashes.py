@@ -58,7 +58,10 @@ def test_a_negative_revision_is_hashed_as_nothing_and_told_back() -> None:
 def test_revisions_that_are_not_there_are_refused(asked: int, refusal: type[Exception]) -> None:
     member = Member()
     member.store.apply_compaction(pb.CompactionRequest(revision=4))
-    (found,) = member.compute(asked)
+    member.compute(asked)
+    for done in member.storage.waits:
+        done()
+    (found,) = member.told
     assert isinstance(found, refusal)
 
 
@@ -71,6 +74,16 @@ def test_the_hash_at_a_compaction_that_is_under_way_waits_for_it() -> None:
     assert member.told == [KeyHash(77, -1, 6, 4)]
     member.compute(5)
     assert member.storage.waits == [], "only at the revision of the compaction"
+
+
+def test_the_hash_of_an_older_compaction_that_is_under_way_is_waited_for_too() -> None:
+    member = Member()
+    for revision in (4, 5):
+        member.store.apply_compaction(pb.CompactionRequest(revision=revision))
+    assert member.compute(4) == []
+    member.storage.compaction_hashes.add(4, -1, 77)
+    member.storage.waits.pop()()
+    assert member.told == [KeyHash(77, -1, 6, 4)]
 
 
 def test_what_a_later_compaction_takes_while_another_is_waited_for_is_refused() -> None:
