@@ -1,7 +1,8 @@
 """The long differential run: ``python -m tests.differential --operations 200000 --seed N``.
 
-Several sequences, each with two fresh members and a seed of its own, run in processes beside
-each other.  Exit status 0 only when every answer of every sequence agreed.
+The boundary first (`tests.differential.boundary`).  Then several sequences, each with two fresh
+members and a seed of its own, run in processes beside each other.  Exit status 0 only when all
+agreed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
+from tests.differential.boundary import all_differences
 from tests.differential.lockstep import Lockstep, Outcome
 from tests.support.processes import PROGRAMS, RunningMember
 
@@ -33,6 +35,12 @@ def run_sequence(left: str, right: str, seed: int, count: int) -> Outcome:
             elif "Traceback" in member.stderr():
                 outcome.differences.append(f"{member.program} logged:\n{member.stderr()[-4000:]}")
     return outcome
+
+
+def run_boundary(left: str, right: str) -> list[str]:
+    """Start two members and compare them at the edges of the protocols."""
+    with _member(left) as one, _member(right) as other:
+        return all_differences(one.endpoint, other.endpoint)
 
 
 def _member(program: str) -> RunningMember:
@@ -71,11 +79,13 @@ def main() -> int:
     seeds = [first + i for i in range(options.sequences)]
     count = -(-options.operations // options.sequences)
     started = time.monotonic()
+    boundary = run_boundary(options.left, options.right)
     with ProcessPoolExecutor(options.sequences) as pool:
         runs = [
             pool.submit(run_sequence, options.left, options.right, seed, count) for seed in seeds
         ]
         outcomes = [run.result() for run in runs]
+    outcomes.append(Outcome(differences=boundary))
     return report(outcomes, time.monotonic() - started, seeds)
 
 

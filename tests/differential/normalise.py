@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from etcdtw.wire import etcdserverpb as pb
-from etcdtw.wire import mvccpb
 from tests.differential import operations as ops
 
 TTL_TOLERANCE_S: Final = 1
@@ -191,20 +190,3 @@ def canceled_agree(left: Any, right: Any) -> bool:
         (left.watch_id, left.canceled, left.compact_revision, left.cancel_reason)
         == (right.watch_id, right.canceled, right.compact_revision, right.cancel_reason)
     )
-
-
-def is_tombstone_at_edge(revision: int, kind: int, edge_revision: int) -> bool:
-    """Say whether an event is a delete at the compacted revision itself, where its watcher began.
-
-    3.5.16 and later keep such a tombstone through the compaction and send it, 3.5.1 does not.
-    """
-    return revision == edge_revision and kind == mvccpb.Event.DELETE
-
-
-def without_edge(events: list[Any], edge_revision: int) -> list[Any]:
-    """Return ``events`` without those that `is_tombstone_at_edge` describes."""
-    return [
-        event
-        for event in events
-        if not is_tombstone_at_edge(event.kv.mod_revision, event.type, edge_revision)
-    ]

@@ -421,8 +421,7 @@ class OperationSource:
             prev_kv=self._chance(40),
             fragment=self._chance(20),
             progress_notify=self._chance(20),
-            # Negative ones are left out: 3.5.1 treats them as long compacted.
-            start_revision=max(self._revision(40), 0),
+            start_revision=self._revision(40),
         )
         if self._chance(30):
             create.filters.append(self.random.randrange(2))

@@ -6,6 +6,7 @@ import pytest
 
 from etcdtw.wire import etcdserverpb as pb
 from tests.differential.cluster import keep_revisions_within, run_sequence
+from tests.differential.judged import NEEDS_JUDGE
 from tests.support.cluster_programs import with_programs
 
 OPERATIONS = 1500
@@ -13,11 +14,13 @@ SEED = 20_220
 
 
 @pytest.mark.integration
+@NEEDS_JUDGE
 @pytest.mark.parametrize(
     ("first", "second", "third"),
     [
         with_programs("etcd", "etcd", "etcd"),
         with_programs("etcd", "etcd", "etcdtw"),
+        with_programs("etcd", "etcd36", "etcdtw"),
         with_programs("etcdtw", "etcdtw", "etcdtw"),
     ],
 )

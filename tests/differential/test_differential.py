@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.differential.__main__ import run_sequence
+from tests.differential.judged import NEEDS_JUDGE
 from tests.differential.lockstep import Outcome
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, NEEDS_JUDGE]
 
 OPERATIONS = 2000
 OPERATIONS_CONTROL = 500

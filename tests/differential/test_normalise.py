@@ -119,10 +119,3 @@ def test_the_end_of_a_watcher_is_compared_without_its_revision() -> None:
     assert normalise.canceled_agree(left, right)
     right.cancel_reason = "because"
     assert not normalise.canceled_agree(left, right)
-
-
-def test_a_tombstone_at_the_edge_of_compaction_is_left_out_for_its_watcher_only() -> None:
-    delete = mvccpb.Event(type=mvccpb.Event.DELETE, kv=mvccpb.KeyValue(key=b"a", mod_revision=7))
-    put = mvccpb.Event(kv=mvccpb.KeyValue(key=b"b", mod_revision=7))
-    assert normalise.without_edge([delete, put], 7) == [put]
-    assert normalise.without_edge([delete, put], 6) == [delete, put]

@@ -101,7 +101,6 @@ class Expected:
     seen: int = 0  # how much of the history has been looked at
     events: list[tuple[int, int, bytes]] = field(default_factory=list)
     is_compacted: bool = False
-    edge_revision: int = 0  # starts exactly at the compacted revision, which is this
     caught_up_s: float = 0.0  # when it surely has been, by the monotonic clock
 
 
@@ -171,8 +170,6 @@ class WatchPair:
         expected = Expected(create, start_revision)
         expected.seen = bisect_left(self._revisions, start_revision)
         expected.is_compacted = start_revision < compact_revision
-        if start_revision == compact_revision:
-            expected.edge_revision = compact_revision
         if start_revision <= revision:
             expected.caught_up_s = time.monotonic() + CATCH_UP_S
         self.expected[stream][left.watch_id] = expected
@@ -251,8 +248,7 @@ class WatchPair:
                 continue
             if not _covers(key, range_end, event[2]):
                 continue
-            if not normalise.is_tombstone_at_edge(event[0], event[1], expected.edge_revision):
-                expected.events.append(event)
+            expected.events.append(event)
         expected.seen = len(self._history)
 
     def _is_served(self, side: WatchSide, stream: int, watch_id: int) -> bool:
@@ -261,16 +257,11 @@ class WatchPair:
         if watcher.ends or expected.is_compacted:
             return bool(watcher.ends)
         events = watcher.events
-        if expected.edge_revision:
-            events = normalise.without_edge(events, expected.edge_revision)
         return len(events) >= len(expected.events)
 
     def _compare(self, stream: int, watch_id: int, expected: Expected) -> None:
         left, right = (side.watchers[stream][watch_id] for side in self.sides)
         name = f"stream {stream} watcher {watch_id}: {expected.create}"
-        if expected.edge_revision:
-            left.events = normalise.without_edge(left.events, expected.edge_revision)
-            right.events = normalise.without_edge(right.events, expected.edge_revision)
         if left.events != right.events:
             raise WatchDifferenceError(f"{name}\n{first_difference(left.events, right.events)}")
         got = [(event.kv.mod_revision, event.type, event.kv.key) for event in left.events]
