@@ -29,6 +29,9 @@ STDERR_OCTETS_KEPT: Final = 4 * 1024 * 1024  # of each run; the rest stays in th
 PROGRAMS: Final = ("etcd", "etcdtw")
 OLDER_LINES: Final = {"etcd34": "3.4", "etcd35": "3.5", "etcd36": "3.6"}
 """Older real etcds, which only members of clusters may be."""
+BASE: Final = "base"
+"""An earlier etcdtw, whose twistd the environment names (`BASE_VARIABLE`)."""
+BASE_VARIABLE: Final = "ETCDTW_BASE"
 
 
 class MemberNotReadyError(Exception):
@@ -60,6 +63,8 @@ def start_command(program: str) -> list[str]:
         if path is None:
             raise FileNotFoundError(f"no etcd {OLDER_LINES[program]}: `make judges`")
         return [str(path)]
+    if program == BASE:
+        return [os.environ[BASE_VARIABLE], "-n", "--pidfile=", "etcdtw"]
     return etcdtw_command()
 
 
@@ -145,7 +150,7 @@ class RunningMember:
         data_dir: Path | None = None,
         environment: dict[str, str] | None = None,
     ) -> None:
-        assert program in (*PROGRAMS, *OLDER_LINES), program
+        assert program in (*PROGRAMS, *OLDER_LINES, BASE), program
         self.program = program
         self.flags = list(flags)
         self.tls = tls
