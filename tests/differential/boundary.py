@@ -188,7 +188,10 @@ def _stripped(octets: bytes, path: bytes) -> bytes:
 
 
 def call_differences(left: str, right: str) -> list[str]:
-    """Make every call, of which none changes anything but the key ``k``; return those that were answered in different ways."""
+    """Make every call; return those that were answered in different ways.
+
+    None changes anything but the key ``k``.
+    """
     found = []
     for name, fields, frames in (*gzip_calls(), *odd_calls()):
         if name in UNLIKE_CALLS:
