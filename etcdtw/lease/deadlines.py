@@ -36,19 +36,13 @@ class Deadlines:
             self._heap = [(due_ms, key) for key, due_ms in self._due_ms.items()]
             heapify(self._heap)
 
-    def arm_all(self, due_ms: dict[int, int]) -> None:
-        """Forget every earlier arrangement and make each key of ``due_ms`` due at its time."""
-        self._due_ms = due_ms
-        self._heap = [(time_ms, key) for key, time_ms in due_ms.items()]
-        heapify(self._heap)
-
     def disarm(self, key: int) -> None:
         """Make ``key`` never due; does nothing if it is not armed."""
         self._due_ms.pop(key, None)
 
-    def clear(self) -> None:
-        self._due_ms.clear()
-        self._heap.clear()
+    def has_due(self, now_ms: int) -> bool:
+        """Whether `next_due` may have something to return."""
+        return bool(self._heap) and self._heap[0][0] <= now_ms
 
     def next_due(self, now_ms: int) -> int | None:
         """Disarm and return one key that is due, the earliest first; None: none is."""

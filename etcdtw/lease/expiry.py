@@ -33,7 +33,12 @@ class ExpiryScan:
         lessor.advance(now_ms)
         if now_ms < self._next_scan_ms or not lessor.is_primary:
             return [], []
-        self._next_scan_ms = now_ms + SCAN_INTERVAL_MS
-        return lessor.expired(EXPIRIES_PER_SCAN_MAX), lessor.due_checkpoints(
-            CHECKPOINTS_PER_SCAN_MAX
+        expired = lessor.expired(EXPIRIES_PER_SCAN_MAX)
+        checkpoints = lessor.due_checkpoints(CHECKPOINTS_PER_SCAN_MAX)
+        is_limited = (
+            len(expired) == EXPIRIES_PER_SCAN_MAX or len(checkpoints) == CHECKPOINTS_PER_SCAN_MAX
         )
+        # Where only leases were met that had been renewed, the next tick goes on.
+        if is_limited or not lessor.has_due:
+            self._next_scan_ms = now_ms + SCAN_INTERVAL_MS
+        return expired, checkpoints

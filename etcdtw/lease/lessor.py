@@ -10,21 +10,18 @@ Source: etcd v3 api, Lease.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from operator import attrgetter
 from typing import Final
 
+from etcdtw.lease.arming import Arming, Listing
 from etcdtw.lease.deadlines import Deadlines
 from etcdtw.lease.errors import LeaseExistsError, LeaseNotFoundError, LeaseTtlTooLargeError
-from etcdtw.wire.encode import encode_varint
+from etcdtw.lease.lease import NEVER_MS, Lease
 from etcdtw.wire.histogram import Histogram, exponential_bounds
 
 LEASE_TTL_MAX_S: Final = 9_000_000_000
 NO_LEASE: Final = 0
 TTL_BOUNDS_S: Final = exponential_bounds(1, 24)
 """By which granted TTLs are counted (etcd's)."""
-NEVER_MS: Final = 1 << 62
-"""The deadline of every lease on a member that does not lead."""
-
 CHECKPOINT_INTERVAL_MS: Final = 300_000
 EXPIRIES_PER_S_MAX: Final = 1000
 """What expiry can do; when this many leases would expire within a second of each other
@@ -32,30 +29,15 @@ after a promotion they are spread to three quarters of it."""
 REVOKE_RETRY_MS: Final = 3000
 """An expired lease is named again if its revoke was not applied within this time."""
 
+ARMED_MAX: Final = 2_000
+"""Leases that are armed in one piece of a promotion."""
+LOOKS_MAX: Final = 4_000
+"""Leases that are looked at in one piece, those that were renewed in time included."""
+
 RENEW_EXPIRED: Final = 0
 """`Lessor.renew`: the lease has expired; its revoke is on the way."""
 RENEW_CHECKPOINTED: Final = -1
 """`Lessor.renew`: a checkpoint must first be cleared, by a replicated checkpoint of 0."""
-
-
-class Lease:
-    """One granted lease.  ``remaining_ttl_s`` is its last checkpoint; 0: it has none."""
-
-    __slots__ = ("deadline_ms", "lease_id", "remaining_ttl_s", "status", "ttl_s")
-
-    def __init__(self, lease_id: int, ttl_s: int, remaining_ttl_s: int) -> None:
-        self.lease_id = lease_id
-        self.ttl_s = ttl_s
-        self.remaining_ttl_s = remaining_ttl_s
-        self.deadline_ms = NEVER_MS
-        number = encode_varint(lease_id)
-        self.status = b"\x12%c\x08%b" % (len(number) + 1, number)
-        """The octets of its LeaseStatus in a LeaseLeasesResponse: those of all are asked for."""
-
-    @property
-    def recorded_ttl_s(self) -> int:
-        """What another leader would arm it with."""
-        return self.remaining_ttl_s or self.ttl_s
 
 
 class Lessor:
@@ -79,6 +61,9 @@ class Lessor:
         self._expiry = Deadlines()
         self._checkpoints = Deadlines()
         self._waiting: dict[int, list[Callable[[], None]]] = {}
+        self._term = 1
+        self._start_ms = 0
+        self._arming: Arming | None = None
         self.is_primary = False
         self.now_ms = 0
         self.granted_total = 0
@@ -99,8 +84,9 @@ class Lessor:
     def restore(self, rows: Iterable[tuple[int, int, int]]) -> None:
         """Replace all leases by rows of (lease_id, ttl_s, remaining_ttl_s)."""
         self._leases = {row[0]: Lease(*row) for row in rows}
-        self._expiry.clear()
-        self._checkpoints.clear()
+        self._expiry = Deadlines()
+        self._checkpoints = Deadlines()
+        self._arming = None
         if self.is_primary:
             self.promote(0)
         for lease_id in [i for i in self._waiting if i not in self._leases]:
@@ -163,45 +149,53 @@ class Lessor:
         """Start to time leases, each with all of its recorded TTL and ``extend_ms`` more.
 
         Never shortens what a client was told.  ``extend_ms``: an election timeout, in
-        which no renewal could have reached a leader.
+        which no renewal could have reached a leader.  Very many leases are armed by `work`; none
+        of them ends before it is.
         """
         self.is_primary = True
-        start_ms = self.now_ms + extend_ms
-        leases = sorted(self._leases.values(), key=_recorded_ttl_s)
-        is_many = len(leases) >= self._expiries_per_s_max
-        spread_per_s = max(self._expiries_per_s_max * 3 // 4, 1)
-        base_ms = -1000
-        position = 0
-        expiry: dict[int, int] = {}
-        checkpoints: dict[int, int] = {}
-        checkpoint_ms = self.now_ms + self._checkpoint_interval_ms
-        for lease in leases:
-            deadline_ms = start_ms + _recorded_ttl_s(lease) * 1000
-            # The window of those that would be due together starts at its first; one that
-            # the spreading has overtaken joins it.
-            if deadline_ms - base_ms >= 1000 * (1 + position // spread_per_s):
-                base_ms = deadline_ms
-                position = 0
-            if is_many:
-                deadline_ms = max(deadline_ms, base_ms + position * 1000 // spread_per_s)
-            position += 1
-            lease.deadline_ms = deadline_ms
-            expiry[lease.lease_id] = deadline_ms
-            if deadline_ms > checkpoint_ms:  # as `_arm_checkpoint`: nothing of it has passed
-                checkpoints[lease.lease_id] = checkpoint_ms
-        # At once: one after the other takes three times as long, and there may be very many.
-        self._expiry.arm_all(expiry)
-        self._checkpoints.arm_all(checkpoints)
+        self._term += 1
+        self._expiry = Deadlines()
+        self._checkpoints = Deadlines()
+        self._start_ms = self.now_ms + extend_ms
+        self._arming = Arming(list(self._leases.values()), self._start_ms, self._expiries_per_s_max)
+        self.work(ARMED_MAX)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there are leases of a promotion that are not armed yet."""
+        return self._arming is not None
+
+    def work(self, count: int) -> None:
+        """Arm up to about ``count`` leases of a promotion."""
+        arming = self._arming
+        if arming is None:
+            return
+        for lease, deadline_ms in arming.step(count):
+            if self._leases.get(lease.lease_id) is lease:
+                # A renewal in between gave it more.
+                self._arm(lease, max(deadline_ms, self._deadline_ms(lease)))
+        if arming.is_done:
+            self._arming = None
 
     def demote(self) -> None:
         """Stop timing leases: another member may lead."""
         self.is_primary = False
-        self._expiry.clear()
-        self._checkpoints.clear()
-        for lease in self._leases.values():
-            lease.deadline_ms = NEVER_MS
+        self._term += 1
+        self._arming = None
+        self._expiry = Deadlines()
+        self._checkpoints = Deadlines()
         for lease_id in list(self._waiting):
             self._release(lease_id)
+
+    def _deadline_ms(self, lease: Lease) -> int:
+        """When a lease ends, as far as this member may tell."""
+        if not self.is_primary:
+            return NEVER_MS
+        if lease.term != self._term:
+            # Of before the promotion, and neither armed nor renewed since.
+            lease.term = self._term
+            lease.deadline_ms = self._start_ms + lease.recorded_ttl_s * 1000
+        return lease.deadline_ms
 
     def renew(self, lease_id: int) -> int | None:
         """Start a lease's TTL anew; only while primary.
@@ -212,11 +206,11 @@ class Lessor:
         lease = self._leases.get(lease_id)
         if lease is None:
             return None
-        if lease.deadline_ms <= self.now_ms:
+        if self._deadline_ms(lease) <= self.now_ms:
             return RENEW_EXPIRED
         if lease.remaining_ttl_s:
             return RENEW_CHECKPOINTED
-        lease.deadline_ms = self.now_ms + lease.ttl_s * 1000
+        lease.deadline_ms = self.now_ms + lease.ttl_s * 1000  # and of this term, now
         self.renewed_total += 1
         return lease.ttl_s
 
@@ -239,10 +233,11 @@ class Lessor:
         On a member that does not lead: the recorded TTL.  Raises `LeaseNotFoundError`.
         """
         lease = self._held(lease_id)
-        if lease.deadline_ms == NEVER_MS:
+        deadline_ms = self._deadline_ms(lease)
+        if deadline_ms == NEVER_MS:
             return lease.remaining_ttl_s or lease.ttl_s
         # Towards zero, as etcd's conversion of a duration does.
-        return int((lease.deadline_ms - self.now_ms) / 1000)
+        return int((deadline_ms - self.now_ms) / 1000)
 
     def expired(self, limit: int) -> list[int]:
         """Return up to ``limit`` expired leases, the earliest first, for revoking.
@@ -250,13 +245,15 @@ class Lessor:
         One is named again only after `REVOKE_RETRY_MS` without its revoke.
         """
         found: list[int] = []
-        while len(found) < limit:
+        for _ in range(LOOKS_MAX):
+            if len(found) >= limit:
+                break
             lease_id = self._expiry.next_due(self.now_ms)
             if lease_id is None:
                 break
-            lease = self._leases[lease_id]
-            if lease.deadline_ms > self.now_ms:
-                self._expiry.arm(lease_id, lease.deadline_ms)
+            deadline_ms = self._deadline_ms(self._leases[lease_id])
+            if deadline_ms > self.now_ms:
+                self._expiry.arm(lease_id, deadline_ms)
                 continue
             found.append(lease_id)
             self._expiry.arm(lease_id, self.now_ms + REVOKE_RETRY_MS)
@@ -269,12 +266,14 @@ class Lessor:
         is renewed more often than that never is.
         """
         found: list[tuple[int, int]] = []
-        while len(found) < limit:
+        for _ in range(LOOKS_MAX):
+            if len(found) >= limit:
+                break
             lease_id = self._checkpoints.next_due(self.now_ms)
             if lease_id is None:
                 break
             lease = self._leases[lease_id]
-            remaining_ms = lease.deadline_ms - self.now_ms
+            remaining_ms = self._deadline_ms(lease) - self.now_ms
             if remaining_ms <= 0:
                 continue
             passed_ms = lease.recorded_ttl_s * 1000 - remaining_ms
@@ -283,18 +282,31 @@ class Lessor:
             self._arm_checkpoint(lease)
         return found
 
+    @property
+    def has_due(self) -> bool:
+        """Whether `expired` or `due_checkpoints` left something for another time."""
+        return self._expiry.has_due(self.now_ms) or self._checkpoints.has_due(self.now_ms)
+
     def leases(self) -> list[Lease]:
         """Return all leases, the next to expire first."""
-        return sorted(self._leases.values(), key=_deadline_ms)
+        listing = self.listing()
+        while not listing.is_done:
+            listing.step(LOOKS_MAX)
+        return listing.leases
+
+    def listing(self) -> Listing:
+        """Return a list of all leases of this moment, to be sorted step by step."""
+        return Listing(list(self._leases.values()), self._deadline_ms)
 
     def _arm(self, lease: Lease, deadline_ms: int) -> None:
+        lease.term = self._term
         lease.deadline_ms = deadline_ms
         self._expiry.arm(lease.lease_id, deadline_ms)
         self._arm_checkpoint(lease)
 
     def _arm_checkpoint(self, lease: Lease) -> None:
         """Look at the lease when an interval will have passed, if more is left of it."""
-        remaining_ms = lease.deadline_ms - self.now_ms
+        remaining_ms = self._deadline_ms(lease) - self.now_ms
         if remaining_ms <= self._checkpoint_interval_ms:
             self._checkpoints.disarm(lease.lease_id)
             return
@@ -307,10 +319,3 @@ class Lessor:
     def _release(self, lease_id: int) -> None:
         for released in self._waiting.pop(lease_id, []):
             released()
-
-
-_deadline_ms: Final = attrgetter("deadline_ms")
-
-
-def _recorded_ttl_s(lease: Lease) -> int:
-    return lease.recorded_ttl_s

@@ -22,6 +22,7 @@ from etcdtw.rpc.decode import decode, decode_entry
 from etcdtw.rpc.errors import fail
 from etcdtw.rpc.keep_alive import KeepAliveStream
 from etcdtw.rpc.leader_loss import LeaderLoss
+from etcdtw.rpc.lease_list import LeaseLists
 from etcdtw.rpc.leases_for_peers import LeaderLine, ask_time_to_live, describe_lease
 from etcdtw.wire import etcdserverpb as pb
 
@@ -101,6 +102,7 @@ class LeaseService:
         self._backend = backend
         self._random_bits = random_bits
         self._leader_loss = LeaderLoss(node, election_timeout_s)
+        self._lists = LeaseLists(node, lambda: node.header(node.store.revision))
 
     def register(self, methods: MethodTable) -> None:
         """Add this service's methods."""
@@ -156,12 +158,10 @@ class LeaseService:
 
         self._node.read(call, confirmed)
 
-    def leases(self, call: Call, message: bytes) -> bytes:
+    def leases(self, call: Call, message: bytes) -> bytes | None:
         """Return the ids of the leases this member knows, the next to expire first."""
         decode(pb.LeaseLeasesRequest, message)
-        node = self._node
-        statuses = [lease.status for lease in node.lessor.leases()]
-        return b"".join((node.header(node.store.revision), *statuses))
+        return self._lists.answer(call)
 
     def keep_alive(self, call: Call) -> None:
         """Serve one stream of renewals."""

@@ -16,7 +16,8 @@ from etcdtw.apply.applier import Applier
 from etcdtw.apply.members import Members, stored_conf_state
 from etcdtw.cluster.line import Line
 from etcdtw.grpc.call import MethodTable
-from etcdtw.lease.lessor import CHECKPOINT_INTERVAL_MS, NEVER_MS, Lessor
+from etcdtw.lease.lease import NEVER_MS
+from etcdtw.lease.lessor import CHECKPOINT_INTERVAL_MS, Lessor
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.watch import WatchHub
 from etcdtw.node.build import build_node

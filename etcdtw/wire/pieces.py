@@ -26,6 +26,8 @@ APPLY: Final = "apply"
 LONG_ENTRY: Final = "long_entry"
 READS: Final = "reads"
 WATCHES: Final = "watches"
+LEASES: Final = "leases"
+"""A part of a promotion, or of a list of all leases."""
 FLUSH: Final = "flush"
 OCTETS: Final = "octets"
 """What a client's connection received, requests that are answered at once included."""
@@ -44,6 +46,7 @@ KINDS: Final = (
     LONG_ENTRY,
     READS,
     WATCHES,
+    LEASES,
     FLUSH,
     OCTETS,
     PEER_OCTETS,

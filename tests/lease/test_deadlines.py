@@ -35,11 +35,3 @@ def test_stale_entries_are_bounded() -> None:
         assert deadlines.entries <= 2 + STALE_ENTRIES_MIN
     assert deadlines.next_due(10**9) is None
     assert deadlines.next_due(2 * 10**9) == 1
-
-
-def test_clearing_forgets_everything() -> None:
-    deadlines = Deadlines()
-    deadlines.arm(1, 5)
-    deadlines.clear()
-    assert deadlines.next_due(10) is None
-    assert deadlines.entries == 0

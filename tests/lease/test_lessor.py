@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from etcdtw.lease.errors import LeaseExistsError, LeaseNotFoundError, LeaseTtlTooLargeError
 from etcdtw.lease.lessor import (
+    ARMED_MAX,
     LEASE_TTL_MAX_S,
+    LOOKS_MAX,
     RENEW_CHECKPOINTED,
     RENEW_EXPIRED,
     REVOKE_RETRY_MS,
@@ -188,6 +190,7 @@ def test_a_thousand_leases_due_in_one_second_are_spread_and_none_is_shortened() 
     lessor = Lessor(2)
     lessor.restore([(i + 1, 10, 0) for i in range(3000)] + [(9000, 60, 0)])
     lessor.promote(1000)
+    arm_all(lessor)
     deadlines = [lease.deadline_ms for lease in lessor.leases()]
     assert deadlines[0] == 11_000
     assert deadlines[-1] == 61_000
@@ -214,6 +217,64 @@ def test_spreading_keeps_every_second_within_the_rate(ttls: list[int]) -> None:
         assert lease.deadline_ms >= lease.ttl_s * 1000
     for i in range(len(deadlines) - rate):
         assert deadlines[i + rate] - deadlines[i] >= 1000
+
+
+def arm_all(lessor: Lessor) -> int:
+    """Let a promotion end; return how many pieces that took."""
+    count = 0
+    while lessor.has_work:
+        lessor.work(100)
+        count += 1
+    return count
+
+
+def test_a_promotion_with_very_many_leases_arms_them_piece_by_piece() -> None:
+    lessor = Lessor(2, expiries_per_s_max=100_000)
+    lessor.restore([(i + 1, 10, 0) for i in range(2 * ARMED_MAX)])
+    at(lessor, 0).promote(1000)
+    assert lessor.has_work
+    assert lessor.renew(2 * ARMED_MAX) == 10, "a renewal does not wait for it"
+    assert lessor.remaining_ttl_s(2 * ARMED_MAX - 1) == 11
+    at(lessor, 5)
+    assert lessor.renew(1) == 10
+    assert arm_all(lessor) > 10
+    assert at(lessor, 10.9).expired(10) == []
+    assert len(at(lessor, 11).expired(10_000)) == 2 * ARMED_MAX - 1
+    assert 1 in at(lessor, 15).expired(10_000)
+
+
+def test_a_demotion_ends_a_promotion_under_way() -> None:
+    lessor = Lessor(2)
+    lessor.restore([(i + 1, 10, 0) for i in range(2 * ARMED_MAX)])
+    at(lessor, 0).promote(0)
+    lessor.demote()
+    assert not lessor.has_work
+    assert at(lessor, 100).expired(10) == []
+    assert lessor.remaining_ttl_s(1) == 10
+
+
+def test_leases_revoked_during_a_promotion_are_not_armed() -> None:
+    lessor = Lessor(2, expiries_per_s_max=100_000)
+    lessor.restore([(i + 1, 10, 0) for i in range(2 * ARMED_MAX)])
+    at(lessor, 0).promote(0)
+    for lease_id in range(1, 2 * ARMED_MAX):
+        lessor.revoke(lease_id)
+    arm_all(lessor)
+    assert at(lessor, 100).expired(10) == [2 * ARMED_MAX]
+
+
+def test_leases_that_were_renewed_in_time_are_looked_at_in_pieces() -> None:
+    lessor = Lessor(2, expiries_per_s_max=100_000)
+    lessor.restore([(i + 1, 10, 0) for i in range(LOOKS_MAX + 1)])
+    at(lessor, 0).promote(0)
+    arm_all(lessor)
+    at(lessor, 9)
+    for lease_id in range(1, LOOKS_MAX + 1):
+        lessor.renew(lease_id)
+    assert at(lessor, 11).expired(500) == []
+    assert lessor.has_due
+    assert lessor.expired(500) == [LOOKS_MAX + 1]
+    assert not lessor.has_due
 
 
 # Waiting for a revoke.

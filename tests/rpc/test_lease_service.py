@@ -9,6 +9,7 @@ import pytest
 
 from etcdtw.grpc.call import BIDI_STREAM, NOT_FOUND, UNARY, UNAVAILABLE, MethodTable, StatusError
 from etcdtw.lease.errors import LeaseNotFoundError
+from etcdtw.lease.lessor import LOOKS_MAX
 from etcdtw.rpc.lease import LeaseService
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.lease_rig import LeaseRig, Outcome
@@ -168,3 +169,29 @@ def test_leases_are_listed_by_expiry(rig: LeaseRig) -> None:
     reply = pb.LeaseLeasesResponse.FromString(rig.service.leases(RecordedCall(), b"") or b"")
     assert [lease.ID for lease in reply.leases] == [-2, 3, 1]
     assert reply.header.revision == 5
+
+
+def test_very_many_leases_are_listed_in_pieces_and_one_list_serves_those_that_waited(
+    rig: LeaseRig,
+) -> None:
+    count = 2 * LOOKS_MAX + 1
+    for lease_id in range(1, count + 1):
+        rig.lessor.grant(lease_id, 100 + count - lease_id)
+    calls = [RecordedCall() for _ in range(3)]
+    assert rig.service.leases(calls[0], b"") is None
+    assert rig.service.leases(calls[1], b"") is None
+    gone = RecordedCall()
+    assert rig.service.leases(gone, b"") is None
+    gone.fail(1, "cancelled")
+    rig.clock.advance(0)
+    assert rig.service.leases(calls[2], b"") is None
+    turns = 0
+    while not all(call.replies for call in calls):
+        rig.clock.advance(0)
+        turns += 1
+        assert turns < 100
+    for call in calls:
+        found = pb.LeaseLeasesResponse.FromString(call.replies[0])
+        assert [lease.ID for lease in found.leases] == list(range(count, 0, -1))
+        assert found.header.revision == 5
+    assert gone.replies == []

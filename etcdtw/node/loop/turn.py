@@ -23,7 +23,7 @@ from typing import Final
 
 from etcdtw.apply.applier import Applier
 from etcdtw.apply.members import Members
-from etcdtw.lease.lessor import Lessor
+from etcdtw.lease.lessor import ARMED_MAX, Lessor
 from etcdtw.mvcc.long_entry import LongEntryError
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.watch import WatchHub
@@ -47,6 +47,7 @@ from etcdtw.wire.pieces import (
     APPEND,
     APPLY,
     BUDGET_S,
+    LEASES,
     LONG_ENTRY,
     PROPOSE,
     READS,
@@ -165,6 +166,11 @@ class Turn:
             piece = pieces.begin()
             more = self._hub.work(now_ms) or more
             pieces.end(piece, WATCHES)
+        if self._lessor.has_work:
+            piece = pieces.begin()
+            self._lessor.work(ARMED_MAX)
+            pieces.end(piece, LEASES)
+            more = more or self._lessor.has_work
         self._flusher.flush()
         self._is_running = False
         pieces.end(turn, TURN)
