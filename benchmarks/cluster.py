@@ -20,7 +20,7 @@ from typing import Final
 
 from benchmarks import cluster_events, surroundings, workloads
 from benchmarks.load import LoadResult, LoadRun, Work
-from benchmarks.side_by_side import AGAIN, ETCD, SIDES, Line, table
+from benchmarks.side_by_side import AGAIN, ETCD, Line, sides_here, table
 from tests.support.cluster_processes import Cluster
 from tests.support.processes import MemberNotReadyError, cpu_seconds
 from tests.support.wire_client import ConnectionFailedError
@@ -210,7 +210,7 @@ def main() -> int:
     options = parser.parse_args()
     parts = [part for part in options.workloads.split(",") if part]
     chosen = [one for one in WORKLOADS if not parts or any(part in one.name for part in parts)]
-    sides = [ETCD, AGAIN] if options.etcd_only else list(SIDES)
+    sides = [ETCD, AGAIN] if options.etcd_only else sides_here()
     text = [
         *surroundings.describe(),
         f"{options.rounds} rounds of {options.seconds:g} s; clusters of three on this machine; "

@@ -3,12 +3,14 @@
 Each round starts three fresh members (real etcd, etcdtw, real etcd once more), stores the same
 keys in each, and measures one workload after the other, on one member at a time: the others are
 stopped (SIGSTOP) meanwhile.  The order of the members turns with every round.  A ratio is the
-median of the ratios of single rounds; real etcd against itself shows how far to trust it.
+median of the ratios of single rounds; real etcd against itself shows how far to trust it.  With
+``ETCDTW_BASE=path/of/twistd`` an earlier etcdtw, installed elsewhere, is measured beside them.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -23,13 +25,20 @@ from benchmarks.load import LoadResult, LoadRun
 from benchmarks.streams import FanOutLoad, KeepAliveLoad
 from benchmarks.workloads import Workload
 from tests.support.certs import Authority
-from tests.support.processes import MemberNotReadyError, RunningMember, TlsFiles, cpu_seconds
+from tests.support.processes import (
+    BASE,
+    BASE_VARIABLE,
+    MemberNotReadyError,
+    RunningMember,
+    TlsFiles,
+    cpu_seconds,
+)
 from tests.support.wire_client import ConnectionFailedError
 
 ETCD: Final = "etcd"
 ETCDTW: Final = "etcdtw"
 AGAIN: Final = "etcd again"
-SIDES: Final = (ETCD, ETCDTW, AGAIN)
+SIDES: Final = (ETCD, ETCDTW, AGAIN, BASE)
 # Room for the puts of a whole round; the logging of both is left as it is.
 FLAGS: Final = ("--quota-backend-bytes", "8589934592")
 SETTLE_S: Final = 0.5  # after a run: what was put off is done before the member is stopped
@@ -67,9 +76,9 @@ class Line:
             texts = "; ".join(result.error_texts)
             self.complaints.append(f"{self.name}, {side}: {result.errors} errors: {texts}")
 
-    def ratios(self, side: str) -> list[float]:
-        """Return the ratio of ``side`` to real etcd of each round, ascending."""
-        pairs = zip(self.rates[side], self.rates[ETCD], strict=False)
+    def ratios(self, side: str, to: str = ETCD) -> list[float]:
+        """Return the ratio of ``side`` to real etcd (or another side) of each round, ascending."""
+        pairs = zip(self.rates[side], self.rates[to], strict=False)
         return sorted(ours / theirs for ours, theirs in pairs if theirs)
 
     def check_octets(self) -> None:
@@ -177,7 +186,8 @@ def table(lines: dict[str, Line]) -> list[str]:
     """Return the table, one workload a line."""
     rows = [
         f"{'workload':34}{'etcd/s':>10}{'etcdtw/s':>10}{'ratio (least-most)':>20}"
-        f"{'etcd : etcd':>20}{'p50 ms':>15}{'p99 ms':>17}{'cpu server':>13}{'cpu load':>12}"
+        f"{'etcd : etcd':>20}{'etcdtw : base':>20}{'p50 ms':>15}{'p99 ms':>17}"
+        f"{'cpu server':>13}{'cpu load':>12}"
     ]
     for line in lines.values():
         pairs = [
@@ -187,6 +197,7 @@ def table(lines: dict[str, Line]) -> list[str]:
         rows.append(
             f"{line.name:34}{_middle(line.rates[ETCD]):10.0f}{_middle(line.rates[ETCDTW]):10.0f}"
             f"{_ratio(line.ratios(ETCDTW))}{_ratio(line.ratios(AGAIN))}"
+            f"{_ratio(line.ratios(ETCDTW, BASE))}"
             f"{pairs[0]:>15}{pairs[1]:>17}{pairs[2]:>13}{pairs[3]:>12}"
         )
     complaints = [text for line in lines.values() for text in line.complaints]
@@ -206,6 +217,11 @@ def notes(rounds: int, seconds: float) -> list[str]:
     ]
 
 
+def sides_here() -> list[str]:
+    """Return what is measured: an earlier etcdtw, too, where its twistd is named."""
+    return [side for side in SIDES if side != BASE or os.environ.get(BASE_VARIABLE)]
+
+
 def main() -> int:
     """Measure what the command line asks for, print the report and keep it."""
     names = [*(workload.name for workload in workloads.UNARY), *STREAMING]
@@ -221,7 +237,7 @@ def main() -> int:
         options.rounds, options.seconds, options.footprint_keys = 2, 2.0, 100_000
     parts = [part for part in options.workloads.split(",") if part]
     chosen = [name for name in names if not parts or any(part in name for part in parts)]
-    sides = [ETCD, AGAIN] if options.etcd_only else list(SIDES)
+    sides = [ETCD, AGAIN] if options.etcd_only else sides_here()
     text = [*surroundings.describe(), "", *notes(options.rounds, options.seconds)]
     text += table(measure(chosen, options.rounds, options.seconds, sides))
     if options.footprint_keys and not parts:

@@ -24,6 +24,7 @@ from tests.support.certs import Authority, Issued
 from tests.support.etcd_client import EtcdClient, RpcFailedError
 from tests.support.judges import judge_line, judge_program
 from tests.support.processes import (
+    BASE,
     OLDER_LINES,
     READY_TIMEOUT_S,
     RunningMember,
