@@ -133,7 +133,7 @@ class ClusterMember(RunningMember):
         ]
         if self.cluster_tls is not None:
             flags += self.cluster_tls.flags(self.name)
-        if self.program == ETCDTW:
+        if self.program in (ETCDTW, BASE):
             # The line of the real etcd that it may meet; one that joins takes the cluster's.
             flags += ["--compat-version", self.compat_line]
         return [*start_command(self.program), *flags, *self.flags]
