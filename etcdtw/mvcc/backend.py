@@ -38,6 +38,10 @@ BUCKETS: Final = (
 """etcd's small buckets; the large one, ``key``, is reached by the calls below only."""
 
 
+Row = tuple[bytes, bytes]
+"""(key, frame)."""
+
+
 class Change(NamedTuple):
     """One stored revision, as the ``key`` bucket has it."""
 
@@ -94,6 +98,25 @@ class Backend(Protocol):
     ) -> list[bytes]: ...
 
     def count_at(self, start: bytes, end: bytes | None, revision: int) -> int: ...
+
+    # Either view in bounded steps.
+
+    def rows(
+        self, start: bytes, end: bytes | None, revision: int, rows_max: int, octets_max: int
+    ) -> tuple[list[Row], bytes | None]:
+        """Return the first live keys in ``[start, end)`` with their frames, and where to go on.
+
+        ``revision`` 0: the current view.  Looks at about ``rows_max`` rows, dead ones too, so it
+        may return none though more follow; ends behind the row with which the frames hold
+        ``octets_max`` (0: no bound).  The second is None when nothing is left.
+        """
+        ...
+
+    def count_some(
+        self, start: bytes, end: bytes | None, revision: int, rows_max: int
+    ) -> tuple[int, bytes | None]:
+        """Return how many keys of `rows` were live at an older revision, and where to go on."""
+        ...
 
     # Revision order.
 

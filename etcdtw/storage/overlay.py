@@ -88,6 +88,28 @@ class Generation:
             for key in run[i:j]:
                 found[key] = current[key]
 
+    def some_between(
+        self, start: bytes, end: bytes | None, limit: int, found: dict[bytes, bytes | None]
+    ) -> bytes | None:
+        """As `between`, but about ``limit`` keys: return where it ended before ``end``, or None."""
+        current = self.current
+        if len(self.fresh) > FRESH_MAX:
+            self._sort_fresh()
+        cut: bytes | None = None
+        for run in self.runs:
+            i = bisect_left(run, start)
+            if i + limit < len(run) and (end is None or run[i + limit] < end):
+                end = cut = run[i + limit]
+                j = i + limit
+            else:
+                j = len(run) if end is None else bisect_left(run, end, i)
+            for key in run[i:j]:
+                found[key] = current[key]
+        for key in self.fresh:
+            if key >= start and (end is None or key < end):
+                found[key] = current[key]
+        return cut
+
     def _sort_fresh(self) -> None:
         """Make the fresh keys a run; join runs so that there are few, each key moved rarely."""
         run = sorted(self.fresh)
@@ -172,6 +194,26 @@ def merge_rows(
         if len(found) == limit or 0 < octets_max <= size:
             break
     return found
+
+
+def changed_from(
+    generations: Sequence[Generation], start: bytes, end: bytes | None, limit: int
+) -> tuple[dict[bytes, bytes | None], bytes | None]:
+    """Return the first changed keys in ``[start, end)`` with their newest records, and a bound.
+
+    About ``limit`` keys of each generation (oldest first); nothing is missing before the bound,
+    which is None when nothing is missing at all.
+    """
+    found: dict[bytes, bytes | None] = {}
+    bound: bytes | None = None
+    for generation in generations:
+        if generation.current:
+            cut = generation.some_between(start, end, limit, found)
+            if cut is not None:
+                end = bound = cut
+    if bound is not None:
+        found = {key: record for key, record in found.items() if key < bound}
+    return found, bound
 
 
 def attached_keys(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from etcdtw.mvcc.backend import BUCKET_META, BUCKETS, Change
+from etcdtw.mvcc.backend import BUCKET_META, BUCKETS, Change, Row
 from etcdtw.mvcc.compaction_hashes import CompactionHashes
 from etcdtw.storage.directory import DataDirError
 from etcdtw.storage.fences import FENCE_COUNT_MAX, Fences
@@ -35,7 +35,6 @@ from etcdtw.storage.state_codec import (
     KEY_SIZE_MAX,
     META_INDEX,
     META_TERM,
-    encode_frame,
     encode_u64,
 )
 from etcdtw.storage.state_damage import KINDS, StateDamage
@@ -60,6 +59,7 @@ from etcdtw.storage.state_worker import (
     HASH_KV,
     REOPENED,
 )
+from etcdtw.storage.step_reader import StepReader
 
 GENERATION_MS_MAX: Final = 1000
 # Beside one batch of entries more, and a long entry's changes, however many those are.
@@ -86,6 +86,9 @@ class LmdbState:
     ) -> None:
         self._reader = reader
         self._pieces = PieceReader(reader, self.frames, self._changed)
+        self._steps = StepReader(
+            reader, self._generations, self._skip_dead, self._version_at, self.get_at
+        )
         self._writer = writer
         self._fail_stop = fail_stop
         self._errands = Errands(self.flush, writer.send)
@@ -191,33 +194,20 @@ class LmdbState:
     def frames_at(
         self, start: bytes, end: bytes | None, revision: int, limit: int = 0, octets_max: int = 0
     ) -> list[bytes]:
-        found: list[bytes] = []
-        size = 0
-        position: bytes | None = start
-        while position is not None:
-            keys, position = self._known_keys(position, end)
-            for key in keys:
-                record = self.get_at(key, revision)
-                if record is not None:
-                    found.append(encode_frame(record))
-                    size += len(record)
-                    if len(found) == limit or 0 < octets_max <= size:
-                        return found
-        return found
+        return self._steps.frames_at(start, end, revision, limit, octets_max)
 
     def count_at(self, start: bytes, end: bytes | None, revision: int) -> int:
-        total = 0
-        position: bytes | None = start
-        while position is not None:
-            keys, position = self._known_keys(position, end)
-            for key in keys:
-                record = self._version_at(key, revision)
-                if isinstance(record, Missing):
-                    version = self._reader.version_at(key, revision)
-                    total += version is not None and not version[2]
-                else:
-                    total += record is not None
-        return total
+        return self._steps.count_at(start, end, revision)
+
+    def rows(
+        self, start: bytes, end: bytes | None, revision: int, rows_max: int, octets_max: int
+    ) -> tuple[list[Row], bytes | None]:
+        return self._steps.rows(start, end, revision, rows_max, octets_max)
+
+    def count_some(
+        self, start: bytes, end: bytes | None, revision: int, rows_max: int
+    ) -> tuple[int, bytes | None]:
+        return self._steps.count(start, end, revision, rows_max)
 
     def changes_from(self, main: int, sub: int, last: int, limit: int) -> list[Change]:
         generations = self._generations()
@@ -462,11 +452,6 @@ class LmdbState:
         if isinstance(record, Missing):
             record = self._closed.version_at(key, revision)
         return record
-
-    def _known_keys(self, start: bytes, end: bytes | None) -> tuple[list[bytes], bytes | None]:
-        keys, bound = self._reader.known_keys(start, end, CHUNK_MAX)
-        changed = self._changed(start, end if bound is None else bound)
-        return (sorted(changed.keys() | set(keys)) if changed else keys), bound
 
     def _count_new(self, key: bytes) -> None:
         fences = self._fences

@@ -104,6 +104,30 @@ class ModelBackend:
     def count_at(self, start: bytes, end: bytes | None, revision: int) -> int:
         return len(self.frames_at(start, end, revision))
 
+    # Either view in steps.
+
+    def rows(
+        self, start: bytes, end: bytes | None, revision: int, rows_max: int, octets_max: int
+    ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+        view = self.view_at(revision) if revision else self.live
+        names = {key for _, key, _ in self.revisions.values()} if revision else view.keys()
+        rows: list[tuple[bytes, bytes]] = []
+        size = 0
+        keys = sorted(key for key in names if start <= key and (end is None or key < end))
+        for looked_at, key in enumerate(keys):
+            if looked_at >= rows_max or 0 < octets_max <= size:
+                return rows, key
+            if key in view:
+                rows.append((key, encode_frame(view[key])))
+                size += len(rows[-1][1])
+        return rows, None
+
+    def count_some(
+        self, start: bytes, end: bytes | None, revision: int, rows_max: int
+    ) -> tuple[int, bytes | None]:
+        rows, behind = self.rows(start, end, revision, rows_max, 0)
+        return len(rows), behind
+
     # Revision order.
 
     def changes_from(self, main: int, sub: int, last: int, limit: int) -> list[Change]:
