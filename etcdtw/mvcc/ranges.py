@@ -8,8 +8,6 @@ Source: etcd v3 api, RangeRequest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from heapq import merge
 from operator import attrgetter
 from typing import Final
 
@@ -115,6 +113,11 @@ def is_sorted(request: pb.RangeRequest) -> bool:
     return 0 < target < len(_ATTRIBUTES)
 
 
+def sort_target(request: pb.RangeRequest) -> str:
+    """Return the attribute that is sorted by."""
+    return _ATTRIBUTES[request.sort_target] if is_sorted(request) else "key"
+
+
 def has_filters(request: pb.RangeRequest) -> bool:
     """Tell whether keys are chosen by their revisions."""
     return bool(
@@ -171,15 +174,6 @@ def sort_kvs(kvs: list[KeyValue], request: pb.RangeRequest) -> None:
     """Sort in place; equal ones stay in key order."""
     kvs.sort(
         key=attrgetter(_ATTRIBUTES[request.sort_target]), reverse=request.sort_order == DESCEND
-    )
-
-
-def merge_kvs(runs: list[list[KeyValue]], request: pb.RangeRequest) -> Iterator[KeyValue]:
-    """Return the keys of sorted runs in order; equal ones in the order of the runs."""
-    return merge(
-        *runs,
-        key=attrgetter(_ATTRIBUTES[request.sort_target]),
-        reverse=request.sort_order == DESCEND,
     )
 
 

@@ -8,122 +8,135 @@ step raises `CompactedError`, and whoever asked for "now" starts over.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from heapq import merge
 from itertools import islice
-from typing import Final, Protocol
+from operator import attrgetter
+from typing import Any, Final, Protocol
 
-from etcdtw.mvcc.backend import Backend
-from etcdtw.mvcc.errors import CompactedError
+from etcdtw.mvcc.backend import Backend, Row
 from etcdtw.mvcc.ranges import (
+    DESCEND,
     NONE,
     count_body,
     encode_kvs,
-    fetch_frames,
     fetch_limit,
     has_filters,
     is_shaped,
     is_sorted,
-    merge_kvs,
     open_end,
     passes,
     read_range,
-    render,
-    sort_kvs,
+    sort_target,
     view_of,
 )
+from etcdtw.mvcc.views import Revisions, View
 from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.mvccpb import KeyValue
 
-SLICE_SORTED_KEYS_MAX: Final = 1_000  # merging and encoding them takes about 3 ms
+SLICE_SORTED_KEYS_MAX: Final = 1_000  # merging them takes about 1 ms
 ANSWER_OCTETS_MAX: Final = 1 << 20  # a larger answer goes out in slices
+LOOKED_MIN: Final = 16  # rows looked at in one go: a few more than asked for cost nothing
 SLICE_OCTETS_MAX: Final = 1 << 18  # about 0.5 ms of reading, joining and sending
+KEPT_OVERHEAD: Final = 200  # octets of Python objects that a key kept to be sorted costs
+
+Sortable = tuple[Any, int, bytes]
+"""What is sorted by, the place in the order of keys, and the frame."""
 
 
-class Revisions(Protocol):
-    """Where the store stands now."""
+class Views(Revisions, Protocol):
+    """Makes views: the store."""
 
-    @property
-    def revision(self) -> int: ...
-
-    @property
-    def compact_revision(self) -> int: ...
-
-    @property
-    def bounds(self) -> WorkBounds: ...
+    def open_view(self, revision: int) -> View: ...
 
 
 class PinnedRange:
-    """The keys of ``[start, end)`` at one revision, a piece at a time.
+    """The keys of ``[start, end)`` in one view, a piece at a time.
 
     ``limit`` (<= 0: none) bounds what `read` returns, never ``count``.  When ``is_done``,
     ``count`` is the number of keys in the range and ``more`` tells whether the limit cut it.
     """
 
-    def __init__(
-        self,
-        backend: Backend,
-        revisions: Revisions,
-        start: bytes,
-        end: bytes | None,
-        revision: int,
-        limit: int,
-    ) -> None:
-        self._backend = backend
-        self._revisions = revisions
-        self._start = start
+    def __init__(self, view: View, start: bytes, end: bytes | None, limit: int) -> None:
+        self._view = view
+        self._position: bytes | None = start
         self._end = end
         self._left = limit if limit > 0 else -1
-        self._passed = 0  # keys seen, returned or only counted
         self._returned = 0
-        self.revision = revision
+        self._counted = 0  # keys that were only counted
+        self.revision = view.revision
         self.is_done = end is not None and end <= start
         self.more = False
         self.count = 0
-        self._knows_count = revision == revisions.revision
+        self._knows_count = view.is_current
         if self._knows_count and not self.is_done:
-            self.count = backend.count(start, end)
+            self.count = view.count(start, end) or 0
+            self._end_if_known()
 
     def skip(self) -> None:
         """Return no keys from now on: count what is left."""
         self._left = 0
         self._end_if_known()
 
+    def close(self) -> None:
+        """It is read no more; whoever made the view for this range alone need not close that."""
+        self._view.close()
+
     def read(self, keys_max: int) -> list[bytes]:
         """Return the frames of the next keys: at most ``keys_max``, and about 256 KiB.
 
-        Of an old revision they are at most `WorkBounds.slice_past_keys_max`.
-
-        An empty list does not mean the end: keys behind the limit may have to be counted.
-        Raises `CompactedError` when the revision can no longer be read.
+        An empty list does not mean the end: rows may be dead, and keys behind the limit may have
+        to be counted.  Raises `CompactedError` when the revision can no longer be read.
         """
-        assert not self.is_done, "read behind the end"
-        if self._revisions.compact_revision > self.revision:
-            raise CompactedError(self.revision, self._revisions.compact_revision)
-        is_counting = self._left == 0
-        bounds = self._revisions.bounds
-        wanted = bounds.slice_keys_max if is_counting else keys_max
-        if self._left > 0:
-            wanted = min(wanted, self._left)
-        view = 0 if self.revision == self._revisions.revision else self.revision
-        if view:
-            wanted = min(wanted, bounds.slice_past_keys_max)
-        frames = fetch_frames(
-            self._backend, self._start, self._end, view, wanted, SLICE_OCTETS_MAX + 1
-        )
-        is_last = len(frames) < wanted and sum(map(len, frames)) <= SLICE_OCTETS_MAX
-        if not is_counting:
-            frames, was_cut = _cut(frames)
-            is_last = is_last and not was_cut
-            self._returned += len(frames)
-            self._left -= len(frames) if self._left > 0 else 0
-        self._passed += len(frames)
-        if is_last:
-            self._end_at(self.count if self._knows_count else self._passed)
+        assert not self.is_done and self._position is not None, "read behind the end"
+        if self._left == 0:
+            self._count_on(self._position, self._view.bounds.slice_keys_max)
+            return []
+        wanted = keys_max if self._left < 0 else min(keys_max, self._left)
+        rows = self._read_rows(wanted, keys_max)
+        kept = _fitting(rows, wanted)
+        if kept < len(rows):
+            del rows[kept:]
+            self._position = rows[-1][0] + b"\0"
+        self._returned += kept
+        self._left -= kept if self._left > 0 else 0
+        if self._position is None:
+            self._end_at(self.count if self._knows_count else self._returned)
         else:
-            last = pb.RangeResponse.FromString(frames[-1]).kvs[0]
-            self._start = last.key + b"\0"
             self._end_if_known()
-        return [] if is_counting else frames
+            if self._left == 0 and not self.is_done and kept < keys_max:
+                self._count_on(self._position, keys_max - kept)
+        return [frame for _, frame in rows]
+
+    def _read_rows(self, wanted: int, looked_max: int) -> list[Row]:
+        """Read up to ``wanted`` rows or a few more; where most are dead, look at ``looked_max``."""
+        rows: list[Row] = []
+        size = looked = 0
+        while True:
+            ask = max(min(wanted - len(rows), looked_max - looked), LOOKED_MIN)
+            octets_max = SLICE_OCTETS_MAX + 1 - size
+            assert self._position is not None, "read behind the end"
+            some, self._position = self._view.rows(self._position, self._end, ask, octets_max)
+            rows += some
+            looked += ask
+            if self._position is None or len(rows) >= wanted or looked >= looked_max:
+                return rows
+            size += sum([len(row[1]) for row in some])
+            if size > SLICE_OCTETS_MAX:
+                return rows
+
+    def _count_on(self, position: bytes, rows_max: int) -> None:
+        """Count some of what is left."""
+        view = self._view
+        left = view.count(position, self._end)
+        if left is not None:
+            self._counted += left
+            self._position = None
+        else:
+            some, self._position = view.count_some(position, self._end, rows_max)
+            self._counted += some
+        if self._position is None:
+            self._end_at(self._returned + self._counted)
 
     def _end_if_known(self) -> None:
         if self._knows_count and (self._left == 0 or self._returned == self.count):
@@ -135,16 +148,14 @@ class PinnedRange:
         self.more = self._returned < count
 
 
-def _cut(frames: list[bytes]) -> tuple[list[bytes], bool]:
-    """Return as many leading frames as make a slice (at least one), and if any were left."""
-    if sum(map(len, frames)) <= SLICE_OCTETS_MAX:
-        return frames, False
+def _fitting(rows: list[Row], rows_max: int) -> int:
+    """Return how many leading rows make a slice: at least one, if there is any."""
     size = 0
-    for i in range(len(frames)):
-        size += len(frames[i])
+    for i in range(min(len(rows), rows_max)):
+        size += len(rows[i][1])
         if i and size > SLICE_OCTETS_MAX:
-            return frames[:i], True
-    return frames, False
+            return i
+    return min(len(rows), rows_max)
 
 
 class RangeSlices:
@@ -155,28 +166,48 @@ class RangeSlices:
 
     def __init__(self, pinned: PinnedRange, request: pb.RangeRequest, bounds: WorkBounds) -> None:
         self._pinned = pinned
-        self._keys_max = bounds.slice_keys_max
         self._request = request
         self._is_sorted = is_sorted(request)
         self._is_shaped = is_shaped(request)
         self._has_filters = has_filters(request)
+        # To parse a record costs about as much as to look one up in history.
+        self._keys_max = bounds.slice_past_keys_max if self._is_shaped else bounds.slice_keys_max
+        self._out_max = min(bounds.slice_keys_max, SLICE_SORTED_KEYS_MAX)
         self._limit = max(request.limit, 0)
-        self._sortable: list[list[KeyValue]] = []  # sorted runs, each a slice
-        self._merged: Iterator[KeyValue] | None = None
+        self._target = sort_target(request)
+        self._is_descending = request.sort_order == DESCEND
+        self._runs: list[list[Sortable]] = []  # each in order
+        self._taken = 0
+        self._merged: Iterator[Sortable] | None = None
         self.kept = 0
         """How many keys are kept back to be sorted."""
+        self.held = 0
+        """About how many octets that takes."""
+        self._first = b""
         self._emitted = 0
         self._is_cut = False  # what passed the filters was more than the limit
-        self._is_finished = False
+        self.is_finished = False
         self.revision = pinned.revision
+
+    def close(self) -> None:
+        """Let go of everything: no step follows."""
+        self.is_finished = True
+        self._pinned.close()
+
+    def put_back(self, part: bytes) -> None:
+        """Let the next step return this, which the first one did."""
+        self._first = part
 
     def step(self) -> bytes | None:
         """Return the next octets of the body (maybe none), or None behind the end.
 
         Raises `CompactedError`; the slices must be dropped then.
         """
-        if self._is_finished:
+        if self.is_finished:
             return None
+        if self._first:
+            part, self._first = self._first, b""
+            return part
         pinned = self._pinned
         frames = [] if pinned.is_done else pinned.read(self._keys_max)
         if self._is_shaped and frames:
@@ -187,40 +218,59 @@ class RangeSlices:
             frames = self._next_sorted()
             if self.kept:
                 return b"".join(frames)
-        self._is_finished = True
+        self.close()
         more = self._is_cut if self._has_filters or self._is_sorted else pinned.more
         flag = b"\x18\x01" if more and not self._request.count_only else b""
         return b"".join((*frames, flag, count_body(pinned.count)))
 
     def _shape(self, frames: list[bytes]) -> list[bytes]:
         """Filter a slice, and keep it back for sorting or return what goes out of it."""
+        request = self._request
         kvs = list(pb.RangeResponse.FromString(b"".join(frames)).kvs)
         if self._has_filters:
-            kvs = [kv for kv in kvs if passes(kv, self._request)]
+            chosen = [i for i in range(len(kvs)) if passes(kvs[i], request)]
+            kvs = [kvs[i] for i in chosen]
+            frames = [frames[i] for i in chosen]
         if self._is_sorted:
-            self._keep_sortable(kvs)
+            self._keep_sortable(kvs, frames)
             return []
         if self._has_filters and 0 < self._limit < self._emitted + len(kvs):
-            kvs = kvs[: self._limit - self._emitted]
+            del kvs[self._limit - self._emitted :]
+            del frames[self._limit - self._emitted :]
             self._is_cut = True
             self._pinned.skip()
         self._emitted += len(kvs)
-        return encode_kvs(kvs, self._request.keys_only)
+        return encode_kvs(kvs, True) if request.keys_only else frames
 
-    def _keep_sortable(self, kvs: list[KeyValue]) -> None:
+    def _keep_sortable(self, kvs: list[KeyValue], frames: list[bytes]) -> None:
         """Keep a slice as a run in order; the runs are merged as they go out."""
-        self.kept += len(kvs)
+        # Equal ones stay in the order of keys, downwards too.
+        first = self._taken
+        self._taken += len(kvs)
+        places = range(first, self._taken)
+        values = list(map(attrgetter(self._target), kvs))
+        if self._request.keys_only:
+            frames = encode_kvs(kvs, True)
+        run: list[Sortable] = list(
+            zip(
+                values, [-i for i in places] if self._is_descending else places, frames, strict=True
+            )
+        )
         limit = self._limit
         if 0 < limit <= self._keys_max and self._request.sort_order != NONE:
             # Only the first few so far can be among the first few in the end.
-            kvs = [*self._sortable.pop(), *kvs] if self._sortable else kvs
-            sort_kvs(kvs, self._request)
-            self._is_cut = self._is_cut or limit < len(kvs)
-            del kvs[limit:]
-            self.kept = len(kvs)
+            if self._runs:
+                run += self._runs.pop()
+            self.kept = 0
+            self.held = 0
+            run.sort(reverse=self._is_descending)
+            self._is_cut = self._is_cut or limit < len(run)
+            del run[limit:]
         else:
-            sort_kvs(kvs, self._request)
-        self._sortable.append(kvs)
+            run.sort(reverse=self._is_descending)
+        self.kept += len(run)
+        self.held += sum([len(row[2]) + KEPT_OVERHEAD for row in run])
+        self._runs.append(run)
 
     def _next_sorted(self) -> list[bytes]:
         """Return the frames of the next keys in order, and keep them no longer."""
@@ -228,68 +278,55 @@ class RangeSlices:
             if 0 < self._limit < self.kept:
                 self._is_cut = True
                 self.kept = self._limit
-            self._merged = merge_kvs(self._sortable, self._request)
+            self._merged = merge(*self._runs, reverse=self._is_descending)
+            self._runs = []
         frames: list[bytes] = []
         size = 0
-        for kv in islice(self._merged, min(self.kept, self._keys_max, SLICE_SORTED_KEYS_MAX)):
-            self.kept -= 1
-            frames += encode_kvs([kv], self._request.keys_only)
-            size += len(frames[-1])
+        for row in islice(self._merged, min(self.kept, self._out_max)):
+            frames.append(row[2])
+            size += len(row[2])
             if size >= SLICE_OCTETS_MAX:
                 break
+        self.kept -= len(frames)
+        self.held -= size + len(frames) * KEPT_OVERHEAD
         return frames
 
 
 def open_slices(
-    backend: Backend, revisions: Revisions, request: pb.RangeRequest, head: bytes = b""
+    backend: Backend, views: Views, request: pb.RangeRequest, head: bytes = b""
 ) -> bytes | RangeSlices:
     """Return ``head`` and the body if it is small, else what yields the body in slices.
 
     Raises `FutureRevisionError` or `CompactedError`.
     """
-    view = view_of(request.revision, revisions.revision, revisions.compact_revision)
+    view = view_of(request.revision, views.revision, views.compact_revision)
     start = request.key
     end = open_end(request.range_end)
     is_counted = request.count_only and not view
     if not request.range_end or is_counted or (end is not None and end <= start):
-        return read_range(backend, request, revisions.revision, revisions.compact_revision, head)
+        return read_range(backend, request, views.revision, views.compact_revision, head)
     if not view and not is_shaped(request):
-        return _plain(backend, revisions, request, end, head)
-    limit = fetch_limit(request)
-    # The current view knows its counts; an old one has to be walked for them.
-    bounds = revisions.bounds
-    keys_max = bounds.slice_past_keys_max if view else bounds.slice_keys_max
-    wanted = limit if 0 < limit <= keys_max and not view else keys_max + 1
-    # One octet more tells that the range is too large: then this was in vain, but little.
-    frames = fetch_frames(backend, start, end, view, wanted, ANSWER_OCTETS_MAX + 1)
-    count = len(frames)
-    if count > keys_max or sum(map(len, frames)) > ANSWER_OCTETS_MAX:
-        return _pin(backend, revisions, request, view or revisions.revision)
-    if request.count_only:
-        return head + count_body(count)
-    if 0 < limit <= count:
-        if view:
-            frames = frames[:limit]
-        else:
-            count = backend.count(start, end)
-    return render(frames, request, count, head)
+        return _plain(backend, views, request, end, head)
+    slices = slice_range(views.open_view(view or views.revision), request)
+    first = slices.step() or b""
+    if slices.is_finished:
+        return head + first
+    slices.put_back(first)
+    return slices
 
 
 def _plain(
-    backend: Backend,
-    revisions: Revisions,
-    request: pb.RangeRequest,
-    end: bytes | None,
-    head: bytes,
+    backend: Backend, views: Views, request: pb.RangeRequest, end: bytes | None, head: bytes
 ) -> bytes | RangeSlices:
     """Open a range of the current view whose records go out as they are."""
     start = request.key
     limit = max(request.limit, 0)
-    keys_max = revisions.bounds.slice_keys_max
+    keys_max = views.bounds.slice_keys_max
     wanted = limit if 0 < limit <= keys_max else keys_max + 1
+    # One octet more tells that the range is too large: then this was in vain, but little.
     pieces, count = backend.pieces(start, end, wanted, ANSWER_OCTETS_MAX + 1)
     if count > keys_max or sum(map(len, pieces)) > ANSWER_OCTETS_MAX:
-        return _pin(backend, revisions, request, revisions.revision)
+        return slice_range(views.open_view(views.revision), request)
     flag = b""
     if 0 < limit == count:
         # Nothing was read to tell if there is more, as the count has to be known anyway.
@@ -298,13 +335,12 @@ def _plain(
     return b"".join((head, *pieces, flag, count_body(count)))
 
 
-def _pin(
-    backend: Backend, revisions: Revisions, request: pb.RangeRequest, revision: int
-) -> RangeSlices:
+def slice_range(view: View, request: pb.RangeRequest) -> RangeSlices:
+    """Return what yields the body of a range, or of a single key, in slices."""
     needs_more = is_sorted(request) or has_filters(request)
     limit = fetch_limit(request) if needs_more else request.limit
-    end = open_end(request.range_end)
-    pinned = PinnedRange(backend, revisions, request.key, end, revision, limit)
+    end = open_end(request.range_end) if request.range_end else request.key + b"\0"
+    pinned = PinnedRange(view, request.key, end, limit)
     if request.count_only:
         pinned.skip()
-    return RangeSlices(pinned, request, revisions.bounds)
+    return RangeSlices(pinned, request, view.bounds)

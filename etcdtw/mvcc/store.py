@@ -26,6 +26,7 @@ from etcdtw.mvcc.long_entry import LongEntryError, Steps
 from etcdtw.mvcc.ranges import open_end, read_range, single_body
 from etcdtw.mvcc.slices import PinnedRange, RangeSlices, open_slices
 from etcdtw.mvcc.txn import LongTxnError, Transactor
+from etcdtw.mvcc.views import Touched, View
 from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.mvcc.writer import Event, Writer
 from etcdtw.wire import etcdserverpb as pb
@@ -274,7 +275,23 @@ class Store:
 
     def pin(self, start: bytes, end: bytes | None, revision: int, limit: int) -> PinnedRange:
         """Return the keys of ``[start, end)`` at ``revision``, to be read piece by piece."""
-        return PinnedRange(self._backend, self, start, end, revision, limit)
+        return PinnedRange(self.open_view(revision), start, end, limit)
+
+    def open_view(
+        self,
+        revision: int,
+        changed: list[bytes] | None = None,
+        writes: dict[bytes, bytes | None] | None = None,
+    ) -> View:
+        """Return the view at ``revision``; ``changed`` are all keys written since, if known."""
+        writer = self._writer
+        if self._is_long or (revision < self.revision and changed is None):
+            # What is written is not all known: a long entry has begun out of sight.
+            return View(self._backend, self, revision, writes=writes)
+        touched = writer.touched
+        if touched is None or not touched.is_whole or not touched.views_count:
+            touched = writer.touched = Touched()
+        return View(self._backend, self, revision, touched, changed, writes)
 
     def read_txn(self, request: Txn) -> Applied:
         """Run a txn whose branches hold nothing but ranges, without an entry."""

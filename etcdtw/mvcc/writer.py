@@ -10,6 +10,7 @@ from collections.abc import Generator
 from etcdtw.mvcc.backend import Backend
 from etcdtw.mvcc.long_entry import STEP_OCTETS_MAX, ends_range
 from etcdtw.mvcc.ranges import open_end
+from etcdtw.mvcc.views import Touched
 from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import encode_record, encode_varint
@@ -37,6 +38,7 @@ class Writer:
         "put_octets_total",
         "puts_total",
         "revision",
+        "touched",
     )
 
     def __init__(self, backend: Backend, bounds: WorkBounds) -> None:
@@ -49,6 +51,8 @@ class Writer:
         self.puts_total = 0
         self.put_octets_total = 0
         self.deletes_total = 0
+        self.touched: Touched | None = None
+        """Notes what is written, for views; or None."""
 
     def restart(self, revision: int, has_watchers: bool) -> None:
         """Stand behind ``revision``, between two entries."""
@@ -56,12 +60,17 @@ class Writer:
         self.changes = 0
         self.has_watchers = has_watchers
         self.events = []
+        if self.touched is not None:
+            self.touched.forget()
+            self.touched = None
 
     def finish(self) -> int:
         """End the entry: its changes become one revision.  Returns the current revision."""
         if self.changes:
             self.revision += 1
             self.changes = 0
+            if self.touched is not None and not self.touched.views_count:
+                self.touched = None
         return self.revision
 
     @property
@@ -108,6 +117,8 @@ class Writer:
             if lease:
                 self._backend.attach(lease, key)
         self.changes += 1
+        if self.touched is not None:
+            self.touched.add(key)
         if self.has_watchers:
             self.events.append((key, False, record))
 
@@ -119,6 +130,8 @@ class Writer:
         if lease:
             self._backend.detach(lease, key)
         self.changes += 1
+        if self.touched is not None:
+            self.touched.add(key)
         if self.has_watchers:
             self.events.append((key, True, encode_record(key, 0, main, 0, b"", 0)))
 

@@ -86,9 +86,7 @@ class LmdbState:
     ) -> None:
         self._reader = reader
         self._pieces = PieceReader(reader, self.frames, self._changed)
-        self._steps = StepReader(
-            reader, self._generations, self._skip_dead, self._version_at, self.get_at
-        )
+        self._steps = StepReader(reader, self._generations, self._version_at, self.get_at)
         self._writer = writer
         self._fail_stop = fail_stop
         self._errands = Errands(self.flush, writer.send)
@@ -202,7 +200,7 @@ class LmdbState:
     def rows(
         self, start: bytes, end: bytes | None, revision: int, rows_max: int, octets_max: int
     ) -> tuple[list[Row], bytes | None]:
-        return self._steps.rows(start, end, revision, rows_max, octets_max)
+        return self._steps.rows(self._seen_fences, start, end, revision, rows_max, octets_max)
 
     def count_some(
         self, start: bytes, end: bytes | None, revision: int, rows_max: int

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from etcdtw.storage.fences import Fences
 from etcdtw.storage.overlay import Generation, Missing, changed_from, merge_rows
 from etcdtw.storage.state_codec import encode_frame
 from etcdtw.storage.state_reader import Row, StateReader
 
 Generations = Callable[[], Sequence[Generation]]
-SkipDead = Callable[["bytes | None", "bytes | None"], "bytes | None"]
 VersionAt = Callable[[bytes, int], "bytes | Missing | None"]
 GetAt = Callable[[bytes, int], "bytes | None"]
 
@@ -29,18 +29,22 @@ class StepReader:
         self,
         reader: StateReader,
         generations: Generations,
-        skip_dead: SkipDead,
         version_at: VersionAt,
         get_at: GetAt,
     ) -> None:
         self._reader = reader
         self._generations = generations
-        self._skip_dead = skip_dead
         self._version_at = version_at
         self._get_at = get_at
 
     def rows(
-        self, start: bytes, end: bytes | None, revision: int, rows_max: int, octets_max: int
+        self,
+        fences: Fences,
+        start: bytes,
+        end: bytes | None,
+        revision: int,
+        rows_max: int,
+        octets_max: int,
     ) -> tuple[list[Row], bytes | None]:
         """Return what `Backend.rows` does."""
         if revision:
@@ -57,7 +61,7 @@ class StepReader:
                 rows = rows[:rows_max]
                 position = rows[-1][0] + b"\0"
                 return rows, position if end is None or position < end else None
-        return rows, bound if rows else self._skip_dead(bound, end)
+        return rows, bound if rows else fences.skip_dead(bound, end)
 
     def _rows_at(
         self, start: bytes, end: bytes | None, revision: int, rows_max: int, octets_max: int

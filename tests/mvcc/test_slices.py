@@ -183,5 +183,5 @@ def test_a_pinned_range_cannot_outlive_a_compaction(rig: SlicesRig) -> None:
 
 
 def test_a_backwards_range_is_done_before_it_begins(rig: SlicesRig) -> None:
-    pinned = PinnedRange(rig.backend, rig.store, b"b", b"a", rig.store.revision, 0)
+    pinned = PinnedRange(rig.store.open_view(rig.store.revision), b"b", b"a", 0)
     assert (pinned.is_done, pinned.count, pinned.more) == (True, 0, False)
