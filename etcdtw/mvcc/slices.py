@@ -57,8 +57,11 @@ class PinnedRange:
     ``count`` is the number of keys in the range and ``more`` tells whether the limit cut it.
     """
 
-    def __init__(self, view: View, start: bytes, end: bytes | None, limit: int) -> None:
+    def __init__(
+        self, view: View, start: bytes, end: bytes | None, limit: int, owns_view: bool = True
+    ) -> None:
         self._view = view
+        self._owns_view = owns_view
         self._position: bytes | None = start
         self._end = end
         self._left = limit if limit > 0 else -1
@@ -79,8 +82,9 @@ class PinnedRange:
         self._end_if_known()
 
     def close(self) -> None:
-        """It is read no more; whoever made the view for this range alone need not close that."""
-        self._view.close()
+        """It is read no more."""
+        if self._owns_view:
+            self._view.close()
 
     def read(self, keys_max: int) -> list[bytes]:
         """Return the frames of the next keys: at most ``keys_max``, and about 256 KiB.
@@ -88,9 +92,8 @@ class PinnedRange:
         An empty list does not mean the end: rows may be dead, and keys behind the limit may have
         to be counted.  Raises `CompactedError` when the revision can no longer be read.
         """
-        assert not self.is_done and self._position is not None, "read behind the end"
         if self._left == 0:
-            self._count_on(self._position, self._view.bounds.slice_keys_max)
+            self._count_on(self._view.bounds.slice_keys_max)
             return []
         wanted = keys_max if self._left < 0 else min(keys_max, self._left)
         rows = self._read_rows(wanted, keys_max)
@@ -105,7 +108,7 @@ class PinnedRange:
         else:
             self._end_if_known()
             if self._left == 0 and not self.is_done and kept < keys_max:
-                self._count_on(self._position, keys_max - kept)
+                self._count_on(keys_max - kept)
         return [frame for _, frame in rows]
 
     def _read_rows(self, wanted: int, looked_max: int) -> list[Row]:
@@ -125,8 +128,10 @@ class PinnedRange:
             if size > SLICE_OCTETS_MAX:
                 return rows
 
-    def _count_on(self, position: bytes, rows_max: int) -> None:
+    def _count_on(self, rows_max: int) -> None:
         """Count some of what is left."""
+        position = self._position
+        assert position is not None, "counted behind the end"
         view = self._view
         left = view.count(position, self._end)
         if left is not None:
@@ -335,12 +340,15 @@ def _plain(
     return b"".join((head, *pieces, flag, count_body(count)))
 
 
-def slice_range(view: View, request: pb.RangeRequest) -> RangeSlices:
-    """Return what yields the body of a range, or of a single key, in slices."""
+def slice_range(view: View, request: pb.RangeRequest, owns_view: bool = True) -> RangeSlices:
+    """Return what yields the body of a range, or of a single key, in slices.
+
+    ``owns_view``: the view is closed with it.
+    """
     needs_more = is_sorted(request) or has_filters(request)
     limit = fetch_limit(request) if needs_more else request.limit
     end = open_end(request.range_end) if request.range_end else request.key + b"\0"
-    pinned = PinnedRange(view, request.key, end, limit)
+    pinned = PinnedRange(view, request.key, end, limit, owns_view)
     if request.count_only:
         pinned.skip()
     return RangeSlices(pinned, request, view.bounds)

@@ -15,6 +15,7 @@ from typing import Final
 
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.backend import BUCKET_META, Backend
+from etcdtw.mvcc.compare import Path
 from etcdtw.mvcc.errors import (
     CompactedError,
     FutureRevisionError,
@@ -22,10 +23,11 @@ from etcdtw.mvcc.errors import (
     LeaseNotFoundError,
     MvccError,
 )
+from etcdtw.mvcc.late import LateRead, LateTxn, LateTxnRead
 from etcdtw.mvcc.long_entry import LongEntryError, Steps
 from etcdtw.mvcc.ranges import open_end, read_range, single_body
 from etcdtw.mvcc.slices import PinnedRange, RangeSlices, open_slices
-from etcdtw.mvcc.txn import LongTxnError, Transactor
+from etcdtw.mvcc.txn import LongTxnError, Transactor, TxnBody
 from etcdtw.mvcc.views import Touched, View
 from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.mvcc.writer import Event, Writer
@@ -189,12 +191,29 @@ class Store:
             return Applied(self.revision, b"", error)
         except LongTxnError as long:
             raise LongEntryError(self._txn_steps(long.steps)) from None
+        if isinstance(body, LateTxn):
+            return self._finish_late(body)
         self.revision = self._writer.finish()
         return Applied(self.revision, body)
 
-    def _txn_steps(self, steps: Generator[None, None, tuple[bytes, int]]) -> Steps:
+    def _finish_late(self, txn: LateTxn) -> Applied:
+        """End an entry whose answer is still to be made."""
+        late = LateRead(self, self._backend, txn, self._writer.revision, self._writer.changes)
+        self.revision = self._writer.finish()
+        return Applied(self.revision, b"", None, late)
+
+    def _txn_steps(self, steps: Generator[None, None, TxnBody]) -> Steps:
         self._begin_long()
-        body, _ = yield from steps
+        try:
+            body = yield from steps
+        except MvccError as error:
+            applied = self._end_long(b"")
+            applied.error = error
+            return applied
+        if isinstance(body, LateTxn):
+            applied = self._finish_late(body)
+            self._end_long(b"")
+            return applied
         return self._end_long(body)
 
     def delete_attached_steps(self, lease_id: int) -> Steps:
@@ -277,21 +296,16 @@ class Store:
         """Return the keys of ``[start, end)`` at ``revision``, to be read piece by piece."""
         return PinnedRange(self.open_view(revision), start, end, limit)
 
-    def open_view(
-        self,
-        revision: int,
-        changed: list[bytes] | None = None,
-        writes: dict[bytes, bytes | None] | None = None,
-    ) -> View:
+    def open_view(self, revision: int, changed: list[bytes] | None = None) -> View:
         """Return the view at ``revision``; ``changed`` are all keys written since, if known."""
         writer = self._writer
         if self._is_long or (revision < self.revision and changed is None):
             # What is written is not all known: a long entry has begun out of sight.
-            return View(self._backend, self, revision, writes=writes)
+            return View(self._backend, self, revision)
         touched = writer.touched
         if touched is None or not touched.is_whole or not touched.views_count:
             touched = writer.touched = Touched()
-        return View(self._backend, self, revision, touched, changed, writes)
+        return View(self._backend, self, revision, touched, changed)
 
     def read_txn(self, request: Txn) -> Applied:
         """Run a txn whose branches hold nothing but ranges, without an entry."""
@@ -300,5 +314,19 @@ class Store:
             body = self._read_transactor.run(request, self.compact_revision)
         except MvccError as error:
             return Applied(self.revision, b"", error)
+        except LongTxnError:
+            return Applied(self.revision, b"", None, LateTxnRead(self, request))
         assert not self._read_writer.changes, "a read-only txn wrote"
+        if isinstance(body, LateTxn):
+            late = LateRead(self, self._backend, body, self.revision, 0)
+            return Applied(self.revision, b"", None, late)
         return Applied(self.revision, body)
+
+    def answer_late(self, request: Txn, path: Path, revision: int) -> LateTxn:
+        """Answer a read-only txn at ``revision``, its path known, with all ranges still to be read.
+
+        Raises an `MvccError`.
+        """
+        self._read_writer.revision = revision
+        body = self._read_transactor.run_late(request, path, self.compact_revision)
+        return body if isinstance(body, LateTxn) else LateTxn([body])

@@ -1,7 +1,8 @@
 """Txns: guards, then one branch, as one revision or not at all.
 
 Three passes over the request: choose the path by the compares, check everything on it, run it.
-Only the third one writes, and it cannot fail.
+Only the third one writes, and it cannot fail.  What compares and ranges look at is bounded: beyond
+that, compares take steps before anything is done, and ranges are read after the txn (`late`).
 
 Source: etcd v3 api, TxnRequest.
 """
@@ -9,28 +10,39 @@ Source: etcd v3 api, TxnRequest.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from typing import Any, Final
 
 from etcdtw.mvcc.backend import Backend
-from etcdtw.mvcc.compare import Path, Seen, choose_path
+from etcdtw.mvcc.compare import Path, Seen, choose_path, choose_path_steps
 from etcdtw.mvcc.errors import (
     CompactedError,
     FutureRevisionError,
     KeyNotFoundError,
     LeaseNotFoundError,
 )
-from etcdtw.mvcc.ranges import open_end, read_range
+from etcdtw.mvcc.late import LateRange, LateTxn
+from etcdtw.mvcc.ranges import count_body, is_shaped, open_end, read_range, view_of
+from etcdtw.mvcc.slices import slice_range
+from etcdtw.mvcc.txn_budget import Budget, TooMuchError
+from etcdtw.mvcc.views import View, Writes
 from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.mvcc.writer import Writer
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import encode_varint
 from etcdtw.wire.requests import Put, Txn
 
+TxnBody = bytes | LateTxn
+"""A TxnResponse without its header, or all of it that is known yet."""
+
+COUNT_ROWS: Final = 500  # rows that a count looks at: two fences in part
+SHAPED_ROWS: Final = 500  # rows that one slice of an old or a parsed range counts for
+
 
 class LongTxnError(Exception):
-    """The txn deletes very many keys.  Nothing was changed; ``steps`` runs it."""
+    """The txn looks at or deletes very many keys.  Nothing was changed; ``steps`` runs it."""
 
-    def __init__(self, steps: Generator[None, None, tuple[bytes, int]]) -> None:
-        super().__init__("a txn deletes very many keys")
+    def __init__(self, steps: Generator[None, None, TxnBody]) -> None:
+        super().__init__("a txn touches very many keys")
         self.steps = steps
 
 
@@ -44,40 +56,95 @@ class Transactor:
         lease_exists: Callable[[int], bool],
         bounds: WorkBounds,
     ) -> None:
-        self._long_keys_min = bounds.long_keys_min
+        self._bounds = bounds
+        self._budget = Budget()
         self._backend = backend
         self._writer = writer
         self._lease_exists = lease_exists
         self._compact_revision = -1
         self._seen: Seen = {}
         self._deleted: list[tuple[bytes, bytes | None]] = []
+        self._has_ranges = False
+        self._writes = Writes()  # of the entry, if it has ranges
         self._header_revision = -1
         self._header = b""
         self.txns_total = 0
         """Txns of more than one operation."""
         self.ranges_total = 0
 
-    def run(self, request: Txn, compact_revision: int) -> bytes:
+    def run(self, request: Txn, compact_revision: int) -> TxnBody:
         """Run a txn and return the body of its response; the caller finishes the revision.
 
         Raises an `MvccError`, or `LongTxnError`, before anything was changed.
         """
         self._compact_revision = compact_revision
         self._seen = {}
-        path = choose_path(self._backend, request, self._seen)
-        self._deleted = []
-        self._check(request, path, 0)
+        self._budget.fill(self._bounds.txn_rows_max)
+        try:
+            path = choose_path(self._backend, request, self._seen, self._budget)
+        except TooMuchError:
+            raise LongTxnError(self._run_steps(request)) from None
+        self._check_all(request, path)
         if self._deleted and self._is_long():
-            raise LongTxnError(self._execute_steps(request, path, 0))
+            raise LongTxnError(self._finish_steps(request, path))
         body, _ = self._execute(request, path, 0)
         return body
+
+    def _run_steps(self, request: Txn) -> Generator[None, None, TxnBody]:
+        """`run` in steps.  Raises an `MvccError` before anything was changed."""
+        path = yield from choose_path_steps(View(self._backend, self, self.revision), request, {})
+        self._seen = {}
+        self._budget.fill(self._bounds.txn_rows_max)
+        self._check_all(request, path)
+        if self._deleted and self._is_long():
+            body, _ = yield from self._execute_steps(request, path, 0)
+        else:
+            body, _ = self._execute(request, path, 0)
+        return body
+
+    def _finish_steps(self, request: Txn, path: Path) -> Generator[None, None, TxnBody]:
+        body, _ = yield from self._execute_steps(request, path, 0)
+        return body
+
+    def run_late(self, request: Txn, path: Path, compact_revision: int) -> TxnBody:
+        """Check and answer a read-only txn whose path is known; all its ranges are late.
+
+        Raises an `MvccError`.
+        """
+        self._compact_revision = compact_revision
+        self._seen = {}
+        self._budget.fill(0)
+        self._check_all(request, path)
+        body, _ = self._execute(request, path, 0)
+        return body
+
+    # `Revisions`, as an entry sees them.
+
+    @property
+    def revision(self) -> int:
+        return self._writer.view_revision
+
+    @property
+    def compact_revision(self) -> int:
+        return self._compact_revision
+
+    @property
+    def bounds(self) -> WorkBounds:
+        return self._bounds
 
     def _is_long(self) -> bool:
         count = self._backend.count
         ranges = [pair for pair in self._deleted if pair[1] != pair[0] + b"\0"]
-        return sum([count(start, end) for start, end in ranges]) >= self._long_keys_min
+        return sum([count(start, end) for start, end in ranges]) >= self._bounds.long_keys_min
 
     # Checks, all against the state before the txn.
+
+    def _check_all(self, request: Txn, path: Path) -> None:
+        self._deleted = []
+        self._has_ranges = False
+        self._check(request, path, 0)
+        if self._has_ranges:
+            self._writes = Writes()
 
     def _check(self, request: Txn, path: Path, position: int) -> int:
         """Check the branch taken; returns the position in ``path`` behind this txn."""
@@ -87,6 +154,7 @@ class Transactor:
             if op.put is not None:
                 self._check_put(op.put)
             elif op.range is not None:
+                self._has_ranges = True
                 self._check_range(op.range.revision)
             elif op.delete_range is not None:
                 self._deleted.append(_interval(op.delete_range))
@@ -118,91 +186,179 @@ class Transactor:
 
     # Execution.
 
-    def _execute(self, request: Txn, path: Path, position: int) -> tuple[bytes, int]:
+    def _execute(self, request: Txn, path: Path, position: int) -> tuple[TxnBody, int]:
         """Run the branch taken.
 
         Returns the TxnResponse without its header, and the position in ``path`` behind it.
         """
         succeeded = path[position]
-        parts = [b"\x10\x01"] if succeeded else []
+        parts: list[Any] = [b"\x10\x01"] if succeeded else []
         ops = request.success if succeeded else request.failure
         self.txns_total += len(ops) > 1
         position += 1
+        is_late = False
         for op in ops:
             if op.put is not None:
                 response = self._put(op.put)
             elif op.range is not None:
-                response = self._range(op.range)
+                answer = self._range(op.range)
+                if isinstance(answer, LateRange):
+                    is_late = True
+                    parts.append(answer)
+                    continue
+                response = answer
             elif op.delete_range is not None:
                 response = self._delete_range(op.delete_range)
             elif op.txn is not None:
                 body, position = self._execute(op.txn, path, position)
-                # The header of a nested txn is there, and empty.
-                response = b"\x22%b\x0a\x00%b" % (encode_varint(len(body) + 2), body)
+                if isinstance(body, LateTxn):
+                    is_late = True
+                    parts.append(body)
+                    continue
+                response = _nested(body)
             else:
                 response = b""  # an unset operation never passes the check before the proposal
             parts.append(b"\x1a%b%b" % (encode_varint(len(response)), response))
-        return b"".join(parts), position
+        return LateTxn(parts) if is_late else b"".join(parts), position
 
     def _execute_steps(
         self, request: Txn, path: Path, position: int
-    ) -> Generator[None, None, tuple[bytes, int]]:
+    ) -> Generator[None, None, tuple[TxnBody, int]]:
         """`_execute` in steps, for a txn that deletes very many keys."""
-        parts = [b"\x10\x01"] if path[position] else []
+        parts: list[Any] = [b"\x10\x01"] if path[position] else []
         ops = request.success if path[position] else request.failure
         self.txns_total += len(ops) > 1
         position += 1
+        is_late = False
         for op in ops:
             if op.put is not None:
                 response = self._put(op.put)
             elif op.range is not None:
-                response = self._range(op.range)
+                answer = self._range(op.range)
+                if isinstance(answer, LateRange):
+                    is_late = True
+                    parts.append(answer)
+                    continue
+                response = answer
             elif op.delete_range is not None and op.delete_range.range_end:
+                self._note_delete(op.delete_range)
                 _, body = yield from self._writer.delete_range_steps(op.delete_range)
                 response = self._with_header(b"\x1a", body)
             elif op.delete_range is not None:
                 response = self._delete_range(op.delete_range)
             else:
                 assert op.txn is not None, "an unset operation passed the check"
-                body, position = yield from self._execute_steps(op.txn, path, position)
-                response = b"\x22%b\x0a\x00%b" % (encode_varint(len(body) + 2), body)
+                nested, position = yield from self._execute_steps(op.txn, path, position)
+                if isinstance(nested, LateTxn):
+                    is_late = True
+                    parts.append(nested)
+                    continue
+                response = _nested(nested)
             parts.append(b"\x1a%b%b" % (encode_varint(len(response)), response))
             yield
-        return b"".join(parts), position
+        return LateTxn(parts) if is_late else b"".join(parts), position
 
     def _put(self, request: Put) -> bytes:
         # Without a delete before it the key is still what the compares saw.
         seen = None if self._deleted or request.prev_kv else self._seen.get(request.key)
+        body = b""
         if seen is not None:
             self._writer.put_over(request, seen)
-            return self._with_header(b"\x12", b"")
-        old = self._backend.get(request.key)
-        self._writer.put(request, old)
-        body = b""
-        if old is not None and request.prev_kv:
-            body = b"\x12%b%b" % (encode_varint(len(old)), old)
+        else:
+            old = self._backend.get(request.key)
+            self._writer.put(request, old)
+            if old is not None and request.prev_kv:
+                body = b"\x12%b%b" % (encode_varint(len(old)), old)
+        if self._has_ranges:
+            record = self._backend.get(request.key)
+            assert record is not None, "a put left nothing"
+            self._writes.puts[request.key] = record
         return self._with_header(b"\x12", body)
 
-    def _range(self, request: pb.RangeRequest) -> bytes:
+    def _range(self, request: pb.RangeRequest) -> bytes | LateRange:
         self.ranges_total += 1
-        body = read_range(
-            self._backend, request, self._writer.view_revision, self._compact_revision
-        )
-        return self._with_header(b"\x0a", body)
+        body = self._read(request)
+        if body is not None:
+            return self._with_header(b"\x0a", body)
+        # What comes behind a range that is late is not read at once: it might be as much.
+        self._budget.rows_left = 0
+        revision = view_of(request.revision, self._writer.view_revision, self._compact_revision)
+        writes: Writes | None = None
+        if not revision:
+            revision = self._writer.revision
+            if self._writer.changes:
+                writes = self._writes.copy()
+        return LateRange(request, self._header_octets(), revision, writes)
+
+    def _read(self, request: pb.RangeRequest) -> bytes | None:
+        """Return the body of a range, or None if it takes more than is left of the budget."""
+        budget = self._budget
+        rows_max = budget.rows_left
+        if rows_max <= 0 or budget.octets_left <= 0:
+            return None
+        backend = self._backend
+        current = self._writer.view_revision
+        if not request.range_end:
+            budget.rows_left = rows_max - 1
+            body = read_range(backend, request, current, self._compact_revision)
+            budget.octets_left -= len(body)
+            return body
+        view = view_of(request.revision, current, self._compact_revision)
+        if view or is_shaped(request):
+            budget.rows_left = rows_max - SHAPED_ROWS
+            slices = slice_range(View(backend, self, view or current), request)
+            found = slices.step() or b""
+            budget.octets_left -= len(found)
+            return found if slices.is_finished else None
+        end = open_end(request.range_end)
+        if end is not None and end <= request.key:
+            return b""
+        if request.count_only:
+            budget.rows_left = rows_max - COUNT_ROWS
+            return count_body(backend.count(request.key, end))
+        limit = request.limit
+        wanted = limit if 0 < limit <= rows_max else rows_max + 1
+        octets_max = budget.octets_left
+        frames = backend.frames(request.key, end, wanted, octets_max + 1)
+        count = len(frames)
+        budget.rows_left = rows_max - count
+        budget.octets_left -= sum([len(frame) for frame in frames])
+        if budget.rows_left < 0 or budget.octets_left < 0:
+            return None
+        flag = b""
+        if 0 < limit == count:
+            budget.rows_left -= COUNT_ROWS
+            count = backend.count(request.key, end)
+            flag = b"\x18\x01" if count > limit else b""
+        return b"".join((*frames, flag, count_body(count)))
 
     def _delete_range(self, request: pb.DeleteRangeRequest) -> bytes:
+        self._note_delete(request)
         _, body = self._writer.delete_range(request)
         return self._with_header(b"\x1a", body)
 
-    def _with_header(self, tag: bytes, body: bytes) -> bytes:
-        """Return a ResponseOp whose response's header holds the revision alone."""
+    def _note_delete(self, request: pb.DeleteRangeRequest) -> None:
+        if self._has_ranges:
+            self._writes.delete(*_interval(request))
+
+    def _header_octets(self) -> bytes:
+        """Return a response's header that holds the revision alone, as its first field."""
         revision = self._writer.view_revision
         if revision != self._header_revision:
             octets = encode_varint(revision)
             self._header = b"\x0a%b\x18%b" % (encode_varint(len(octets) + 1), octets)
             self._header_revision = revision
-        header = self._header
+        return self._header
+
+    def _with_header(self, tag: bytes, body: bytes) -> bytes:
+        """Return a ResponseOp whose response's header holds the revision alone."""
+        header = self._header_octets()
         return b"%b%b%b%b" % (tag, encode_varint(len(header) + len(body)), header, body)
+
+
+def _nested(body: bytes) -> bytes:
+    """Return the response of a nested txn.  The header is there, and empty."""
+    return b"\x22%b\x0a\x00%b" % (encode_varint(len(body) + 2), body)
 
 
 def _interval(request: pb.DeleteRangeRequest) -> tuple[bytes, bytes | None]:

@@ -62,8 +62,6 @@ class View:
 
     ``touched`` holds whatever is written from now on, and ``changed`` what was written since
     ``revision``; without the first the view can do without, or must.
-    ``writes`` are an entry's own, made on top of ``revision`` when it reads: newest records by
-    key, None for a tombstone.
     """
 
     def __init__(
@@ -73,7 +71,6 @@ class View:
         revision: int,
         touched: Touched | None = None,
         changed: list[bytes] | None = None,
-        writes: dict[bytes, bytes | None] | None = None,
     ) -> None:
         self.revision = revision
         self.bounds = revisions.bounds
@@ -84,8 +81,6 @@ class View:
         if touched is not None:
             self._position = len(touched.keys)
             touched.views_count += 1
-        self._writes: dict[bytes, bytes | None] = {} if writes is None else writes
-        self._written = sorted(self._writes)
         self._noted: set[bytes] = set()
         self._changed: list[bytes] = []  # the same, in order
         if changed:
@@ -100,7 +95,7 @@ class View:
     @property
     def is_current(self) -> bool:
         """Whether the current table is this view."""
-        return self.revision == self._revisions.revision and not self._writes
+        return self.revision == self._revisions.revision
 
     def rows(
         self, start: bytes, end: bytes | None, rows_max: int, octets_max: int
@@ -132,19 +127,13 @@ class View:
         else:
             rows_max = min(rows_max, self.bounds.slice_past_keys_max)
             rows, behind = backend.rows(start, end, self.revision, rows_max, octets_max)
-        if self._written:
-            last = end if behind is None else behind
-            i = bisect_left(self._written, start)
-            j = len(self._written) if last is None else bisect_left(self._written, last, i)
-            if i < j:
-                rows = _patched(rows, [(key, self._writes[key]) for key in self._written[i:j]])
         return rows, behind
 
     def count(self, start: bytes, end: bytes | None) -> int | None:
         """Return how many keys there are, or None when that takes steps."""
         if self.is_current:
             return self._backend.count(start, end)
-        if self._writes or not self._is_noted():
+        if not self._is_noted():
             return None
         self._check()
         self._absorb()
@@ -163,7 +152,7 @@ class View:
         self, start: bytes, end: bytes | None, rows_max: int
     ) -> tuple[int, bytes | None]:
         """Count some keys; return where to go on, too."""
-        if self._writes or self._is_noted():
+        if self._is_noted():
             rows, behind = self.rows(start, end, rows_max, 0)
             return len(rows), behind
         self._check()
@@ -195,6 +184,70 @@ class View:
         else:
             for key in fresh:
                 insort(self._changed, key)
+
+
+class Writes:
+    """What an entry has written so far: puts, and deleted ranges."""
+
+    def __init__(self) -> None:
+        self.puts: dict[bytes, bytes] = {}
+        self.deleted: list[tuple[bytes, bytes | None]] = []
+
+    def copy(self) -> Writes:
+        made = Writes()
+        made.puts = dict(self.puts)
+        made.deleted = list(self.deleted)
+        return made
+
+    def delete(self, start: bytes, end: bytes | None) -> None:
+        """Note a delete of ``[start, end)``."""
+        self.deleted.append((start, end))
+        for key in [key for key in self.puts if key >= start and (end is None or key < end)]:
+            del self.puts[key]
+
+    def lay_over(self, rows: list[Row], start: bytes, end: bytes | None) -> list[Row]:
+        """Return the rows of ``[start, end)`` as they are with this."""
+        for first, last in self.deleted:
+            i = bisect_left(rows, (first,))
+            del rows[i : len(rows) if last is None else bisect_left(rows, (last,), i)]
+        puts: list[tuple[bytes, bytes | None]] = [
+            (key, record)
+            for key, record in self.puts.items()
+            if key >= start and (end is None or key < end)
+        ]
+        return _patched(rows, puts) if puts else rows
+
+
+class WrittenView(View):
+    """A view with an entry's own writes on top of it."""
+
+    def __init__(self, base: View, writes: Writes) -> None:
+        self.revision = base.revision
+        self.bounds = base.bounds
+        self._base = base
+        self._own = writes
+
+    def close(self) -> None:
+        """The view below is another's."""
+
+    @property
+    def is_current(self) -> bool:
+        return False
+
+    def rows(
+        self, start: bytes, end: bytes | None, rows_max: int, octets_max: int
+    ) -> tuple[list[Row], bytes | None]:
+        rows, behind = self._base.rows(start, end, rows_max, octets_max)
+        return self._own.lay_over(rows, start, end if behind is None else behind), behind
+
+    def count(self, start: bytes, end: bytes | None) -> int | None:
+        return None
+
+    def count_some(
+        self, start: bytes, end: bytes | None, rows_max: int
+    ) -> tuple[int, bytes | None]:
+        rows, behind = self.rows(start, end, rows_max, 0)
+        return len(rows), behind
 
 
 def _patched(rows: list[Row], changed: list[tuple[bytes, bytes | None]]) -> list[Row]:

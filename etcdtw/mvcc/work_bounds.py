@@ -13,11 +13,20 @@ SLICE_KEYS_MAX: Final = 5_000
 SLICE_PAST_KEYS_MAX: Final = 1_000
 """The same of an old revision, which is looked up key by key: about 5 us each."""
 
+TXN_ROWS_MAX: Final = 1_000
+"""Keys that compares and ranges of one txn look at in one go: about 1 ms."""
+
 
 class WorkBounds:
     """Counts of keys; the product uses the defaults."""
 
-    __slots__ = ("long_keys_min", "slice_keys_max", "slice_past_keys_max", "step_keys_max")
+    __slots__ = (
+        "long_keys_min",
+        "slice_keys_max",
+        "slice_past_keys_max",
+        "step_keys_max",
+        "txn_rows_max",
+    )
 
     def __init__(
         self,
@@ -26,8 +35,10 @@ class WorkBounds:
         step_keys_max: int = STEP_KEYS_MAX,
         slice_keys_max: int = SLICE_KEYS_MAX,
         slice_past_keys_max: int = SLICE_PAST_KEYS_MAX,
+        txn_rows_max: int = TXN_ROWS_MAX,
     ) -> None:
         self.long_keys_min = long_keys_min
         self.step_keys_max = step_keys_max
         self.slice_keys_max = slice_keys_max
         self.slice_past_keys_max = slice_past_keys_max
+        self.txn_rows_max = txn_rows_max

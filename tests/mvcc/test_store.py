@@ -20,6 +20,7 @@ from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.mvccpb import KeyValue
 from etcdtw.wire.requests import put_of, txn_of
+from tests.support.late_answers import apply_txn
 from tests.support.model_backend import ModelBackend
 
 
@@ -297,6 +298,13 @@ class WideBackend(ModelBackend):
         self.octets_max = max(self.octets_max, sum(map(len, frames)))
         return frames
 
+    def rows(
+        self, start: bytes, end: bytes | None, revision: int, rows_max: int, octets_max: int
+    ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+        rows, behind = super().rows(start, end, revision, rows_max, octets_max)
+        self.octets_max = max(self.octets_max, sum([len(frame) for _, frame in rows]))
+        return rows, behind
+
 
 @pytest.mark.parametrize("is_compared", [False, True])
 def test_a_range_of_large_values_is_never_held_at_once(is_compared: bool) -> None:
@@ -308,7 +316,7 @@ def test_a_range_of_large_values_is_never_held_at_once(is_compared: bool) -> Non
     if is_compared:
         compare = pb.Compare(key=b"k", range_end=b"l", target=pb.Compare.VERSION, version=1)
         put = pb.RequestOp(request_put=pb.PutRequest(key=b"k00"))
-        applied = rig.store.apply_txn(txn_of(pb.TxnRequest(compare=[compare], success=[put])))
+        applied = apply_txn(rig.store, txn_of(pb.TxnRequest(compare=[compare], success=[put])))
         assert pb.TxnResponse.FromString(applied.body).succeeded
     else:
         applied = rig.delete(b"k", b"l")

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from etcdtw.mvcc.errors import MvccError
-from etcdtw.mvcc.store import Store
+from etcdtw.mvcc.store import WORK_BOUNDS, Store
+from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.mvccpb import KeyValue
 from etcdtw.wire.requests import put_of, txn_of
 from tests.mvcc.random_requests import RandomRequests
+from tests.support.late_answers import apply_txn
 from tests.support.model_backend import ModelBackend
 
 View = dict[bytes, KeyValue]
@@ -194,9 +196,9 @@ class Attempt:
 class Rig:
     """A store and its model, side by side."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, bounds: WorkBounds = WORK_BOUNDS) -> None:
         self.backend = ModelBackend()
-        self.store = Store(self.backend, LEASES.__contains__)
+        self.store = Store(self.backend, LEASES.__contains__, bounds)
         self.store.has_watchers = True
         self.model = Model()
         self.requests = RandomRequests(Random(seed))
@@ -253,7 +255,7 @@ class Rig:
     def txn(self, request: Any) -> None:
         attempt = Attempt(self.model)
         plan = self.model.plan(request)
-        applied = self.store.apply_txn(txn_of(request))
+        applied = apply_txn(self.store, txn_of(request))
         try:
             self.model.check(plan)
         except RefusedError as refused:
@@ -298,3 +300,17 @@ def test_every_outcome_is_the_models_under_random_requests(seed: int) -> None:
     rig = Rig(seed)
     for _ in range(50):
         rig.step()
+
+
+@pytest.mark.parametrize("rows_max", [0, 1, 3])
+@pytest.mark.parametrize("seed", range(20))
+def test_txns_that_take_steps_come_to_the_same(seed: int, rows_max: int) -> None:
+    bounds = WorkBounds(
+        txn_rows_max=rows_max, slice_keys_max=2, slice_past_keys_max=2, long_keys_min=2
+    )
+    rig = Rig(seed, bounds)
+    for _ in range(40):
+        if rig.requests.random.random() < 0.5:
+            rig.put(rig.requests.put())
+        else:
+            rig.txn(rig.requests.txn(rig.model.revision))

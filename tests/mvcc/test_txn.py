@@ -16,6 +16,7 @@ from etcdtw.mvcc.errors import (
 from etcdtw.mvcc.store import Store
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.requests import put_of, txn_of
+from tests.support.late_answers import apply_txn
 from tests.support.model_backend import ModelBackend
 
 EQUAL, GREATER, LESS, NOT_EQUAL = range(4)
@@ -50,13 +51,13 @@ class TxnRig:
         self.store.apply_put(put_of(pb.PutRequest(key=b"b", value=b"5", lease=7)))
 
     def run(self, **fields: Any) -> pb.TxnResponse:
-        applied = self.store.apply_txn(txn_of(pb.TxnRequest(**fields)))
+        applied = apply_txn(self.store, txn_of(pb.TxnRequest(**fields)))
         assert applied.error is None
         return pb.TxnResponse.FromString(applied.body)
 
     def error(self, *ops: pb.RequestOp) -> Exception | None:
         before = (self.store.revision, dict(self.backend.revisions))
-        error = self.store.apply_txn(txn_of(pb.TxnRequest(success=ops))).error
+        error = apply_txn(self.store, txn_of(pb.TxnRequest(success=ops))).error
         assert before == (self.store.revision, self.backend.revisions), "changed something"
         return error
 

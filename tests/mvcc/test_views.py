@@ -8,7 +8,14 @@ import pytest
 
 from etcdtw.mvcc.errors import CompactedError
 from etcdtw.mvcc.store import Store
-from etcdtw.mvcc.views import TOUCHED_KEY_SIZE_MAX, TOUCHED_KEYS_MAX, Touched, View
+from etcdtw.mvcc.views import (
+    TOUCHED_KEY_SIZE_MAX,
+    TOUCHED_KEYS_MAX,
+    Touched,
+    View,
+    Writes,
+    WrittenView,
+)
 from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.requests import put_of
@@ -112,14 +119,15 @@ def test_a_view_of_another_state_is_read_from_history() -> None:
 def test_what_an_entry_wrote_itself_lies_over_its_view() -> None:
     rig = ViewRig(Random(1))
     revision = rig.store.revision
-    rig.put(b"new")
-    rig.store.apply_delete_range(pb.DeleteRangeRequest(key=rig.expected(revision)[0][0]))
-    changed = [b"new", rig.expected(revision)[0][0]]
-    writes = {b"new": b"\x0a\x03new"}
-    view = rig.store.open_view(revision, changed, writes)
-    rows = dict(rig.expected(revision))
-    rows[b"new"] = encode_frame(writes[b"new"])
-    assert rig.drain(view, 2) == sorted(rows.items())
+    rows = rig.expected(revision)
+    writes = Writes()
+    writes.puts = {b"new": b"\x0a\x03new", rows[3][0]: b"gone", rows[9][0]: b"\x0a\x01n"}
+    writes.delete(rows[2][0], rows[5][0])
+    view = WrittenView(rig.store.open_view(revision), writes)
+    found = rig.drain(view, 2)
+    put = [(rows[9][0], encode_frame(b"\x0a\x01n")), (b"new", encode_frame(b"\x0a\x03new"))]
+    assert found == sorted([*rows[:2], *rows[5:9], *rows[10:], *put])
+    view.close()
 
 
 def test_a_compacted_view_cannot_be_read() -> None:
