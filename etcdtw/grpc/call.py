@@ -123,6 +123,25 @@ class RepliesInParts(Protocol):
         ...
 
 
+class Client(Protocol):
+    """Who calls: one connection."""
+
+    @property
+    def unread(self) -> int:
+        """Octets of answers to it, of all its calls, that it has not taken."""
+        ...
+
+
+@runtime_checkable
+class HasClient(Protocol):
+    """What a call may offer besides: whose it is."""
+
+    @property
+    def client(self) -> Client | None:
+        """The same for all calls of a connection; None once the call has ended."""
+        ...
+
+
 UnaryHandler = Callable[[Call, bytes], "bytes | None"]
 StreamHandler = Callable[[Call], None]
 

@@ -112,6 +112,11 @@ class CallRegister:
         self.stats.unfinished_octets += octets
 
     @property
+    def unread(self) -> int:
+        """Octets that wait for the client's windows or for its socket."""
+        return self.connection.queued_octets + self.backlog
+
+    @property
     def holds_too_much(self) -> bool:
         stats = self.stats
         return (
@@ -204,6 +209,11 @@ class ServerCall:
     @property
     def is_open(self) -> bool:
         return self._register is not None
+
+    @property
+    def client(self) -> CallRegister | None:
+        """The register of the connection; None once the call has ended."""
+        return self._register
 
     @property
     def queued(self) -> int:

@@ -14,7 +14,9 @@ class Late(Protocol):
 
 
 class Slices(Protocol):
-    """A body in pieces."""
+    """A body in pieces, all of it at one revision."""
+
+    revision: int
 
     @property
     def held(self) -> int:

@@ -13,9 +13,9 @@ from typing import Any, Final, Protocol
 from twisted.internet.interfaces import IReactorTime
 
 from etcdtw.apply.applier import FIELD_COMPACTION, FIELD_DELETE_RANGE, FIELD_PUT, FIELD_TXN
-from etcdtw.apply.errors import NoSpaceError
+from etcdtw.apply.errors import NoSpaceError, RequestTimeoutError
 from etcdtw.grpc.call import Call, MethodTable
-from etcdtw.mvcc.applied import Applied
+from etcdtw.mvcc.applied import Applied, Slices
 from etcdtw.mvcc.cost import put_cost, txn_cost
 from etcdtw.mvcc.errors import MvccError
 from etcdtw.mvcc.store import Store
@@ -32,12 +32,15 @@ from etcdtw.rpc.checks import (
 from etcdtw.rpc.decode import decode, decode_entry, decode_put, decode_txn
 from etcdtw.rpc.errors import fail
 from etcdtw.rpc.range_stream import RangeStream
+from etcdtw.rpc.read_queue import ReadQueue
 from etcdtw.rpc.sliced_reply import Rendering, SlicedReply
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.requests import Txn
 
 PREFIX: Final = "/etcdserverpb.KV/"
 REQUEST_BYTES_MAX: Final = 1_572_864
+LARGE_OCTETS_MIN: Final = 1 << 16  # of the answer to one key, which counts as work then
+OCTET_S: Final = 1e-9  # of reading, copying and sending it
 
 _SERIALIZABLE: Final = b"\x38\x01"
 
@@ -103,6 +106,7 @@ class KvService:
         compactions: Compactions | None = None,
         txn_ops_max: int = TXN_OPS_MAX,
         request_bytes_max: int = REQUEST_BYTES_MAX,
+        reads: ReadQueue | None = None,
     ) -> None:
         self._node = node
         self._store = node.store
@@ -111,6 +115,7 @@ class KvService:
         self._txn_ops_max = txn_ops_max
         self._request_bytes_max = request_bytes_max
         self._rendering = Rendering()
+        self._reads = ReadQueue(node.clock) if reads is None else reads
 
     def register(self, methods: MethodTable) -> None:
         """Add this service's methods."""
@@ -138,34 +143,50 @@ class KvService:
         request = decode(pb.RangeRequest, message)
         check_range(request)
         if request.serializable:
-            self._range(request, call, None)
+            self._range(request, len(message), call, None)
         else:
-            self._node.read(call, partial(self._range, request))
+            self._node.read(call, partial(self._range, request, len(message)))
         return None
 
     def _get(self, key: bytes, call: Call, error: Exception | None) -> None:
         if error is not None:
             fail(call, error)
-        else:
-            call.reply(self._node.header(self._store.revision) + self._store.get_body(key))
+            return
+        body = self._store.get_body(key)
+        call.reply(self._node.header(self._store.revision) + body)
+        if len(body) > LARGE_OCTETS_MIN:
+            self._reads.spend(len(body) * OCTET_S)
 
-    def _range(self, request: pb.RangeRequest, call: Call, error: Exception | None) -> None:
+    def _range(
+        self, request: pb.RangeRequest, size: int, call: Call, error: Exception | None
+    ) -> None:
         if error is not None:
             fail(call, error)
-            return
+        else:
+            self._reads.take(call, size, partial(self._begin_range, request, call))
+
+    def _begin_range(self, request: pb.RangeRequest, call: Call) -> SlicedReply | None:
+        if not call.is_open:
+            return None
+        revision = self._store.revision
         try:
-            answer = self._store.open_range(request, self._node.header(self._store.revision))
+            answer = self._open_range(request)
         except MvccError as refusal:
             fail(call, refusal)
-            return
+            return None
         if isinstance(answer, bytes):
             call.reply(answer)
-        else:
-            SlicedReply(self._node, self._rendering, request, call, answer).step()
+            return None
+        reopen = None if request.revision > 0 else partial(self._open_range, request)
+        return SlicedReply(self._node, self._rendering, call, answer, revision, reopen)
+
+    def _open_range(self, request: pb.RangeRequest) -> bytes | Slices:
+        store = self._store
+        return store.open_range(request, self._node.header(store.revision))
 
     def range_stream(self, call: Call) -> None:
         """Open a RangeStream; its one request follows."""
-        RangeStream(self._node, self._store, call, self._request_bytes_max)
+        RangeStream(self._node, self._store, self._reads, call, self._request_bytes_max)
 
     # Changes.
 
@@ -208,15 +229,38 @@ class KvService:
                 done = quota.hold(cost, done)
             self._node.propose(FIELD_TXN, message, request, call, done)
         elif is_serializable(request):
-            self._read_txn(request, call, None)
+            self._read_txn(request, len(message), call, None)
         else:
-            self._node.read(call, partial(self._read_txn, request))
+            self._node.read(call, partial(self._read_txn, request, len(message)))
 
-    def _read_txn(self, request: Txn, call: Call, error: Exception | None) -> None:
+    def _read_txn(self, request: Txn, size: int, call: Call, error: Exception | None) -> None:
         if error is not None:
             fail(call, error)
         else:
-            self._answer(call, self._store.read_txn(request))
+            self._reads.take(call, size, partial(self._begin_txn, request, call))
+
+    def _begin_txn(self, request: Txn, call: Call) -> SlicedReply | None:
+        if not call.is_open:
+            return None
+        revision = self._store.revision
+        try:
+            answer = self._open_txn(request)
+        except MvccError as refusal:
+            fail(call, refusal)
+            return None
+        if isinstance(answer, bytes):
+            call.reply(answer)
+            return None
+        reopen = partial(self._open_txn, request)
+        return SlicedReply(self._node, self._rendering, call, answer, revision, reopen)
+
+    def _open_txn(self, request: Txn) -> bytes | Slices:
+        applied = self._store.read_txn(request)
+        if applied.error is not None:
+            raise applied.error
+        if applied.late is not None:
+            return applied.late.open()
+        return self._node.header(applied.revision) + applied.body
 
     def compact(self, call: Call, message: bytes) -> None:
         """Propose a compaction; a physical one is answered when the history is deleted."""
@@ -234,5 +278,14 @@ class KvService:
     def _answer(self, call: Call, applied: Applied) -> None:
         if applied.error is not None:
             fail(call, applied.error)
-        else:
+        elif applied.late is None:
             call.reply(self._node.header(applied.revision) + applied.body)
+        elif call.is_open:
+            # The txn is done: nothing that happens to its answer may say otherwise.
+            lost = RequestTimeoutError()
+            slices = applied.late.open()
+            task = SlicedReply(
+                self._node, self._rendering, call, slices, applied.revision, None, lost
+            )
+            if not self._reads.go_on(call, task):
+                task.give_up(lost)

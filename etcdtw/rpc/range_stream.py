@@ -19,10 +19,11 @@ from etcdtw.mvcc.errors import MvccError
 from etcdtw.mvcc.ranges import count_body, open_end, shape, view_of
 from etcdtw.mvcc.slices import PinnedRange, RangeSlices
 from etcdtw.mvcc.store import Store
-from etcdtw.mvcc.work_bounds import SLICE_KEYS_MAX
+from etcdtw.mvcc.work_bounds import SLICE_KEYS_MAX, SLICE_PAST_KEYS_MAX
 from etcdtw.rpc.checks import check_range_stream
 from etcdtw.rpc.decode import MALFORMED_MESSAGE
 from etcdtw.rpc.errors import fail
+from etcdtw.rpc.read_queue import ReadQueue
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import delimited
 
@@ -42,11 +43,15 @@ class StreamNode(Protocol):
 
 
 class RangeStream:
-    """One RangeStream call, from its request to its last chunk."""
+    """One RangeStream call, from its request to its last chunk; a `read_queue.ReadTask`."""
 
-    def __init__(self, node: StreamNode, store: Store, call: Call, request_bytes_max: int) -> None:
+    def __init__(
+        self, node: StreamNode, store: Store, reads: ReadQueue, call: Call, request_bytes_max: int
+    ) -> None:
         self._node = node
         self._store = store
+        self._reads = reads
+        self._size = 0  # of the request
         self._call = call
         self._chunk_size_low = request_bytes_max // 2
         self._chunk_size_high = request_bytes_max * 2
@@ -63,6 +68,7 @@ class RangeStream:
     def _opened(self, message: bytes) -> None:
         if self._request is not None:
             return  # a server stream has one request
+        self._size = len(message)
         try:
             self._request = request = pb.RangeRequest.FromString(message)
             check_range_stream(request)
@@ -77,53 +83,77 @@ class RangeStream:
                 self._node.read(self._call, self._start)
 
     def _start(self, call: Call, error: Exception | None) -> None:
-        request = self._request
-        assert request is not None, "started before the request"
         if error is not None:
             fail(call, error)
-            return
+        else:
+            self._reads.take(call, self._size, self._begin)
+
+    def _begin(self) -> RangeStream | None:
+        """Pin the range and send what a first piece holds."""
+        request = self._request
+        assert request is not None, "started before the request"
         store = self._store
         try:
             view = view_of(request.revision, store.revision, store.compact_revision)
         except MvccError as refusal:
-            fail(call, refusal)
-            return
+            fail(self._call, refusal)
+            return None
         self._header = self._node.header(store.revision)
         if request.sort_target != pb.RangeRequest.KEY and not request.count_only:
-            self._start_sorted(request)
-            return
-        revision = view or store.revision
-        end = open_end(request.range_end) if request.range_end else request.key + b"\0"
-        self._pinned = store.pin(request.key, end, revision, request.limit)
-        if request.count_only:
-            self._pinned.skip()
-        self._step()
-
-    def _start_sorted(self, request: pb.RangeRequest) -> None:
-        """Go the way of a Range: a target without an order sorts, and all must be seen first."""
-        answer = self._store.open_range(request)
-        if isinstance(answer, bytes):
-            self._finish(answer)
-        else:
+            # As a Range: a target without an order sorts, and all must be seen first.
+            answer = store.open_range(request)
+            if isinstance(answer, bytes):
+                self._finish(answer)
+                return None
             self._slices = answer
-            self._step_sorted(answer)
+        else:
+            end = open_end(request.range_end) if request.range_end else request.key + b"\0"
+            self._pinned = store.pin(request.key, end, view or store.revision, request.limit)
+            if request.count_only:
+                self._pinned.skip()
+        return self if self.step() else None
 
     def _drained(self) -> None:
         if self._is_waiting:
             self._is_waiting = False
-            self._go_on()
+            self._reads.wake()
 
-    def _step(self) -> None:
-        """Read one chunk, send the one before it, and come back for the next."""
-        pinned = self._pinned
-        request = self._request
-        if not self._call.is_open or pinned is None or request is None:
-            return
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the client takes no more."""
+        return self._is_waiting and self._call.is_open
+
+    def give_up(self, error: Exception) -> None:
+        """There is no place for it."""
+        self._close()
+        fail(self._call, error)
+
+    def step(self) -> bool:
+        """Read one chunk and send the one before it; return whether there is more."""
+        has_more = False
         try:
-            frames = [] if pinned.is_done else pinned.read(self._chunk_keys)
+            if self._call.is_open:
+                has_more = self._step() if self._slices is None else self._step_sorted(self._slices)
         except MvccError as error:
             fail(self._call, error)
-            return
+        if not has_more:
+            self._close()
+        return has_more
+
+    def _close(self) -> None:
+        if self._pinned is not None:
+            self._pinned.close()
+        if self._slices is not None:
+            self._slices.close()
+
+    def _step(self) -> bool:
+        pinned = self._pinned
+        request = self._request
+        assert pinned is not None and request is not None, "nothing is pinned"
+        keys_max = self._chunk_keys
+        if request.keys_only:
+            keys_max = min(keys_max, SLICE_PAST_KEYS_MAX)  # they are parsed
+        frames = [] if pinned.is_done else pinned.read(keys_max)
         if frames and request.keys_only:
             frames = shape(frames, request)
         if frames:
@@ -131,43 +161,27 @@ class RangeStream:
                 self._send(self._held)
             self._held = b"".join(frames)
             self._resize(len(self._held))
-        if pinned.is_done:
-            more = b"\x18\x01" if pinned.more and not request.count_only else b""
-            self._finish(b"".join((self._held, more, count_body(pinned.count))))
-        else:
-            self._come_back()
+        if not pinned.is_done:
+            return True
+        more = b"\x18\x01" if pinned.more and not request.count_only else b""
+        self._finish(b"".join((self._held, more, count_body(pinned.count))))
+        return False
 
-    def _step_sorted(self, slices: RangeSlices) -> None:
-        if not self._call.is_open:
-            return
-        try:
-            chunk = slices.step()
-        except MvccError as error:
-            fail(self._call, error)
-            return
+    def _step_sorted(self, slices: RangeSlices) -> bool:
+        chunk = slices.step()
         if chunk is None:
             self._finish(self._held)
-            return
+            return False
         if chunk:
             if self._held:
                 self._send(self._held)
             self._held = chunk
-        self._come_back()
+        return True
 
     def _send(self, chunk: bytes) -> None:
         self._call.send(delimited(b"\x0a", chunk))
         # Without a chunk of its own in the queue no drain would ever be told.
         self._is_waiting = self._call.queued > QUEUED_BYTES_MAX
-
-    def _come_back(self) -> None:
-        if not self._is_waiting:
-            self._node.clock.callLater(0, self._go_on)
-
-    def _go_on(self) -> None:
-        if self._slices is not None:
-            self._step_sorted(self._slices)
-        else:
-            self._step()
 
     def _resize(self, size: int) -> None:
         if size < self._chunk_size_low:

@@ -1,4 +1,4 @@
-"""Unary answers too large for one go: a slice for each turn of the reactor.
+"""Unary answers too large for one go: rendered in slices, and sent in parts.
 
 Source: etcd v3 api, KV.Range; a gRPC message of etcd's holds at most 2 GiB.
 """
@@ -6,21 +6,21 @@ Source: etcd v3 api, KV.Range; a gRPC message of etcd's holds at most 2 GiB.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
 from etcdtw.apply.errors import TooManyRequestsError
 from etcdtw.grpc.call import Call, RepliesInParts
-from etcdtw.mvcc.errors import CompactedError
-from etcdtw.mvcc.slices import RangeSlices
+from etcdtw.mvcc.applied import Slices
+from etcdtw.mvcc.errors import CompactedError, MvccError
 from etcdtw.mvcc.store import Store
 from etcdtw.rpc.errors import fail, status_error
-from etcdtw.wire import etcdserverpb as pb
 
 REPLY_BYTES_MAX: Final = (1 << 31) - 1
 RENDERED_BYTES_MAX: Final = 256 << 20  # of all unfinished answers; then only the oldest goes on
-WAIT_S: Final = 0.01  # until a held-back answer looks again
+REPLY_AT_ONCE_MAX: Final = 1 << 18  # octets of an answer that is sent in one go
 SENDING_BYTES_MAX: Final = 1 << 30  # of answers being sent; with more none is rendered
 STALLED_S: Final = 5.0  # then, an answer of which nothing goes out for so long is given up
 QUEUED_BYTES_MAX: Final = 4 << 20  # of one answer: sent, and not yet let out by flow control
@@ -60,125 +60,153 @@ class Rendering:
         return self.replies[0] is reply and not self.is_clogged
 
 
-class SlicedReply:
-    """One answer.
+Reopen = Callable[[], "bytes | Slices"]
+"""Begins an answer anew, at a newer revision: a whole reply, or slices.  Raises an `MvccError`."""
 
-    A range of "now" whose revision is compacted meanwhile starts again at a newer one; a range
-    of a given revision fails.  The header holds the revision at the last start.
+
+class SlicedReply:
+    """One answer; implements `read_queue.ReadTask`.
+
+    When the revision of ``slices`` is compacted meanwhile it starts again, with ``reopen``; without
+    that it fails.  ``reopen`` is for reads of "now": the header holds the revision at the last
+    start.  ``lost``: what to tell then in the place of the compaction; the answer belongs to
+    something that was done.
     """
 
     def __init__(
         self,
         node: SlicingNode,
         rendering: Rendering,
-        request: pb.RangeRequest,
         call: Call,
-        slices: RangeSlices,
+        slices: Slices,
+        revision: int,
+        reopen: Reopen | None = None,
+        lost: Exception | None = None,
     ) -> None:
         self._node = node
         self._rendering = rendering
-        self._request = request
         self._call = call
         self._slices = slices
+        self._reopen = reopen
+        self._lost = lost
         self._parts: deque[bytes] = deque()
         self._is_sending = False
-        self._stalled_s = 0.0
+        self._moved_s = 0.0  # when the newest part was sent
         self._size = 0
-        self._revision = node.store.revision
+        self._held = 0  # what the slices hold, as it was last counted
+        self._revision = revision
         rendering.replies.append(self)
 
-    def step(self) -> None:
-        """Render one slice and come back for the next."""
-        if not self._call.is_open:
-            self._release()
-        elif self._is_sending:
-            self._send()
-        elif not self._rendering.may_go_on(self):
-            self._node.clock.callLater(WAIT_S, self.step)
-        else:
-            self._render()
+    @property
+    def is_blocked(self) -> bool:
+        """Whether there is no room for more, or the client takes no more."""
+        call = self._call
+        if not call.is_open:
+            return False
+        if self._is_sending:
+            return call.queued > QUEUED_BYTES_MAX and not self._is_stalled
+        return not self._rendering.may_go_on(self)
 
-    def _render(self) -> None:
+    @property
+    def _is_stalled(self) -> bool:
+        stands_s = self._node.clock.seconds() - self._moved_s
+        return stands_s >= STALLED_S and self._rendering.is_clogged
+
+    def step(self) -> bool:
+        """Render one slice, or send one; return whether there is more to do."""
+        if not self._call.is_open:
+            return self._release()
+        return self._send() if self._is_sending else self._render()
+
+    def _render(self) -> bool:
         try:
             part = self._slices.step()
         except CompactedError as error:
-            if self._request.revision > 0:
-                self._release()
-                fail(self._call, error)
-            else:
-                self._start_again()
-            return
+            if self._reopen is not None and error.revision == self._slices.revision:
+                return self._start_again(self._reopen)
+            return self._fail(self._lost or error)
+        except MvccError as refusal:
+            return self._fail(refusal)
         if part is None:
-            self._finish()
-            return
-        self._parts.append(part)
-        self._size += len(part)
-        self._rendering.size += len(part)
-        if self._size > REPLY_BYTES_MAX:
-            self._release()
-            fail(self._call, status_error("RequestTooLarge"))
-            return
-        self._node.clock.callLater(0, self.step)
+            return self._finish()
+        if part:
+            self._parts.append(part)
+            self._size += len(part)
+        held = self._slices.held
+        self._rendering.size += len(part) + held - self._held
+        self._held = held
+        if self._size + held > REPLY_BYTES_MAX:
+            return self._fail(status_error("RequestTooLarge"))
+        return True
 
-    def _finish(self) -> None:
+    def _finish(self) -> bool:
         """All is rendered: send it, a large answer piece by piece as the client takes it."""
         call = self._call
         header = self._node.header(self._revision)
-        if not isinstance(call, RepliesInParts):
+        if not isinstance(call, RepliesInParts) or self._size <= REPLY_AT_ONCE_MAX:
             reply = b"".join((header, *self._parts))
             self._release()
             call.reply(reply)
-            return
+            return False
         call.begin_reply(len(header) + self._size)
         call.continue_reply(header)
         self._is_sending = True
+        self._moved_s = self._node.clock.seconds()
         self._rendering.sending_size += self._size
         # What it holds still counts, but a client that reads slowly stands in nobody's way.
         self._rendering.replies.remove(self)
-        self._send()
+        return True
 
-    def _send(self) -> None:
+    def _send(self) -> bool:
         call = self._call
         assert isinstance(call, RepliesInParts), "the same call as before"
+        if call.queued > QUEUED_BYTES_MAX:
+            return self._fail(TooManyRequestsError())
         if not self._parts:
             self._release()
             call.end_reply()
-        elif call.queued > QUEUED_BYTES_MAX:
-            self._stalled_s += WAIT_S
-            if self._stalled_s >= STALLED_S and self._rendering.is_clogged:
-                self._release()
-                fail(call, TooManyRequestsError())
-                return
-            self._node.clock.callLater(WAIT_S, self.step)
-        else:
-            part = self._parts.popleft()
-            self._size -= len(part)
-            self._rendering.size -= len(part)
-            self._rendering.sending_size -= len(part)
-            self._stalled_s = 0.0
-            call.continue_reply(part)
-            self._node.clock.callLater(0, self.step)
+            return False
+        part = self._parts.popleft()
+        self._size -= len(part)
+        self._rendering.size -= len(part)
+        self._rendering.sending_size -= len(part)
+        self._moved_s = self._node.clock.seconds()
+        call.continue_reply(part)
+        return True
 
-    def _start_again(self) -> None:
+    def _start_again(self, reopen: Reopen) -> bool:
         self._drop_parts()
-        store = self._node.store
-        self._revision = store.revision
-        answer = store.open_range(self._request, self._node.header(self._revision))
+        self._revision = self._node.store.revision
+        try:
+            answer = reopen()
+        except MvccError as refusal:
+            return self._fail(refusal)
         if isinstance(answer, bytes):
             self._release()
             self._call.reply(answer)
-        else:
-            self._slices = answer
-            self._node.clock.callLater(0, self.step)
+            return False
+        self._slices = answer
+        return True
+
+    def give_up(self, error: Exception) -> None:
+        """Nobody has a place for it."""
+        self._fail(error)
+
+    def _fail(self, error: Exception) -> bool:
+        self._release()
+        fail(self._call, error)
+        return False
 
     def _drop_parts(self) -> None:
-        self._rendering.size -= self._size
+        self._slices.close()
+        self._rendering.size -= self._size + self._held
         if self._is_sending:
             self._rendering.sending_size -= self._size
         self._parts.clear()
-        self._size = 0
+        self._size = self._held = 0
 
-    def _release(self) -> None:
+    def _release(self) -> bool:
         self._drop_parts()
         if not self._is_sending:
             self._rendering.replies.remove(self)
+        return False

@@ -10,7 +10,8 @@ from twisted.internet.task import Clock
 
 from etcdtw.mvcc.slices import SLICE_OCTETS_MAX, RangeSlices
 from etcdtw.mvcc.store import Store
-from etcdtw.rpc.sliced_reply import QUEUED_BYTES_MAX, STALLED_S, WAIT_S, Rendering, SlicedReply
+from etcdtw.rpc.read_queue import WAIT_S, ReadQueue
+from etcdtw.rpc.sliced_reply import QUEUED_BYTES_MAX, STALLED_S, Rendering, SlicedReply
 from etcdtw.storage.state import LmdbState
 from etcdtw.storage.state_open import open_state
 from etcdtw.wire import etcdserverpb as pb
@@ -43,6 +44,7 @@ class ReplyNode:
     def __init__(self, store: Store) -> None:
         self.clock = Clock()
         self.store = store
+        self.reads = ReadQueue(self.clock, share_s=0)
 
     def header(self, revision: int) -> bytes:
         return b""
@@ -65,15 +67,16 @@ def node(state: LmdbState) -> ReplyNode:
     return ReplyNode(store)
 
 
-def start(node: ReplyNode, rendering: Rendering, call: PartsCall) -> SlicedReply:
+def start(node: ReplyNode, rendering: Rendering, call: PartsCall) -> None:
     slices = node.store.open_range(EVERYTHING)
     assert isinstance(slices, RangeSlices)
-    return SlicedReply(node, rendering, EVERYTHING, call, slices)
+    task = SlicedReply(node, rendering, call, slices, node.store.revision)
+    assert node.reads.go_on(call, task)
 
 
 def test_a_large_answer_goes_out_in_parts_that_make_it_up(node: ReplyNode) -> None:
     call, rendering = PartsCall(), Rendering()
-    start(node, rendering, call).step()
+    start(node, rendering, call)
     while call.is_open:
         node.clock.advance(0)
     assert b"".join(call.sent) == node.store.range(EVERYTHING)
@@ -85,7 +88,7 @@ def test_a_large_answer_goes_out_in_parts_that_make_it_up(node: ReplyNode) -> No
 def test_no_more_is_queued_than_a_slow_client_may_have_waiting(node: ReplyNode) -> None:
     call, rendering = PartsCall(), Rendering()
     call.is_slow = True
-    start(node, rendering, call).step()
+    start(node, rendering, call)
     for _ in range(KEYS):
         node.clock.advance(WAIT_S)
     assert QUEUED_BYTES_MAX < call.queued <= QUEUED_BYTES_MAX + SLICE_OCTETS_MAX
@@ -104,10 +107,10 @@ def test_answers_that_nobody_reads_are_given_up_when_they_hold_all_there_is(
     monkeypatch.setattr("etcdtw.rpc.sliced_reply.RENDERED_BYTES_MAX", 0)
     unread, other, rendering = PartsCall(), PartsCall(), Rendering(sending_max=0)
     unread.is_slow = True
-    start(node, rendering, unread).step()
+    start(node, rendering, unread)
     for _ in range(KEYS):
         node.clock.advance(WAIT_S)
-    start(node, rendering, other).step()
+    start(node, rendering, other)
     held = rendering.size
     for _ in range(KEYS):
         node.clock.advance(WAIT_S)
@@ -122,7 +125,7 @@ def test_answers_that_nobody_reads_are_given_up_when_they_hold_all_there_is(
 def test_what_a_client_that_left_held_is_let_go(node: ReplyNode) -> None:
     call, rendering = PartsCall(), Rendering()
     call.is_slow = True
-    start(node, rendering, call).step()
+    start(node, rendering, call)
     for _ in range(KEYS):
         node.clock.advance(WAIT_S)
     call.cancel()

@@ -1,0 +1,211 @@
+"""Long reads share each iteration by client; what has no place is refused."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+from twisted.internet.task import Clock
+
+from etcdtw.rpc import read_queue
+from etcdtw.rpc.read_queue import (
+    LIGHT_S,
+    RUNNING_MAX,
+    SHARE_S,
+    UNREAD_OCTETS_MAX,
+    WAIT_S,
+    WAITING_MAX,
+    WAITING_OCTETS_MAX,
+    ReadQueue,
+)
+from tests.support.recorded_call import RecordedCall
+
+
+class OneClient:
+    """A connection."""
+
+    def __init__(self) -> None:
+        self.unread = 0
+
+
+class ClientCall(RecordedCall):
+    """A call of a connection."""
+
+    def __init__(self, client: OneClient) -> None:
+        super().__init__()
+        self.client = client
+
+
+class Task:
+    """A read of some pieces, each of which takes a while."""
+
+    def __init__(self, rig: QueueRig, name: str, pieces: int) -> None:
+        self.rig = rig
+        self.name = name
+        self.pieces = pieces
+        self.is_blocked = False
+        self.error: Exception | None = None
+
+    def step(self) -> bool:
+        self.rig.log.append(self.name)
+        self.rig.clock.rightNow += self.rig.piece_s
+        self.pieces -= 1
+        return self.pieces > 0
+
+    def give_up(self, error: Exception) -> None:
+        self.error = error
+
+
+class QueueRig:
+    """A queue and a log of what was worked on.  Pieces take no time at first."""
+
+    def __init__(self, share_s: float = 0) -> None:
+        self.clock = Clock()
+        self.piece_s = 0.0
+        self.log: list[str] = []
+        self.queue = ReadQueue(self.clock, share_s)
+
+    def begin(self, name: str, pieces: int) -> Task:
+        return Task(self, name, pieces)
+
+    def add(self, client: OneClient, name: str, pieces: int = 1, size: int = 0) -> bool:
+        return self.queue.add(ClientCall(client), size, partial(self.begin, name, pieces))
+
+    def work(self) -> list[str]:
+        """One iteration; `Clock.advance` would take those that it asks for as well."""
+        self.log.clear()
+        for delayed in self.clock.calls[:1]:
+            if delayed.getTime() > self.clock.seconds():
+                break
+            self.clock.calls.remove(delayed)
+            delayed.called = 1
+            delayed.func(*delayed.args, **delayed.kw)
+        return list(self.log)
+
+
+def test_clients_with_work_take_turns_whatever_each_asked_for() -> None:
+    rig = QueueRig()
+    greedy, other = OneClient(), OneClient()
+    for _ in range(20):
+        rig.add(greedy, "greedy", 50)
+    rig.add(other, "other", 5)
+    rounds = [rig.work() for _ in range(60)]
+    names = [name for names in rounds for name in names]
+    assert names[: names.index("other") + 10].count("other") == 5
+
+
+def test_a_client_waits_behind_itself() -> None:
+    rig = QueueRig()
+    client = OneClient()
+    for i in range(RUNNING_MAX + 1):
+        rig.add(client, str(i), 3)
+    names = [name for _ in range(30) for name in rig.work()]
+    assert sorted(names) == sorted([str(i) for i in range(RUNNING_MAX + 1)] * 3)
+    # The last one begins when another has ended.
+    assert names.index(str(RUNNING_MAX)) > names.index("0") + 2 * RUNNING_MAX
+
+
+def test_an_iteration_ends_with_the_piece_that_uses_up_its_share() -> None:
+    rig = QueueRig(SHARE_S)
+    rig.piece_s = SHARE_S / 4
+    rig.add(OneClient(), "a", 100)
+    assert rig.work() == ["a"] * 4
+    rig.piece_s = SHARE_S * 3
+    assert rig.work() == ["a"]
+
+
+def test_nothing_is_left_when_all_is_read() -> None:
+    rig = QueueRig()
+    rig.add(OneClient(), "a", 2)
+    for _ in range(5):
+        rig.work()
+    assert (rig.clock.calls, rig.queue._clients, list(rig.queue._ring)) == ([], {}, [])
+    assert (rig.queue._count, rig.queue._octets) == (0, 0)
+
+
+def test_what_is_blocked_is_looked_at_again_and_stands_in_nobodys_way() -> None:
+    rig = QueueRig()
+    client = OneClient()
+    stuck, free = rig.begin("stuck", 1), rig.begin("free", 2)
+    stuck.is_blocked = True
+    assert rig.queue.go_on(ClientCall(client), stuck)
+    assert rig.queue.go_on(ClientCall(client), free)
+    assert [name for _ in range(6) for name in rig.work()] == ["free", "free"]
+    assert [call.getTime() for call in rig.clock.calls] == [WAIT_S]
+    stuck.is_blocked = False
+    rig.queue.wake()
+    assert rig.work() == ["stuck"]
+
+
+def test_a_client_that_does_not_read_gets_no_new_answers() -> None:
+    rig = QueueRig()
+    client = OneClient()
+    client.unread = UNREAD_OCTETS_MAX + 1
+    rig.add(client, "a")
+    rig.work()
+    assert rig.work() == []
+    client.unread = UNREAD_OCTETS_MAX
+    rig.clock.advance(WAIT_S)
+    assert rig.log == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "is_taken"),
+    [
+        ([0] * (WAITING_MAX - 1), True),
+        ([0] * WAITING_MAX, False),
+        ([WAITING_OCTETS_MAX - 1], True),
+        ([WAITING_OCTETS_MAX], False),
+    ],
+)
+def test_a_client_has_so_many_places(sizes: list[int], is_taken: bool) -> None:
+    rig = QueueRig()
+    client = OneClient()
+    for size in sizes:
+        assert rig.add(client, "a", 1, size)
+    assert rig.add(client, "a", 1, 1) == is_taken
+    assert rig.queue.refused_total == (not is_taken)
+    assert rig.add(OneClient(), "b", 1, 1)
+
+
+@pytest.mark.parametrize("name", ["WAITING_TOTAL_MAX", "WAITING_OCTETS_TOTAL_MAX"])
+def test_all_clients_together_have_so_many_places(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(read_queue, name, 3)
+    rig = QueueRig()
+    assert [rig.add(OneClient(), "a", 1, 1) for _ in range(4)] == [True, True, True, False]
+
+
+def test_reads_are_made_at_once_until_an_iterations_worth_is_spent() -> None:
+    rig = QueueRig()
+    rig.piece_s = LIGHT_S / 2
+    calls = [ClientCall(OneClient()) for _ in range(4)]
+
+    def answer(call: RecordedCall) -> None:
+        rig.clock.rightNow += rig.piece_s
+        call.reply(b"")
+
+    for call in calls:
+        rig.queue.take(call, 1, partial(answer, call))
+    assert [call.is_open for call in calls] == [False, False, True, True]
+    assert rig.queue.is_light_spent
+    for _ in range(4):
+        rig.work()
+    assert not any(call.is_open for call in calls)
+    assert not rig.queue.is_light_spent
+
+
+def test_a_refused_read_is_told() -> None:
+    rig = QueueRig()
+    client = OneClient()
+    for _ in range(WAITING_MAX):
+        rig.add(client, "a")
+    task = rig.begin("b", 1)
+    rig.queue.take(ClientCall(client), 1, lambda: task)
+    assert str(task.error) != "None"
+    rig.queue.spend(LIGHT_S)
+    call = ClientCall(client)
+    rig.queue.take(call, 1, lambda: task)
+    assert call.status is not None
+    assert call.status[1] == "etcdserver: too many requests"
