@@ -177,7 +177,7 @@ class LateRead:
         changed: list[bytes] | None = None
         if 0 < self._changes_count <= CHANGED_MAX:
             main = self._revision + 1
-            changes = self._backend.changes(main, main, CHANGED_MAX)
+            changes = self._backend.changes_from(main, 0, main, CHANGED_MAX)
             changed = [Record(change.record).key for change in changes]
         view = self._store.open_view(self._revision, changed)
         return LateAnswer(self._store, view, self._txn)
