@@ -21,6 +21,9 @@ from etcdtw.transport.peer_codec import decode_message, encode_message
 Fate = Callable[[Message], Sequence[float]]
 """Returns after how many seconds each copy of a message arrives; none: it is lost."""
 
+Order = Callable[[list[Message]], list[Message]]
+"""Returns the messages of one batch in the order in which they leave."""
+
 IN_FLIGHT_MAX: Final = 65_536
 """Messages on their way; beyond that they are lost and reported."""
 
@@ -30,12 +33,18 @@ def deliver_at_once(m: Message) -> Sequence[float]:
     return (0.0,)
 
 
+def keep_order(messages: list[Message]) -> list[Message]:
+    """Send what comes first first."""
+    return messages
+
+
 class MemoryNetwork:
-    """The wires between the members.  ``fate`` may be changed at any time."""
+    """The wires between the members.  ``fate`` and ``order`` may be changed at any time."""
 
     def __init__(self, clock: IReactorTime, fate: Fate = deliver_at_once) -> None:
         self.clock = clock
         self.fate = fate
+        self.order: Order = keep_order
         self.in_flight = 0
         self.transports: dict[int, MemoryTransport] = {}
         self._cut: set[tuple[int, int]] = set()
@@ -107,7 +116,7 @@ class MemoryTransport:
         self._network.look()
 
     def send(self, messages: list[Message]) -> None:
-        for m in messages:
+        for m in self._network.order(messages):
             assert m.type != MSG_SNAP, "a snapshot goes by send_snapshot"
             if self._reaches(m.to) and not self._is_stopped:
                 self._send(m)

@@ -361,3 +361,36 @@ def test_a_new_member_joins_a_compacted_cluster_by_a_snapshot(compacting: Cluste
     assert compacting.members[4].up.snapshots.installed_total == 1
     assert compacting.promote(4) is None
     compacting.converge()
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_etcd_38_sends_snapshots_whose_message_names_no_members(
+    compacting: ClusterRig, is_new: bool
+) -> None:
+    """Its file names them, as that of every etcd from 3.6 on; up to 3.7 the message does, too."""
+    stripped: list[int] = []
+
+    def without_members(m: Message) -> list[float]:
+        if m.snapshot is not None:
+            assert m.snapshot.data, "ours names them, for members up to 3.5"
+            m.snapshot.data = b""
+            stripped.append(m.to)
+        return [0.0]
+
+    compacting.network.fate = without_members
+    if is_new:
+        leader = compacting.leader()
+        for i in range(40):
+            compacting.must_put(leader, b"k%d" % i)
+        compacting.run(0.3)
+        compacting.add(4, is_learner=True)
+        member_id = 4
+    else:
+        leader = lag(compacting)
+        member_id = left_behind(compacting).member_id
+    compacting.converge()
+    assert stripped == [member_id]
+    told = compacting.members[member_id].up.members
+    assert told.all() == leader.members.all()
+    compacting.must_put(compacting.leader(), b"after")
+    compacting.converge()

@@ -19,6 +19,7 @@ from etcdtw.node.duties import snapshots
 from etcdtw.node.node import Node
 from etcdtw.raft.confchange import ADD_LEARNER_NODE, ADD_NODE, REMOVE_NODE
 from etcdtw.raft.message import MSG_PROP, Message
+from etcdtw.transport.peer_memory import Order, keep_order
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.mvccpb import KeyValue
 from etcdtw.wire.requests import plain
@@ -290,9 +291,15 @@ class Storm:
             self.long_entries += deleted > 5
 
 
-def weather(folder: Path, seed: int, changes_members: bool) -> Storm:
+def backwards(messages: list[Message]) -> list[Message]:
+    """Send a batch as etcd 3.7.0 and 3.7.1 do."""
+    return messages[::-1]
+
+
+def weather(folder: Path, seed: int, changes_members: bool, order: Order = keep_order) -> Storm:
     """Let one storm pass, with everything that it checks at its end."""
     storm = Storm(folder, seed, changes_members=changes_members)
+    storm.rig.network.order = order
     storm.rig.leader()
     for number in range(STEPS):
         storm.step(number)
@@ -316,6 +323,26 @@ def test_nothing_acknowledged_is_lost_or_bent_in_a_storm(
     assert sum(storm.watched for storm in storms) > STEPS
     assert all(storm.reads > STEPS // 8 for storm in storms)
     assert any(storm.member_changes > 5 for storm in storms) == changes_members
+
+
+def test_nothing_acknowledged_is_lost_or_bent_while_batches_are_sent_backwards(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    storms = [weather(tmp_path_factory.mktemp("s"), seed, False, backwards) for seed in (7, 8)]
+    assert all(storm.reads > STEPS // 8 for storm in storms)
+
+
+def test_a_leader_that_sends_batches_backwards_stays_leader(tmp_path: Path) -> None:
+    rig = ClusterRig(tmp_path, 3)
+    leader = rig.leader()
+    rig.network.order = backwards
+    term = leader.term
+    for i in range(100):
+        rig.must_put(leader, b"k%d" % i)
+        rig.must_put(rig.nodes[i % 3], b"f%d" % i)
+    rig.run(5.0)
+    rig.converge()
+    assert (leader.is_leader, leader.term) == (True, term)
 
 
 @pytest.mark.long
