@@ -24,7 +24,7 @@ from etcdtw.mvcc.errors import (
     MvccError,
 )
 from etcdtw.mvcc.late import LateRead, LateTxn, LateTxnRead
-from etcdtw.mvcc.long_entry import LongEntryError, Steps
+from etcdtw.mvcc.long_entry import LongEntryError, Steps, is_long_delete
 from etcdtw.mvcc.ranges import open_end, read_range, single_body
 from etcdtw.mvcc.slices import PinnedRange, RangeSlices, open_slices
 from etcdtw.mvcc.txn import LongTxnError, Transactor, TxnBody
@@ -160,7 +160,7 @@ class Store:
         """Raises `LongEntryError`."""
         if request.range_end:
             end = open_end(request.range_end)
-            if self._backend.count(request.key, end) >= self.bounds.long_keys_min:
+            if is_long_delete(self._backend, [(request.key, end)], self.bounds):
                 raise LongEntryError(self._delete_range_steps(request))
         _, body = self._writer.delete_range(request)
         self.revision = self._writer.finish()

@@ -21,6 +21,7 @@ from etcdtw.mvcc.errors import (
     LeaseNotFoundError,
 )
 from etcdtw.mvcc.late import LateRange, LateTxn
+from etcdtw.mvcc.long_entry import is_long_delete
 from etcdtw.mvcc.ranges import count_body, is_shaped, open_end, read_range, view_of
 from etcdtw.mvcc.slices import slice_range
 from etcdtw.mvcc.txn_budget import Budget, TooMuchError
@@ -133,9 +134,8 @@ class Transactor:
         return self._bounds
 
     def _is_long(self) -> bool:
-        count = self._backend.count
         ranges = [pair for pair in self._deleted if pair[1] != pair[0] + b"\0"]
-        return sum([count(start, end) for start, end in ranges]) >= self._bounds.long_keys_min
+        return is_long_delete(self._backend, ranges, self._bounds)
 
     # Checks, all against the state before the txn.
 

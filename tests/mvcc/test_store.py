@@ -14,9 +14,9 @@ from etcdtw.mvcc.errors import (
     KeyNotFoundError,
     LeaseNotFoundError,
 )
-from etcdtw.mvcc.long_entry import STEP_OCTETS_MAX, LongEntryError
+from etcdtw.mvcc.long_entry import STEP_OCTETS_MAX, LongEntryError, is_long_delete
 from etcdtw.mvcc.store import WORK_BOUNDS, Store
-from etcdtw.mvcc.work_bounds import WorkBounds
+from etcdtw.mvcc.work_bounds import LONG_OCTETS_MIN, WorkBounds
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.mvccpb import KeyValue
 from etcdtw.wire.requests import put_of, txn_of
@@ -319,7 +319,25 @@ def test_a_range_of_large_values_is_never_held_at_once(is_compared: bool) -> Non
         applied = apply_txn(rig.store, txn_of(pb.TxnRequest(compare=[compare], success=[put])))
         assert pb.TxnResponse.FromString(applied.body).succeeded
     else:
-        applied = rig.delete(b"k", b"l")
-        assert pb.DeleteRangeResponse.FromString(applied.body).deleted == 12
+        with pytest.raises(LongEntryError) as long:
+            rig.delete(b"k", b"l")
+        assert backend.octets_max < LONG_OCTETS_MIN + STEP_OCTETS_MAX
+        backend.octets_max = 0
+        for _ in range(3):
+            next(long.value.steps)
+        for _ in long.value.steps:
+            pass
         assert rig.kv(b"k11") is None
     assert 0 < backend.octets_max < 2 * STEP_OCTETS_MAX
+
+
+@pytest.mark.parametrize(("size", "is_long"), [(99, False), (100, True)])
+def test_a_delete_is_long_by_the_octets_of_its_records_too(size: int, is_long: bool) -> None:
+    rig = StoreRig()
+    for i in range(10):
+        rig.put(b"k%02d" % i)
+    octets = sum(map(len, rig.backend.frames(b"k", b"l")))
+    bounds = WorkBounds(long_octets_min=octets * 100 // size)
+    ranges = [(b"k", b"k05"), (b"k05", b"l")]
+    assert is_long_delete(rig.backend, ranges, bounds) is is_long
+    assert not is_long_delete(rig.backend, [(b"k", b"k04")], WorkBounds(long_octets_min=1))

@@ -90,6 +90,16 @@ def delete_in_a_txn(rig: LongRig) -> None:
     rig.propose(FIELD_TXN, pb.TxnRequest(success=ops))
 
 
+def turns_until_applied(rig: LongRig) -> int:
+    revision = rig.node.store.revision
+    turns = 0
+    while rig.node.store.revision == revision:
+        rig.turn()
+        turns += 1
+        assert turns < 1000
+    return turns
+
+
 def revoke(rig: LongRig) -> None:
     rig.propose(FIELD_LEASE_REVOKE, pb.LeaseRevokeRequest(ID=LEASE))
 
@@ -238,3 +248,17 @@ def test_two_long_entries_in_one_batch_follow_one_another(rig: LongRig) -> None:
     assert len(rig.outcomes) == KEYS + 2
     assert rig.lmdb.count(b"", None) == 0
     assert rig.node.applied_index == rig.node.commit_index
+
+
+@pytest.mark.parametrize("begin", [delete_plainly, delete_in_a_txn])
+def test_few_keys_with_much_in_them_make_a_long_entry_too(
+    tmp_path: Path, begin: Callable[[LongRig], None]
+) -> None:
+    bounds = WorkBounds(long_keys_min=10**6, long_octets_min=500, step_keys_max=3)
+    rig = LongRig(tmp_path / "state", bounds)
+    rig.start()
+    rig.fill()
+    begin(rig)
+    assert turns_until_applied(rig) > KEYS // 3
+    assert rig.lmdb.count(b"k", b"l") == 0
+    rig.lmdb.close()
