@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +42,14 @@ def is_apart() -> bool:
         return subprocess.run([*APART, "true"], capture_output=True, check=False).returncode == 0
     except FileNotFoundError:
         return False
+
+
+def kill_all_in(folder: Path) -> None:
+    """Kill every process that works in ``folder``: daemons have sessions of their own."""
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (path / "cwd").resolve(strict=True).is_relative_to(folder):
+                os.kill(int(path.name), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("guide", sorted(GUIDES.glob("*.md")), ids=lambda path: path.name)
@@ -85,6 +94,6 @@ def test_blocks_of_a_guide_run_as_they_stand(tmp_path: Path, name: str) -> None:
         try:
             status = shell.wait(WITHIN_S)
         finally:
-            os.killpg(shell.pid, signal.SIGKILL)
+            kill_all_in(folder)
     text = (tmp_path / "said").read_text()
     assert (status, text.rstrip().endswith("DONE")) == (0, True), text[-4000:]
