@@ -175,12 +175,17 @@ def _answer(path: str, stream: WireStream) -> Answer:
 
 
 def _merged(stream: WireStream) -> Answer:
-    """Return the RangeResponse that the chunks of a stream are, and how it was cut."""
+    """Return the RangeResponse that the chunks of a stream are, and how it ended.
+
+    How many keys a chunk has is nobody's promise; that the last one has some is.
+    """
     whole = pb.RangeResponse()
-    shape = [stream.encoding]
-    for octets in stream.messages:
-        chunk: Any = pb.RangeStreamResponse.FromString(octets)
-        found = chunk.range_response
-        whole.MergeFrom(found)
-        shape.append(f"{len(found.kvs)}{' and the end' if found.HasField('header') else ''}")
-    return Answer(0, stream.text, whole, ", ".join(shape))
+    chunks: list[Any] = [pb.RangeStreamResponse.FromString(octets) for octets in stream.messages]
+    for chunk in chunks:
+        whole.MergeFrom(chunk.range_response)
+    headers = [chunk.range_response.HasField("header") for chunk in chunks]
+    has_keys = [bool(chunk.range_response.kvs) for chunk in chunks]
+    is_whole = headers == [False] * (len(chunks) - 1) + [True]
+    has_empty = len(chunks) > 1 and not all(has_keys)
+    shape = f"{stream.encoding} header at the end {is_whole}, empty chunks {has_empty}"
+    return Answer(0, stream.text, whole, shape)

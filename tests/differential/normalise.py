@@ -35,7 +35,7 @@ class Answer:
     text: str
     response: Any
     shape: str = ""
-    """The encoding of what came back, and of a stream how it was cut into messages."""
+    """The encoding of what came back, and of a stream how it ended."""
 
     def describe(self) -> str:
         if self.code != 0:
@@ -60,10 +60,7 @@ def answers_agree(path: str, request: Any, left: Answer, right: Answer) -> bool:
 
     Both answers are changed: their identity is cleared.
     """
-    if (left.code, left.text) != (right.code, right.text):
-        return False
-    # A negative limit has etcd send all in one message.
-    if left.shape != right.shape and not (path == ops.RANGE_STREAM and request.limit < 0):
+    if (left.code, left.text, left.shape) != (right.code, right.text, right.shape):
         return False
     if left.response is None or right.response is None:
         return left.response is right.response
