@@ -28,7 +28,7 @@ def gather(
     index: WatcherIndex[Watcher] = WatcherIndex()
     for watcher in sharing:
         index.add(watcher)
-    sizes = Counter(change.main for change in changes)
+    sizes = Counter([change.main for change in changes])
     full: dict[Watcher, int] = {}
     count = size = main = 0
     for change in changes:

@@ -6,11 +6,14 @@ writes once.  Knows no sockets.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
-from etcdtw.wire.pieces import FLUSH, UNMEASURED, Pieces
+from etcdtw.wire.pieces import BUDGET_S, FLUSH, UNMEASURED, Pieces
+
+FLUSH_S: Final = BUDGET_S / 2
+"""For how long connections write in one go; passed by at most one of them."""
 
 
 class Flushable(Protocol):
@@ -48,12 +51,20 @@ class Flusher:
         self._is_held = True
 
     def flush(self) -> None:
-        """Let every marked connection write.  Marks made meanwhile wait for the next flush."""
+        """Let every marked connection write, as long as there is time; the others soon.
+
+        Marks made meanwhile wait for the next flush.
+        """
         dirty, self._dirty = self._dirty, []
         if dirty:
             piece = self._pieces.begin()
-            for connection in dirty:
+            seconds = self._clock.seconds
+            until_s = seconds() + FLUSH_S
+            for position, connection in enumerate(dirty, 1):
                 connection.flush_output()
+                if seconds() >= until_s:
+                    self._dirty[:0] = dirty[position:]
+                    break
             self._pieces.end(piece, FLUSH)
         self._is_held = False
         if self._dirty and not self._is_scheduled:

@@ -1,7 +1,7 @@
 """What the reactor's thread is busy with: pieces of work, by kind, as CPU time and as wall time.
 
 A piece is what runs without going back to the reactor; while it does nobody else is served.  None
-may take longer than `BUDGET_S`, whatever was asked: long work yields (ADR 7).  Knows no clock:
+may take longer than `BUDGET_S`, whatever was asked: long work yields (ADR 11).  Knows no clock:
 both are passed in.  Garbage collections within a piece are a kind of their own and no part of it.
 """
 
