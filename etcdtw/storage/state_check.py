@@ -46,8 +46,8 @@ RENEW: Final = "renew"
 
 STATUS_DAMAGED: Final = 3
 ADVICE: Final = (
-    "this member's log is not concerned: beside others remove the member and let it join again, "
-    "alone restore a snapshot (docs/guide/operate.md)"
+    "this member's log is not concerned: beside others mend it from a snapshot of theirs "
+    "(python -m etcdtw.server.state_mend), alone restore a snapshot (docs/guide/operate.md)"
 )
 
 

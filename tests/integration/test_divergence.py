@@ -13,6 +13,7 @@ from typing import Any, Final
 import lmdb
 import pytest
 
+from etcdtw.storage.state_seal import SEALS
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.cluster_processes import Cluster, ClusterMember, wait_for
 from tests.support.etcd_client import RpcFailedError
@@ -36,9 +37,11 @@ def bend(member: ClusterMember) -> None:
     ):
         table = env.open_db(b"key", txn=txn)
         rows = [(stored, record) for stored, record in txn.cursor(table) if KEY in record]
-        stored, record = rows[-1]
+        stored, sealed = rows[-1]
+        record = SEALS[b"key"].opened(stored, sealed)
         assert record.count(b"value 5") == 1
-        txn.put(stored, record.replace(b"value 5", b"value X"), db=table)
+        bent = record.replace(b"value 5", b"value X")  # as by a defect: its checksum is right
+        txn.put(stored, SEALS[b"key"].closed(stored, bent), db=table)
 
 
 def fill(cluster: Cluster) -> int:
