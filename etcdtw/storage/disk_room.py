@@ -21,8 +21,12 @@ BASE_BYTES: Final = 16 * MIB
 """With less than this, beside what is pending, a place is short."""
 FLOOR_BYTES: Final = 8 * MIB
 """With less than this, beside what is pending, nothing may be taken in."""
+FLOOR_LEAST_BYTES: Final = 2 * MIB
+"""The same where the file has many pages to use again: it grows where those are in pieces."""
 STEP_BYTES: Final = 16 * MIB
-"""What is allocated ahead beside the base, and what ends a shortage beside it."""
+"""What is allocated ahead beside the base."""
+AGAIN_BYTES: Final = 4 * MIB
+"""What ends a shortage beside the base."""
 LEFT_BYTES: Final = 1 * MIB
 """Free space that is not asked for: allocating the last blocks is slow, and they may be others'."""
 TAKEN_FACTOR: Final = 4
@@ -165,10 +169,11 @@ class DiskRoom:
             one.ahead = max(0, disk.extent(place.file)[1] - size)
             takeable = max(0, disk.free(place.file) - LEFT_BYTES)
         growth = one.ahead + takeable + max(0, again - need)
-        one.is_short = growth < wanted + (STEP_BYTES if one.is_short else 0)
+        one.is_short = growth < wanted + (AGAIN_BYTES if one.is_short else 0)
         # What is free and not ours may be gone within a tick.
         firm = one.ahead + (max(0, takeable - STEP_BYTES) if one.can_reserve else takeable)
-        spare = firm - FLOOR_BYTES - deficit
+        floor = max(FLOOR_LEAST_BYTES, FLOOR_BYTES - max(0, again - need) // 4)
+        spare = firm - floor - deficit
         where = f"the {place.name}'s disk has {one.free / MIB:.0f} MiB free"
         if one.can_reserve:
             where += f" and {one.ahead / MIB:.0f} MiB in reserve"

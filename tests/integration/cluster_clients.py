@@ -49,11 +49,14 @@ class HistoryClient(threading.Thread):
         seed: int,
         *,
         plants_stale_reads: bool = False,
+        refusals: Sequence[str] = (),
     ) -> None:
+        """``refusals``: texts with which a call may be refused, for certain and for now."""
         super().__init__(daemon=True, name=f"client {number}")
         self._cluster = cluster
         self._members = members
         self._plants_stale_reads = plants_stale_reads
+        self._refusals = refusals
         self._at = number
         self._random = random.Random(f"{seed}/{number}")
         self._tag = f"{seed}.{number}."
@@ -217,6 +220,9 @@ class HistoryClient(threading.Thread):
     def _is_good(self, stream: WireStream) -> bool:
         if stream.code == 0:
             return True
+        if stream.text in self._refusals:
+            self._go_on()
+            return False
         self.problems.append(f"{self.name}: status {stream.code} {stream.text}")
         return False
 
@@ -259,6 +265,7 @@ def run_clients(
     meanwhile: Callable[[], None],
     *,
     plants_stale_reads: bool = False,
+    refusals: Sequence[str] = (),
 ) -> list[HistoryClient]:
     """Let ``count`` clients work while ``meanwhile`` runs; returns them when they have ended.
 
@@ -267,7 +274,9 @@ def run_clients(
     cluster, is then under test.
     """
     clients = [
-        HistoryClient(cluster, members, i, seed, plants_stale_reads=plants_stale_reads)
+        HistoryClient(
+            cluster, members, i, seed, plants_stale_reads=plants_stale_reads, refusals=refusals
+        )
         for i in range(count)
     ]
     for client in clients:

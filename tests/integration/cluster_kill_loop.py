@@ -110,6 +110,7 @@ class ClusterKillLoop:
         self._random = random.Random(seed)
         self._pause_percent = pause_percent
         self._plants_stale_reads = plants_stale_reads
+        self._refusals: Sequence[str] = ()
         self._cluster = Cluster(programs, flags=SNAPSHOT_FLAGS, tls=tls)
         self._checker = RevisionOrderChecker()
         self._writes: list[Write] = []  # acknowledged, above the compacted revision
@@ -144,6 +145,7 @@ class ClusterKillLoop:
             seed,
             lambda: self._disturb(fault),
             plants_stale_reads=self._plants_stale_reads,
+            refusals=self._refusals,
         )
         operations = [operation for client in clients for operation in client.operations]
         operations += self._probes

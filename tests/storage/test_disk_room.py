@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from etcdtw.storage.disk_room import (
+    AGAIN_BYTES,
     BASE_BYTES,
     FLOOR_BYTES,
+    FLOOR_LEAST_BYTES,
     LEFT_BYTES,
     LOG,
     MIB,
@@ -115,7 +117,7 @@ def test_a_place_is_short_when_base_and_pending_cannot_be_had() -> None:
     assert rig.room.look().is_short
     rig.need = 0
     assert rig.room.look().is_short, "not without a margin"
-    rig.disk.free_bytes += STEP_BYTES
+    rig.disk.free_bytes += AGAIN_BYTES
     found = rig.room.look()
     assert not found.is_short
     assert "the state's disk has" in found.where
@@ -140,9 +142,13 @@ def test_nothing_may_be_taken_in_below_the_floor() -> None:
     assert rig.room.look().is_exhausted
 
 
-def test_unused_pages_end_a_shortage_but_do_not_stand_in_for_the_floor() -> None:
-    rig = Rig(LEFT_BYTES + FLOOR_BYTES - 1)
+def test_unused_pages_end_a_shortage_but_stand_in_for_a_part_of_the_floor_only() -> None:
+    rig = Rig(LEFT_BYTES + FLOOR_LEAST_BYTES)
     rig.unused = 90 * MIB
+    found = rig.room.look()
+    assert (found.is_short, found.is_exhausted) == (False, False)
+    rig.disk.grow(1)
+    rig.unused += 1
     found = rig.room.look()
     assert (found.is_short, found.is_exhausted) == (False, True)
 

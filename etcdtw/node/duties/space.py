@@ -1,6 +1,6 @@
 """A member whose disk runs full: it hands over, takes no more than its reserve bears, and says so.
 
-A follower that is short does not take entries, which for the others is a slow follower.  Only when
+A follower that is short takes few entries and then none: for the others a slow follower.  Only when
 the leader commits nothing without it are the members with room no quorum: then it raises the
 NOSPACE alarm for itself and takes what is left of its reserve.  A leader that is short holds
 proposals back and tries to hand over; when nobody takes it, it does the same.  It needs nothing
@@ -45,6 +45,14 @@ GIVING_UP: Final = 2
 NEEDED: Final = 3
 STATE_NAMES: Final = ("roomy", "slow", "giving up", "needed")
 
+SHORT_AFTER_MS: Final = 300
+"""So long a place must be short: meanwhile what is pending is committed, and a leader waits."""
+FLUSH_SPARE_MIN: Final = 2 << 20
+"""With fewer octets to spare changes are committed at each look, so that few are pending."""
+SLOW_SPARE_MIN: Final = 1 << 20
+"""Octets to spare below which a slow member takes no entries at all."""
+SLOW_PART: Final = 8
+"""A slow member takes, between two looks, one of so many parts of what is above that."""
 NEEDED_AFTER_MS: Final = 1_000
 """So long may the leader commit nothing before a follower that is short concludes that it must."""
 PROBE_EVERY_MS: Final = 5_000
@@ -104,6 +112,8 @@ class SpaceDuty:
         self.is_log_short = False
         """Whether entries that nobody needs are to leave the log early."""
         self._budget = 0
+        self._pressed_ms: int | None = None
+        """Since when each look found too little room."""
         self._roomy_ms: int | None = None
         self._since_ms = 0  # of the state
         self._term = 0  # in which it is
@@ -146,9 +156,17 @@ class SpaceDuty:
         self.where = found.where
         self.is_log_short = found.is_log_short
         self._budget = found.spare
-        if found.is_exhausted:
+        is_pressed = found.is_short or found.is_exhausted
+        if is_pressed or found.spare < FLUSH_SPARE_MIN:
             self._flush()
-        self._weigh(now_ms, found.is_short)
+        if not is_pressed:
+            self._pressed_ms = None
+        elif self._pressed_ms is None:
+            self._pressed_ms = now_ms
+        pressed_ms = 0 if self._pressed_ms is None else now_ms - self._pressed_ms
+        self._weigh(now_ms, is_pressed, pressed_ms)
+        if self.state == SLOW:
+            self._budget = max(0, found.spare - SLOW_SPARE_MIN) // SLOW_PART
         if self.state == GIVING_UP:
             self._hand_over(now_ms)
         elif self.state == SLOW:
@@ -160,7 +178,7 @@ class SpaceDuty:
         self._stepper.door = self if found.is_tight or self.is_short else None
         self._quota.block(self.state in (SLOW, NEEDED))
         is_held = self.state == GIVING_UP or (
-            found.is_exhausted
+            (found.is_exhausted or (is_pressed and self.state == ROOMY))
             and self._standing.is_leader
             and (self.state != NEEDED or self._is_raised())  # the alarm is small, and must pass
         )
@@ -170,8 +188,8 @@ class SpaceDuty:
 
     # The states.
 
-    def _weigh(self, now_ms: int, is_short: bool) -> None:
-        if not is_short:
+    def _weigh(self, now_ms: int, is_pressed: bool, pressed_ms: int) -> None:
+        if not is_pressed:
             if self._roomy_ms is None:
                 self._roomy_ms = now_ms
             if self.is_short and now_ms - self._roomy_ms >= ROOM_AGAIN_MS:
@@ -181,6 +199,8 @@ class SpaceDuty:
                 self._enter(ROOMY, now_ms)
             return
         self._roomy_ms = None
+        if self.state == ROOMY and pressed_ms < SHORT_AFTER_MS:
+            return  # what is pending may just need much
         if self.state == ROOMY:
             self.shortages_total += 1
             self.log.error(
@@ -334,11 +354,10 @@ class SpaceDuty:
         self._leader_commit = max(self._leader_commit, m.commit)
         if not m.entries:
             return True
-        if self.state == SLOW:
-            if self._refused_ms is None:
-                self._refused_ms = self._wakeup.time_ms()
-            return False
-        return self._pay(m)
+        is_taken = self._pay(m)
+        if not is_taken and self._refused_ms is None:
+            self._refused_ms = self._wakeup.time_ms()
+        return is_taken
 
     def _takes_proposal(self, m: Message) -> bool:
         if self.state != GIVING_UP:

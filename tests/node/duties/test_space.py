@@ -18,7 +18,10 @@ from etcdtw.node.duties.space import (
     REVIEW_MS,
     ROOM_AGAIN_MS,
     ROOMY,
+    SHORT_AFTER_MS,
     SLOW,
+    SLOW_PART,
+    SLOW_SPARE_MIN,
 )
 from etcdtw.node.node import Node
 from etcdtw.raft.entry import Entry, Snapshot
@@ -30,7 +33,7 @@ from tests.support.cluster_rig import ClusterRig, OpenCall
 
 SPARE = 1 << 20
 TIGHT = RoomFound(True, False, False, SPARE, "the log's disk has 30 MiB free")
-SHORT = RoomFound(True, True, False, SPARE, "the log's disk has 10 MiB free")
+SHORT = RoomFound(True, True, False, SLOW_SPARE_MIN, "the log's disk has 10 MiB free")
 EXHAUSTED = RoomFound(True, True, True, 0, "the log's disk has 1 MiB free")
 
 
@@ -55,7 +58,7 @@ class Rig(ClusterRig):
     def short(self, *nodes: Node, found: RoomFound = SHORT) -> None:
         for node in nodes:
             self.disks[node.member_id].found = found
-        self.run(0.2)
+        self.run(SHORT_AFTER_MS / 1000 + 0.2)
 
     def free(self, *nodes: Node) -> None:
         for node in nodes:
@@ -226,6 +229,18 @@ def test_the_disk_that_cannot_be_looked_at_changes_nothing(rig: Rig) -> None:
     assert rig.state(follower) == SLOW
 
 
+def test_want_of_room_for_a_moment_is_no_shortage(rig: Rig) -> None:
+    leader = rig.leader()
+    rig.disks[leader.member_id].found = SHORT
+    outcome = rig.put(leader, b"k")
+    rig.run(SHORT_AFTER_MS / 1000 - 0.1)
+    assert (rig.state(leader), leader.inbox.is_held) == (ROOMY, True)
+    rig.disks[leader.member_id].found = TIGHT
+    rig.until(lambda: outcome, 0.3)
+    assert outcome[0].error is None
+    assert leader.is_leader
+
+
 def test_room_for_a_moment_is_no_room(rig: Rig) -> None:
     follower = rig.followers()[0]
     rig.short(follower)
@@ -247,6 +262,20 @@ def test_a_log_that_is_short_lets_go_of_entries_early(rig: Rig) -> None:
     rig.short(follower, found=SHORT._replace(is_log_short=True))
     rig.run(1.0)
     assert follower.parts.log.first_index() > SHORT_ENTRIES
+
+
+def test_a_short_follower_takes_a_little_while_its_reserve_is_large(rig: Rig) -> None:
+    follower = rig.followers()[0]
+    some = SLOW_SPARE_MIN // 2
+    rig.short(follower, found=SHORT._replace(spare=SLOW_SPARE_MIN + SLOW_PART * some))
+    door = follower.peers.door
+    assert door is not None
+    assert door.takes(offered(follower, some - 300))
+    assert not door.takes(offered(follower, 1))
+    rig.must_put(rig.leader(), b"k")
+    rig.run(0.5)
+    assert rig.state(follower) == SLOW
+    rig.converge()
 
 
 # The leader.
@@ -319,11 +348,12 @@ def test_a_lone_member_raises_the_alarm_at_once_and_recovers(tmp_path: Path) -> 
 def test_an_exhausted_leader_holds_proposals_until_there_is_room(tmp_path: Path) -> None:
     rig = Rig(tmp_path, 1)
     lone = rig.leader()
-    rig.short(lone, found=EXHAUSTED._replace(is_short=False))
+    rig.disks[lone.member_id].found = EXHAUSTED._replace(is_short=False)
+    rig.run(0.1)
     outcome = rig.put(lone, b"k")
-    rig.run(1.0)
-    assert outcome == []
-    rig.free(lone)
+    rig.run(SHORT_AFTER_MS / 1000 - 0.2)
+    assert (outcome, rig.state(lone)) == ([], ROOMY)
+    rig.disks[lone.member_id].found = TIGHT
     rig.until(lambda: outcome, 0.5)
     assert outcome[0].error is None
 
