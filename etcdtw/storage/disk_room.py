@@ -33,6 +33,8 @@ TAKEN_FACTOR: Final = 4
 """Octets of entries may need so many times their size in a file until they are committed."""
 PAGES_PER_CHANGE: Final = 2
 PAGE: Final = 4096
+SHORT_WRITE_MAX: Final = 1 * MIB
+"""LMDB writes up to so much at once; with less free space a write may end early."""
 KEEP_SIZE: Final = 1  # FALLOC_FL_KEEP_SIZE of fallocate(2)
 
 
@@ -230,12 +232,17 @@ def log_need(octets: int) -> int:
 def no_space_advice(error: str, paths: Sequence[Path], disk: Disk) -> str:
     """Return a reason to stop with how much space there is, if the want of it is the reason."""
     lowered = error.lower()
-    if not any(os.strerror(number).lower() in lowered for number in (errno.ENOSPC, errno.EDQUOT)):
-        return error
+    is_full = any(os.strerror(n).lower() in lowered for n in (errno.ENOSPC, errno.EDQUOT))
     rooms = []
     for path in paths:
         try:
-            rooms.append(f"{disk.free(path) / MIB:.1f} MiB free at {path}")
+            free = disk.free(path)
         except OSError as failure:
             rooms.append(f"{path} cannot be looked at: {failure.strerror}")
+            continue
+        rooms.append(f"{free / MIB:.1f} MiB free at {path}")
+        # LMDB calls a write that ended early an input/output error.
+        is_full = is_full or (os.strerror(errno.EIO).lower() in lowered and free < SHORT_WRITE_MAX)
+    if not is_full:
+        return error
     return f"no space left: {', '.join(rooms)}: {error}"

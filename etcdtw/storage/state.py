@@ -318,8 +318,7 @@ class LmdbState:
     def is_full(self) -> bool:
         if self.damage.proved:
             return True
-        octets = self._open.octets - self._open.excused + self._closed.octets
-        return octets >= OVERLAY_OCTETS_MAX
+        return self._open.octets - self._open.excused + self._closed.octets >= OVERLAY_OCTETS_MAX
 
     def tick(self, now_ms: int) -> None:
         """Close the open generation when it is due.  To be called about every 100 ms."""
@@ -504,6 +503,7 @@ class LmdbState:
                 self._confirm(message[1])
         elif kind == COMPACTION_STEP:
             self.stats.stepped(message)
+            self._reader.renew_if_held()
         elif kind == COMPACTION_HASH:
             self.compaction_hashes.add(*message[1:])
         elif kind == COMPACTED:

@@ -47,6 +47,8 @@ from etcdtw.storage.state_seal import SEAL_SIZE, SEALS, PageDamageError, Seal, S
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 from etcdtw.wire.record import record_of
 
+GROWTH_HELD_MAX: Final = 256 << 10
+"""Octets by which the file may grow while pages that were freed wait for this reader."""
 CHUNK_FIRST: Final = 16  # rows read before the first look at where the range ends
 CHUNK_STEP: Final = 64  # rows
 CHUNK_MAX: Final = 1024
@@ -79,7 +81,7 @@ class StateReader:
         self.path = Path(tables.env.path())
         self._txn: Any = None
         self.has_long = False
-        self._size_in_use = -1
+        self._size_in_use = self._size_renewed = -1
         self.on_damage: Callable[[StateDamageError], None] = _nobody_hears
         self.blocks = RowBlocks()
         """What is kept of the transaction's rows in joined octets."""
@@ -89,6 +91,7 @@ class StateReader:
         """See everything that is durable now."""
         self.release()
         self._size_in_use = -1
+        self._size_renewed = self.size_allocated()
         try:
             self._txn = self._env.begin()
         except lmdb.MapResizedError:
@@ -105,6 +108,11 @@ class StateReader:
             self.has_long = any(name == ROW_HAS_LONG for name, _ in private)
         else:
             self.on_damage(StateDamageError(TABLE_PRIVATE, PRIVATE_SEAL.first_damaged(private)))
+
+    def renew_if_held(self) -> None:
+        """Renew if the file has grown since: pages that were freed may wait for this reader."""
+        if self.size_allocated() - self._size_renewed >= GROWTH_HELD_MAX:
+            self.renew()
 
     def reopen(self) -> BootState:
         """Read on from the file that has taken the place of this one; return what it says.

@@ -123,7 +123,7 @@ class OwnWriter(threading.Thread):
         self._loop = loop
         self._value = bytes(octets)
         self._is_told_to_stop = threading.Event()
-        self.writes: list[Operation] = []
+        self.writes: list[Write] = []
         self.refused = 0
         self.met_full_disk = threading.Event()
 

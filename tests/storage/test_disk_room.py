@@ -212,7 +212,10 @@ def test_the_real_disk_allocates_ahead_without_changing_the_length(tmp_path: Pat
 
 def test_only_the_want_of_space_is_told_with_how_much_there_is() -> None:
     disk = FakeDisk(3 * MIB)
-    assert no_space_advice("broken", [Path("/d")], disk) == "broken"
+    broken = f"state commit failed: {os.strerror(errno.EIO)}"
+    assert no_space_advice(broken, [Path("/d")], disk) == broken
+    full = no_space_advice(broken, [Path("/d")], FakeDisk(1 * MIB - 1))
+    assert full == f"no space left: 1.0 MiB free at /d: {broken}"
     reason = f"log commit failed: {os.strerror(errno.ENOSPC)}"
     assert no_space_advice(reason, [Path("/d")], disk) == (
         f"no space left: 3.0 MiB free at /d: {reason}"

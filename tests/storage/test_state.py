@@ -374,3 +374,16 @@ def test_room_that_a_compaction_makes_is_seen_when_it_is_done(rig: Rig) -> None:
     rig.flush()
     assert len(seen) == 1
     assert before - seen[0] > 3_900_000
+
+
+def test_a_compaction_uses_its_own_free_pages_again(rig: Rig) -> None:
+    for _ in range(3):
+        for number in range(8000):
+            rig.put(b"%07d" % (number * 7919 % 8000), 60)
+    rig.flush()
+    before = rig.state.size_allocated
+    rig.state.schedule_compaction(rig.main)
+    rig.put(b"other")
+    rig.flush()
+    assert not rig.state.is_compacting
+    assert rig.state.size_allocated - before < 4_000_000
