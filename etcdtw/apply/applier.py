@@ -26,6 +26,7 @@ from etcdtw.lease.lessor import Lessor
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.backend import BUCKET_LEASE, Backend
 from etcdtw.mvcc.cost import txn_cost
+from etcdtw.mvcc.errors import CompactedError
 from etcdtw.mvcc.long_entry import LongEntryError, Steps
 from etcdtw.mvcc.store import Store
 from etcdtw.wire import etcdserverpb as pb
@@ -126,6 +127,10 @@ class Applier:
         self, backend: Backend, store: Store, lessor: Lessor, members: Members, alarms: Alarms
     ) -> None:
         self._backend = backend
+        self.counts: dict[int, int] = {}
+        """Requests applied, by field; whoever measures them clears it."""
+        self.failed: dict[int, int] = {}
+        """Those of them that etcd counts as failures."""
         self._store = store
         self._lessor = lessor
         self._members = members
@@ -191,11 +196,16 @@ class Applier:
 
         Puts and txns come as records of `wire.requests`, all others as protobuf's messages.
         """
+        self.counts[field] = self.counts.get(field, 0) + 1
         if self._alarms.is_any:
             refusal = self._refusal(field, request)
             if refusal is not None:
+                self.failed[field] = self.failed.get(field, 0) + 1
                 return Applied(self._store.revision, b"", refusal)
-        return self._apply_field[field](request)
+        applied = self._apply_field[field](request)
+        if applied.error is not None and not isinstance(applied.error, CompactedError):
+            self.failed[field] = self.failed.get(field, 0) + 1
+        return applied
 
     def _refusal(self, field: int, request: Any) -> Exception | None:
         if self._alarms.corrupt and field in _REFUSED_WHEN_CORRUPT:

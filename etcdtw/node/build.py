@@ -20,6 +20,7 @@ from etcdtw.node.duties.snapshots import Snapshots
 from etcdtw.node.duties.space import SpaceDuty
 from etcdtw.node.duties.stalls import Stalls
 from etcdtw.node.loop.caches import Caches
+from etcdtw.node.loop.durations import Durations
 from etcdtw.node.loop.inbox import Inbox
 from etcdtw.node.loop.leadership import Leadership
 from etcdtw.node.loop.loop import Loop
@@ -36,6 +37,7 @@ from etcdtw.node.parts import Parts
 def build_node(clock: IReactorTime, config: NodeConfig, parts: Parts) -> Node:
     """Return a node; nothing is started."""
     raw, wakeup, standing = parts.raw, parts.wakeup, parts.standing
+    durations = Durations()
     stepper = Stepper(raw, wakeup, parts.pieces, parts.fail_stop)
     snapshots = Snapshots(
         clock,
@@ -48,7 +50,9 @@ def build_node(clock: IReactorTime, config: NodeConfig, parts: Parts) -> Node:
         max_learners=config.max_learners,
     )
     peers = Peers(standing, parts.members, stepper, snapshots, parts.on_removed)
-    inbox = Inbox(raw, parts.store, parts.ids, config.inbox_bounds, wakeup, peers.is_connected)
+    inbox = Inbox(
+        raw, parts.store, parts.ids, config.inbox_bounds, wakeup, peers.is_connected, durations
+    )
     own = OwnProposals(inbox, parts.ids)
     duties = _duties(clock, config, parts, snapshots, stepper, peers, inbox, own)
     leadership = Leadership(
@@ -78,6 +82,7 @@ def build_node(clock: IReactorTime, config: NodeConfig, parts: Parts) -> Node:
         conf_changes=duties.conf_changes,
         leadership=leadership,
         slowness=slowness,
+        durations=durations,
         seconds=clock.seconds,
         long_work_s=config.long_work_s,
     )
@@ -92,6 +97,7 @@ def build_node(clock: IReactorTime, config: NodeConfig, parts: Parts) -> Node:
         duties=duties,
         leadership=leadership,
         slowness=slowness,
+        durations=durations,
         turn=turn,
         stalls=stalls,
         ticks=_ticks(clock, config, parts, inbox, stalls, duties),

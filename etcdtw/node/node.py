@@ -26,6 +26,7 @@ from etcdtw.node.duties.quota import SpaceQuota
 from etcdtw.node.duties.snapshots import Snapshots
 from etcdtw.node.duties.space import SpaceDuty
 from etcdtw.node.duties.stalls import Stalls
+from etcdtw.node.loop.durations import Durations
 from etcdtw.node.loop.inbox import Inbox
 from etcdtw.node.loop.leadership import Leadership
 from etcdtw.node.loop.loop import Loop
@@ -73,6 +74,7 @@ class Node:
         duties: Duties,
         leadership: Leadership,
         slowness: Slowness,
+        durations: Durations,
         turn: Turn,
         stalls: Stalls,
         ticks: Ticks,
@@ -100,6 +102,7 @@ class Node:
         self.duties = duties
         self.leadership = leadership
         self.slowness = slowness
+        self.durations = durations
         self.stalls = stalls
         self.ticks = ticks
         self._turn = turn

@@ -19,6 +19,7 @@ from etcdtw.mvcc.applied import Applied, Slices
 from etcdtw.mvcc.cost import put_cost, txn_cost
 from etcdtw.mvcc.errors import MvccError
 from etcdtw.mvcc.store import Store
+from etcdtw.node.loop.durations import RANGE, RANGE_FAILED, READONLY_TXN, Durations
 from etcdtw.node.loop.requests import Done
 from etcdtw.rpc.checks import (
     TXN_OPS_MAX,
@@ -107,6 +108,7 @@ class KvService:
         txn_ops_max: int = TXN_OPS_MAX,
         request_bytes_max: int = REQUEST_BYTES_MAX,
         reads: ReadQueue | None = None,
+        durations: Durations | None = None,
     ) -> None:
         self._node = node
         self._store = node.store
@@ -116,6 +118,7 @@ class KvService:
         self._request_bytes_max = request_bytes_max
         self._rendering = Rendering()
         self._reads = ReadQueue(node.clock) if reads is None else reads
+        self._durations = durations or Durations()
 
     def register(self, methods: MethodTable) -> None:
         """Add this service's methods."""
@@ -139,7 +142,11 @@ class KvService:
                 return None
             if rest == 2 and message[-2:] == _SERIALIZABLE:
                 node = self._node
-                return node.header(self._store.revision) + self._store.get_body(message[2:-2])
+                seconds = node.clock.seconds
+                began_s = seconds()
+                body = self._store.get_body(message[2:-2])
+                self._durations.read_apart(RANGE, seconds() - began_s)
+                return node.header(self._store.revision) + body
         request = decode(pb.RangeRequest, message)
         check_range(request)
         if request.serializable:
@@ -152,6 +159,7 @@ class KvService:
         if error is not None:
             fail(call, error)
             return
+        self._durations.ranges += 1
         body = self._store.get_body(key)
         call.reply(self._node.header(self._store.revision) + body)
         if len(body) > LARGE_OCTETS_MIN:
@@ -169,11 +177,15 @@ class KvService:
         if not call.is_open:
             return None
         revision = self._store.revision
+        seconds = self._node.clock.seconds
+        began_s = seconds()
         try:
             answer = self._open_range(request)
         except MvccError as refusal:
+            self._durations.read_apart(RANGE_FAILED, seconds() - began_s)
             fail(call, refusal)
             return None
+        self._durations.read_apart(RANGE, seconds() - began_s)
         if isinstance(answer, bytes):
             call.reply(answer)
             return None
@@ -243,11 +255,14 @@ class KvService:
         if not call.is_open:
             return None
         revision = self._store.revision
+        seconds = self._node.clock.seconds
+        began_s = seconds()
         try:
             answer = self._open_txn(request)
         except MvccError as refusal:
             fail(call, refusal)
             return None
+        self._durations.read_apart(READONLY_TXN, seconds() - began_s)
         if isinstance(answer, bytes):
             call.reply(answer)
             return None

@@ -238,6 +238,7 @@ def build_services(
         compactions=data.state,
         txn_ops_max=config.max_txn_ops,
         request_bytes_max=config.max_request_bytes,
+        durations=node.durations,
     ).register(methods)
     WatchService(node, election_timeout_s).register(methods)
     LeaseService(

@@ -55,6 +55,7 @@ from etcdtw.storage.received_files import ReceptionRoom, remove_leftovers
 from etcdtw.storage.state import LmdbState
 from etcdtw.storage.state_feed import StateWriter
 from etcdtw.storage.state_open import clear_state, open_state
+from etcdtw.transport.peer_snapshot_in import SnapshotSaves
 
 MEMBER: Final = "member"
 LOG: Final = "wal"
@@ -80,6 +81,7 @@ class Data:
         self.remotes = start.remotes
         self.state_path = folder / STATE
         self.log_path = log_path
+        self.saves = SnapshotSaves()
         self.snapshot_folder = folder / SNAPSHOTS
         self.reception_room = ReceptionRoom(self.snapshot_folder)
         self.log = raft_log

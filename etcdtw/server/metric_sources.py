@@ -17,6 +17,7 @@ from etcdtw.gateway.health import HealthCounts
 from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, UNARY
 from etcdtw.grpc.stats import ServerStats
 from etcdtw.node.duties.space import SpaceDuty
+from etcdtw.node.loop.durations import Durations
 from etcdtw.node.node import Node
 from etcdtw.rpc.cluster import ClusterService
 from etcdtw.rpc.screening import UNKNOWN_VERSION
@@ -32,6 +33,7 @@ from etcdtw.storage.journal_writer import JournalWriter
 from etcdtw.storage.state_damage import StateDamage
 from etcdtw.storage.state_stats import StateStats
 from etcdtw.transport.peer_network import PeerNetwork
+from etcdtw.transport.peer_snapshot_in import SnapshotSaves
 from etcdtw.wire.histogram import Histogram
 from etcdtw.wire.pieces import Pieces
 
@@ -63,6 +65,9 @@ def member_sources(
         **_cluster_sources(services.cluster),
         **_node_sources(node, config.quota_backend_bytes or 0),
         **disk_sources(data.log_writer, data.state.stats),
+        **_duration_sources(node.durations),
+        **_snapshot_sources(data.saves),
+        "etcd_mvcc_db_open_read_transactions": data.state.stats.open_reads,
         **_room_sources(room, node.duties.space),
         **_damage_sources(data.state.damage),
         "etcdtw_snapshots_refused_for_room_total": lambda: data.reception_room.refused_total,
@@ -117,6 +122,8 @@ def disk_sources(log_writer: JournalWriter, stats: StateStats) -> dict[str, Sour
     """Return the sources of what the two writers did."""
     return {
         "etcd_disk_wal_fsync_duration_seconds": lambda: log_writer.commit_s,
+        # A write and its sync are one call here.
+        "etcd_disk_wal_write_duration_seconds": lambda: log_writer.commit_s,
         "etcd_disk_wal_write_bytes_total": lambda: log_writer.octets_total,
         "etcd_disk_backend_commit_duration_seconds": lambda: stats.commit_s,
         "etcd_debugging_mvcc_db_compaction_keys_total": lambda: stats.compacted_rows_total,
@@ -136,6 +143,29 @@ def _damage_sources(damage: StateDamage) -> dict[str, Source]:
         "etcdtw_state_damaged_rows_total": lambda: damage.rows_total,
         "etcdtw_state_mended_rows_total": lambda: damage.mended_total,
         "etcdtw_state_sweeps_total": lambda: damage.sweeps_total,
+    }
+
+
+def _duration_sources(durations: Durations) -> dict[str, Source]:
+    def ranges() -> dict[tuple[str, ...], Histogram]:
+        durations.settle()
+        return {**durations.range_s}
+
+    def requests() -> dict[tuple[str, ...], Histogram]:
+        durations.settle()
+        return durations.request_s
+
+    return {
+        "etcd_server_apply_duration_seconds": lambda: durations.apply_s,
+        "etcd_server_range_duration_seconds": ranges,
+        "etcd_server_request_duration_seconds": requests,
+    }
+
+
+def _snapshot_sources(saves: SnapshotSaves) -> dict[str, Source]:
+    return {
+        "etcd_snap_db_fsync_duration_seconds": lambda: saves.fsync_s,
+        "etcd_snap_db_save_total_duration_seconds": lambda: saves.save_s,
     }
 
 

@@ -319,6 +319,18 @@ _ROWS: Final = (
         labels=("server_version",),
     ),
     Series(
+        "etcd_snap_db_fsync_duration_seconds",
+        HISTOGRAM,
+        "Time of making a received snapshot durable.",
+        bounds=exponential_bounds(0.001, 14),
+    ),
+    Series(
+        "etcd_snap_db_save_total_duration_seconds",
+        HISTOGRAM,
+        "Time of receiving a snapshot onto the disk.",
+        bounds=exponential_bounds(0.1, 10),
+    ),
+    Series(
         "etcdtw_corruption_checks_total",
         COUNTER,
         "Comparisons of the members' keys, by what came of them (etcdtw's own).",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Metric, ProcessCollector
+from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
@@ -24,6 +24,7 @@ from etcdtw.server.metric_table import (
     SERIES,
     Series,
 )
+from etcdtw.server.process_metrics import ProcessMetrics
 from etcdtw.wire.histogram import Histogram
 
 Reading = int | float | Histogram
@@ -32,6 +33,10 @@ Source = Callable[[], Reading | Mapping[tuple[str, ...], Reading]]
 
 # By name, as Prometheus' client for Go sorts them; so in `_family`.
 _GRPC_LABELS: Final = ("grpc_method", "grpc_service", "grpc_type")
+
+
+BUCKET_LABEL: Final = "le"
+"""Comes last; all other labels by their names, as Go's client writes them."""
 
 
 class UnknownMetricError(KeyError):
@@ -117,7 +122,7 @@ class Scrape:
         """Raises `UnknownMetricError` for a name that is not in the table."""
         registry = CollectorRegistry()
         registry.register(EtcdCollector(sources, calls))
-        ProcessCollector(registry=registry)
+        registry.register(ProcessMetrics())
         self._registry = registry
         self._scrapes = 0
 
@@ -139,7 +144,8 @@ def _render(metric: Metric, parts: list[str]) -> None:
     name = metric.samples[0].name if metric.type in (COUNTER, GAUGE) else metric.name
     parts.append(f"# HELP {name} {metric.documentation}\n# TYPE {name} {metric.type}\n")
     for sample in metric.samples:
-        labels = ",".join(f'{key}="{_escaped(text)}"' for key, text in sample.labels.items())
+        names = sorted(sample.labels, key=lambda name: (name == BUCKET_LABEL, name))
+        labels = ",".join(f'{name}="{_escaped(sample.labels[name])}"' for name in names)
         shown = f"{{{labels}}}" if labels else ""
         parts.append(f"{sample.name}{shown} {floatToGoString(sample.value)}\n")
 

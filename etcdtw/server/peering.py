@@ -70,6 +70,7 @@ class Peering(Service):
             is_member=addresses.has,
             proves=member.peer_tls.proves_members,
             room=member.opened.reception_room,
+            saves=member.opened.saves,
         )
         for door in member.doors.of(PEER):
             door.open(over_tls(door.url, self._port, member.peer_tls.listens, member.clock))

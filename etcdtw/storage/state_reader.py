@@ -482,6 +482,12 @@ class StateReader:
             os.close(self._lock_fd)
             self._lock_fd = -1
 
+    def open_reads(self) -> int:
+        """Return how many read transactions are open on the file, in any process."""
+        # A table with a head; "-" stands for the number of a place that reads nothing now.
+        rows = self._env.readers().splitlines()[1:]
+        return sum(bool(row.split()) and row.split()[-1] != "-" for row in rows)
+
     def size_allocated(self) -> int:
         """Return the octets of the file."""
         return os.stat(os.path.join(self._env.path(), DATA_FILE)).st_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from etcdtw.wire.histogram import Histogram, exponential_bounds
@@ -10,7 +11,9 @@ from etcdtw.wire.histogram import Histogram, exponential_bounds
 class StateStats:
     """Fed with the writer's answers; the bounds are etcd's."""
 
-    def __init__(self) -> None:
+    def __init__(self, open_reads: Callable[[], int]) -> None:
+        """``open_reads``: how many read transactions there are, in all processes."""
+        self.open_reads = open_reads
         self.commit_s = Histogram(exponential_bounds(0.001, 14))
         self.compacted_rows_total = 0
         self.compacted_unix_s = 0.0

@@ -40,7 +40,7 @@ from etcdtw.transport.peer_http import Head, HttpError, HttpReader, encode_respo
 from etcdtw.transport.peer_network import PeerNetwork
 from etcdtw.transport.peer_outlet import StreamOutlet, Wire
 from etcdtw.transport.peer_places import KEPT, UNUSED, USED, PlaceBounds, Places
-from etcdtw.transport.peer_snapshot_in import ReceptionRoom, SnapshotIntake
+from etcdtw.transport.peer_snapshot_in import ReceptionRoom, SnapshotIntake, SnapshotSaves
 from etcdtw.transport.peer_snapshot_out import Offload
 from etcdtw.transport.rejections import RejectionLog, remote_text
 from etcdtw.transport.sockets import address_of, tune_socket
@@ -114,8 +114,10 @@ class PeerPort(Factory):
         is_member: Callable[[str], bool] = _everybody,
         proves: bool = False,
         room: ReceptionRoom | None = None,
+        saves: SnapshotSaves | None = None,
     ) -> None:
         self.room = room
+        self.saves = saves or SnapshotSaves()
         self.network = network
         self.pages = pages
         self.answers = PeerAnswers(network)
@@ -313,6 +315,8 @@ class PeerConnection(Protocol):
             pause=self._hold,
             resume=self._release,
             room=self._port.room,
+            saves=self._port.saves,
+            seconds=self._port.clock.seconds,
         )
 
     def _count_snapshot(self, ok: bool) -> None:

@@ -20,6 +20,7 @@ from etcdtw.transport.peer import PeerReceiver, refusal
 from etcdtw.transport.peer_codec import MalformedMessageError, decode_message
 from etcdtw.transport.peer_snapshot_out import Offload
 from etcdtw.transport.peer_stream import Octets
+from etcdtw.wire.histogram import Histogram, exponential_bounds
 
 MESSAGE_SIZE_MAX: Final = 64 * 1024 * 1024
 """Octets of the message before the file; etcd's bound."""
@@ -51,6 +52,14 @@ class EndlessRoom:
         """Nothing was counted."""
 
 
+class SnapshotSaves:
+    """How long received snapshots took to get to the disk; the bounds are etcd's."""
+
+    def __init__(self) -> None:
+        self.fsync_s = Histogram(exponential_bounds(0.001, 14))
+        self.save_s = Histogram(exponential_bounds(0.1, 10))
+
+
 class SnapshotIntake:
     """One snapshot that arrives.
 
@@ -73,6 +82,8 @@ class SnapshotIntake:
         pause: Callable[[], None],
         resume: Callable[[], None],
         room: ReceptionRoom | None = None,
+        saves: SnapshotSaves | None = None,
+        seconds: Callable[[], float] = lambda: 0.0,
         file_size_max: int = FILE_SIZE_MAX,
     ) -> None:
         self._receiver = receiver
@@ -84,6 +95,9 @@ class SnapshotIntake:
         self._pause = pause
         self._resume = resume
         self._room = room or EndlessRoom()
+        self._saves = saves or SnapshotSaves()
+        self._seconds = seconds
+        self._began_s = seconds()
         self._file_size_max = file_size_max
         self._octets = Octets()  # that were not written
         self._length = -1  # of the message
@@ -96,6 +110,7 @@ class SnapshotIntake:
         self._taken = 0  # of the room
         self._is_writing = False
         self._is_ended = False
+        self._is_last = False  # the write that is under way
         self._is_over = False
         self._installing: Deferred[None] | None = None
 
@@ -188,18 +203,21 @@ class SnapshotIntake:
         self._size += len(data)
         self._is_writing = True
         if self._is_ended:
-            job = partial(_close_durably, self._file, data, self._part, self._path)
+            self._is_last = True
+            job = partial(_close_durably, self._file, data, self._part, self._path, self._seconds)
         else:
-            job = partial(_write_durably, self._file, data)
+            job = partial(_write_durably, self._file, data, self._seconds)
         self._pause()
         # It may raise at once, where no thread can be started.
         maybeDeferred(self._offload, job).addCallbacks(self._written, self._unwritten)
 
-    def _written(self, is_complete: bool) -> None:
+    def _written(self, took_s: float) -> None:
         self._is_writing = False
+        self._saves.fsync_s.observe(took_s)
         if self._is_over:
             self._discard()
-        elif is_complete:
+        elif self._is_last:
+            self._saves.save_s.observe(self._seconds() - self._began_s)
             self._hand_over()
         elif self._is_ended or self._octets.size >= WRITE_SIZE:
             self._write()
@@ -266,16 +284,20 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, FILE_MODE)
 
 
-def _write_durably(file: IO[bytes], data: bytes) -> bool:
+def _write_durably(file: IO[bytes], data: bytes, seconds: Callable[[], float]) -> float:
+    """Return how long the disk took to make it durable."""
     left = memoryview(data)
     while left:
         left = left[file.write(left) :]
+    began_s = seconds()
     os.fdatasync(file.fileno())
-    return False
+    return seconds() - began_s
 
 
-def _close_durably(file: IO[bytes], data: bytes, part: str, path: str) -> bool:
-    _write_durably(file, data)
+def _close_durably(
+    file: IO[bytes], data: bytes, part: str, path: str, seconds: Callable[[], float]
+) -> float:
+    took_s = _write_durably(file, data, seconds)
     file.close()
     os.replace(part, path)
     directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
@@ -283,4 +305,4 @@ def _close_durably(file: IO[bytes], data: bytes, part: str, path: str) -> bool:
         os.fsync(directory)
     finally:
         os.close(directory)
-    return True
+    return took_s

@@ -33,6 +33,11 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
+    def observe_many(self, value: float, count: int) -> None:
+        """Count ``count`` values that are alike."""
+        self.counts[bisect_left(self.bounds, value)] += count
+        self.total += value * count
+
     @property
     def count(self) -> int:
         """How many values were observed."""

@@ -28,7 +28,7 @@ from tests.support.cluster_processes import (
     ClusterMember,
 )
 from tests.support.cluster_programs import CLUSTER_PROGRAMS
-from tests.support.revision_order import Operation, RevisionOrderChecker, Write
+from tests.support.revision_order import LogEntry, Operation, RevisionOrderChecker, Write
 from tests.support.wire_client import ConnectionFailedError, WireClient
 
 CLIENTS: Final = 8
@@ -238,7 +238,7 @@ class ClusterKillLoop:
         cluster.wait_applied(revision, [member])
         client = cluster.wire_client(member)
         try:
-            log = read_log(client, checker.revision + 1, revision)
+            log = self._read_log(client, checker.revision + 1, revision)
             tally.problems += checker.check(operations, log)
             tally.resolved = checker.resolved
             self._read_back(client, revision)
@@ -246,6 +246,9 @@ class ClusterKillLoop:
             client.close()
         cluster.assert_equal(revision)
         tally.hashes += 1
+
+    def _read_log(self, client: WireClient, first: int, last: int) -> list[LogEntry]:
+        return read_log(client, first, last)
 
     def _read_back(self, client: WireClient, revision: int) -> None:
         """Read the acknowledged writes since the last compaction at their exact revisions."""

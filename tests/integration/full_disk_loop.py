@@ -26,33 +26,39 @@ from statistics import median
 from typing import Final
 
 from etcdtw.wire import etcdserverpb as pb
-from tests.differential.operations import PUT
+from tests.differential.operations import PUT, WATCH
 from tests.integration.cluster_kill_loop import ClusterKillLoop, Tally
 from tests.support.cluster_processes import ClusterMember, wait_for
 from tests.support.etcd_client import RpcFailedError
-from tests.support.revision_order import Operation, Write
+from tests.support.revision_order import LogEntry, Operation, Write
 from tests.support.wire_client import ConnectionFailedError, WireClient
 
 MIB: Final = 1 << 20
 LOG: Final = "log"
 STATE: Final = "state"
-DISK_OCTETS: Final = {LOG: 128 * MIB, STATE: 160 * MIB}
+DISK_OCTETS: Final = {LOG: 128 * MIB, STATE: 256 * MIB}
 FILL_RATE: Final = 50_000_000  # octets a second
 FILL_STEP: Final = 1_000_000  # octets
 QUIET_S: Final = 0.5
 FULL_S: Final = 4.0
+PRESSED_S: Final = 10.0
+"""How long a disk stays full in rounds in which its member is to use up its reserve."""
+PRESSING_OCTETS: Final = 32 * 1024
+PRESSING_PAUSE_S: Final = 0.1
 OWN_FILL_S: Final = 60.0
-OWN_VALUE: Final = {LOG: 256 * 1024, STATE: 16 * 1024}  # octets
+OWN_VALUE: Final = {LOG: 256 * 1024, STATE: 32 * 1024}  # octets
 OWN_CALLS: Final = 8  # puts under way
 OWN_KEYS: Final = 64
 RECOVERED_S: Final = 60.0
 NO_SPACE: Final = "etcdserver: mvcc: database space exceeded"
 GAP_MAX_S: Final = 8.0
 """Without an acknowledged write while a quorum has room, on a machine that others use as well."""
-FLAGS: Final = ("--snapshot-count", "2000", "--snapshot-catchup-entries", "1000")
+FLAGS: Final = ("--snapshot-count", "5000", "--snapshot-catchup-entries", "10000")
 TARGETS: Final = ("leader", "follower", "two", "all")
 OWN_WRITES: Final = "own writes"
 FILLER: Final = "filler"
+PRESSED: Final = "filler beside writes"
+PRESSED_ROUNDS: Final = (1, 3)  # of five
 
 
 class NoMountsError(Exception):
@@ -118,14 +124,19 @@ def fill(disk: Path, until: float) -> None:
 class OwnWriter(threading.Thread):
     """Puts large values until it is told to stop; `writes` is what it did."""
 
-    def __init__(self, loop: FullDiskLoop, octets: int) -> None:
+    def __init__(self, loop: FullDiskLoop, octets: int, pause_s: float = 0.0) -> None:
         super().__init__(daemon=True)
+        self._pause_s = pause_s
         self._loop = loop
         self._value = bytes(octets)
         self._is_told_to_stop = threading.Event()
         self.writes: list[Write] = []
         self.refused = 0
         self.met_full_disk = threading.Event()
+
+    def pause(self) -> None:
+        """End the load; `stop` is to follow."""
+        self._is_told_to_stop.set()
 
     def stop(self) -> None:
         self._is_told_to_stop.set()
@@ -138,6 +149,7 @@ class OwnWriter(threading.Thread):
             try:
                 if client is None:
                     client = self._loop.wire_client(at)
+                time.sleep(self._pause_s)
                 number += OWN_CALLS
                 self._burst(client, number)
             except (ConnectionFailedError, OSError):
@@ -175,6 +187,52 @@ class OwnWriter(threading.Thread):
             time.sleep(0.1)
 
 
+class Recorder(threading.Thread):
+    """Follows a watch of everything: a compaction will take what it tells."""
+
+    def __init__(self, client: WireClient, first: int) -> None:
+        super().__init__(daemon=True)
+        self._client = client
+        self._first = first
+        self._is_told_to_stop = threading.Event()
+        self.entries: dict[int, LogEntry] = {}
+        self.trouble = ""
+
+    def run(self) -> None:
+        client = self._client
+        stream = client.open(WATCH)
+        create = pb.WatchCreateRequest(key=b"\0", range_end=b"\0", start_revision=self._first)
+        client.send(stream, pb.WatchRequest(create_request=create).SerializeToString())
+        while not self._is_told_to_stop.is_set() and not self.trouble:
+            try:
+                client.poll(0.2)
+            except (ConnectionFailedError, OSError) as error:
+                self.trouble = str(error)
+            for message in stream.take_messages():
+                response = pb.WatchResponse.FromString(message)
+                if response.canceled:
+                    self.trouble = f"the watch for the log ended: {response}"
+                for event in response.events:
+                    revision = event.kv.mod_revision
+                    entry = self.entries.setdefault(revision, LogEntry(revision))
+                    value = event.kv.value if event.type == 0 else None
+                    entry.changes.append((event.kv.key, value))
+        client.close()
+
+    def stop(self, last: int) -> list[LogEntry]:
+        """Return all up to a revision, which it must tell."""
+        wait_for(
+            lambda: bool(self.trouble) or last in self.entries,
+            RECOVERED_S,
+            f"the watch tells revision {last}",
+        )
+        self._is_told_to_stop.set()
+        self.join()
+        if self.trouble:
+            raise ConnectionFailedError(self.trouble)
+        return [self.entries[revision] for revision in sorted(self.entries) if revision <= last]
+
+
 class FullDiskLoop(ClusterKillLoop):
     """The loop over one cluster of three, which it starts and ends."""
 
@@ -190,6 +248,8 @@ class FullDiskLoop(ClusterKillLoop):
             member.flags = [*FLAGS, "--wal-dir", str(log_folder)]
         self._window = (0.0, 0.0)
         self._own: OwnWriter | None = None
+        self._own_compacted = 0
+        self._recorder: Recorder | None = None
         self.gaps_s: list[float] = []
         """The longest one of each round in which a quorum had room."""
         self.recovered_s: list[float] = []
@@ -220,7 +280,8 @@ class FullDiskLoop(ClusterKillLoop):
         place = (LOG, STATE)[number % 2]
         if number % 5 == 4:
             return f"{place}: {OWN_WRITES}"
-        return f"{place}: {FILLER} at {TARGETS[(number // 2) % len(TARGETS)]}"
+        pressed = PRESSED if number % 5 in PRESSED_ROUNDS else FILLER
+        return f"{place}: {pressed} at {TARGETS[(number // 2) % len(TARGETS)]}"
 
     # -- the fault -----------------------------------------------------------------------------
 
@@ -234,8 +295,14 @@ class FullDiskLoop(ClusterKillLoop):
             self._free_by_compaction()
         else:
             victims = self._victims(how.rsplit(" ", 1)[1])
-            self._fill_by_filler(place, victims)
+            is_pressed = how.startswith(PRESSED)
+            if is_pressed:
+                self._own = OwnWriter(self, PRESSING_OCTETS, PRESSING_PAUSE_S)
+                self._own.start()
+            self._fill_by_filler(place, victims, PRESSED_S if is_pressed else FULL_S)
             freed = time.monotonic()
+            if self._own is not None:
+                self._own.pause()
             for victim in victims:
                 filler_path(self._disks[place][victim.name]).unlink()
             if len(victims) == 1:
@@ -258,8 +325,8 @@ class FullDiskLoop(ClusterKillLoop):
             "all": self._cluster.all,
         }[target]
 
-    def _fill_by_filler(self, place: str, victims: Sequence[ClusterMember]) -> None:
-        until = time.monotonic() + DISK_OCTETS[place] / FILL_RATE + FULL_S
+    def _fill_by_filler(self, place: str, victims: Sequence[ClusterMember], full_s: float) -> None:
+        until = time.monotonic() + DISK_OCTETS[place] / FILL_RATE + full_s
         threads = [
             threading.Thread(target=fill, args=(self._disks[place][victim.name], until))
             for victim in victims
@@ -278,6 +345,10 @@ class FullDiskLoop(ClusterKillLoop):
         self.alarms += is_raised
 
     def _fill_by_own_writes(self, place: str) -> None:
+        leader = self._cluster.leader()
+        client = self._cluster.wire_client(leader, RECOVERED_S)
+        self._recorder = Recorder(client, self._checker.revision + 1)
+        self._recorder.start()
         own = self._own = OwnWriter(self, OWN_VALUE[place])
         own.start()
         own.met_full_disk.wait(OWN_FILL_S)
@@ -370,7 +441,9 @@ class FullDiskLoop(ClusterKillLoop):
         super()._check(operations)
         self.shortages = sum(_shortages(member) for member in self._alive())
 
-    _own_compacted = 0
+    def _read_log(self, client: WireClient, first: int, last: int) -> list[LogEntry]:
+        recorder, self._recorder = self._recorder, None
+        return super()._read_log(client, first, last) if recorder is None else recorder.stop(last)
 
 
 def _readyz(member: ClusterMember) -> int:

@@ -234,7 +234,7 @@ def test_a_snapshot_given_up_during_a_write_leaves_nothing(tmp_path: Path) -> No
         end = LAST_CHUNK if whole else b""
         question.send(snapshot_head() + chunks(framed(snapshot_message()) + data) + end)
         if whole:
-            while len(disk.jobs[0][1].args) != 4:
+            while len(disk.jobs[0][1].args) != 5:
                 disk.work()
                 settle(one.clock)
         assert question.server is not None

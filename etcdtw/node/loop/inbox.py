@@ -20,6 +20,7 @@ from etcdtw.apply.errors import (
 from etcdtw.grpc.call import Call
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.store import Store
+from etcdtw.node.loop.durations import Durations
 from etcdtw.node.loop.reads import ReadDone, Reads
 from etcdtw.node.loop.requests import PREFIX_SIZE, Done, RequestIds, Waiter, tag
 from etcdtw.node.loop.wakeup import Wakeup
@@ -64,6 +65,7 @@ class Inbox:
         bounds: InboxBounds,
         wakeup: Wakeup,
         is_connected: Callable[[int], bool],
+        durations: Durations,
     ) -> None:
         self._raw = raw
         self._store = store
@@ -76,6 +78,7 @@ class Inbox:
         self._queued_octets_max = bounds.queued_octets_max
         self._wakeup = wakeup
         self._is_connected = is_connected
+        self._durations = durations
         self._proposals: list[bytes] = []
         self._queued_octets = 0
         self.waiters: dict[bytes, Waiter] = {}
@@ -162,6 +165,7 @@ class Inbox:
         for data in proposals:
             waiter = self.waiters.pop(data[:PREFIX_SIZE], None)
             if waiter is not None:
+                self._durations.unanswered(waiter, self._wakeup.now_ms)
                 self._refuse(waiter.call, waiter.done, error)
 
     def leader_changed(self, leader_id: int, now_ms: int) -> None:
@@ -175,6 +179,7 @@ class Inbox:
     def give_up(self, waiter: Waiter) -> None:
         """Nobody can tell any more what became of this one."""
         self.failed_total += 1
+        self._durations.unanswered(waiter, self._wakeup.now_ms)
         self._refuse(waiter.call, waiter.done, RequestTimeoutError())
 
     def expire(self, now_ms: int) -> None:
@@ -189,6 +194,7 @@ class Inbox:
         self.failed_total += len(overdue)
         for prefix in overdue:
             waiter = self.waiters.pop(prefix)
+            self._durations.unanswered(waiter, now_ms)
             self._refuse(waiter.call, waiter.done, self._why_late(waiter.started_ms))
         if overdue and queued:
             # No leader has taken them, and a later one must not: their clients were told.

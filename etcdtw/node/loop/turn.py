@@ -28,6 +28,7 @@ from etcdtw.mvcc.long_entry import LongEntryError
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.watch import WatchHub
 from etcdtw.node.duties.conf_changes import ConfChanges
+from etcdtw.node.loop.durations import Durations
 from etcdtw.node.loop.inbox import Inbox
 from etcdtw.node.loop.leadership import Leadership
 from etcdtw.node.loop.long_apply import LongApply
@@ -97,6 +98,7 @@ class Turn:
         conf_changes: ConfChanges,
         leadership: Leadership,
         slowness: Slowness,
+        durations: Durations,
         seconds: Callable[[], float],
         long_work_s: float,
     ) -> None:
@@ -122,6 +124,8 @@ class Turn:
         self._slowness = slowness
         self._seconds = seconds
         self._long_work_s = long_work_s
+        self._durations = durations
+        self._answered: list[Waiter] = []  # in the slice that is being applied
         self._is_running = False
         self._released: list[Message] = []
         self._outgoing: list[Message] = []
@@ -379,6 +383,7 @@ class Turn:
             oldest = self._waiters.get(some[0].data[:PREFIX_SIZE])
             self._apply_some(some)
             ended_s = seconds()
+            self._count(ended_s - started_s)
             if ended_s - started_s > slowness.apply_s:
                 slowness.applied(ended_s - started_s, some, oldest)
             if oldest is not None and ended_s - oldest.started_ms / 1000 > slowness.request_s:
@@ -387,6 +392,17 @@ class Turn:
                 return self._long.entry.index - entries[0].index
             first += len(some)
         return first
+
+    def _count(self, took_s: float) -> None:
+        """Say how long the slice took that was just applied."""
+        applier = self._applier
+        if applier.counts:
+            self._durations.applied(applier.counts, applier.failed, took_s)
+            applier.counts.clear()
+            applier.failed.clear()
+        if self._answered:
+            self._durations.answered(self._answered, self._wakeup.now_ms)
+            self._answered = []
 
     def _set_applied(self, last: Entry) -> None:
         """Everything up to ``last`` is applied."""
@@ -399,6 +415,7 @@ class Turn:
         waiters = self._waiters
         applier = self._applier
         store = self._store
+        answered = self._answered
         waiter: Waiter | None = None
         try:
             for entry in entries:
@@ -412,6 +429,7 @@ class Turn:
                 elif waiter.data == data:
                     applied = applier.apply(waiter.field, waiter.request)
                     waiter.done(waiter.call, applied)
+                    answered.append(waiter)
                 else:
                     # An old entry with the id of a new proposal: that one still waits.
                     waiters[data[:PREFIX_SIZE]] = waiter
@@ -442,12 +460,21 @@ class Turn:
             return False
         piece = self._pieces.begin()
         oldest_ms = oldest_client_ms(ready)
-        now_s = self._seconds()
+        ranges = self._durations.ranges
+        count = started_ms = 0
+        began_s = now_s = self._seconds()
         until_s = now_s + READS_S
         while ready and now_s < until_s:
-            call, done, _ = ready.popleft()
+            call, done, asked_ms = ready.popleft()
             done(call, None)
+            count += 1
+            started_ms += asked_ms
             now_s = self._seconds()
+        ranges = self._durations.ranges - ranges
+        if ranges:
+            part = ranges / count
+            waited_ms = max(0, count * self._wakeup.now_ms - started_ms)
+            self._durations.read(ranges, part * (now_s - began_s), part * waited_ms / 1000)
         took_s = 0.0 if oldest_ms is None else now_s - oldest_ms / 1000
         if took_s > self._slowness.request_s:
             self._slowness.answered(took_s, None)
