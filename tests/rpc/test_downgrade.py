@@ -148,4 +148,4 @@ def test_alarm_that_nobody_knows_is_refused_before_it_is_in_the_log(rig: Mainten
 
 def test_alarm_of_a_newer_member_has_a_name(rig: MaintenanceRig) -> None:
     rig.node.alarms.activate(5, 7)
-    assert list(rig.status().errors) == ["memberID:5 alarm:UNKNOWN "]
+    assert list(rig.status().errors) == ["memberID:5 alarm:UNKNOWN"]
