@@ -34,6 +34,17 @@ class Outcome:
     differences: list[str] = field(default_factory=list)
     hashes: list[tuple[int, int]] = field(default_factory=list)  # (revision, hash), compared
     codes: dict[str, int] = field(default_factory=dict)
+    deaths: int = 0  # of real etcd, of itself; the sequence ended there
+
+    def add(self, other: Outcome) -> None:
+        """Add what another sequence came to."""
+        self.operations += other.operations
+        self.errors += other.errors
+        self.differences += other.differences
+        self.hashes += other.hashes
+        self.deaths += other.deaths
+        for text, count in other.codes.items():
+            self.codes[text] = self.codes.get(text, 0) + count
 
 
 class Lockstep:

@@ -119,3 +119,17 @@ def test_the_end_of_a_watcher_is_compared_without_its_revision() -> None:
     assert normalise.canceled_agree(left, right)
     right.cancel_reason = "because"
     assert not normalise.canceled_agree(left, right)
+
+
+def test_a_hash_of_a_compaction_may_be_kept_by_one_member_alone() -> None:
+    def hashed(compact_revision: int) -> Answer:
+        response = pb.HashKVResponse(hash=compact_revision, compact_revision=compact_revision)
+        return Answer(0, "", response)
+
+    refused = Answer(11, "etcdserver: mvcc: required revision has been compacted", None)
+    request = pb.HashKVRequest(revision=7)
+    assert answers_agree(ops.HASH_KV, request, refused, hashed(3))
+    assert answers_agree(ops.HASH_KV, request, hashed(3), hashed(7))
+    assert not answers_agree(ops.HASH_KV, request, hashed(3), hashed(4))
+    assert not answers_agree(ops.HASH_KV, request, refused, hashed(7))
+    assert not answers_agree(ops.HASH_KV, pb.HashKVRequest(), refused, hashed(3))
