@@ -284,7 +284,7 @@ class ClientPort(Factory):
         self.stats = PortStats()
         self._methods = methods
         self._call_stats = stats
-        inflate_in_turns(clock, stats.inflations)
+        inflate_in_turns(clock, stats.inflations, pieces)
         self._flusher = flusher
         self._limits = limits or Limits()
         self._offender_limits = for_offender(self._limits)

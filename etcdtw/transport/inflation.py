@@ -6,20 +6,24 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from etcdtw.grpc.inflating import InflateQueue
+from etcdtw.wire.pieces import OCTETS, Pieces
 
 log = Logger()
 
 
-def inflate_in_turns(clock: IReactorTime, queue: InflateQueue) -> None:
-    """Let ``queue`` do its work in turns of ``clock`` from now on."""
+def inflate_in_turns(clock: IReactorTime, queue: InflateQueue, pieces: Pieces) -> None:
+    """Let ``queue`` do its work in turns of ``clock`` from now on, each measured by ``pieces``."""
 
     def step() -> None:
+        piece = pieces.begin()
         try:
             is_left = queue.step()
         except Exception:
             # A defect of ours: this call is lost, the others' are not.
             log.failure("a call failed unexpectedly")
             is_left = True
+        finally:
+            pieces.end(piece, OCTETS)
         if is_left:
             clock.callLater(0, step)
 

@@ -52,6 +52,7 @@ class ClusterLockstep(Lockstep):
             self._keep_alives[1],
             *(client.open(ops.KEEP_ALIVE) for client in rest),
         ]
+        self._has_older = any(member.program in OLDER_LINES for member in self._members)
         self._at = 0
         self._current: set[int] = set()  # members that have surely applied all there is
         self._checked_at = 0
@@ -94,6 +95,8 @@ class ClusterLockstep(Lockstep):
         if operation.path == ops.WATCH:
             for i in range(len(self._members)):
                 self._catch_up(i)
+        elif operation.path == ops.RANGE_STREAM and self._has_older:
+            operation.path = ops.RANGE  # up to 3.6 there are no streams
         elif operation.path == ops.TXN:
             oldest = max(self.source.compact_revision, 1)
             keep_revisions_within(operation.request, oldest, self.source.revision)
