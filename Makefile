@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 .DEFAULT_GOAL = help
 
 .PHONY: help run test test-compiled lint cover bench bench-cluster build clean differential kill-loop \
-	differential-cluster cluster-kill-loop crashlab bitflips long judges attacks
+	differential-cluster cluster-kill-loop crashlab bitflips full-disk long judges attacks
 
 help:
 	@echo "make run           one member on 127.0.0.1:2379, data in default.etcd/"
@@ -23,6 +23,7 @@ help:
 	@echo "make cluster-kill-loop     200 rounds of kill -9 in a cluster, with a checker of histories"
 	@echo "make differential-cluster  100,000 operations on a mixed cluster against a single etcd"
 	@echo "make crashlab      2,000 power-loss images of the real storage"
+	@echo "make full-disk     50 rounds of full disks in a cluster of three (root: mounts tmpfs)"
 	@echo "make bitflips      1,000 flipped bits in the files of a member, and what found each"
 	@echo "make long          what is marked long: check perf, more seeds"
 
@@ -109,6 +110,9 @@ cluster-kill-loop: $(VENV)/.installed-test
 
 differential-cluster: $(VENV)/.installed-test
 	$(BIN)/python -m tests.differential.cluster --operations 100000 $(ARGS)
+
+full-disk: $(VENV)/.installed-test
+	$(BIN)/python -m tests.integration.full_disk_loop --rounds 50 $(ARGS)
 
 crashlab: $(VENV)/.installed-test
 	$(BIN)/python -m tests.support.crashlab 2000
