@@ -131,8 +131,12 @@ class Scrape:
         parts: list[str] = []
         for metric in self._registry.collect():
             _render(metric, parts)
+        current = Metric("promhttp_metric_handler_requests_in_flight", "Scrapes now.", GAUGE)
+        current.add_sample(current.name, {}, 1)  # one rendering is for all that wait for it
+        _render(current, parts)
         scrapes = Metric("promhttp_metric_handler_requests_total", "Scrapes, by status.", COUNTER)
-        scrapes.add_sample(scrapes.name, {"code": "200"}, self._scrapes)
+        for code, count in (("200", self._scrapes), ("500", 0), ("503", 0)):
+            scrapes.add_sample(scrapes.name, {"code": code}, count)
         _render(scrapes, parts)
         self._scrapes += 1
         return "".join(parts).encode()

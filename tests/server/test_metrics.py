@@ -126,3 +126,15 @@ def test_value_on_a_bound_belongs_to_it() -> None:
     for value in (1.0, 1.5, 2.0, 2.5):
         histogram.observe(value)
     assert (histogram.counts, histogram.total, histogram.count) == ([1, 2, 1], 7.0, 4)
+
+
+def test_scrapes_are_counted_by_status_as_prometheus_client_for_go_does() -> None:
+    page = Scrape({}, ServerStats())
+    page.render()
+    lines = page.render().decode().splitlines()
+    name = "promhttp_metric_handler_requests"
+    assert f"{name}_in_flight 1.0" in lines
+    counts = [
+        f'{name}_total{{code="{code}"}} {count}' for code, count in (("200", 1.0), ("503", 0.0))
+    ]
+    assert set(counts) <= set(lines)
