@@ -43,11 +43,11 @@ from etcdtw.storage.journal_writer import JournalWriter
 from etcdtw.storage.log import MAP_SIZE, LmdbLog, open_log
 from etcdtw.storage.log_founding import found_log, stored_identity
 from etcdtw.storage.presence import (
-    ETCD_DATABASE,
-    ETCD_LOG,
+    ETCD_SNAPSHOTS,
     Mark,
     check_presence,
-    guard_against_etcd,
+    guard_log,
+    guard_member,
     lay_mark,
     refuse_empty_log,
 )
@@ -60,7 +60,7 @@ from etcdtw.transport.peer_snapshot_in import SnapshotSaves
 MEMBER: Final = "member"
 LOG: Final = "wal"
 STATE: Final = "state"
-SNAPSHOTS: Final = "snap"
+SNAPSHOTS: Final = "snapshots"
 SYSTEM_RANDOM: Final = SystemRandom()
 
 
@@ -142,13 +142,14 @@ def check_data(config: Config) -> None:
 
 def _make_room(config: Config) -> None:
     """Delete what a killed member was receiving or building; keep real etcd off the rest."""
-    snapshots = Path(config.data_dir) / MEMBER / SNAPSHOTS
-    remove_leftovers(snapshots)
-    clear_state(Path(config.data_dir) / MEMBER / STATE)
-    guard_against_etcd(snapshots / ETCD_DATABASE)
+    member = Path(config.data_dir) / MEMBER
+    for folder in (member / SNAPSHOTS, member / ETCD_SNAPSHOTS):
+        remove_leftovers(folder)  # the latter is an earlier program's place for them
+    clear_state(member / STATE)
+    guard_member(member)
     if config.wal_dir:
         # Where the log lies within the data directory the other guard keeps it.
-        guard_against_etcd(Path(config.wal_dir) / ETCD_LOG)
+        guard_log(Path(config.wal_dir))
 
 
 def _lay_marks(config: Config, identity: Identity) -> None:

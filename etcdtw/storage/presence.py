@@ -1,7 +1,8 @@
 """Whose a data directory is, said to real etcd, and that a member has run, said to its next start.
 
 Real etcd that finds none of its own logs in a directory makes one, and deletes what is in the
-place: a *guard*, a name that every version of it fails to open before it writes, keeps it away.
+place: a *guard*, a file where it wants a folder or a folder where it wants a file, makes every
+version of it fail before it writes.
 A *mark*, beside the log and beside the state, is laid when both were there together; from then
 on one without the other is a loss, and no new member.  Knows the names of files, and no LMDB.
 """
@@ -11,7 +12,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -21,22 +21,20 @@ from etcdtw.storage.directory import (
     DATA_FILE,
     META_SIZE,
     DataDirError,
-    prepare_directory,
     sync_directory,
 )
 from etcdtw.storage.disk_words import disk_words
 from etcdtw.storage.journal import SEGMENT_FILES
 
-ETCD_DATABASE: Final = "db"
-"""What real etcd opens first of all, in its folder of snapshots."""
+ETCD_SNAPSHOTS: Final = "snap"
+"""The folder, in that of the member, that real etcd makes or opens first of all: a file here."""
 ETCD_LOG: Final = "0000000000000000-0000000000000000.wal"
-"""What real etcd opens in the folder of its log, if that alone is ours."""
-GUARD_TARGET: Final = "etcdtw-holds-its-data-here/real-etcd-must-not-be-started-on-it"
-"""Nothing is there, so that neither an open nor a creation succeeds.  A program of ours that
-knows no guards does not take it for etcd's file either: nothing exists under the name."""
+"""The file that real etcd reads first in the folder of its log: a folder here."""
+GUARD_TEXT: Final = (
+    b"This is a data directory of etcdtw.  Real etcd wants a folder in the place of this file,\n"
+    b"and fails: without the file it would delete the log beside it and serve an empty store.\n"
+)
 MARK_FILE: Final = "etcdtw-has-run"
-_NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
-"""A filesystem without symbolic links; EACCES and EROFS are other errors."""
 ADVICE: Final = (
     "put back what is missing (is a disk not mounted?), or remove this member from its cluster "
     "and all of its directories, and let it join again"
@@ -54,24 +52,43 @@ class Mark(NamedTuple):
     """Where the log was."""
 
 
-def guard_against_etcd(path: Path, symlink: Callable[[str, Path], None] = os.symlink) -> None:
-    """Lay a guard at ``path``, durably.  Raises `DataDirError`."""
+def guard_member(member: Path) -> None:
+    """Keep real etcd from taking the member's folder for a new one's.  Raises `DataDirError`.
+
+    A program of ours that knows no guards does not mind the file: it opens the log before.
+    """
+    path = member / ETCD_SNAPSHOTS
     try:
-        if os.path.lexists(path):
+        if path.is_file():
             return
-        prepare_directory(path.parent)
-        symlink(GUARD_TARGET, path)
-        sync_directory(path.parent)
+        if path.is_dir():
+            path.rmdir()  # of an earlier format; what it held was cleared away
+        _write_durably(path, GUARD_TEXT)
     except OSError as error:
-        if error.errno in _NO_LINKS:
-            log.warn("{path} cannot be a link here: nothing keeps real etcd away", path=str(path))
+        if error.errno == errno.ENOTEMPTY:
+            log.warn(
+                "{path} holds what etcdtw has not put there: while it does, nothing keeps real "
+                "etcd from deleting this member's log; move it elsewhere",
+                path=str(path),
+            )
             return
-        raise DataDirError(f"cannot write {path}: {disk_words(error, path.parent)}") from error
+        raise DataDirError(f"cannot write {path}: {disk_words(error, member)}") from error
+
+
+def guard_log(log_path: Path) -> None:
+    """Keep real etcd from taking the folder of our log for its own.  Raises `DataDirError`."""
+    path = log_path / ETCD_LOG
+    try:
+        if not path.is_dir():
+            path.mkdir(mode=0o700)
+            sync_directory(log_path)
+    except OSError as error:
+        raise DataDirError(f"cannot write {path}: {disk_words(error, log_path)}") from error
 
 
 def is_guard(path: Path) -> bool:
-    """Whether what has this name was laid by `guard_against_etcd`."""
-    return path.is_symlink() and os.readlink(path) == GUARD_TARGET
+    """Whether ``path``, which is named like a log of real etcd, was made by `guard_log`."""
+    return path.name == ETCD_LOG and path.is_dir()
 
 
 def read_mark(folder: Path) -> Mark | None:
@@ -93,19 +110,25 @@ def lay_mark(folder: Path, mark: Mark) -> None:
     """Let ``folder`` say that a member has run, durably.  Raises `DataDirError`."""
     if read_mark(folder) == mark:
         return
-    file, new = folder / MARK_FILE, folder / (MARK_FILE + ".new")
+    file = folder / MARK_FILE
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        fd = os.open(new, flags, 0o600)
-        try:
-            os.write(fd, json.dumps(mark._asdict()).encode() + b"\n")
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.replace(new, file)
-        sync_directory(folder)
+        _write_durably(file, json.dumps(mark._asdict()).encode() + b"\n")
     except OSError as error:
         raise DataDirError(f"cannot write {file}: {disk_words(error, folder)}") from error
+
+
+def _write_durably(file: Path, content: bytes) -> None:
+    """Let ``file`` be there with ``content``, wholly or not at all.  Raises `OSError`."""
+    new = file.with_name(file.name + ".new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    fd = os.open(new, flags, 0o600)
+    try:
+        os.write(fd, content)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.replace(new, file)
+    sync_directory(file.parent)
 
 
 def check_presence(member: Path, log: Path, state: Path) -> None:

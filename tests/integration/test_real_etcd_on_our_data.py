@@ -84,7 +84,8 @@ def test_real_etcd_refuses_our_data_directory(version: str, tmp_path: Path) -> N
     for _ in range(2):
         status, told = start_real(program, "--data-dir", str(data))
         assert status != 0
-        assert "member/snap/db" in told
+        assert "snapshot directory" in told
+        assert "member/snap" in told
     assert content(data) == before
     assert_kept(RunningMember("etcdtw", data_dir=data))
 
@@ -100,6 +101,6 @@ def test_real_etcd_refuses_our_log_elsewhere(version: str, tmp_path: Path) -> No
     for folder in (data, tmp_path / "fresh", tmp_path / "fresh", data):
         status, told = start_real(program, "--data-dir", str(folder), *flags)
         assert status != 0
-        assert "snap/db" in told or "0000000000000000-0000000000000000.wal" in told
+        assert "member/snap" in told or "0000000000000000-0000000000000000.wal" in told
     assert content(data, wal) == before
     assert_kept(RunningMember("etcdtw", data_dir=data, flags=flags))

@@ -72,7 +72,7 @@ def test_real_etcd_lives_on_the_snapshot_of_a_single_member(line: str, tmp_path:
             expected = hash_kv(client, revision)
             kvs = list(client.range(b"\0", b"\0").kvs)
         assert "Snapshot saved" in Etcdctl(member).output("snapshot", "save", str(file))
-        assert list((member.data_dir / "member" / "snap").glob("*.out.db")) == []
+        assert list((member.data_dir / "member" / "snapshots").glob("*.out.db")) == []
         assert "Traceback" not in member.stderr()
     assert snapshot_status(file)[1] == revision
     real = RunningMember("etcd", data_dir=tmp_path / "data")
@@ -99,7 +99,7 @@ def begun(client: EtcdClient) -> Any:
 
 def snapshot_files(member: RunningMember) -> int:
     """Count the exports that its processes hold, by name or open without one."""
-    found = {str(file) for file in (member.data_dir / "member" / "snap").glob("*.out.db")}
+    found = {str(file) for file in (member.data_dir / "member" / "snapshots").glob("*.out.db")}
     for pid in member.pids:
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
             try:

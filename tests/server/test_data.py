@@ -17,7 +17,7 @@ from etcdtw.server.data import _check_together, open_data
 from etcdtw.storage.directory import META_SIZE, DataDirError, lock_directory
 from etcdtw.storage.log import open_log
 from etcdtw.storage.log_codec import KEY_IDENTITY, encode_small
-from etcdtw.storage.presence import ETCD_DATABASE, MARK_FILE
+from etcdtw.storage.presence import ETCD_SNAPSHOTS, GUARD_TEXT, MARK_FILE
 from etcdtw.storage.state_feed import Message
 from etcdtw.storage.state_open import open_state
 from tests.support.node_rig import MemoryLog
@@ -125,7 +125,8 @@ class Directories:
             shutil.rmtree(folder)
         elif how == "files":
             for file in folder.iterdir():
-                file.unlink()
+                if file.is_file():
+                    file.unlink()
         else:
             (folder / "data.mdb").write_bytes(bytes(META_SIZE) if how == "zeros" else b"")
 
@@ -247,8 +248,13 @@ def test_what_a_killed_member_was_receiving_is_deleted_before_anything_grows(
 ) -> None:
     directories = Directories(tmp_path, False)
     directories.open()
-    snapshots = directories.data / "member" / "snap"
+    earlier = directories.data / "member" / ETCD_SNAPSHOTS
+    earlier.unlink()
+    earlier.mkdir(mode=0o700)
+    (earlier / "0000000000000007.snap.db.3.part").write_bytes(b"left")
+    snapshots = directories.data / "member" / "snapshots"
     left = ["0000000000000007.snap.db.3.part", "0000000000000007.snap.db", "01.out.db"]
+    snapshots.mkdir()
     for name in left:
         (snapshots / name).write_bytes(b"left")
     for name in ("building", "new"):
@@ -257,7 +263,8 @@ def test_what_a_killed_member_was_receiving_is_deleted_before_anything_grows(
     (directories.wal / "data.mdb").write_bytes(b"not LMDB's")
     with pytest.raises(DataDirError, match="is not an LMDB file"):
         directories.open()
-    assert [file.name for file in snapshots.iterdir()] == [ETCD_DATABASE]
+    assert list(snapshots.iterdir()) == []
+    assert earlier.read_bytes() == GUARD_TEXT
     assert [file.name for file in directories.state.iterdir() if file.is_dir()] == []
 
 
@@ -265,7 +272,8 @@ def test_what_a_killed_member_was_receiving_is_deleted_before_anything_grows(
 def test_a_directory_in_use_keeps_what_it_is_receiving(tmp_path: Path, place: str) -> None:
     directories = Directories(tmp_path, place == "wal")
     directories.open()
-    part = directories.data / "member" / "snap" / "0000000000000007.snap.db.3.part"
+    part = directories.data / "member" / "snapshots" / "0000000000000007.snap.db.3.part"
+    part.parent.mkdir()
     part.write_bytes(b"arriving")
     lock_fd = lock_directory(directories.wal)
     with pytest.raises(DataDirError, match="in use by another process"):

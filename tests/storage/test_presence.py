@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
@@ -11,11 +10,14 @@ from twisted.logger import capturedLogs, formatEvent
 
 from etcdtw.storage.directory import DataDirError
 from etcdtw.storage.presence import (
-    GUARD_TARGET,
+    ETCD_LOG,
+    ETCD_SNAPSHOTS,
+    GUARD_TEXT,
     MARK_FILE,
     Mark,
     check_presence,
-    guard_against_etcd,
+    guard_log,
+    guard_member,
     is_guard,
     lay_mark,
     read_mark,
@@ -24,47 +26,45 @@ from etcdtw.storage.presence import (
 MARK = Mark("a1", "c1", "/data/member/wal")
 
 
-def test_a_guard_can_neither_be_opened_nor_be_made_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "snap" / "db"
+def test_a_file_takes_the_place_of_real_etcds_folder(tmp_path: Path) -> None:
     for _ in range(2):
-        guard_against_etcd(path)
-        assert is_guard(path)
-        assert not path.exists()
-        with pytest.raises(FileNotFoundError):
-            os.open(path, os.O_RDWR | os.O_CREAT)
-    assert path.parent.stat().st_mode & 0o777 == 0o700
+        guard_member(tmp_path)
+        assert (tmp_path / ETCD_SNAPSHOTS).read_bytes() == GUARD_TEXT
+    assert os.listdir(tmp_path) == [ETCD_SNAPSHOTS]
 
 
-@pytest.mark.parametrize("kind", ["file", "link", "folder"])
-def test_what_has_the_name_already_is_left_alone_and_no_guard(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "db"
-    if kind == "file":
-        path.write_bytes(b"etcd's")
-    elif kind == "link":
-        path.symlink_to("elsewhere")
-    else:
-        path.mkdir()
-    guard_against_etcd(path)
-    assert not is_guard(path)
+def test_the_empty_folder_of_an_earlier_program_gives_way(tmp_path: Path) -> None:
+    (tmp_path / ETCD_SNAPSHOTS).mkdir()
+    (tmp_path / (ETCD_SNAPSHOTS + ".new")).write_bytes(b"a kill left this")
+    guard_member(tmp_path)
+    assert (tmp_path / ETCD_SNAPSHOTS).read_bytes() == GUARD_TEXT
+    assert os.listdir(tmp_path) == [ETCD_SNAPSHOTS]
 
 
-def test_a_filesystem_without_links_is_used_without_a_guard(tmp_path: Path) -> None:
-    def no_links(target: str, path: Path) -> None:
-        assert target == GUARD_TARGET
-        raise OSError(errno.EPERM, "Operation not permitted")
-
+def test_a_folder_with_what_is_not_ours_stays_and_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / ETCD_SNAPSHOTS).mkdir()
+    (tmp_path / ETCD_SNAPSHOTS / "somebody's").write_bytes(b"x")
     with capturedLogs() as events:
-        guard_against_etcd(tmp_path / "db", no_links)
+        guard_member(tmp_path)
     (text,) = [formatEvent(event) for event in events]
-    assert text == f"{tmp_path / 'db'} cannot be a link here: nothing keeps real etcd away"
+    assert text.startswith(f"{tmp_path / ETCD_SNAPSHOTS} holds what etcdtw has not put there")
+    assert (tmp_path / ETCD_SNAPSHOTS / "somebody's").exists()
 
 
-def test_a_guard_that_finds_no_room_is_an_error(tmp_path: Path) -> None:
-    def no_room(target: str, path: Path) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+def test_a_folder_takes_the_place_of_real_etcds_first_log_file(tmp_path: Path) -> None:
+    for _ in range(2):
+        guard_log(tmp_path)
+    assert os.listdir(tmp_path) == [ETCD_LOG]
+    assert is_guard(tmp_path / ETCD_LOG)
+    (tmp_path / "0000000000000001-0000000000000000.wal").mkdir()
+    assert not is_guard(tmp_path / "0000000000000001-0000000000000000.wal")
 
-    with pytest.raises(DataDirError, match="no space left on the device"):
-        guard_against_etcd(tmp_path / "db", no_room)
+
+def test_a_log_file_of_real_etcd_is_no_guard(tmp_path: Path) -> None:
+    (tmp_path / ETCD_LOG).write_bytes(b"etcd's")
+    assert not is_guard(tmp_path / ETCD_LOG)
+    with pytest.raises(DataDirError, match="cannot write"):
+        guard_log(tmp_path)
 
 
 def test_a_mark_is_read_as_it_was_laid_and_replaced(tmp_path: Path) -> None:
