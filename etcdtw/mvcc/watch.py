@@ -26,6 +26,7 @@ from etcdtw.mvcc.fan_out import (
 from etcdtw.mvcc.watch_bounds import (
     BATCHES_OCTETS_MAX,
     DIRECT_MAX,
+    DISMISSED_MAX,
     PROGRESS_INTERVAL_MS,
     PROGRESS_INTERVAL_MS_MIN,
     QUEUED_EVENTS_MAX,
@@ -97,6 +98,7 @@ class WatchHub:
         self._queued_events = 0
         self._huge: HugeRevision | None = None
         self._encoder = EventEncoder(source, backend)
+        self._leaving: list[Watcher] = []
         self._lined_up: dict[WatchStream, None] = {}
         self._streams: dict[WatchStream, None] = {}
         self._progress_streams: dict[WatchStream, None] = {}
@@ -114,9 +116,11 @@ class WatchHub:
     @property
     def has_work(self) -> bool:
         """Whether `work` may have something to do, now or when time has passed."""
-        return bool(
-            self._fans or self._huge is not None or self._unsynced or self._progress_streams
-        )
+        return self._has_more or bool(self._progress_streams)
+
+    @property
+    def _has_more(self) -> bool:
+        return bool(self._fans or self._huge is not None or self._unsynced or self._leaving)
 
     @property
     def is_telling(self) -> bool:
@@ -186,10 +190,16 @@ class WatchHub:
             self._queue(watcher)
 
     def closed(self, stream: WatchStream) -> None:
-        for watcher in stream.watchers.values():
-            self.dismiss(watcher)
         self._progress_streams.pop(stream, None)
         del self._streams[stream]
+        if len(stream.watchers) <= DISMISSED_MAX:
+            for watcher in stream.watchers.values():
+                self.dismiss(watcher)
+            return
+        stream.is_paused = True  # what happens meanwhile is told to nobody
+        if not self._leaving:
+            self._wake()
+        self._leaving.extend(stream.watchers.values())
 
     def expects_progress(self, stream: WatchStream) -> None:
         """A stream has a watcher that wants progress: tick from now on, with jitter."""
@@ -385,7 +395,9 @@ class WatchHub:
             self._work_on_huge(self._huge)
         elif self._unsynced:
             self._catch_up()
-        return bool(self._fans or self._huge is not None or self._unsynced)
+        for _ in range(min(DISMISSED_MAX, len(self._leaving))):
+            self.dismiss(self._leaving.pop())
+        return self._has_more
 
     def _work_on_huge(self, huge: HugeRevision) -> None:
         if not huge.work(self._step_cost):

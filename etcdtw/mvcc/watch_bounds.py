@@ -28,3 +28,5 @@ STEP_COST: Final = 3000
 QUEUED_EVENTS_MAX: Final = 100_000
 """Events that wait behind a revision that is being told, past which the hub takes no more."""
 QUEUED_REVISIONS_MAX: Final = 10_000
+DISMISSED_MAX: Final = 2000
+"""Watchers of closed streams that are forgotten in one piece."""

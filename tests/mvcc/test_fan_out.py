@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from etcdtw.mvcc.watch_bounds import QUEUED_REVISIONS_MAX
+from etcdtw.mvcc.watch_bounds import DISMISSED_MAX, QUEUED_REVISIONS_MAX
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.watch_rig import Client, WatchRig, keys_of
 
@@ -185,3 +185,22 @@ def test_progress_waits_for_those_that_fell_behind_and_for_no_other(rig: WatchRi
     client.stream.cancel(0)
     client.stream.cancel(1)
     assert client.stream.behind == 0
+
+
+def test_the_watchers_of_a_stream_that_has_ended_are_forgotten_in_pieces(rig: WatchRig) -> None:
+    client = rig.client()
+    for i in range(2 * DISMISSED_MAX + 1):
+        client.create(b"k%d" % i)
+    other = rig.client()
+    other.create(b"k0")
+    client.stream.close()
+    rig.put(b"k0")
+    assert client.take() == []
+    pieces = 0
+    while rig.hub.work(rig.now_ms):
+        pieces += 1
+        rig.put(b"k%d" % pieces)
+    assert pieces == 2
+    assert (rig.hub.watchers, rig.hub.slow_watchers) == (1, 0)
+    assert client.take() == []
+    assert len(other.take()) == 1
