@@ -28,7 +28,6 @@ from etcdtw.mvcc.watch_bounds import (
     DIRECT_MAX,
     DISMISSED_MAX,
     PROGRESS_INTERVAL_MS,
-    PROGRESS_INTERVAL_MS_MIN,
     QUEUED_EVENTS_MAX,
     QUEUED_REVISIONS_MAX,
     RESPONSE_SIZE_MAX,
@@ -40,6 +39,7 @@ from etcdtw.mvcc.watch_bounds import (
 from etcdtw.mvcc.watch_history import gather
 from etcdtw.mvcc.watch_index import WatcherIndex
 from etcdtw.mvcc.watch_octets import encode_event
+from etcdtw.mvcc.watch_progress import ProgressTicks
 from etcdtw.mvcc.watch_source import WatchBackend, WatchSource
 from etcdtw.mvcc.watch_stream import (
     CLOSED,
@@ -80,9 +80,8 @@ class WatchHub:
         self._source = source
         self._backend = backend
         self.header = header
-        self._random_unit = random_unit
         self._wake = wake
-        self._progress_interval_ms = max(progress_interval_ms, PROGRESS_INTERVAL_MS_MIN)
+        self.progress = ProgressTicks(progress_interval_ms, random_unit)
         self._response_size_max = response_size_max
         self._slice_changes_max = slice_changes_max
         self._batches_octets_max = batches_octets_max
@@ -101,8 +100,6 @@ class WatchHub:
         self._leaving: list[Watcher] = []
         self._lined_up: dict[WatchStream, None] = {}
         self._streams: dict[WatchStream, None] = {}
-        self._progress_streams: dict[WatchStream, None] = {}
-        self._progress_due_ms = 0
         self.watchers = 0
         self.slow_watchers = 0
         self.events_total = 0
@@ -116,11 +113,13 @@ class WatchHub:
     @property
     def has_work(self) -> bool:
         """Whether `work` may have something to do, now or when time has passed."""
-        return self._has_more or bool(self._progress_streams)
+        return self._has_more or not self.progress.is_idle
 
     @property
     def _has_more(self) -> bool:
-        return bool(self._fans or self._huge is not None or self._unsynced or self._leaving)
+        if self._fans or self._unsynced or self._leaving or self.progress.has_reports:
+            return True
+        return self._huge is not None
 
     @property
     def is_telling(self) -> bool:
@@ -190,7 +189,7 @@ class WatchHub:
             self._queue(watcher)
 
     def closed(self, stream: WatchStream) -> None:
-        self._progress_streams.pop(stream, None)
+        self.progress.forget(stream)
         del self._streams[stream]
         if len(stream.watchers) <= DISMISSED_MAX:
             for watcher in stream.watchers.values():
@@ -202,14 +201,8 @@ class WatchHub:
         self._leaving.extend(stream.watchers.values())
 
     def expects_progress(self, stream: WatchStream) -> None:
-        """A stream has a watcher that wants progress: tick from now on, with jitter."""
-        if stream in self._progress_streams:
-            return
-        jitter_ms = int(self._random_unit() * self._progress_interval_ms / 10)
-        stream.progress_due_ms = self._now_ms + self._progress_interval_ms + jitter_ms
-        if not self._progress_streams or stream.progress_due_ms < self._progress_due_ms:
-            self._progress_due_ms = stream.progress_due_ms
-        self._progress_streams[stream] = None
+        """A stream has a watcher that wants progress."""
+        self.progress.expect(stream, self._now_ms)
 
     def store_replaced(self, last_revision: int) -> None:
         """The store's content was replaced (a snapshot): live delivery was interrupted.
@@ -389,8 +382,10 @@ class WatchHub:
             if fan.is_done:
                 self._fans.popleft()
                 self._queued_events -= self._fans[0].size if self._fans else 0
-        if self._progress_streams and now_ms >= self._progress_due_ms and not self._fans:
-            self._tick_progress(now_ms)
+        self.progress.tick(now_ms)
+        if self.progress.has_reports and not self._fans:
+            current = self._source.revision
+            self.progress.report(self.header(current), current)
         if self._huge is not None:
             self._work_on_huge(self._huge)
         elif self._unsynced:
@@ -587,13 +582,3 @@ class WatchHub:
             self._source.take_events()
         self.watchers += change
         self._source.has_watchers = self.watchers > 0
-
-    def _tick_progress(self, now_ms: int) -> None:
-        current = self._source.revision
-        head = self.header(current)
-        for stream in list(self._progress_streams):
-            if stream.progress_due_ms <= now_ms:
-                stream.progress_due_ms = now_ms + self._progress_interval_ms
-                stream.report_progress(head, current)
-        due_ms = [stream.progress_due_ms for stream in self._progress_streams]
-        self._progress_due_ms = min(due_ms, default=0)

@@ -30,3 +30,5 @@ QUEUED_EVENTS_MAX: Final = 100_000
 QUEUED_REVISIONS_MAX: Final = 10_000
 DISMISSED_MAX: Final = 2000
 """Watchers of closed streams that are forgotten in one piece."""
+REPORTED_MAX: Final = 2000
+"""Watchers whose progress is reported in one piece."""

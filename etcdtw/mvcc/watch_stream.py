@@ -6,7 +6,7 @@ Knows no gRPC: responses leave through a callable.  Fan-out and catching up are 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from etcdtw.mvcc.watch_octets import (
@@ -322,10 +322,10 @@ class WatchStream:
             if self._send(outgoing):
                 self.is_paused = True
 
-    def report_progress(self, head: bytes, current: int) -> None:
+    def report_progress(self, head: bytes, current: int, watchers: Iterable[Watcher]) -> None:
         """A progress tick: tell the idle watchers how far they are, the others next time."""
-        for watcher in self.watchers.values():
-            if not watcher.wants_progress:
+        for watcher in watchers:
+            if not watcher.wants_progress or watcher.state == CLOSED:
                 continue
             is_reached = watcher.state == SYNCED and watcher.start_revision <= current
             if watcher.is_idle and is_reached and not self.is_paused:

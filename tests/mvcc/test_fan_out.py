@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from etcdtw.mvcc.watch_bounds import DISMISSED_MAX, QUEUED_REVISIONS_MAX
+from etcdtw.mvcc.watch_bounds import DISMISSED_MAX, QUEUED_REVISIONS_MAX, REPORTED_MAX
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.watch_rig import Client, WatchRig, keys_of
 
@@ -204,3 +204,18 @@ def test_the_watchers_of_a_stream_that_has_ended_are_forgotten_in_pieces(rig: Wa
     assert (rig.hub.watchers, rig.hub.slow_watchers) == (1, 0)
     assert client.take() == []
     assert len(other.take()) == 1
+
+
+def test_progress_of_very_many_watchers_is_reported_in_pieces() -> None:
+    rig = WatchRig(progress_interval_ms=1000)
+    client = rig.client()
+    count = 2 * REPORTED_MAX + 1
+    for _ in range(count):
+        client.create(b"k", progress_notify=True)
+    rig.now_ms += 1200
+    told = []
+    while rig.hub.work(rig.now_ms):
+        told.append(len(client.responses))
+    assert told == [REPORTED_MAX, 2 * REPORTED_MAX]
+    ids = {response.watch_id for response in client.take()}
+    assert ids == set(range(count))

@@ -423,7 +423,8 @@ def test_progress_is_not_reported_while_behind(rig: WatchRig) -> None:
     rig.now_ms += 10_500
     client.is_slow = False
     client.stream.is_paused = False
-    rig.hub._tick_progress(rig.now_ms)
+    rig.hub.progress.tick(rig.now_ms)
+    rig.hub.progress.report(b"", rig.store.revision)
     assert client.take() == []
 
 

@@ -93,7 +93,7 @@ class Member:
             "watchers": hub.watchers,
             "slow watchers": hub.slow_watchers,
             "unsynced": len(hub._unsynced),
-            "progress": len(hub._progress_streams),
+            "progress": len(hub.progress._streams),
             "collecting": self.watches.store.has_watchers,
             "live": len(hub._index.matching(b"k")),
             "calls": self.rig.server.open_calls,
