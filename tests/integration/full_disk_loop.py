@@ -380,7 +380,7 @@ class FullDiskLoop(ClusterKillLoop):
 
     def _raised(self) -> set[str]:
         """Return the names of the members that say that they are short."""
-        return {member.name for member in self._alive() if _readyz(member) not in (200, 0)}
+        return {member.name for member in self._alive() if disk_status(member) not in (200, 0)}
 
     def _await_recovery(self, freed: float) -> None:
         for member in self._alive():
@@ -393,7 +393,7 @@ class FullDiskLoop(ClusterKillLoop):
 
     def _takes_part(self, member: ClusterMember) -> bool:
         self._alive()
-        if _readyz(member) != 200:
+        if disk_status(member) != 200:
             time.sleep(0.1)
             return False
         key, value = b"back/" + member.name.encode(), b"%d" % time.monotonic_ns()
@@ -446,7 +446,7 @@ class FullDiskLoop(ClusterKillLoop):
         return super()._read_log(client, first, last) if recorder is None else recorder.stop(last)
 
 
-def _readyz(member: ClusterMember) -> int:
+def disk_status(member: ClusterMember) -> int:
     """Return the status of the check of the disk; 0: no answer."""
     connection = HTTPConnection("127.0.0.1", member.client_port, timeout=2.0)
     try:

@@ -63,6 +63,8 @@ ROOM_AGAIN_MS: Final = 1_000
 """So long there must be room before a member takes part again."""
 ASK_EVERY_MS: Final = 1_000
 """Between two requests for the same change of the alarm."""
+ALARM_LATE_MS: Final = 15_000
+"""So long after it was asked for the alarm may yet be raised: proposals wait for a leader."""
 KEPT_OCTETS_MAX: Final = 8 << 20
 """Octets of other members' proposals that wait while the leadership is handed over."""
 ENTRY_COST: Final = 300
@@ -309,7 +311,7 @@ class SpaceDuty:
     def _disarm(self, now_ms: int) -> None:
         if self._is_raised():
             self._ask(pb.AlarmRequest.DEACTIVATE, now_ms)
-        else:
+        elif now_ms - self._asked_ms >= ALARM_LATE_MS:
             self._has_raised = False
 
     def _is_raised(self) -> bool:

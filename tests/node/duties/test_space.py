@@ -382,6 +382,21 @@ def test_proposals_of_others_are_kept_up_to_a_bound_while_a_leader_gives_up(rig:
     assert len(duty._kept) == 2
 
 
+def test_an_alarm_that_is_raised_late_is_taken_back_as_well(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, 1)
+    lone = rig.leader()
+    log = rig.members[lone.member_id].log
+    log.holds = True  # the alarm is on its way
+    rig.short(lone)
+    rig.free(lone)
+    assert (rig.state(lone), rig.alarms()) == (ROOMY, [[]])
+    log.holds = False
+    log.release()
+    rig.until(lambda: any(rig.alarms()), 0.5)
+    rig.until(lambda: not any(rig.alarms()), 2.0)
+    rig.must_put(lone, b"k")
+
+
 def test_an_alarm_that_the_quota_raised_is_not_taken_back(rig: Rig) -> None:
     follower = rig.followers()[0]
     for node in rig.nodes:
