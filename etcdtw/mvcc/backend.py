@@ -89,6 +89,10 @@ class Backend(Protocol):
         """Return how many keys are live in ``[start, end)``: exact, and fast for any size."""
         ...
 
+    def count_least(self, start: bytes, end: bytes | None) -> int:
+        """Return a number of keys that `count` is not below, without looking at any: 0 will do."""
+        ...
+
     # The view at an older main revision.
 
     def get_at(self, key: bytes, revision: int) -> bytes | None: ...

@@ -29,7 +29,7 @@ MOD: Final = pb.Compare.MOD
 VALUE: Final = pb.Compare.VALUE
 LEASE: Final = pb.Compare.LEASE
 
-COMPARE_KEYS_MAX: Final = 1_000  # keys of a range that are parsed at a time
+COMPARE_KEYS_MAX: Final = 400  # keys of a range that are parsed at a time
 COMPARE_OCTETS_MAX: Final = 1 << 18
 
 _ABSENT: Final = Record(b"")

@@ -22,7 +22,7 @@ from etcdtw.mvcc.errors import (
 )
 from etcdtw.mvcc.late import LateRange, LateTxn
 from etcdtw.mvcc.long_entry import is_long_delete
-from etcdtw.mvcc.ranges import count_body, is_shaped, open_end, read_range, view_of
+from etcdtw.mvcc.ranges import count_body, is_shaped, is_sorted, open_end, read_range, view_of
 from etcdtw.mvcc.slices import slice_range
 from etcdtw.mvcc.txn_budget import Budget, TooMuchError
 from etcdtw.mvcc.views import View, Writes
@@ -35,8 +35,8 @@ from etcdtw.wire.requests import Put, Txn
 TxnBody = bytes | LateTxn
 """A TxnResponse without its header, or all of it that is known yet."""
 
-COUNT_ROWS: Final = 500  # rows that a count looks at: two fences in part
-SHAPED_ROWS: Final = 500  # rows that one slice of an old or a parsed range counts for
+COUNT_ROWS: Final = 250  # rows that a count looks at: two fences in part
+SHAPED_ROWS: Final = 250  # rows that one slice of an old or a parsed range counts for
 
 
 class LongTxnError(Exception):
@@ -304,15 +304,21 @@ class Transactor:
             budget.octets_left -= len(body)
             return body
         view = view_of(request.revision, current, self._compact_revision)
+        end = open_end(request.range_end)
+        if end is not None and end <= request.key:
+            return b""
+        is_whole = not request.limit or is_sorted(request)
+        if is_whole and not view and not request.count_only:
+            # Most large ranges are recognised without reading a part of them in vain.
+            least = backend.count_least(request.key, end)
+            if least > rows_max:
+                return None
         if view or is_shaped(request):
             budget.rows_left = rows_max - SHAPED_ROWS
             slices = slice_range(View(backend, self, view or current), request)
             found = slices.step() or b""
             budget.octets_left -= len(found)
             return found if slices.is_finished else None
-        end = open_end(request.range_end)
-        if end is not None and end <= request.key:
-            return b""
         if request.count_only:
             budget.rows_left = rows_max - COUNT_ROWS
             return count_body(backend.count(request.key, end))

@@ -14,10 +14,10 @@ STEP_KEYS_MAX: Final = 500
 """Keys deleted in one step of a long entry: about 1 ms."""
 SLICE_KEYS_MAX: Final = 5_000
 """Keys of one slice of an answer: about 2 ms of a cursor and a join."""
-SLICE_PAST_KEYS_MAX: Final = 1_000
-"""The same of an old revision, which is looked up key by key: about 5 us each."""
+SLICE_PAST_KEYS_MAX: Final = 400
+"""The same of an old revision, which is looked up key by key, or of parsed records: about 1 ms."""
 
-TXN_ROWS_MAX: Final = 1_000
+TXN_ROWS_MAX: Final = 500
 """Keys that compares and ranges of one txn look at in one go: about 1 ms."""
 
 

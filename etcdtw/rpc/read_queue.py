@@ -18,9 +18,9 @@ from etcdtw.apply.errors import TooManyRequestsError
 from etcdtw.grpc.call import Call, Client, HasClient
 from etcdtw.rpc.errors import fail
 
-SHARE_S: Final = 0.002
+SHARE_S: Final = 0.001
 """Of one iteration, for all reads that wait; passed by at most one piece."""
-LIGHT_S: Final = 0.003
+LIGHT_S: Final = 0.002
 """Of one iteration, for reads that are made at once; passed by at most one of them."""
 RUNNING_MAX: Final = 4  # reads of one client that are worked on
 WAITING_MAX: Final = 1_024  # reads of one client that are not begun

@@ -183,6 +183,9 @@ class LmdbState:
             total += len(self.keys(low, high))
         return total
 
+    def count_least(self, start: bytes, end: bytes | None) -> int:
+        return self._seen_fences.measure(start, end)[0]
+
     def get_at(self, key: bytes, revision: int) -> bytes | None:
         record = self._version_at(key, revision)
         if not isinstance(record, Missing):

@@ -171,6 +171,7 @@ class StateRig:
             assert (join(pieces), count) == (join(frames), len(frames))
             assert state.keys(start, end) == model.keys(start, end)
             assert state.count(start, end) == model.count(start, end)
+            assert 0 <= state.count_least(start, end) <= model.count(start, end)
             key = random.choice(self.keys)
             assert state.get(key) == model.get(key)
             assert state.get_at(key, revision) == model.get_at(key, revision)
