@@ -26,7 +26,6 @@ from etcdtw.storage.overlay import (
     attached_keys,
     first_change,
     fresh_changes,
-    merge_rows,
     pending_of,
 )
 from etcdtw.storage.piece_reader import PieceReader
@@ -142,10 +141,8 @@ class LmdbState:
         position: bytes | None = start
         while position is not None:
             wanted = limit - len(found) if limit else CHUNK_MAX
-            rows, bound = self._reader.rows(position, end, max(wanted, 1), octets_max)
-            changed = self._changed(position, end if bound is None else bound)
-            if changed:
-                rows = merge_rows(rows, changed, max(wanted, 1) if limit else 0, octets_max)
+            left = octets_max - size if octets_max else 0
+            rows, position = self.rows(position, end, 0, wanted, left)
             found += (frames := [frame for _, frame in rows])
             if limit and len(found) >= limit:
                 del found[limit:]
@@ -154,7 +151,6 @@ class LmdbState:
                 size += sum(map(len, frames))
                 if size >= octets_max:
                     break
-            position = bound if rows else self._seen_fences.skip_dead(bound, end)
         return found
 
     def pieces(

@@ -53,6 +53,7 @@ CHUNK_FIRST: Final = 16  # rows read before the first look at where the range en
 CHUNK_STEP: Final = 64  # rows
 CHUNK_MAX: Final = 1024
 LONG_ROWS_MAX: Final = 16  # rows at a time where long keys are and octets are bounded
+USER_KEYS_OCTETS_MAX: Final = 16 << 20  # of long keys that are kept with the names of their rows
 REVISION_END: Final = (1 << 63) - 1
 
 CURRENT_SEAL: Final = SEALS[TABLE_CURRENT]
@@ -81,6 +82,8 @@ class StateReader:
         self.path = Path(tables.env.path())
         self._txn: Any = None
         self.has_long = False
+        self._user_keys: dict[bytes, bytes] = {}  # by the names of their rows
+        self._user_keys_size = 0
         self._size_in_use = self._size_renewed = -1
         self.on_damage: Callable[[StateDamageError], None] = _nobody_hears
         self.blocks = RowBlocks()
@@ -170,12 +173,19 @@ class StateReader:
         The second is None when nothing is left.  With long keys around the list may exceed
         ``limit`` by those that share a prefix, and may be empty though more follow.  With
         ``octets_max`` it stops once large records have as many octets; small ones need no bound.
+        Those that share a prefix are named first, and then read up to the bound.
         """
         if self.has_long and octets_max:
             limit = min(limit, LONG_ROWS_MAX)
         rows, bound = self._cut(start, end, limit)
         if self.has_long:
-            return self._expand(rows, start, end), bound
+            rows = self._expand(rows, start, end)
+            framed = self._frame_rows(rows, octets_max)
+            if len(framed) < len(rows):
+                # Not behind its group: there are more of that.
+                position = framed[-1][0] + b"\0"
+                bound = position if end is None or position < end else None
+            return framed, bound
         if REFERENCE_SIZE in [len(value) for _, value in rows]:
             framed = self._frame_rows(rows, octets_max)
             if len(framed) < len(rows):
@@ -287,13 +297,24 @@ class StateReader:
 
     def _expand(self, rows: list[Row], start: bytes, end: bytes | None) -> list[Row]:
         """Name rows by their user keys, in the order of those, within ``[start, end)``."""
-        framed = [(key, self._framed(value)) for key, value in rows]
         named = [
-            (key if len(key) <= KEY_SIZE_MAX else key_of(record_of(frame)), frame)
-            for key, frame in framed
+            (key if len(key) <= KEY_SIZE_MAX else self._user_key(key, value), value)
+            for key, value in rows
         ]
         named.sort()
         return [row for row in named if row[0] >= start and (end is None or row[0] < end)]
+
+    def _user_key(self, name: bytes, value: bytes) -> bytes:
+        """Return the user key of a row with a hashed name, which never changes: it is kept."""
+        key = self._user_keys.get(name)
+        if key is None:
+            key = key_of(record_of(self._framed(value)))
+            self._user_keys_size += len(key) + len(name)
+            if self._user_keys_size > USER_KEYS_OCTETS_MAX:
+                self._user_keys.clear()
+                self._user_keys_size = len(key) + len(name)
+            self._user_keys[name] = key
+        return key
 
     def _framed(self, value: bytes) -> bytes:
         if len(value) == REFERENCE_SIZE and value[0] == 0:

@@ -148,3 +148,24 @@ def test_fences_that_an_earlier_build_opened_amid_long_keys_are_found_and_mended
     put(rig, long_keys(600, 1700))
     check_ranges(rig)
     rig.state.close()
+
+
+def test_a_group_of_large_records_is_read_up_to_the_bound(tmp_path: Path) -> None:
+    rig = StateRig(tmp_path / "state", Random(1))
+    keys = long_keys(10, 30)
+    rig.main += 1
+    for sub, key in enumerate(keys):
+        record = KeyValue(key=key, value=bytes(10_000)).SerializeToString()
+        for backend in rig.backends():
+            backend.put(rig.main, sub, key, record, True)
+    cover(rig)
+    settle(rig)
+    assert len(rig.state.rows(b"", None, 0, 100, 25_000)[0]) == 3
+    assert len(rig.state.frames(b"", None, 0, 25_000)) == 3
+    found: list[bytes] = []
+    position: bytes | None = b""
+    while position is not None:
+        rows, position = rig.state.rows(position, None, 0, 100, 25_000)
+        found += [key for key, _ in rows]
+    assert found == list(keys)
+    rig.state.close()
