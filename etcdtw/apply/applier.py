@@ -275,6 +275,7 @@ class Applier:
         return Applied(self._store.revision, encode_alarms(pairs), None)
 
     def _cluster_version_set(self, request: Any) -> Applied:
+        self._members.has_new_members = True
         self._set_cluster_version(request.ver)
         return Applied(self._store.revision, b"", None)
 
@@ -285,6 +286,7 @@ class Applier:
             raise UnknownEntryError(str(error)) from error
 
     def _member_attr_set(self, request: Any) -> Applied:
+        self._members.has_new_members = True
         attributes = request.member_attributes
         self._members.set_attributes(
             request.member_ID, attributes.name, tuple(attributes.client_urls)

@@ -15,6 +15,7 @@ from etcdtw.cluster.version import (
     CHECKPOINTS_KEPT_MIN,
     LINE_MIN,
     OLD_FORMS_MAX,
+    V3_ENTRIES_MIN,
     Version,
     storage_version,
 )
@@ -53,6 +54,8 @@ class Members:
         self.line_of_member = line if line is not None else Line()
         self.has_old_members = False
         """Whether a member of a line up to 3.5 has written into the log since the start."""
+        self.has_new_members = False
+        """The same of a line from 3.6 on; a member of 3.4 cannot be there then."""
         self.restore()
 
     def restore(self) -> None:
@@ -125,10 +128,12 @@ class Members:
     def writing_line(self) -> Version:
         """The line in whose forms this member writes about itself and the cluster.
 
-        Before the cluster has decided, others that write the old forms are taken at their word:
-        3.4 dies of the new ones.
+        Others are taken at their word: 3.7 dies of the old forms, and before the cluster has
+        decided 3.4 may be there, which dies of the new ones.
         """
         line = self.line
+        if self.has_new_members and (line >= OLD_FORMS_MAX or not self.is_version_decided):
+            return max(line, V3_ENTRIES_MIN)
         if not self.is_version_decided and self.has_old_members:
             return min(line, OLD_FORMS_MAX)
         return line

@@ -100,7 +100,7 @@ class ClusterVersion:
         if decided is not None:
             self.log.info("the cluster's version becomes {version}", version=str(decided))
             line = members.writing_line
-            if not members.is_version_decided:
+            if not (members.is_version_decided or members.has_new_members):
                 # 3.4 dies of the new form; who has answered is known, if nothing else is.
                 line = min(line, *(one.line for one in servers if one is not None))
             self._own.propose_octets(lambda number: cluster_version_entry(line, number, decided))

@@ -58,6 +58,7 @@ class Publication:
         if not (
             members.is_version_decided
             or members.has_old_members
+            or members.has_new_members
             or now_ms - self._led_since_ms >= UNDECIDED_MS
         ):
             return False

@@ -156,6 +156,25 @@ def test_publication_follows_an_old_member_that_has_written() -> None:
     assert find_request(entry)[0] == FIELD_V2
 
 
+def test_publication_follows_a_new_member_that_has_written_whatever_the_flag_says() -> None:
+    """etcd 3.7 dies of the old form: so would all of a cluster for one wrong --compat-version."""
+    rig = VersionRig(log=log_with_a_learner())
+    rig.node.members.line_of_member = Line(Version(3, 5, 0))
+    rig.node.own.propose_octets(
+        lambda number: attributes_entry(Version(3, 7, 0), number, 5, "l", ())
+    )
+    rig.run()
+    assert rig.node.members.line == Version(3, 5, 0)
+    publication = published(rig, "m1", [])
+    assert not publication.look(5_000)
+    (entry,) = rig.inbox.take_proposals()
+    assert find_request(entry)[0] == 1301
+    rig.node.members.set_cluster_version("3.5.0")
+    assert rig.node.members.writing_line == Version(3, 6, 0)
+    rig.node.members.set_cluster_version("3.4.0")
+    assert rig.node.members.writing_line == Version(3, 4, 0), "3.4 dies of the new form"
+
+
 @pytest.mark.parametrize(("server", "field"), [(Version(3, 4, 23), FIELD_V2), (None, 1300)])
 def test_first_version_is_written_in_the_form_that_who_answered_knows(
     server: Version | None, field: int
