@@ -23,6 +23,7 @@ from etcdtw.grpc.intake import (
 from etcdtw.grpc.message import MESSAGE_SIZE_MAX, MessageReader
 from etcdtw.grpc.plain import PlainRequest
 from etcdtw.grpc.server_call import (
+    ENDED_MAX,
     TOO_MUCH_UNFINISHED,
     CallRegister,
     ServerCall,
@@ -189,13 +190,15 @@ class CallServer:
         """End the calls whose deadline has passed with DEADLINE_EXCEEDED."""
         self._register.expire(now_ms)
 
-    def connection_lost(self) -> None:
-        """The client is gone: every call ends, ``on_end`` is told."""
-        plain = list(self._plain.values())
-        self._plain.clear()
-        for request in plain:
+    def connection_lost(self) -> bool:
+        """The client is gone: every call ends, ``on_end`` is told.
+
+        Of very many some end now; True: call it again for the others, and let others be served.
+        """
+        for _ in range(min(len(self._plain), ENDED_MAX)):
+            _, request = self._plain.popitem()
             request.cancelled()
-        self._register.cancel_all()
+        return self._register.cancel_some() or bool(self._plain)
 
     def release(self) -> None:
         """Let go of the owner, after `connection_lost`: nothing more is said to it.
@@ -232,7 +235,7 @@ class CallServer:
         elif kind == events.GOAWAY:
             self.goaway_received = True
         elif kind == events.CLOSED:
-            self.connection_lost()
+            self.connection_lost()  # of very many calls the rest ends when the transport is gone
 
     def _resolve(self, headers: Headers) -> Intake:
         intake = resolve(headers.fields, self._methods, self._stats)

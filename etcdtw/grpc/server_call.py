@@ -7,6 +7,7 @@ headers to its trailers; afterwards its register is None and every method does n
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
 from etcdtw.grpc.call import (
@@ -29,6 +30,9 @@ from etcdtw.http2.hpack import encode_block
 
 SWEEP_MS: Final = 10
 """Deadlines are looked at no more often than this: a call may live that much longer."""
+
+ENDED_MAX: Final = 100
+"""Calls of one connection that are ended at once, when very many end together."""
 
 NO_REQUEST: Final = "EOF"
 NO_STREAM_REQUEST: Final = (
@@ -125,22 +129,25 @@ class CallRegister:
         )
 
     def expire(self, now_ms: int) -> None:
-        """Fail the calls whose deadline has passed."""
+        """Fail the calls whose deadline has passed; of very many some, the next time the others."""
         if now_ms < self.next_deadline_ms:
             return
-        for call in [call for call in self.calls.values() if call.expires_ms <= now_ms]:
+        overdue = [call for call in self.calls.values() if call.expires_ms <= now_ms]
+        for call in overdue[:ENDED_MAX]:
             if call.is_open:  # the end of one call may end others
                 call.break_off(DEADLINE_EXCEEDED, "context deadline exceeded")
+        if len(overdue) > ENDED_MAX:
+            return
         following = min((call.expires_ms for call in self.calls.values()), default=NEVER_MS)
         self.next_deadline_ms = min(max(following, now_ms + SWEEP_MS), NEVER_MS)
 
-    def cancel_all(self) -> None:
-        """End every call without a word to the client: it is gone."""
-        calls = list(self.calls.values())
-        self.calls.clear()
+    def cancel_some(self) -> bool:
+        """End calls without a word to the client, who is gone.  True: there are more."""
         self.to_reset.clear()
-        for call in calls:
+        for call in list(islice(self.calls.values(), ENDED_MAX)):
+            self.calls.pop(call.stream_id, None)
             call.cancelled()
+        return bool(self.calls)
 
     def close_remote(self, stream_id: int) -> None:
         """Tell a client that may still be sending that nobody listens (RFC 9113 section 8.1).

@@ -36,7 +36,7 @@ from etcdtw.http2.stream import CLOSED, IDLE, Stream
 _unpack_header = frames.HEADER.unpack_from
 _pack_header = frames.HEADER.pack
 _DEFAULT_LIMITS: Final = Limits()
-FRAMES_ALL: Final = -1
+FRAMES_ALL: Final = 1 << 60
 
 
 class Connection(Receiving):
@@ -132,9 +132,9 @@ class Connection(Receiving):
     def receive(self, data: bytes, now_ms: int, frames_max: int = FRAMES_ALL) -> list[Event]:
         """Take what the transport read at ``now_ms`` and return what it means, in order.
 
-        Looks at ``frames_max`` frames; those behind wait for the next call (`has_more`), which may
-        bring no octets.  Never raises on anything a peer can send.  Returns nothing once
-        `is_closed`.
+        Looks at about ``frames_max`` frames, fewer of headers; those behind wait for the next
+        call (`has_more`), which may bring no octets.  Never raises on anything a peer can send.
+        Returns nothing once `is_closed`.
         """
         if self.is_closed:
             self.has_more = False
@@ -192,11 +192,12 @@ class Connection(Receiving):
         pos = 0
         is_plain = self._is_plain()
         while stop - pos >= 9:
-            if not frames_max:
+            if frames_max <= 0:
                 self.has_more = True
                 break
-            frames_max -= 1
             word, flags, stream_id = _unpack_header(data, pos)
+            # Header blocks cost by their octets: each KiB is as good as a frame.
+            frames_max -= 1 if word & 0xF7 != 1 else 1 + (word >> 18)
             end = pos + 9 + (word >> 8)
             if is_plain and flags == 4 and word & 0xFF == 1 and stop - end >= 9:
                 # HEADERS, whole and without END_STREAM.  Is a closing DATA next, whole as well?

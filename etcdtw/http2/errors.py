@@ -56,3 +56,7 @@ class PeerError(Exception):
 
 class CompressionError(Exception):
     """A header block that cannot be decoded; the table is lost and so is the connection."""
+
+
+class TooManyFieldsError(CompressionError):
+    """More fields than the advertised size of a header list admits, whatever they hold."""

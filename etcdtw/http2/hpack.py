@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from etcdtw.http2 import fields, huffman
-from etcdtw.http2.errors import CompressionError
+from etcdtw.http2.errors import CompressionError, TooManyFieldsError
 from etcdtw.http2.events import Field, HeaderList
 from etcdtw.http2.static_table import STATIC_TABLE
 
@@ -22,6 +22,8 @@ FIRST_DYNAMIC: Final = 62
 INTEGER_MAX: Final = 2**32 - 1
 """No length, index or table size of ours comes near; larger ones are refused."""
 INTEGER_OCTETS_MAX: Final = 6
+FIELDS_MIN: Final = 256
+"""So many fields are decoded whatever the size limit of a list is."""
 BLOCK_CACHED_SIZE_MAX: Final = 4_096
 """A larger block is decoded each time: what is kept stays as long as an idle connection."""
 
@@ -99,6 +101,7 @@ class Decoder:
         self._table_size_limit = table_size_max  # our setting; the peer may stay below it
         self._table_size_max = table_size_max
         self._list_size_max = list_size_max
+        self._fields_max = max(list_size_max // ENTRY_OVERHEAD, FIELDS_MIN)
         self._cache_count_max = cache_count_max
         self._entries: list[Field] = [_NOTHING, *STATIC_TABLE]
         self._table_size = 0
@@ -116,7 +119,8 @@ class Decoder:
     def decode(self, block: bytes) -> HeaderList | None:
         """Return the fields of ``block``; None when the list is over its size limit.
 
-        Raises `CompressionError` when the block is not valid HPACK.
+        Raises `CompressionError` when the block is not valid HPACK, `TooManyFieldsError` when it
+        goes on beyond any list of the size limit.
         """
         found = self.cache.get(block)
         if found is not None:
@@ -138,9 +142,13 @@ class Decoder:
     def _read_block(self, block: bytes) -> list[Field]:
         entries = self._entries
         found: list[Field] = []
+        fields_max = self._fields_max
         pos = 0
         end = len(block)
         while pos < end:
+            if len(found) > fields_max:
+                # One more than any list may have; the rest would only cost time.
+                raise TooManyFieldsError("too many header fields")
             octet = block[pos]
             pos += 1
             if octet > 0x80:

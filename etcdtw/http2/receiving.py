@@ -22,6 +22,7 @@ from etcdtw.http2.errors import (
     STREAM_CLOSED,
     CompressionError,
     PeerError,
+    TooManyFieldsError,
 )
 from etcdtw.http2.events import UNCHECKED, HeaderList
 from etcdtw.http2.limits import Limits
@@ -120,6 +121,8 @@ class Receiving(Control):
     def _decode(self, block: bytes) -> HeaderList | None:
         try:
             return self._decoder.decode(block)
+        except TooManyFieldsError as fault:
+            raise PeerError(ENHANCE_YOUR_CALM, str(fault).encode()) from fault
         except CompressionError as fault:
             raise PeerError(COMPRESSION_ERROR, str(fault).encode()) from fault
 

@@ -53,6 +53,8 @@ from etcdtw.wire.pieces import OCTETS, UNMEASURED, Pieces
 
 SWEEP_S: Final = 0.05
 """Deadlines of calls are looked at this often."""
+EXPIRING_MAX: Final = 4
+"""Connections whose overdue calls are ended at once; each ends `ENDED_MAX` at the most."""
 KEEP_ALIVE_SWEEPS: Final = 20
 """Silent connections are looked for once in so many sweeps."""
 DRAIN_POLL_S: Final = 0.05
@@ -433,12 +435,12 @@ class ClientPort(Factory):
         self._sweep = self.clock.callLater(SWEEP_S, self._swept)
         now_ms = int(self.clock.seconds() * 1000)
         self._sweep_count += 1
-        is_keep_alive = self._sweep_count % KEEP_ALIVE_SWEEPS == 0
-        for connection in list(self._connections):
-            channel = connection.channel
-            if channel is None:
-                continue
-            if channel.next_deadline_ms <= now_ms:
-                channel.expire(now_ms)
-            if is_keep_alive:
+        channels = self.channels()
+        overdue = [channel for channel in channels if channel.next_deadline_ms <= now_ms]
+        for channel in overdue[:EXPIRING_MAX]:
+            channel.expire(now_ms)
+        if any(channel.next_deadline_ms <= now_ms for channel in overdue):
+            self._sweep.reset(0)  # the others follow when somebody else was served
+        if self._sweep_count % KEEP_ALIVE_SWEEPS == 0:
+            for channel in channels:
                 channel.keep_alive(now_ms)

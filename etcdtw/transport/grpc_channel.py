@@ -213,9 +213,16 @@ class GrpcChannel:
             self._lingering.cancel()
             self._lingering = None
         self._let_go()
-        self.server.connection_lost()
+        self._end_calls()
+
+    def _end_calls(self) -> None:
+        """End the calls of a client that is gone; of very many some in each iteration."""
         self.server.discard()
-        self.server.release()
+        if self.server.connection_lost():
+            self._clock.callLater(0, self._end_calls)
+        else:
+            self.server.discard()  # the last ones may have been answered meanwhile
+            self.server.release()
 
     def pauseProducing(self) -> None:
         self._is_paused = True

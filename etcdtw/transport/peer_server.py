@@ -43,6 +43,7 @@ from etcdtw.transport.peer_places import KEPT, UNUSED, USED, PlaceBounds, Places
 from etcdtw.transport.peer_snapshot_in import ReceptionRoom, SnapshotIntake, SnapshotSaves
 from etcdtw.transport.peer_snapshot_out import Offload
 from etcdtw.transport.rejections import RejectionLog, remote_text
+from etcdtw.transport.rounds import Rounds
 from etcdtw.transport.sockets import address_of, tune_socket
 
 # What a connection is in the middle of.
@@ -115,6 +116,7 @@ class PeerPort(Factory):
         proves: bool = False,
         room: ReceptionRoom | None = None,
         saves: SnapshotSaves | None = None,
+        rounds: Rounds | None = None,
     ) -> None:
         self.room = room
         self.saves = saves or SnapshotSaves()
@@ -129,6 +131,7 @@ class PeerPort(Factory):
         self.rejections = RejectionLog("peer")
         self.proves = proves
         self.places = Places(self.bounds.places, is_member)
+        self.rounds = rounds or Rounds(clock)
         self.collected_size = 0
         self._serial = 0
         self._connections: set[PeerConnection] = set()
@@ -177,6 +180,7 @@ class PeerConnection(Protocol):
         self._reader = HttpReader(is_server=True)
         self._timer: IDelayedCall | None = None
         self._is_reading = False  # somewhere up the stack
+        self._is_in_line = False  # what was received waits for its turn
         self._is_clogged = False  # the peer does not read our answers
         self._is_held = False  # a snapshot is being written: nothing more may come
         # The request that is being read or answered.
@@ -233,7 +237,7 @@ class PeerConnection(Protocol):
 
     def resumeProducing(self) -> None:
         self._is_clogged = False
-        self._read()
+        self._look()
 
     def stopProducing(self) -> None:
         """The transport is closing; `connectionLost` follows."""
@@ -247,14 +251,20 @@ class PeerConnection(Protocol):
             self.state = HEAD
             self._wait_for_head()
         self._reader.feed(data)
-        self._read()
+        self._look()
         # One read of the socket may bring more than the bound; a peer that goes on may not.
         if self._reader.unread > self._port.bounds.unread_size_max + len(data):
             self.drop()
 
-    def _read(self) -> None:
+    def _look(self) -> None:
+        """Look at what was received, when it is this connection's turn."""
+        if not self._is_in_line:
+            self._port.rounds.serve(self)
+
+    def serve(self) -> bool:
+        """Read up to the end of a request; True: there may be another."""
         if self._is_reading:
-            return
+            return False
         self._is_reading = True
         try:
             while self.state in (HEAD, BODY) and not self._is_clogged:
@@ -267,16 +277,29 @@ class PeerConnection(Protocol):
                     self._take(event)
                 else:
                     self._end()
+                    return self.state == HEAD
         except HttpError as error:
             self._port.counts.garbage += 1
             self._reject(str(error))
             self._answer(refuse(error.status, str(error)), closes=True)
         finally:
             self._is_reading = False
+        return False
 
     def _reject(self, why: str) -> None:
         now_s = self._port.clock.seconds()
         self._port.rejections.rejected(remote_text(self.wire), why, now_s)
+
+    def wait(self) -> None:
+        """Let nothing more come while what came stands in line."""
+        self._is_in_line = True
+        if not self._is_held:
+            self.wire.pauseProducing()
+
+    def go_on(self) -> None:
+        self._is_in_line = False
+        if self.state != CLOSED and not self._is_held:
+            self.wire.resumeProducing()
 
     def _begin(self, head: Head) -> None:
         bounds = self._port.bounds
@@ -389,7 +412,7 @@ class PeerConnection(Protocol):
     def _answer_page(self, answer: PageAnswer) -> None:
         self._page = None
         self._answer(answer)
-        self._read()
+        self._look()
 
     def _page_failed(self, failure: Failure) -> None:
         self._page = None
@@ -397,7 +420,7 @@ class PeerConnection(Protocol):
             return
         self.log.failure("page {path} failed", failure, path=self._head.path)
         self._answer(refuse(500, "Internal Server Error"))
-        self._read()
+        self._look()
 
     def _answer_snapshot(self, status: int, text: str) -> None:
         was_reading_body = self.state == BODY
@@ -405,7 +428,7 @@ class PeerConnection(Protocol):
         self._count_snapshot(status == 204)
         self._answer(self._port.answers.snapshot(status, text), closes=was_reading_body)
         self._release()
-        self._read()
+        self._look()
 
     def _answer(self, answer: PageAnswer, *, closes: bool = False) -> None:
         """Write ``answer``; ``closes``: what follows it on the connection cannot be read."""
@@ -460,7 +483,8 @@ class PeerConnection(Protocol):
             self._is_held = False
             if self.state == BODY:
                 self._wait(self._port.bounds.silence_s)
-            self.wire.resumeProducing()
+            if not self._is_in_line:
+                self.wire.resumeProducing()
 
     def _forget_body(self) -> None:
         if self._refusal is None:

@@ -279,6 +279,34 @@ def test_a_header_list_over_its_limit_resets_its_stream_only(tail: bytes) -> Non
     assert server.receive(headers(5, b"\xbe" * 50, WHOLE | END), 0) == [(events.RESET, 5, CALM)]
 
 
+def test_a_list_of_more_fields_than_any_may_have_ends_the_connection() -> None:
+    assert is_calmed(new_server(Limits()).receive(headers(1, BLOCK + b"\x82" * 5_000), 0))
+
+
+def has_more(server: Connection) -> bool:
+    return server.has_more
+
+
+def test_frames_beyond_those_asked_for_wait_for_the_next_call() -> None:
+    server = new_server(Limits())
+    packet = b"".join(headers(stream_id) + data(stream_id, b"x") for stream_id in (1, 3, 5))
+    found = server.receive(packet + headers(7)[:12], 0, 2)
+    assert [event[1] for event in found] == [1, 3]
+    assert has_more(server)
+    assert [event[1] for event in server.receive(headers(7)[12:], 0, 2)] == [5, 7]
+    assert not has_more(server)
+    assert server.receive(b"", 0, 2) == []
+
+
+def test_long_header_blocks_count_as_several_frames() -> None:
+    server = new_server(Limits())
+    long = BLOCK + b"\x00\x01a\x7f\xc1\x3d" + b"v" * 8_000
+    found = server.receive(headers(1, long) + headers(3, long), 0, 8)
+    assert [event[1] for event in found] == [1]
+    assert has_more(server)
+    assert [event[1] for event in server.receive(b"", 0, 8)] == [3]
+
+
 def test_control_answers_that_nobody_takes_away_close_at_their_bound() -> None:
     limits = Limits(control_octets_max=9 + 17 * 3, keepalive_enforced=False)
     server = new_server(limits)

@@ -8,10 +8,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from etcdtw.http2 import huffman
-from etcdtw.http2.errors import CompressionError
+from etcdtw.http2.errors import CompressionError, TooManyFieldsError
 from etcdtw.http2.events import Field
 from etcdtw.http2.hpack import (
     BLOCK_CACHED_SIZE_MAX,
+    ENTRY_OVERHEAD,
+    FIELDS_MIN,
     INTEGER_MAX,
     SIZE_UPDATE_ZERO,
     Decoder,
@@ -346,3 +348,12 @@ def test_malformed_literals_are_marked_also_when_they_come_again_by_index(litera
     other = decoder.decode(b"\x82")
     assert other is not None
     assert other.clean
+
+
+def test_no_more_fields_are_decoded_than_any_list_may_have() -> None:
+    decoder = new_decoder()
+    count_max = LIST_SIZE_MAX // ENTRY_OVERHEAD
+    assert decoder.decode(b"\x82" * (count_max + 1)) is None
+    with pytest.raises(TooManyFieldsError):
+        decoder.decode(b"\x82" * (count_max + 2))
+    assert new_decoder(list_size_max=100).decode(b"\x82" * FIELDS_MIN) is None

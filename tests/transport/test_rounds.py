@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from twisted.internet.task import Clock
 
+from etcdtw.grpc.server_call import ENDED_MAX
 from etcdtw.transport.grpc_channel import FRAMES_MAX
 from etcdtw.transport.http1 import RECEIVED_SIZE_MAX
 from etcdtw.transport.rounds import SHARE_S, Rounds
 from etcdtw.wire.pieces import BUDGET_S
-from tests.transport.port_rig import PortRig
+from tests.transport.peer_rig import ONE, Member, Question, Wires, settle
+from tests.transport.port_rig import Peer, PortRig
 
 STEP_S = SHARE_S / 2
 
@@ -239,3 +243,68 @@ def test_requests_with_bodies_may_be_pipelined() -> None:
     answers = peer.transport.value()
     assert answers.count(b"HTTP/1.1 200 OK") == 5
     assert answers.index(b"abc") < answers.index(b"def")
+
+
+def test_pipelined_requests_to_the_peer_port_take_turns(tmp_path: Path) -> None:
+    one = Member(Wires(Clock()), ONE, tmp_path)
+    iterations = Iterations()
+    one.port.rounds = CountingRounds(iterations)
+    question = Question(one)
+    request = b"GET /raft/probing HTTP/1.1\r\nHost: a\r\n\r\n"
+    question.send(request * 20)
+    answered = len(question.asker.heads)
+    assert 0 < answered < 20
+    while len(question.asker.heads) < 20:
+        iterations.iterate()
+        settle(one.clock)
+        assert len(question.asker.heads) - answered <= 2
+        answered = len(question.asker.heads)
+
+
+def wait_for_calls(rig: PortRig, count: int) -> Peer:
+    peer = rig.connect()
+    peer.begin()
+    for _ in range(count):
+        peer.call("Hold", timeout_ms=1_000)
+    peer.send()
+    rig.clock.pump([0.0] * 4)
+    assert len(rig.held) == count
+    return peer
+
+
+def test_very_many_overdue_calls_end_in_several_iterations() -> None:
+    rig = PortRig()
+    count = 3 * ENDED_MAX + 1
+    wait_for_calls(rig, count)
+    iterations = 0
+    rig.clock.advance(0.9)
+    rig.port.clock = clock = Iterations()
+    clock.advance(rig.clock.seconds() + 1.0)
+    rig.port._swept()
+    left = sum(call.is_open for call in rig.held)
+    assert left == count - ENDED_MAX
+    while left:
+        iterations += 1
+        clock.iterate()
+        assert left - sum(call.is_open for call in rig.held) <= ENDED_MAX
+        left = sum(call.is_open for call in rig.held)
+    assert iterations == 3
+
+
+def test_very_many_calls_of_a_lost_client_end_in_several_iterations() -> None:
+    rig = PortRig()
+    peer = wait_for_calls(rig, 2 * ENDED_MAX + 1)
+    ended: list[int] = []
+    for call in rig.held:
+        call.on_end = lambda: ended.append(1)
+    assert peer.protocol.channel is not None
+    peer.protocol.channel._clock = clock = Iterations()
+    peer.lose()
+    assert len(ended) == ENDED_MAX
+    rig.held[-1].reply(b"x" * 1000)
+    clock.iterate()
+    assert len(ended) == 2 * ENDED_MAX
+    clock.iterate()
+    assert rig.stats.unread_octets == 0
+    assert rig.stats.unfinished_octets == 0
+    assert clock.getDelayedCalls() == []
