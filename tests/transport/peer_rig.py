@@ -25,6 +25,7 @@ from etcdtw.transport.peer_http import Head, HttpReader, encode_request
 from etcdtw.transport.peer_network import PeerNetwork
 from etcdtw.transport.peer_server import PeerBounds, PeerConnection, PeerPort
 from etcdtw.transport.peer_snapshot_out import run_here
+from etcdtw.transport.rounds import Rounds
 
 CLUSTER = 0xC1
 ONE = 0xA1
@@ -312,6 +313,7 @@ class Member:
             bounds=bounds,
             is_member=is_member,
             proves=proves,
+            rounds=Rounds(wires.clock, seconds=lambda: 0.0),
         )
         wires.listeners[url_of(member_id)] = self.accept
 

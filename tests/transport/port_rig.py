@@ -16,6 +16,7 @@ from etcdtw.transport.client_places import ClientPlaces
 from etcdtw.transport.client_port import ClientConnection, ClientPort, PortBounds, UnreadTotal
 from etcdtw.transport.flusher import Flusher
 from etcdtw.transport.grpc_channel import KeepAlive
+from etcdtw.transport.rounds import Rounds
 from tests.transport.echo_server import Echo, build_site
 
 PEER = IPv4Address("TCP", "127.0.0.1", 4000)
@@ -78,6 +79,7 @@ class PortRig:
             keepalive=KeepAlive(60_000, 20_000),
             unread=unread,
             places=places,
+            rounds=Rounds(self.clock, seconds=lambda: 0.0),
             is_tls=is_tls,
         )
 
