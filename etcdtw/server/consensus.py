@@ -17,6 +17,10 @@ from etcdtw.server.member import Member
 
 LOOK_S: Final = 0.01
 """Between two looks at whether this member is published, or has handed over."""
+WAITING_S: Final = 5.0
+"""After so long without a leader a start says what it waits for."""
+WAITING_MAX_S: Final = 300.0
+"""Between two such lines; each comes after twice the time of the one before."""
 
 
 class Consensus(Service):
@@ -33,6 +37,7 @@ class Consensus(Service):
         self._member = member
         self._is_published: Deferred[None] | None = None
         self._looking: IDelayedCall | None = None
+        self._waiting: IDelayedCall | None = None
 
     def startService(self) -> Deferred[None]:
         """Start; the result fires when the cluster knows this member's name and URLs."""
@@ -50,8 +55,31 @@ class Consensus(Service):
         self._publication = Publication(node.standing, node.members, node.own, config.name, urls)
         self._is_published = Deferred(lambda _: None)
         node.start()
+        self._wait(WAITING_S)
         self._look()
-        return self._is_published
+        return self._is_published.addBoth(self._waited)
+
+    def _wait(self, seconds: float) -> None:
+        self._waiting = self._member.clock.callLater(seconds, self._tell, seconds)
+
+    def _tell(self, seconds: float) -> None:
+        """Say that nobody leads: with fewer than a quorum a member waits for ever."""
+        node = self._member.node
+        if not node.leader_id:
+            ids = [one.member_id for one in node.members.all() if one.member_id != node.member_id]
+            self.log.warn(
+                "waiting for a leader at term {term}: {reached} of {count} other members are "
+                "connected, and a majority of all members must vote",
+                term=node.term,
+                reached=sum(node.connected_since(one) is not None for one in ids),
+                count=len(ids),
+            )
+        self._wait(min(2 * seconds, WAITING_MAX_S))
+
+    def _waited(self, result: object) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
 
     def _look(self) -> None:
         """Publish, and when the cluster knows this member, read as a client would."""
@@ -82,6 +110,7 @@ class Consensus(Service):
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
+        self._waited(None)
         await self._hand_over()
         self._member.node.stop()
 

@@ -116,6 +116,8 @@ def test_metrics_port_answers_before_there_is_a_quorum(tmp_path: Path) -> None:
         status, text = page(f"{url}/health")
         assert (status, json.loads(text)["health"]) == (503, "false")
         assert page(f"{url}/readyz")[0] == 503
+        member.await_text("waiting for a leader at term ")
+        member.await_text(": 0 of 1 other members are connected")
         assert "etcd_server_has_leader 0" in page(f"{url}/metrics")[1]
         with socket.create_connection(("127.0.0.1", client), 10) as early:
             assert early.recv(1) == b""  # sent away, to try another member
