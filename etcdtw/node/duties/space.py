@@ -304,7 +304,7 @@ class SpaceDuty:
             self._inbox.drop(growing, NoSpaceError())
         if not self._is_raised():
             self._ask(pb.AlarmRequest.ACTIVATE, now_ms)
-        self._has_raised = True
+            self._has_raised = True
         for data in waiting:
             self._inbox.add(data)
 

@@ -407,6 +407,17 @@ def test_an_alarm_that_the_quota_raised_is_not_taken_back(rig: Rig) -> None:
     assert all(rig.alarms())
 
 
+def test_an_alarm_that_was_there_before_the_shortage_stays(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, 1)
+    lone = rig.leader()
+    lone.alarms.activate(lone.member_id, pb.NOSPACE)
+    rig.short(lone)
+    assert rig.state(lone) == NEEDED
+    rig.free(lone)
+    rig.run(3.0)
+    assert rig.alarms() == [[lone.member_id]]
+
+
 def proposed(rig: Rig, node: Node, field: int, request: object) -> list[Applied]:
     outcome: list[Applied] = []
     node.propose(
