@@ -16,6 +16,11 @@ BUDGET_S: Final = 0.010
 """What one piece may take; then it yields, or has ended."""
 WARNING_NS: Final = 25_000_000
 """CPU time of a piece from which on it is reported."""
+SHORT_NS: Final = 1_000_000
+"""The first of `PIECE_BOUNDS_S`."""
+LOOK_NS: Final = 2_000_000
+"""How old the last look at the CPU time may be when a piece begins: by so much a long one may be
+told too long, but never longer than the time that passed."""
 PIECE_BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 TURN: Final = "turn"
@@ -87,6 +92,9 @@ class Pieces:
         self._report = report
         self._warning_ns = warning_ns
         self._begun: list[tuple[int, int]] = []
+        # The last look at the CPU time, and when that was: it costs ten looks at the wall clock.
+        self._seen_cpu_ns = 0
+        self._seen_wall_ns = -LOOK_NS
         self._collected_cpu_ns = 0
         self._collected_wall_ns = 0
         self.cpu_s: dict[str, Histogram] = {kind: Histogram(PIECE_BOUNDS_S) for kind in KINDS}
@@ -96,11 +104,15 @@ class Pieces:
 
     def begin(self) -> int:
         """A piece begins; give what is returned to `end`."""
+        wall_ns = self._wall_ns()
+        if wall_ns - self._seen_wall_ns >= LOOK_NS:
+            self._seen_wall_ns = wall_ns
+            self._seen_cpu_ns = self._cpu_ns()
         begun = self._begun
         begun.append(
             (
-                self._cpu_ns() - self._collected_cpu_ns,
-                self._wall_ns() - self._collected_wall_ns,
+                self._seen_cpu_ns - self._collected_cpu_ns,
+                wall_ns - self._collected_wall_ns,
             )
         )
         return len(begun)
@@ -111,21 +123,40 @@ class Pieces:
         if len(begun) > piece:
             del begun[piece:]
         began_cpu_ns, began_wall_ns = begun.pop()
-        cpu_ns = self._cpu_ns() - self._collected_cpu_ns - began_cpu_ns
-        wall_ns = self._wall_ns() - self._collected_wall_ns - began_wall_ns
-        self._note(kind, cpu_ns, wall_ns)
+        now_ns = self._wall_ns()
+        wall_ns = now_ns - self._collected_wall_ns - began_wall_ns
+        if wall_ns < SHORT_NS:
+            # No longer than that in CPU time either; nearly all are so short.
+            seconds = wall_ns / 1e9
+            histogram = self.cpu_s[kind]
+            histogram.counts[0] += 1
+            histogram.total += seconds
+            histogram = self.wall_s[kind]
+            histogram.counts[0] += 1
+            histogram.total += seconds
+            if wall_ns > self.greatest_ns[kind]:
+                self.greatest_ns[kind] = wall_ns
+            return
+        self._note(kind, self._cpu_since(began_cpu_ns, now_ns), wall_ns)
 
     def collection_ended(self, piece: int) -> None:
         """A garbage collection that `begin` was called for has ended."""
         began_cpu_ns, began_wall_ns = self._begun[piece - 1]
         del self._begun[piece - 1 :]
-        cpu_ns = self._cpu_ns() - self._collected_cpu_ns - began_cpu_ns
-        wall_ns = self._wall_ns() - self._collected_wall_ns - began_wall_ns
+        now_ns = self._wall_ns()
+        wall_ns = now_ns - self._collected_wall_ns - began_wall_ns
+        cpu_ns = min(self._cpu_since(began_cpu_ns, now_ns), wall_ns)
         self._collected_cpu_ns += cpu_ns
         self._collected_wall_ns += wall_ns
         self._note(COLLECTION, cpu_ns, wall_ns)
 
+    def _cpu_since(self, began_cpu_ns: int, now_ns: int) -> int:
+        self._seen_cpu_ns = self._cpu_ns()
+        self._seen_wall_ns = now_ns
+        return self._seen_cpu_ns - self._collected_cpu_ns - began_cpu_ns
+
     def _note(self, kind: str, cpu_ns: int, wall_ns: int) -> None:
+        cpu_ns = min(cpu_ns, wall_ns)
         self.cpu_s[kind].observe(cpu_ns / 1e9)
         self.wall_s[kind].observe(wall_ns / 1e9)
         if cpu_ns > self.greatest_ns[kind]:

@@ -7,7 +7,9 @@ from etcdtw.wire.pieces import (
     COLLECTION,
     FLUSH,
     KINDS,
+    LOOK_NS,
     PIECE_BOUNDS_S,
+    SHORT_NS,
     TURN,
     UNMEASURED,
     Pieces,
@@ -96,3 +98,30 @@ def test_pieces_that_an_exception_cut_short_disturb_no_other() -> None:
 def test_without_clocks_nothing_takes_time() -> None:
     UNMEASURED.end(UNMEASURED.begin(), TURN)
     assert UNMEASURED.greatest_ns[TURN] == 0
+
+
+def test_the_processor_time_is_looked_at_for_long_pieces_only() -> None:
+    clocks = Clocks()
+    looks = 0
+
+    def cpu_ns() -> int:
+        nonlocal looks
+        looks += 1
+        return clocks.cpu_ns
+
+    pieces = Pieces(cpu_ns, lambda: clocks.wall_ns)
+    for _ in range(100):
+        piece = pieces.begin()
+        clocks.wall_ns += SHORT_NS // 100
+        clocks.cpu_ns += SHORT_NS // 200
+        pieces.end(piece, APPLY)
+    assert looks == 1
+    assert pieces.cpu_s[APPLY].counts[0] == 100
+    assert pieces.greatest_ns[APPLY] == SHORT_NS // 100
+    clocks.wall_ns += LOOK_NS
+    piece = pieces.begin()
+    clocks.pass_ms(7, 50)
+    pieces.end(piece, APPLY)
+    assert looks == 3
+    assert pieces.greatest_ns[APPLY] == 7 * MS
+    assert PIECE_BOUNDS_S[0] * 1e9 == SHORT_NS
