@@ -13,10 +13,14 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 from etcdtw.apply.errors import TooManyRequestsError
-from etcdtw.grpc.call import Call, Client, HasClient
+from etcdtw.grpc.call import INTERNAL, Call, Client, HasClient, StatusError
 from etcdtw.rpc.errors import fail
+from etcdtw.wire.pieces import SLICE, UNMEASURED, Pieces
+
+log = Logger()
 
 SHARE_S: Final = 0.001
 """Of one iteration, for all reads that wait; passed by at most one piece."""
@@ -29,6 +33,8 @@ WAITING_OCTETS_MAX: Final = 16 << 20  # of one client's requests
 WAITING_OCTETS_TOTAL_MAX: Final = 64 << 20
 UNREAD_OCTETS_MAX: Final = 4 << 20  # that a client has not taken: with more it gets no new answer
 WAIT_S: Final = 0.01  # until those that could not go on are looked at again
+
+DEFECT: Final = StatusError(INTERNAL, "the read failed unexpectedly")
 
 
 class ReadTask(Protocol):
@@ -59,7 +65,7 @@ class _Client:
         self.key = key
         self._client = client
         self.running: deque[ReadTask] = deque()
-        self.waiting: deque[tuple[int, Begin]] = deque()
+        self.waiting: deque[tuple[int, Begin, Call]] = deque()
         self.octets = 0
 
     @property
@@ -74,8 +80,11 @@ class _Client:
 class ReadQueue:
     """All reads of a member that are not made at once.  ``share_s`` 0: one piece an iteration."""
 
-    def __init__(self, clock: IReactorTime, share_s: float = SHARE_S) -> None:
+    def __init__(
+        self, clock: IReactorTime, share_s: float = SHARE_S, pieces: Pieces = UNMEASURED
+    ) -> None:
         self._clock = clock
+        self._pieces = pieces
         self._share_s = share_s
         self._clients: dict[object, _Client] = {}
         self._ring: deque[_Client] = deque()  # the same
@@ -129,7 +138,7 @@ class ReadQueue:
         ):
             self.refused_total += 1
             return False
-        client.waiting.append((size, begin))
+        client.waiting.append((size, begin, call))
         client.octets += size
         self._octets += size
         self._count += 1
@@ -162,6 +171,7 @@ class ReadQueue:
         until_s = clock.seconds() + self._share_s
         ring = self._ring
         blocked = 0
+        piece = self._pieces.begin()
         try:
             while blocked < len(ring):
                 client = ring.popleft()
@@ -177,6 +187,7 @@ class ReadQueue:
                 if has_moved and clock.seconds() >= until_s:
                     break
         finally:
+            self._pieces.end(piece, SLICE)
             if blocked < len(ring):
                 self._look_soon()
             elif ring and self._later is None:
@@ -186,20 +197,32 @@ class ReadQueue:
         """Do one piece for ``client``; return whether there was any that could be done."""
         running = client.running
         if client.may_begin:
-            size, begin = client.waiting.popleft()
+            size, begin, call = client.waiting.popleft()
             client.octets -= size
             self._octets -= size
             self._count -= 1
-            task = begin()
-            if task is not None:
-                running.append(task)
+            try:
+                begun = begin()
+            except Exception:
+                log.failure("a read failed unexpectedly")
+                fail(call, DEFECT)
+                return True
+            if begun is not None:
+                running.append(begun)
             return True
         for _ in range(len(running)):
             task = running.popleft()
             if task.is_blocked:
                 running.append(task)
                 continue
-            if task.step():
+            try:
+                has_more = task.step()
+            except Exception:
+                # A defect of ours, or a damaged state: what it holds is let go.
+                log.failure("a read failed unexpectedly")
+                task.give_up(DEFECT)
+                return True
+            if has_more:
                 running.append(task)
             return True
         return False

@@ -43,6 +43,7 @@ from etcdtw.rpc.kv import KvService
 from etcdtw.rpc.lease import LeaseService
 from etcdtw.rpc.leases_for_peers import LeasesForPeers
 from etcdtw.rpc.maintenance import MaintenanceService
+from etcdtw.rpc.read_queue import ReadQueue
 from etcdtw.rpc.screening import Screening
 from etcdtw.rpc.snapshot import SnapshotService
 from etcdtw.rpc.watch import WatchService
@@ -222,6 +223,7 @@ def build_services(
     unix_s: Callable[[], int],
     line: LeaderLine,
     offload: Offload,
+    pieces: Pieces,
 ) -> Services:
     """Return every RPC that this member answers.
 
@@ -239,6 +241,7 @@ def build_services(
         txn_ops_max=config.max_txn_ops,
         request_bytes_max=config.max_request_bytes,
         durations=node.durations,
+        reads=ReadQueue(node.clock, pieces=pieces),
     ).register(methods)
     WatchService(node, election_timeout_s).register(methods)
     LeaseService(

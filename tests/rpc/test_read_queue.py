@@ -44,9 +44,12 @@ class Task:
         self.name = name
         self.pieces = pieces
         self.is_blocked = False
+        self.is_broken = False
         self.error: Exception | None = None
 
     def step(self) -> bool:
+        if self.is_broken:
+            _break()
         self.rig.log.append(self.name)
         self.rig.clock.rightNow += self.rig.piece_s
         self.pieces -= 1
@@ -209,3 +212,24 @@ def test_a_refused_read_is_told() -> None:
     rig.queue.take(call, 1, lambda: task)
     assert call.status is not None
     assert call.status[1] == "etcdserver: too many requests"
+
+
+@pytest.mark.parametrize("is_begun", [False, True])
+def test_a_read_that_breaks_is_ended_and_others_go_on(is_begun: bool) -> None:
+    rig = QueueRig()
+    client = OneClient()
+    call = ClientCall(client)
+    broken = rig.begin("broken", 1)
+    broken.is_broken = True
+    if is_begun:
+        rig.queue.go_on(call, broken)
+    else:
+        rig.queue.add(call, 0, _break)
+    rig.add(client, "other")
+    assert [name for _ in range(5) for name in rig.work()] == ["other"]
+    assert (broken.error is not None) == is_begun
+    assert call.is_open == is_begun
+
+
+def _break() -> None:
+    raise ValueError("a defect")
