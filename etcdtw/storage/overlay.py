@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from etcdtw.mvcc.backend import Change
-from etcdtw.mvcc.compaction_hashes import COMPACTION_HASHES_MAX
-from etcdtw.storage.state_codec import encode_frame, encode_tombstone
+from etcdtw.storage.state_codec import COMPACTIONS_MAX, encode_frame, encode_tombstone
 
 FRESH_MAX: Final = 64  # keys searched one by one before they are sorted into a run
 GENERATION_OCTETS_MAX: Final = 16 << 20
@@ -19,9 +18,6 @@ GENERATION_OCTETS_MAX: Final = 16 << 20
 GENERATION_CHANGES_MAX: Final = 8192
 SEND_CHANGES_MAX: Final = 512  # changes in one message; marshalling them takes about 0.1 ms
 CHANGE_OVERHEAD: Final = 300  # octets of Python objects a change costs beside key and record
-
-COMPACTIONS_MAX: Final = COMPACTION_HASHES_MAX + 1
-"""With one more the hashes that are remembered are those of the same pairs as in etcd."""
 
 ChangeRow = tuple[int, int, bytes, bytes | None]
 """main, sub, user key, record; None for a tombstone."""

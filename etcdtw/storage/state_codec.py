@@ -50,6 +50,12 @@ _U64: Final = Struct(">Q")
 _REVISION: Final = Struct(">QcQ")
 _PAIR: Final = Struct(">QQ")
 
+COMPACTIONS_MAX: Final = 11
+"""Compactions that wait, each to be done on its own; of more the oldest are left out.
+
+One more than hashes are remembered (`mvcc.compaction_hashes`), so that these are of the same pairs
+as in etcd."""
+
 
 class StateCorruptionError(Exception):
     """Stored octets contradict one another."""

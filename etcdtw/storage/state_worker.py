@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from etcdtw.storage.old_file import OldFile
+from etcdtw.storage.state_codec import COMPACTIONS_MAX
 from etcdtw.storage.state_compaction import STEP_ROWS_MAX, compact
 from etcdtw.storage.state_compaction_hash import RunningHash, interrupted, last_finished
 from etcdtw.storage.state_defragment import Defragmentation
@@ -108,6 +109,7 @@ class StateWorker:
         self._committer = StateCommitter(tables, map_size)
         self._answer = answer
         self._jobs: list[Iterator[tuple[Any, ...] | None]] = []
+        self._waiting_compactions: list[Iterator[tuple[Any, ...] | None]] = []
         self.sweeper = Sweeper(tables, answer, seconds, pace.sweep_interval_s)
         """Has its turn when nothing else is to do."""
         self._is_abandoned = False  # what jobs delete, hash or copy is about to go altogether
@@ -125,7 +127,7 @@ class StateWorker:
             self._committer.commit(Batch(*message[2:]))
             self._answer((COMMITTED, message[1], self._seconds() - started_s))
         elif kind == COMPACT:
-            self._jobs.append(self._compaction(message[1]))
+            self._queue_compaction(self._compaction(message[1]))
         elif kind == HASH_KV:
             self._jobs.append(self._hash(hash_kv(self._tables, *message[1:])))
         elif kind == HASH_ALL:
@@ -144,6 +146,16 @@ class StateWorker:
             self._dispose(Path(message[1]))
         else:
             raise ValueError(f"no such message: {kind!r}")
+
+    def _queue_compaction(self, job: Iterator[tuple[Any, ...] | None]) -> None:
+        """Put a compaction behind the other jobs; of very many that wait the oldest is left out.
+
+        A later one does what it would have done, and whoever waits for it waits for that.
+        """
+        self._jobs.append(job)
+        self._waiting_compactions.append(job)
+        if len(self._waiting_compactions) > COMPACTIONS_MAX:
+            self._jobs.remove(self._waiting_compactions.pop(0))
 
     def _compaction(self, revision: int) -> Iterator[tuple[Any, ...] | None]:
         begun_s = started_s = self._seconds()
@@ -262,8 +274,11 @@ class StateWorker:
         """Do one bounded step of the oldest background job, unless it rests."""
         if self._rests_until_s and self._seconds() < self._rests_until_s:
             return
+        job = self._jobs[0]
+        if self._waiting_compactions and job is self._waiting_compactions[0]:
+            self._waiting_compactions.pop(0)
         try:
-            answer = next(self._jobs[0])
+            answer = next(job)
         except StopIteration:
             self._jobs.pop(0)
             return

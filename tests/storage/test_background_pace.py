@@ -11,6 +11,7 @@ import pytest
 from etcdtw.storage import state_hash
 from etcdtw.storage.directory import open_environment
 from etcdtw.storage.old_file import SHRINK_OCTETS
+from etcdtw.storage.state_codec import COMPACTIONS_MAX
 from etcdtw.storage.state_tables import DATABASES_MAX, Batch, Change, Tables, pack_changes
 from etcdtw.storage.state_worker import COMMITTED, COMPACTED, COMPACTION_STEP, Pace, StateWorker
 from etcdtw.wire.encode import encode_record
@@ -58,6 +59,22 @@ def test_step_looks_at_no_more_rows_than_the_limit(tmp_path: Path) -> None:
     assert rig.steps() == [4, 4, 1]
     assert rig.answers[-1] == (COMPACTED, 1 + ROWS, 0.0, 7.0)
     assert rig.answers[0] == (COMMITTED, 1, 0.0)
+
+
+@pytest.mark.parametrize("is_one_begun", [False, True])
+def test_of_very_many_compactions_that_wait_the_oldest_are_left_out(
+    tmp_path: Path, is_one_begun: bool
+) -> None:
+    rig = Worker(tmp_path, Pace(4, 0.0))
+    for _ in range(is_one_begun):
+        rig.worker.receive(("compact", 1))
+        rig.worker.work()
+    for revision in range(2, 2 + COMPACTIONS_MAX + 3):
+        rig.worker.receive(("compact", revision))
+    while rig.worker.has_work():
+        rig.worker.work()
+    done = [answer[1] for answer in rig.answers if answer[0] == COMPACTED]
+    assert done == [1] * is_one_begun + list(range(5, 5 + COMPACTIONS_MAX))
 
 
 def test_worker_rests_between_two_steps(tmp_path: Path) -> None:

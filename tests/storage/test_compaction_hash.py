@@ -9,12 +9,11 @@ import lmdb
 import pytest
 
 from etcdtw.mvcc.backend import BUCKET_META, Change
-from etcdtw.mvcc.compaction_hashes import CompactionHash
+from etcdtw.mvcc.compaction_hashes import COMPACTION_HASHES_MAX, CompactionHash
 from etcdtw.mvcc.hash_kv import hash_kv
 from etcdtw.storage.directory import open_environment
-from etcdtw.storage.overlay import COMPACTIONS_MAX
 from etcdtw.storage.state import LmdbState
-from etcdtw.storage.state_codec import META_SCHEDULED, revision_key
+from etcdtw.storage.state_codec import COMPACTIONS_MAX, META_SCHEDULED, revision_key
 from etcdtw.storage.state_compaction import compact
 from etcdtw.storage.state_compaction_hash import RunningHash
 from etcdtw.storage.state_feed import InlineStateWriter
@@ -170,7 +169,7 @@ def test_of_many_compactions_of_one_generation_only_the_last_are_done(
     for _ in range(count + 1):
         rig.put(b"a")
     compact_held(rig, list(range(2, count + 2)))
-    assert len(rig.known) == COMPACTIONS_MAX - 1
+    assert len(rig.known) == COMPACTION_HASHES_MAX == COMPACTIONS_MAX - 1
     assert {one.revision - one.compact_revision for one in rig.known} == {1}
     assert [row.main for row in rig.rows()] == [count + 1, count + 2]
     rig.state.close()
