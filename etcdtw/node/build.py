@@ -24,6 +24,7 @@ from etcdtw.node.loop.durations import Durations
 from etcdtw.node.loop.inbox import Inbox
 from etcdtw.node.loop.leadership import Leadership
 from etcdtw.node.loop.loop import Loop
+from etcdtw.node.loop.measured_clock import MeasuredClock
 from etcdtw.node.loop.peers import Peers
 from etcdtw.node.loop.slowness import Slowness
 from etcdtw.node.loop.stepping import Stepper
@@ -88,7 +89,7 @@ def build_node(clock: IReactorTime, config: NodeConfig, parts: Parts) -> Node:
     )
     stalls = _stalls(config, parts, inbox, turn)
     return Node(
-        clock,
+        MeasuredClock(clock, parts.pieces),
         config,
         parts,
         inbox=inbox,

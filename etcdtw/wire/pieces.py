@@ -38,8 +38,7 @@ OCTETS: Final = "octets"
 """What a client's connection received, requests that are answered at once included."""
 PEER_OCTETS: Final = "peer_octets"
 SLICE: Final = "slice"
-"""A part of an answer that is too large for one piece."""
-PAGE: Final = "page"
+"""A part of an answer that is too large for one piece, or what else a service left for later."""
 DUTIES: Final = "duties"
 COLLECTION: Final = "collection"
 """A garbage collection."""
@@ -56,7 +55,6 @@ KINDS: Final = (
     OCTETS,
     PEER_OCTETS,
     SLICE,
-    PAGE,
     DUTIES,
     COLLECTION,
 )
