@@ -7,6 +7,7 @@ flags, knows no ``-name value`` and has its own exit statuses, so the parsing is
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -103,6 +104,7 @@ def makeService(options: Options) -> IService:
     except OSError as error:
         sys.stderr.write(_complaint(FlagError(f"--log-outputs: {error}")))
         raise SystemExit(1) from None
+    signal.signal(signal.SIGUSR1, lambda number, frame: observer.reopen())
     _use_monotonic_time(reactor)
     taken: Taken | None = None
     if not launch.changes_user:

@@ -7,10 +7,12 @@ What must not be seen (`SECRET_FIELDS`) is masked here, whoever logs it.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 import syslog
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final, TextIO
 
@@ -130,6 +132,12 @@ class LineObserver:
         for write in self._outputs:
             write(name, line)
 
+    def reopen(self) -> None:
+        """Begin every file anew: what twistd's own log does at SIGUSR1, for logrotate."""
+        for output in self._outputs:
+            if isinstance(output, FileOutput):
+                output.reopen()
+
 
 def stream_output(stream: TextIO) -> Callable[[str, str], None]:
     """Return an output that writes lines to ``stream``, each at once."""
@@ -139,6 +147,38 @@ def stream_output(stream: TextIO) -> Callable[[str, str], None]:
         stream.flush()
 
     return write
+
+
+class FileOutput:
+    """Writes lines to the end of a file, each at once.  Raises OSError when it cannot be opened."""
+
+    def __init__(self, path: str) -> None:
+        self._path = os.path.abspath(path)
+        self._file = self._open()
+        self._is_old = False
+
+    def _open(self) -> TextIO:
+        return open(self._path, "a", encoding="utf-8")
+
+    def __call__(self, level: str, line: str) -> None:
+        if self._is_old:
+            self._begin_anew()
+        self._file.write(line + "\n")
+        self._file.flush()
+
+    def reopen(self) -> None:
+        """Write the next line to a file of the same name, the old one having been renamed.
+
+        May be called by a signal's handler, in the middle of a line.
+        """
+        self._is_old = True
+
+    def _begin_anew(self) -> None:
+        self._is_old = False
+        with suppress(OSError):
+            new = self._open()
+            self._file.close()
+            self._file = new
 
 
 def journal_output(path: str = JOURNAL_PATH) -> Callable[[str, str], None]:
@@ -202,7 +242,7 @@ def open_output(name: str) -> Callable[[str, str], None]:
         return journal_output()
     if name == SYSLOG:
         return syslog_output()
-    return stream_output(open(name, "a", encoding="utf-8"))
+    return FileOutput(name)
 
 
 def build_observer(outputs: Sequence[str], level: str, form: str) -> LineObserver:

@@ -78,10 +78,14 @@ def test_log_file_that_twistd_was_given_is_used(folder: Path, words: list[str]) 
     relative = [one.replace(f"{folder}/", "") for one in flags(folder)]
     started = start(folder, *words, "etcdtw", *relative)
     assert started.stderr.endswith(f" logs to {folder / 'own.log'}\n")
-    await_text(folder / "own.log", READY)
+    log = folder / "own.log"
+    await_text(log, READY)
+    log.rename(folder / "older.log")
+    os.kill(int((folder / "twistd.pid").read_text()), signal.SIGUSR1)
     where = folder / "run" if "-d" in words else folder
     assert (where / "m1.etcd").is_dir()
     stop(folder)  # twistd keeps its pid file where it was started
+    assert "Server Shut Down" in log.read_text()
 
 
 def test_address_in_use_is_said_to_the_shell(folder: Path) -> None:

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from etcdtw.server.log_output import (
     MASK,
+    FileOutput,
     LineObserver,
     build_observer,
     console_line,
@@ -158,3 +159,23 @@ def test_twisteds_own_lines_are_no_news() -> None:
         )
     (line,) = stream.getvalue().splitlines()
     assert (json.loads(line)["level"], json.loads(line)["logger"]) == ("error", "twisted")
+
+
+def test_file_that_was_renamed_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    output = FileOutput(str(path))
+    output("info", "one")
+    path.rename(tmp_path / "old")
+    output("info", "two")
+    output.reopen()
+    output("info", "three")
+    assert ((tmp_path / "old").read_text(), path.read_text()) == ("one\ntwo\n", "three\n")
+
+
+def test_file_that_cannot_be_begun_anew_is_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    output = FileOutput(str(tmp_path / "folder" / "log"))
+    (tmp_path / "folder").rename(tmp_path / "gone")
+    output.reopen()
+    output("info", "kept")
+    assert (tmp_path / "gone" / "log").read_text() == "kept\n"
