@@ -49,6 +49,7 @@ from etcdtw.storage.log_codec import (
     encode_snapshot,
     index_of_key,
 )
+from etcdtw.storage.log_names import check_names
 from etcdtw.storage.log_writer import LogJob, LogWriter
 from etcdtw.storage.page_check import check_pages
 
@@ -92,8 +93,10 @@ def open_log(
                 if is_empty:
                     with env.begin(write=True) as txn:
                         txn.put(KEY_FORMAT, FORMAT)
+                with env.begin() as txn:
+                    check_names(txn)  # one may be the journal's: what it holds would be forgotten
                 recover(env, path, map_size)
-        except (lmdb.Error, OSError) as error:
+        except (lmdb.Error, OSError, CorruptionError) as error:
             env.close()
             if is_outside_cause(error):
                 raise DataDirError(f"cannot write {path}: {disk_words(error, path)}") from error
@@ -511,6 +514,7 @@ class LmdbLog:
     def _load(self) -> None:
         """Read the small records, then walk every batch: contiguous, chained, checked."""
         with self._env.begin() as txn:
+            check_names(txn)
             self._hard_state = decode_hard_state(txn.get(KEY_HARD_STATE))
             self._snapshot = decode_snapshot(txn.get(KEY_SNAPSHOT))
             self._mark = decode_mark(txn.get(KEY_COMPACTED))

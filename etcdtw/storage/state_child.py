@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import marshal
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from etcdtw.storage.state_codec import StateCorruptionError
 READ_SIZE: Final = 1 << 16
 ANSWER_SIZE_MAX: Final = 1 << 20  # octets; answers are some numbers and a small row
 REAP_TIMEOUT_S: Final = 5.0
+STALL_S: Final = 900  # without a sign of progress; the longest step checks a whole file
 NICENESS: Final = 10  # the member and its writer go first
 ADVICE: Final = (
     "check the limits of open files and processes and the room for temporary files, then try again"
@@ -152,23 +154,29 @@ class StateChild:
         try:
             kind, *rest = marshal.loads(self._octets)  # noqa: S302 - our own child's
         except (EOFError, ValueError, TypeError):
+            if status == -signal.SIGALRM:
+                done(f"the process made no progress for {STALL_S} s and was ended")
+                return
             done(f"the process ended with status {status} and no answer")
             return
         done(tuple(rest) if kind == DONE else str(rest[0]))
 
 
-def run_child(arguments: list[str], work: Callable[..., Answer]) -> int:
+def run_child(arguments: list[str], work: Callable[..., Answer], stall_s: int = STALL_S) -> int:
     """Do ``work(still_wanted, *job)`` and print its answer; returns the exit status.
 
-    ``still_wanted()`` raises `ParentGoneError` when the member has ended.
+    ``still_wanted()`` raises `ParentGoneError` when the member has ended, and is a sign of
+    progress: without one for ``stall_s`` an alarm ends the process.
     """
     job = marshal.load(sys.stdin.buffer)  # noqa: S302 - our own member's
     parent = int(arguments[0])
 
     def still_wanted() -> None:
+        signal.alarm(stall_s)
         if os.getppid() != parent:
             raise ParentGoneError
 
+    signal.alarm(stall_s)
     os.nice(NICENESS)
     gc.disable()  # millions of rows and not one cycle: looking for them costs a tenth
     try:

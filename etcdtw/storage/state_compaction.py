@@ -26,9 +26,10 @@ from etcdtw.storage.state_codec import (
     stored_key,
 )
 from etcdtw.storage.state_compaction_hash import RunningHash
-from etcdtw.storage.state_seal import SEALS
+from etcdtw.storage.state_seal import SEALS, StateDamageError
 from etcdtw.storage.state_tables import Tables
 
+OUT_OF_ORDER: Final = "a search leads to another place"
 STEP_ROWS_MAX: Final = 1000  # rows looked at, and so at most deleted, in one transaction
 
 
@@ -125,9 +126,16 @@ def newest_version(versions: Any, name: bytes, revision: int) -> tuple[int, int,
     """
     if not name:
         return None  # etcd's bump record belongs to no key
-    if versions.set_range_dup(name, encode_version(revision + 1, 0, LIVE)):
+    bound = encode_version(revision + 1, 0, LIVE)
+    if versions.set_range_dup(name, bound):
+        # A damaged branch page may lead beside the place: LMDB does not look again.
+        if versions.value() < bound:
+            raise StateDamageError(TABLE_HISTORY, name, OUT_OF_ORDER)
         if not versions.prev_dup():
             return None
     elif not (versions.set_key(name) and versions.last_dup()):
         return None
-    return parse_version(SEALS[TABLE_HISTORY].opened(name, versions.value()))
+    version = parse_version(SEALS[TABLE_HISTORY].opened(name, versions.value()))
+    if version[0] > revision:
+        raise StateDamageError(TABLE_HISTORY, name, OUT_OF_ORDER)
+    return version

@@ -42,10 +42,10 @@ from etcdtw.storage.state_codec import (
     revision_key,
     stored_key,
 )
-from etcdtw.storage.state_compaction import newest_version
+from etcdtw.storage.state_compaction import OUT_OF_ORDER, newest_version
 from etcdtw.storage.state_seal import SEAL_SIZE, SEALS, PageDamageError, Seal, StateDamageError
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
-from etcdtw.wire.record import record_of
+from etcdtw.wire.record import Record, record_of
 
 GROWTH_HELD_MAX: Final = 256 << 10
 """Octets by which the file may grow while pages that were freed wait for this reader."""
@@ -54,6 +54,7 @@ CHUNK_STEP: Final = 64  # rows
 CHUNK_MAX: Final = 1024
 LONG_ROWS_MAX: Final = 16  # rows at a time where long keys are and octets are bounded
 USER_KEYS_OCTETS_MAX: Final = 16 << 20  # of long keys that are kept with the names of their rows
+TREE_VERSIONS_MIN: Final = 64  # from about as many on a key's versions have pages of their own
 REVISION_END: Final = (1 << 63) - 1
 
 CURRENT_SEAL: Final = SEALS[TABLE_CURRENT]
@@ -267,6 +268,8 @@ class StateReader:
         cursor = self._current
         if not cursor.set_range(start[:KEY_SIZE_MAX]):
             return [], None
+        if cursor.key() < start[:KEY_SIZE_MAX]:
+            raise StateDamageError(TABLE_CURRENT, start, OUT_OF_ORDER)
         rows: list[Row] = []
         iterator = cursor.iternext()
         chunk = CHUNK_FIRST
@@ -344,7 +347,34 @@ class StateReader:
         version = self.version_at(key, revision)
         if version is None or version[2]:
             return None
-        return self.record(version[0], version[1])
+        record = self.record(version[0], version[1])
+        if self._history.count() >= TREE_VERSIONS_MIN:
+            self._check_next(stored_key(key), version[0], Record(record).version)
+        return record
+
+    def _check_next(self, name: bytes, main: int, number: int) -> None:
+        """Raise unless no version lies between the one that the cursor is at and the next.
+
+        A key's many versions have pages of their own, which a damaged one may hide: an older
+        version would be served.
+        """
+        if self._history.next_dup():
+            version = self._opened(SEALS[TABLE_HISTORY], name, self._history.value())
+            next_main, sub, is_tombstone = parse_version(version)
+            is_next = is_tombstone or Record(self.record(next_main, sub)).version == number + 1
+        else:
+            stored = self._get(TABLE_CURRENT, name)
+            is_next = stored is not None and self._is_of(stored[:-SEAL_SIZE], main)
+        if not is_next:
+            error = StateDamageError(TABLE_HISTORY, name, "a version is missing")
+            self.on_damage(error)
+            raise error
+
+    def _is_of(self, value: bytes, main: int) -> bool:
+        """Whether a row of `current` is of a main revision."""
+        if value[0] == 0:
+            return parse_revision_key(parse_reference(value))[0] == main
+        return Record(record_of(value)).mod_revision == main
 
     def record(self, main: int, sub: int) -> bytes:
         """Return the record put at a revision, of which `history` or `current` tells."""
@@ -449,6 +479,10 @@ class StateReader:
         cursor = self._key
         if limit <= 0 or not cursor.set_range(start):
             return rows
+        if cursor.key() < start:
+            error = StateDamageError(TABLE_KEY, start, OUT_OF_ORDER)
+            self.on_damage(error)
+            raise error
         for row in cursor.iternext():
             if parse_revision_key(row[0])[0] > last:
                 self._opened(KEY_SEAL, *row)  # else it may not be the end
