@@ -17,6 +17,7 @@ GENERATION_OCTETS_MAX: Final = 16 << 20
 # Each may make three pages dirty in the writer's memory; twice as many cost it a quarter more time.
 GENERATION_CHANGES_MAX: Final = 8192
 SEND_CHANGES_MAX: Final = 512  # changes in one message; marshalling them takes about 0.1 ms
+SEND_OCTETS_MAX: Final = 1 << 20  # octets after which a message is due with fewer changes
 CHANGE_OVERHEAD: Final = 300  # octets of Python objects a change costs beside key and record
 
 ChangeRow = tuple[int, int, bytes, bytes | None]
@@ -38,7 +39,7 @@ class Generation:
 
     __slots__ = (
         "attached", "attachments", "buckets", "changes", "compactions", "current", "due",
-        "excused", "fresh", "indexed", "number", "octets", "runs", "sent", "versions",
+        "excused", "fresh", "indexed", "number", "octets", "octets_due", "runs", "sent", "versions",
     )  # fmt: skip
 
     def __init__(self, number: int) -> None:
@@ -61,6 +62,8 @@ class Generation:
         """How many changes the writer already has."""
         self.due = SEND_CHANGES_MAX
         """With how many changes it is to be told again."""
+        self.octets_due = SEND_OCTETS_MAX
+        """Or with how many octets."""
 
     def schedule(self, revision: int) -> None:
         """Compact to ``revision`` once this generation is durable.

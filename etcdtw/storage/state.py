@@ -21,6 +21,7 @@ from etcdtw.storage.overlay import (
     CHANGE_OVERHEAD,
     MISSING,
     SEND_CHANGES_MAX,
+    SEND_OCTETS_MAX,
     Generation,
     Missing,
     attached_keys,
@@ -232,7 +233,7 @@ class LmdbState:
         self.revision = main
         if is_new:
             self._count_new(key)
-        if len(changes) >= generation.due:
+        if len(changes) >= generation.due or generation.octets >= generation.octets_due:
             self._stream(generation)
 
     def delete(self, main: int, sub: int, key: bytes) -> None:
@@ -466,6 +467,7 @@ class LmdbState:
 
     def _stream(self, generation: Generation) -> None:
         generation.due = len(generation.changes) + SEND_CHANGES_MAX
+        generation.octets_due = generation.octets + SEND_OCTETS_MAX
         self._closed.stream(generation)
 
     def _close_generation(self) -> None:
