@@ -1,6 +1,6 @@
 """A page whose rendering costs: those who ask much at once share one.
 
-Pure: the time is asked of ``seconds``.
+Pure: ``seconds`` tells the time, ``soon`` calls back when the reactor has served others.
 """
 
 from __future__ import annotations
@@ -9,26 +9,43 @@ from collections.abc import Callable
 from typing import Final
 
 BURST: Final = 16
-"""Renderings that may be asked for at once, each of the very moment."""
+"""Renderings that may be asked for in short order, each of the very moment."""
 PER_S: Final = 2
 """Renderings a second beyond them: what others get is older by half a second at the most."""
 
 
 class SharedPage:
-    """Renders anew as often as is granted, and hands out the last rendering in between."""
+    """Renders anew as often as is granted, and hands out the last rendering in between.
 
-    def __init__(self, render: Callable[[], bytes], seconds: Callable[[], float]) -> None:
+    Those who ask within one iteration of the reactor share a rendering in any case.
+    """
+
+    def __init__(
+        self,
+        render: Callable[[], bytes],
+        seconds: Callable[[], float],
+        soon: Callable[[Callable[[], None]], object],
+    ) -> None:
         self._render = render
         self._seconds = seconds
+        self._soon = soon
+        self._is_of_now = False
         self._tokens = float(BURST)
         self._counted_s = seconds()
         self._last = b""
 
     def body(self) -> bytes:
+        if self._is_of_now:
+            return self._last
         now_s = self._seconds()
         self._tokens = min(BURST, self._tokens + (now_s - self._counted_s) * PER_S)
         self._counted_s = now_s
         if self._tokens >= 1.0:
             self._tokens -= 1.0
             self._last = self._render()
+            self._is_of_now = True
+            self._soon(self._passed)
         return self._last
+
+    def _passed(self) -> None:
+        self._is_of_now = False

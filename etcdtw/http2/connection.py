@@ -196,8 +196,9 @@ class Connection(Receiving):
                 self.has_more = True
                 break
             word, flags, stream_id = _unpack_header(data, pos)
-            # Header blocks cost by their octets: each KiB is as good as a frame.
-            frames_max -= 1 if word & 0xF7 != 1 else 1 + (word >> 18)
+            # Header blocks cost by their octets: each KiB is as good as a frame.  Requests that
+            # are headers alone are no calls but pages, which cost more.
+            frames_max -= 1 if word & 0xF7 != 1 else 1 + (word >> 18) + (3 if flags & 1 else 0)
             end = pos + 9 + (word >> 8)
             if is_plain and flags == 4 and word & 0xFF == 1 and stop - end >= 9:
                 # HEADERS, whole and without END_STREAM.  Is a closing DATA next, whole as well?

@@ -121,8 +121,8 @@ class Receiving(Control):
     def _decode(self, block: bytes) -> HeaderList | None:
         try:
             return self._decoder.decode(block)
-        except TooManyFieldsError as fault:
-            raise PeerError(ENHANCE_YOUR_CALM, str(fault).encode()) from fault
+        except TooManyFieldsError as excess:  # of another name: mypyc gives each one type
+            raise PeerError(ENHANCE_YOUR_CALM, str(excess).encode()) from excess
         except CompressionError as fault:
             raise PeerError(COMPRESSION_ERROR, str(fault).encode()) from fault
 

@@ -148,7 +148,9 @@ class MetricsListeners(Ports):
             ),
             member.call_stats,
         )
-        self.metrics = SharedPage(scrape.render, member.clock.seconds)
+        self.metrics = SharedPage(
+            scrape.render, member.clock.seconds, lambda passed: member.clock.callLater(0, passed)
+        )
         pages = metrics_site(member, member.health_counts, self.metrics.body)
         site = HttpSite(cast(IResource, pages), member.clock)
         self._open(METRICS, site, False)
