@@ -21,7 +21,7 @@ from typing import Any, Final
 from etcdtw.wire import etcdserverpb as pb
 from tests.differential import operations as ops
 from tests.differential.__main__ import report
-from tests.differential.lockstep import WATCH_STREAMS, Lockstep, Outcome
+from tests.differential.lockstep import WATCH_STREAMS, Lockstep, Outcome, forgive_extension
 from tests.differential.normalise import TTL_TOLERANCE_S, Answer
 from tests.differential.operations import Operation
 from tests.differential.watches import WatchPair
@@ -150,7 +150,7 @@ class ClusterLockstep(Lockstep):
 
     def _compare(self, operation: Operation, left: Answer, right: Answer) -> None:
         if operation.path == ops.TIME_TO_LIVE and left.response and right.response:
-            _forgive_extension(left.response, right.response)
+            forgive_extension(left.response, right.response, EXTENSION_S)
         program = self._members[self._at].program
         if operation.path == ops.TXN and program in OLDER_LINES and left.code and right.code:
             # Of several reasons up to 3.6 a put's is told before a range's.
@@ -169,12 +169,6 @@ def keep_revisions_within(txn: Any, oldest: int, newest: int) -> None:
             op.request_range.revision = 0
         elif op.HasField("request_txn"):
             keep_revisions_within(op.request_txn, oldest, newest)
-
-
-def _forgive_extension(left: Any, right: Any) -> None:
-    """Take a TTL that changes of leaders have prolonged for what it would be without them."""
-    if left.TTL - TTL_TOLERANCE_S <= right.TTL <= left.grantedTTL + EXTENSION_S:
-        right.TTL = left.TTL
 
 
 def run_sequence(programs: Sequence[str], seed: int, count: int) -> tuple[Outcome, Counter[str]]:
