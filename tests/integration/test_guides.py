@@ -55,7 +55,7 @@ def kill_all_in(folder: Path) -> None:
 @pytest.mark.parametrize("guide", sorted(GUIDES.glob("*.md")), ids=lambda path: path.name)
 def test_every_block_says_what_it_is_and_is_a_shells(guide: Path) -> None:
     for kind, text in blocks(guide):
-        assert kind in (RUN, MACHINE, FILLED_IN), text
+        assert kind in (RUN, MACHINE, FILLED_IN), f"say what this block is, ```text?:\n{text}"
         if kind != FILLED_IN:
             checked = subprocess.run(
                 ["bash", "-n"], input=text, text=True, capture_output=True, check=False
