@@ -11,16 +11,16 @@ Source: etcd v3 api, LeaseKeepAlive.  TTL 0 says that the lease does not exist.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Final, Protocol
 
-from google.protobuf.message import DecodeError, Message
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from google.protobuf.message import DecodeError
+from twisted.internet.interfaces import IDelayedCall
 
 from etcdtw.apply.applier import FIELD_LEASE_CHECKPOINT
 from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE, Call
 from etcdtw.lease.errors import LeaseNotFoundError
-from etcdtw.lease.lessor import RENEW_CHECKPOINTED, RENEW_EXPIRED, Lessor
+from etcdtw.lease.lessor import RENEW_CHECKPOINTED, RENEW_EXPIRED
+from etcdtw.node.facade import Facade
 from etcdtw.rpc.decode import MALFORMED_MESSAGE
 from etcdtw.rpc.errors import fail
 from etcdtw.rpc.leader_loss import NO_LEADER, LeaderLoss
@@ -48,39 +48,6 @@ class KeepAliveApplied(Protocol):
     def error(self) -> Exception | None: ...
 
 
-class KeepAliveStore(Protocol):
-    """The part of the store that renewals need."""
-
-    @property
-    def revision(self) -> int: ...
-
-
-class KeepAliveNode(Protocol):
-    """The part of `node.node.Node` that renewals need."""
-
-    @property
-    def lessor(self) -> Lessor: ...
-    def current_lessor(self) -> Lessor: ...
-    @property
-    def store(self) -> KeepAliveStore: ...
-    @property
-    def clock(self) -> IReactorTime: ...
-    @property
-    def leader_id(self) -> int: ...
-    @property
-    def member_id(self) -> int: ...
-    def header(self, revision: int) -> bytes: ...
-    def read(self, call: Call, done: Callable[[Call, Exception | None], None]) -> None: ...
-    def propose(
-        self,
-        field: int,
-        message: bytes,
-        parsed: Message,
-        call: Call,
-        done: Callable[[Call, KeepAliveApplied], None],
-    ) -> None: ...
-
-
 class KeepAliveStream:
     """One stream; lives until its call ends.
 
@@ -90,7 +57,7 @@ class KeepAliveStream:
     def __init__(
         self,
         call: Call,
-        node: KeepAliveNode,
+        node: Facade,
         leader_loss: LeaderLoss,
         line: LeaderLine | None = None,
     ) -> None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Protocol
-
-from twisted.internet.interfaces import IReactorTime
+from typing import Final, Protocol
 
 from etcdtw.apply.applier import FIELD_COMPACTION, FIELD_DELETE_RANGE, FIELD_PUT, FIELD_TXN
 from etcdtw.apply.errors import NoSpaceError, RequestTimeoutError
@@ -18,7 +16,7 @@ from etcdtw.grpc.call import Call, MethodTable
 from etcdtw.mvcc.applied import Applied, Slices
 from etcdtw.mvcc.cost import put_cost, txn_cost
 from etcdtw.mvcc.errors import MvccError
-from etcdtw.mvcc.store import Store
+from etcdtw.node.facade import Facade
 from etcdtw.node.loop.durations import RANGE, RANGE_FAILED, READONLY_TXN, Durations
 from etcdtw.node.loop.requests import Done
 from etcdtw.rpc.checks import (
@@ -44,29 +42,6 @@ LARGE_OCTETS_MIN: Final = 1 << 16  # of the answer to one key, which counts as w
 OCTET_S: Final = 1e-9  # of reading, copying and sending it
 
 _SERIALIZABLE: Final = b"\x38\x01"
-
-
-class KvNode(Protocol):
-    """What this service needs of the member."""
-
-    @property
-    def clock(self) -> IReactorTime: ...
-
-    @property
-    def store(self) -> Store: ...
-
-    def header(self, revision: int) -> bytes: ...
-
-    def propose(
-        self,
-        field: int,
-        message: bytes,
-        parsed: Any,
-        call: Call,
-        done: Callable[[Call, Applied], None],
-    ) -> None: ...
-
-    def read(self, call: Call, done: Callable[[Call, Exception | None], None]) -> None: ...
 
 
 class Quota(Protocol):
@@ -101,7 +76,7 @@ class KvService:
 
     def __init__(
         self,
-        node: KvNode,
+        node: Facade,
         *,
         quota: Quota | None = None,
         compactions: Compactions | None = None,

@@ -7,32 +7,21 @@ after three election timeouts without one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall
 
 from etcdtw.grpc.call import UNAVAILABLE, Call
+from etcdtw.node.facade import Facade
 
 NO_LEADER: Final = "etcdserver: no leader"
 TIMEOUTS_WITHOUT_LEADER_MAX: Final = 3
 
 
-class LeaderSource(Protocol):
-    """What of the node is looked at."""
-
-    @property
-    def leader_id(self) -> int:
-        """0: no leader is known."""
-        ...
-
-    @property
-    def clock(self) -> IReactorTime: ...
-
-
 class LeaderLoss:
     """Looks once per election timeout while it has streams to end.  One per service."""
 
-    def __init__(self, source: LeaderSource, election_timeout_s: float) -> None:
+    def __init__(self, source: Facade, election_timeout_s: float) -> None:
         self._source = source
         self._election_timeout_s = election_timeout_s
         self._streams: dict[Call, Callable[[], None]] = {}

@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from google.protobuf.message import Message
-from twisted.internet.interfaces import IReactorTime
-
 from etcdtw.apply.applier import FIELD_LEASE_GRANT, FIELD_LEASE_REVOKE
 from etcdtw.apply.errors import NoSpaceError
 from etcdtw.grpc.call import UNAVAILABLE, Call, MethodTable
-from etcdtw.lease.lessor import NO_LEASE, Lessor
+from etcdtw.lease.lessor import NO_LEASE
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.cost import LEASE_GRANT_COST
+from etcdtw.node.facade import Facade
 from etcdtw.node.loop.requests import Done
 from etcdtw.rpc.decode import decode, decode_entry
 from etcdtw.rpc.errors import fail
@@ -33,41 +31,6 @@ class AttachedKeys(Protocol):
     """The part of `mvcc.backend.Backend` that leases need."""
 
     def attached(self, lease_id: int) -> list[bytes]: ...
-
-
-class LeaseStore(Protocol):
-    """The part of the store that leases need."""
-
-    @property
-    def revision(self) -> int: ...
-
-
-class LeaseNode(Protocol):
-    """The part of `node.node.Node` that leases need."""
-
-    @property
-    def lessor(self) -> Lessor: ...
-    @property
-    def store(self) -> LeaseStore: ...
-    @property
-    def leader_id(self) -> int: ...
-    @property
-    def member_id(self) -> int: ...
-    @property
-    def clock(self) -> IReactorTime: ...
-    def current_lessor(self) -> Lessor: ...
-    @property
-    def now_ms(self) -> int: ...
-    def header(self, revision: int) -> bytes: ...
-    def read(self, call: Call, done: Callable[[Call, Exception | None], None]) -> None: ...
-    def propose(
-        self,
-        field: int,
-        message: bytes,
-        parsed: Message,
-        call: Call,
-        done: Callable[[Call, Applied], None],
-    ) -> None: ...
 
 
 class Quota(Protocol):
@@ -88,7 +51,7 @@ class LeaseService:
 
     def __init__(
         self,
-        node: LeaseNode,
+        node: Facade,
         backend: AttachedKeys,
         random_bits: Callable[[int], int],
         election_timeout_s: float,

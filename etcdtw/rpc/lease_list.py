@@ -7,29 +7,17 @@ next.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
-
-from twisted.internet.interfaces import IReactorTime
 
 from etcdtw.grpc.call import Call
 from etcdtw.lease.arming import Listing
-from etcdtw.lease.lessor import LOOKS_MAX, Lessor
-
-
-class ListingNode(Protocol):
-    """What of the node is needed."""
-
-    @property
-    def clock(self) -> IReactorTime: ...
-
-    @property
-    def lessor(self) -> Lessor: ...
+from etcdtw.lease.lessor import LOOKS_MAX
+from etcdtw.node.facade import Facade
 
 
 class LeaseLists:
     """The lists of one member.  ``header``: returns that of an answer given now."""
 
-    def __init__(self, node: ListingNode, header: Callable[[], bytes]) -> None:
+    def __init__(self, node: Facade, header: Callable[[], bytes]) -> None:
         self._node = node
         self._header = header
         self._waiting: list[Call] = []

@@ -18,6 +18,7 @@ from etcdtw.apply.errors import (
 )
 from etcdtw.grpc.call import Call
 from etcdtw.lease.lessor import RENEW_CHECKPOINTED, RENEW_EXPIRED, Lessor
+from etcdtw.node.facade import Facade
 from etcdtw.node.no_call import NoCall
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import leasepb
@@ -41,17 +42,6 @@ class LeaderLine(Protocol):
     def ask_leader(self, path: str, body: bytes, answered: Answered) -> None: ...
 
 
-class LeaseSource(Protocol):
-    """The part of the node that is needed here."""
-
-    @property
-    def lessor(self) -> Lessor: ...
-    def current_lessor(self) -> Lessor: ...
-    @property
-    def now_ms(self) -> int: ...
-    def read(self, call: Call, done: Callable[[Call, Exception | None], None]) -> None: ...
-
-
 class AttachedKeys(Protocol):
     """The part of `mvcc.backend.Backend` that leases need."""
 
@@ -61,7 +51,7 @@ class AttachedKeys(Protocol):
 class LeasesForPeers:
     """The leader's end: answers from this member's lessor."""
 
-    def __init__(self, node: LeaseSource, backend: AttachedKeys) -> None:
+    def __init__(self, node: Facade, backend: AttachedKeys) -> None:
         self._node = node
         self._backend = backend
 

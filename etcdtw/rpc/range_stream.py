@@ -8,11 +8,9 @@ adapt to the size of the keys.  Source: etcd v3.7 api, KV.RangeStream.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from google.protobuf.message import DecodeError
-from twisted.internet.interfaces import IReactorTime
 
 from etcdtw.grpc.call import INTERNAL, Call, StatusError
 from etcdtw.mvcc.errors import MvccError
@@ -20,6 +18,7 @@ from etcdtw.mvcc.ranges import count_body, open_end, shape, view_of
 from etcdtw.mvcc.slices import PinnedRange, RangeSlices
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.work_bounds import SLICE_KEYS_MAX, SLICE_PAST_KEYS_MAX
+from etcdtw.node.facade import Facade
 from etcdtw.rpc.checks import check_range_stream
 from etcdtw.rpc.decode import MALFORMED_MESSAGE
 from etcdtw.rpc.errors import fail
@@ -31,22 +30,11 @@ FIRST_CHUNK_KEYS: Final = 10
 QUEUED_BYTES_MAX: Final = 4 << 20  # sent, and not yet let out by flow control
 
 
-class StreamNode(Protocol):
-    """What a stream needs of the member."""
-
-    @property
-    def clock(self) -> IReactorTime: ...
-
-    def header(self, revision: int) -> bytes: ...
-
-    def read(self, call: Call, done: Callable[[Call, Exception | None], None]) -> None: ...
-
-
 class RangeStream:
     """One RangeStream call, from its request to its last chunk; a `read_queue.ReadTask`."""
 
     def __init__(
-        self, node: StreamNode, store: Store, reads: ReadQueue, call: Call, request_bytes_max: int
+        self, node: Facade, store: Store, reads: ReadQueue, call: Call, request_bytes_max: int
     ) -> None:
         self._node = node
         self._store = store

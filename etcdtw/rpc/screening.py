@@ -8,10 +8,11 @@ metadata of clients and rules of learners.
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
 from etcdtw.apply.errors import CorruptError, LearnerError, NoLeaderError
 from etcdtw.grpc.call import BIDI_STREAM, Call, Metadata, Method
+from etcdtw.node.facade import Facade
 from etcdtw.rpc.decode import decode
 from etcdtw.rpc.errors import fail, status_error
 from etcdtw.wire import etcdserverpb as pb
@@ -43,32 +44,10 @@ SNAPSHOT: Final = "/etcdserverpb.Maintenance/Snapshot"
 """Its snapshot is of no use to anybody."""
 
 
-class LeaderSource(Protocol):
-    """What of the node is looked at."""
-
-    @property
-    def leader_id(self) -> int:
-        """0: no leader is known."""
-        ...
-
-    @property
-    def is_voter(self) -> bool:
-        """Whether this member votes; once it does, that stays so."""
-        ...
-
-    @property
-    def is_learner(self) -> bool: ...
-
-    @property
-    def is_quarantined(self) -> bool:
-        """Whether this member's keys are known to differ; its clients were dropped then."""
-        ...
-
-
 class Screening:
     """Implements `grpc.call.Screen` for etcd's services.  One per member."""
 
-    def __init__(self, source: LeaderSource) -> None:
+    def __init__(self, source: Facade) -> None:
         self._source = source
         self._versions: set[str] = set()
 
@@ -106,7 +85,7 @@ class Screening:
 class _UnlessLearner:
     """A method that is refused while this member learns, but for serializable ranges."""
 
-    def __init__(self, source: LeaderSource, inner: Method) -> None:
+    def __init__(self, source: Facade, inner: Method) -> None:
         self._source = source
         self._inner = inner
         self._is_range = inner.path == RANGE
@@ -136,7 +115,7 @@ class _UnlessLearner:
 class _UnlessCorrupt:
     """A method that is refused while this member's keys are known to differ."""
 
-    def __init__(self, source: LeaderSource, inner: Method) -> None:
+    def __init__(self, source: Facade, inner: Method) -> None:
         self._source = source
         self._inner = inner
         self.method = Method(
@@ -163,7 +142,7 @@ class _UnlessCorrupt:
 class _WithLeader:
     """A method that is refused while no leader is known."""
 
-    def __init__(self, source: LeaderSource, inner: Method) -> None:
+    def __init__(self, source: Facade, inner: Method) -> None:
         self._source = source
         self._inner = inner
         self.method = Method(

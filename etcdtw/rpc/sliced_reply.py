@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
-
-from twisted.internet.interfaces import IReactorTime
+from typing import Final
 
 from etcdtw.apply.errors import TooManyRequestsError
 from etcdtw.grpc.call import Call, RepliesInParts
 from etcdtw.mvcc.applied import Slices
 from etcdtw.mvcc.errors import CompactedError, MvccError
-from etcdtw.mvcc.store import Store
+from etcdtw.node.facade import Facade
 from etcdtw.rpc.errors import fail, status_error
 
 REPLY_BYTES_MAX: Final = (1 << 31) - 1
@@ -24,18 +22,6 @@ REPLY_AT_ONCE_MAX: Final = 1 << 18  # octets of an answer that is sent in one go
 SENDING_BYTES_MAX: Final = 1 << 30  # of answers being sent; with more none is rendered
 STALLED_S: Final = 5.0  # then, an answer of which nothing goes out for so long is given up
 QUEUED_BYTES_MAX: Final = 4 << 20  # of one answer: sent, and not yet let out by flow control
-
-
-class SlicingNode(Protocol):
-    """What an answer needs of the member."""
-
-    @property
-    def clock(self) -> IReactorTime: ...
-
-    @property
-    def store(self) -> Store: ...
-
-    def header(self, revision: int) -> bytes: ...
 
 
 class Rendering:
@@ -75,7 +61,7 @@ class SlicedReply:
 
     def __init__(
         self,
-        node: SlicingNode,
+        node: Facade,
         rendering: Rendering,
         call: Call,
         slices: Slices,

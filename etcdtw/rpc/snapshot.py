@@ -17,16 +17,17 @@ from collections.abc import Callable
 from functools import partial
 from io import FileIO
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from google.protobuf.message import DecodeError
 from twisted.internet.defer import maybeDeferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from etcdtw.apply.errors import TooManyRequestsError
 from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, UNKNOWN, Call, MethodTable
+from etcdtw.node.facade import Facade
 from etcdtw.rpc.decode import MALFORMED_MESSAGE
 from etcdtw.rpc.errors import fail
 from etcdtw.storage.state_export import SnapshotExport
@@ -54,40 +55,10 @@ PAUSED: Final = 3
 ENDED: Final = 4
 
 
-class Exports(Protocol):
-    """Writes snapshots (`node.duties.snapshots`)."""
-
-    def export(
-        self, done: Callable[[Path, SnapshotExport | str], None], storage_version: str = ""
-    ) -> None: ...
-
-    def dispose(self, path: Path) -> None: ...
-
-
-class StorageVersion(Protocol):
-    """Knows the version of the stored data (`apply.members`)."""
-
-    @property
-    def storage_version(self) -> str: ...
-
-
-class SnapshotNode(Protocol):
-    """What of the node this service uses."""
-
-    @property
-    def clock(self) -> IReactorTime: ...
-
-    @property
-    def members(self) -> StorageVersion: ...
-
-    @property
-    def snapshots(self) -> Exports: ...
-
-
 class SnapshotService:
     """Opens snapshot streams.  ``offload`` runs what may wait for the disk."""
 
-    def __init__(self, node: SnapshotNode, offload: Offload) -> None:
+    def __init__(self, node: Facade, offload: Offload) -> None:
         self.node = node
         self.offload = offload
         self.streams = 0

@@ -8,13 +8,12 @@ Source: etcd v3 api, Watch.
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
 from google.protobuf.message import DecodeError
-from twisted.internet.interfaces import IReactorTime
 
 from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, Call, KeepsOctets, MethodTable, SendsMany
-from etcdtw.mvcc.watch import WatchHub
+from etcdtw.node.facade import Facade
 from etcdtw.rpc.decode import MALFORMED_MESSAGE
 from etcdtw.rpc.leader_loss import LeaderLoss
 from etcdtw.wire.etcdserverpb import WatchRequest
@@ -32,23 +31,10 @@ TOO_LONG_KEYS: Final = (
 )
 
 
-class WatchNode(Protocol):
-    """The part of `node.node.Node` that watching needs."""
-
-    @property
-    def hub(self) -> WatchHub: ...
-    @property
-    def leader_id(self) -> int: ...
-    @property
-    def clock(self) -> IReactorTime: ...
-    @property
-    def now_ms(self) -> int: ...
-
-
 class WatchService:
     """Opens watch streams."""
 
-    def __init__(self, node: WatchNode, election_timeout_s: float) -> None:
+    def __init__(self, node: Facade, election_timeout_s: float) -> None:
         self._node = node
         self._leader_loss = LeaderLoss(node, election_timeout_s)
 
@@ -64,7 +50,7 @@ class WatchService:
 class _WatchCall:
     """One gRPC stream and its `WatchStream`."""
 
-    def __init__(self, call: Call, node: WatchNode, leader_loss: LeaderLoss) -> None:
+    def __init__(self, call: Call, node: Facade, leader_loss: LeaderLoss) -> None:
         self._call = call
         # Of a fan-out, the watchers of one stream share a call into the layers below.
         self._send_all = call.send_all if isinstance(call, SendsMany) else self._send_each

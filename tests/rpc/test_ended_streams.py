@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from etcdtw.rpc.keep_alive import KeepAliveStream
 from etcdtw.rpc.watch import WatchService, _WatchCall
 from etcdtw.wire import etcdserverpb as pb
 from tests.grpc.grpc_rig import ServerRig, request_fields
+from tests.support.fake_facade import FakeFacade
 from tests.support.lease_rig import LeaseRig
 from tests.support.watch_rig import WatchRig
 
@@ -23,8 +25,10 @@ KEEP_ALIVE = "/etcdserverpb.Lease/LeaseKeepAlive"
 TIMEOUT_S = 1.0
 
 
-class Watches(WatchRig):
+class Watches(WatchRig, FakeFacade):
     """The node that the Watch service asks."""
+
+    store: Any
 
     def __init__(self, leases: LeaseRig) -> None:
         super().__init__()

@@ -19,6 +19,7 @@ from etcdtw.rpc.read_queue import WAIT_S, ReadQueue
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import ResponseHeaders
 from etcdtw.wire.requests import Put, Txn, put_of
+from tests.support.fake_facade import FakeFacade
 from tests.support.model_backend import ModelBackend
 from tests.support.records import content
 
@@ -75,7 +76,7 @@ def assert_same(message: bytes, parsed: Any) -> None:
         assert parsed.SerializeToString() == message
 
 
-class FakeNode:
+class FakeNode(FakeFacade):
     """Applies proposals at once; reads wait in ``reads`` if ``holds_reads``."""
 
     def __init__(self) -> None:

@@ -18,6 +18,7 @@ from etcdtw.rpc.read_queue import WAIT_S, ReadQueue
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import ResponseHeaders
 from etcdtw.wire.requests import put_of
+from tests.support.fake_facade import FakeFacade
 from tests.support.model_backend import ModelBackend
 
 
@@ -60,7 +61,7 @@ def _range_response(message: bytes) -> pb.RangeResponse:
     return result
 
 
-class StreamRig:
+class StreamRig(FakeFacade):
     """A service with a store of ``count`` keys, and one stream at a time."""
 
     def __init__(self, count: int = 0, bounds: WorkBounds = WORK_BOUNDS, **options: Any) -> None:

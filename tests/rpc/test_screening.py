@@ -19,6 +19,7 @@ from etcdtw.rpc.screening import VERSION_LENGTH_MAX, VERSIONS_MAX, Screening
 from etcdtw.server.metric_sources import call_sources
 from etcdtw.wire import etcdserverpb as pb
 from tests.grpc.grpc_rig import ServerRig
+from tests.support.fake_facade import FakeFacade
 from tests.support.recorded_call import RecordedCall
 
 CORRUPT = (DATA_LOSS, "etcdserver: corrupt cluster")
@@ -26,7 +27,7 @@ NO_LEADER = (UNAVAILABLE, "etcdserver: no leader")
 HAS_LEADER = (b"hasleader", b"true")
 
 
-class Leaders:
+class Leaders(FakeFacade):
     leader_id = 7
     is_voter = True
     is_learner = False

@@ -16,6 +16,7 @@ from etcdtw.storage.state import LmdbState
 from etcdtw.storage.state_open import open_state
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.requests import put_of
+from tests.support.fake_facade import FakeFacade
 from tests.support.recorded_call import RecordedCall
 
 VALUE_SIZE = 60_000
@@ -38,7 +39,7 @@ class PartsCall(RecordedCall):
         self.finish()
 
 
-class ReplyNode:
+class ReplyNode(FakeFacade):
     """As much of a member as an answer needs."""
 
     def __init__(self, store: Store) -> None:

@@ -24,6 +24,7 @@ from etcdtw.rpc.snapshot import (
 from etcdtw.storage.state_export import SnapshotExport
 from etcdtw.storage.state_snapshots import EXPORTS_MAX
 from etcdtw.wire import etcdserverpb as pb
+from tests.support.fake_facade import FakeFacade
 from tests.support.recorded_call import RecordedCall
 
 OK = (0, "")
@@ -62,7 +63,7 @@ class Exports:
         self.waiting.pop(0)(self.folder / "none", why)
 
 
-class SnapshotRig:
+class SnapshotRig(FakeFacade):
     """A service; with ``holds`` set its threads wait for `release`."""
 
     def __init__(self, folder: Path) -> None:

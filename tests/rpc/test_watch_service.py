@@ -16,14 +16,17 @@ from etcdtw.grpc.call import (
 )
 from etcdtw.rpc.watch import OUTPUT_BYTES_MAX, REQUESTS_WHILE_PAUSED_MAX, WatchService
 from etcdtw.wire import etcdserverpb as pb
+from tests.support.fake_facade import FakeFacade
 from tests.support.recorded_call import BatchingCall, RecordedCall
 from tests.support.watch_rig import WatchRig
 
 ELECTION_TIMEOUT_S = 1.0
 
 
-class ServiceRig(WatchRig):
+class ServiceRig(WatchRig, FakeFacade):
     """A Watch service over the hub of a `WatchRig`; it is the node as well."""
+
+    store: Any
 
     def __init__(self) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 
 from etcdtw.lease.lessor import Lessor
 from etcdtw.rpc.lease import LeaseService
+from tests.support.fake_facade import FakeFacade
 from tests.support.model_backend import ModelBackend
 from tests.support.watch_rig import encode_header
 
@@ -25,8 +26,11 @@ class Revisions:
     revision = 5
 
 
-class LeaseRig:
+class LeaseRig(FakeFacade):
     """A node whose proposals and reads wait until the test answers them."""
+
+    leader_id: int
+    lessor: Lessor
 
     def __init__(self) -> None:
         self.clock: Any = Clock()
