@@ -23,6 +23,10 @@ class MemoryStorage:
     def first_index(self) -> int:
         return self._dummy_index + 1
 
+    def recent_index(self) -> int:
+        """Nothing is at hand that would cost anything."""
+        return self.last_index() + 1
+
     def last_index(self) -> int:
         return self._dummy_index + len(self._entries)
 

@@ -55,6 +55,10 @@ class Storage(Protocol):
 class LogStore(Storage, Protocol):
     """The log on disk.  Any failed commit ends the process; no error reaches the caller."""
 
+    def recent_index(self) -> int:
+        """Return the first of the newest entries that are at hand; a few MiB of them."""
+        ...
+
     def append(
         self, hard_state: HardState | None, entries: Sequence[Entry], done: Callable[[], None]
     ) -> None:

@@ -175,6 +175,9 @@ class LmdbLog:
     def first_index(self) -> int:
         return self._mark[0] + 1
 
+    def recent_index(self) -> int:
+        return self._tail[0].index if self._tail else self._last_index + 1
+
     def last_index(self) -> int:
         return self._last_index
 

@@ -20,7 +20,11 @@ from etcdtw.raft.storage import LogStore
 from etcdtw.wire import etcdserverpb as pb
 
 SHORT_ENTRIES: Final = 100
-"""What a log keeps for slow followers, and lets go at a time, while its disk is short."""
+"""What a log keeps at least, and lets go at a time, while its disk is short."""
+
+
+SILENT_MS: Final = 3_000
+"""Nothing is kept for a member that has not answered for so long."""
 
 
 class HistoryCompaction:
@@ -70,15 +74,17 @@ class LogCompaction:
         self._is_short = is_short
         self._snapshot_count = snapshot_count
         self._catchup_entries = catchup_entries
+        self._answered_ms: dict[int, int] = {}
+        """When each member was last known to answer, while the disk is short."""
 
     def look(self, now_ms: int) -> None:
         """Compact when enough can go (at each tick)."""
         log = self._log_store
         durable_index = self._state.applied_durable
-        kept, step = self._catchup_entries, self._snapshot_count
+        keep_from, step = durable_index - self._catchup_entries, self._snapshot_count
         if self._is_short():
-            kept, step = min(kept, SHORT_ENTRIES), min(step, SHORT_ENTRIES)
-        keep_from = durable_index - kept
+            keep_from = self._least_kept(durable_index, now_ms)
+            step = min(step, SHORT_ENTRIES)
         if keep_from - log.first_index() < step:
             return
         if self._raw.installing_index or self._snapshots.keeps_log(now_ms):
@@ -87,3 +93,18 @@ class LogCompaction:
         conf_state = self._raw.configuration.conf_state()
         log.put_snapshot(Snapshot(durable_index, log.term(durable_index), conf_state), lambda: None)
         log.compact(keep_from)
+
+    def _least_kept(self, durable_index: int, now_ms: int) -> int:
+        """Return from where on entries stay while the log's disk is short.
+
+        Those at hand, which are of a bounded size, and what followers lack that answer: a snapshot
+        for them may find no room.
+        """
+        wanted = [durable_index - SHORT_ENTRIES, self._log_store.recent_index()]
+        if self._raw.is_leader:
+            for member_id, one in self._raw.progress().items():
+                if one.recent_active:
+                    self._answered_ms[member_id] = now_ms
+                if now_ms - self._answered_ms.setdefault(member_id, now_ms) < SILENT_MS:
+                    wanted.append(one.match_index)
+        return max(min(wanted), durable_index - self._catchup_entries)

@@ -9,7 +9,7 @@ import pytest
 from etcdtw.apply.applier import FIELD_COMPACTION, FIELD_DELETE_RANGE
 from etcdtw.apply.errors import NoSpaceError
 from etcdtw.mvcc.applied import Applied
-from etcdtw.node.duties.compaction import SHORT_ENTRIES
+from etcdtw.node.duties.compaction import SHORT_ENTRIES, SILENT_MS
 from etcdtw.node.duties.space import (
     GIVING_UP,
     KEPT_OCTETS_MAX,
@@ -276,6 +276,21 @@ def test_a_short_follower_takes_a_little_while_its_reserve_is_large(rig: Rig) ->
     rig.run(0.5)
     assert rig.state(follower) == SLOW
     rig.converge()
+
+
+def test_a_leader_whose_log_is_short_keeps_what_a_follower_lacks_that_answers(rig: Rig) -> None:
+    leader = rig.leader()
+    slow, _ = rig.followers()
+    rig.short(slow)
+    lacked = slow.parts.raw.last_index
+    rig.disks[leader.member_id].found = TIGHT._replace(is_log_short=True)
+    for number in range(2 * SHORT_ENTRIES + 10):
+        rig.must_put(leader, b"%d" % number)
+    rig.run(1.0)
+    assert leader.parts.log.first_index() <= lacked
+    rig.crash(slow.member_id)
+    rig.run(2 * SILENT_MS / 1000)
+    assert leader.parts.log.first_index() > lacked
 
 
 # The leader.
