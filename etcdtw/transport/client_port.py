@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Final, cast
 
 from twisted.internet.defer import Deferred
@@ -148,6 +148,11 @@ class ClientConnection(Protocol):
     def tcp(self) -> ITCPTransport:
         """The transport; over TLS the wrapper, which offers the same."""
         return cast(ITCPTransport, self.transport)
+
+    @cached_property
+    def addresses(self) -> tuple[IAddress, IAddress]:
+        """The peer's and our own."""
+        return self.tcp.getPeer(), self.tcp.getHost()
 
     def connectionMade(self) -> None:
         tune_socket(self.transport)
@@ -371,7 +376,7 @@ class ClientPort(Factory):
 
         def on_plain(request: PlainRequest) -> None:
             assert self.site is not None
-            StreamChannel(self.site, connection.tcp, request).render()
+            StreamChannel(self.site, connection.tcp, request, connection.addresses).render()
 
         channel = GrpcChannel(
             cast(ChannelTransport, connection.transport),

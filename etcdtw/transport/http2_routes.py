@@ -24,7 +24,15 @@ _CONNECTION_FIELDS = frozenset(
 class StreamChannel:
     """What a twisted.web request takes for its connection: collects the answer."""
 
-    def __init__(self, site: HttpSite, transport: ITCPTransport, plain: PlainRequest) -> None:
+    def __init__(
+        self,
+        site: HttpSite,
+        transport: ITCPTransport,
+        plain: PlainRequest,
+        addresses: tuple[IAddress, IAddress] | None = None,
+    ) -> None:
+        """``addresses``: of the peer and our own, if they are known; asking costs."""
+        self._addresses = addresses
         self.site = site
         self.factory = site
         self.transport = transport  # requests look for it
@@ -89,10 +97,10 @@ class StreamChannel:
         return hasattr(self.transport, "getPeerCertificate")
 
     def getPeer(self) -> IAddress:
-        return self.transport.getPeer()
+        return self._addresses[0] if self._addresses else self.transport.getPeer()
 
     def getHost(self) -> IAddress:
-        return self.transport.getHost()
+        return self._addresses[1] if self._addresses else self.transport.getHost()
 
     def registerProducer(self, producer: object, streaming: bool) -> None:
         raise AssertionError("HTTP/2 routes answer whole")

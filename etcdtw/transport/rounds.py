@@ -17,8 +17,11 @@ from twisted.internet.interfaces import IReactorTime
 
 from etcdtw.wire.pieces import BUDGET_S, OCTETS, UNMEASURED, Pieces
 
+FIRST_SHARE_S: Final = 0.005
+"""For one client that has just come: a read of the socket full of small puts, and so one flush
+of the log for them all."""
 SHARE_S: Final = 0.002
-"""For one client, before the next one has its turn."""
+"""For one client in line, before the next one has its turn."""
 
 
 class Guest(Protocol):
@@ -70,19 +73,19 @@ class Rounds:
         if self._is_spent:
             self._line_up(guest, self._fresh)
             return
-        if self._run(guest):
+        if self._run(guest, FIRST_SHARE_S):
             self._line_up(guest, self._heavy)
         if self._used_s >= BUDGET_S:
             self._is_spent = True
             self._schedule()
 
-    def _run(self, guest: Guest) -> bool:
+    def _run(self, guest: Guest, share_s: float) -> bool:
         """Serve it for its share of the time; True: it has more."""
         seconds = self._seconds
         began_s = seconds()
         has_more = guest.serve()
         used_s = seconds() - began_s
-        while has_more and used_s < SHARE_S:
+        while has_more and used_s < share_s:
             has_more = guest.serve()
             used_s = seconds() - began_s
         self._used_s += used_s
@@ -126,7 +129,7 @@ class Rounds:
             self._schedule()
 
     def _serve_next(self, guest: Guest) -> None:
-        if self._run(guest):
+        if self._run(guest, SHARE_S):
             self._heavy.append(guest)
         else:
             guest.go_on()

@@ -86,8 +86,8 @@ def test_light_clients_are_served_at_once_and_cost_no_timer() -> None:
 
 def test_who_asks_for_more_than_a_share_waits_behind_itself() -> None:
     work = Work()
-    heavy = work.serve("heavy", 5)
-    assert work.served == ["heavy"] * 2
+    heavy = work.serve("heavy", 8)
+    assert work.served == ["heavy"] * 5  # FIRST_SHARE_S
     assert heavy.waits()
     light = work.serve("light", 1)
     assert not light.waits()
@@ -100,12 +100,13 @@ def test_who_asks_for_more_than_a_share_waits_behind_itself() -> None:
 
 def test_when_the_budget_is_spent_everybody_waits_and_new_ones_come_before_heavy_ones() -> None:
     work = Work()
-    heavies = [work.serve(f"h{i}", 6) for i in range(5)]
+    heavies = [work.serve(f"h{i}", 9) for i in range(5)]
     assert work.now_s >= BUDGET_S
     assert all(heavy.waits() for heavy in heavies)
+    work.iterate()  # two had a first share; the others have theirs now
     light = work.serve("light", 1)
     assert light.waits()
-    assert work.iterate() == ["light", *(f"h{i}" for i in range(5) for _ in range(2))]
+    assert work.iterate() == ["light", *(f"h{i}" for i in (2, 3, 4, 0, 1) for _ in range(2))]
     assert not light.waits()
     # The budget of this iteration is spent as well: one that comes now waits.
     assert work.serve("late", 1).waits()
@@ -114,7 +115,7 @@ def test_when_the_budget_is_spent_everybody_waits_and_new_ones_come_before_heavy
 
 def test_heavy_clients_get_on_however_many_new_ones_come() -> None:
     work = Work()
-    heavy = work.serve("heavy", 7)
+    heavy = work.serve("heavy", 10)
     for _ in range(3):
         for i in range(2 * int(BUDGET_S / STEP_S)):
             work.serve(f"light{i}", 1)
