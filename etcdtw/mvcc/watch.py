@@ -98,6 +98,8 @@ class WatchHub:
         self._huge: HugeRevision | None = None
         self._encoder = EventEncoder(source, backend)
         self._leaving: list[Watcher] = []
+        # Unsynced watchers whose batches are to go out.
+        self._sending: deque[Watcher] = deque()
         self._lined_up: dict[WatchStream, None] = {}
         self._streams: dict[WatchStream, None] = {}
         self.watchers = 0
@@ -117,9 +119,9 @@ class WatchHub:
 
     @property
     def _has_more(self) -> bool:
-        if self._fans or self._unsynced or self._leaving or self.progress.has_reports:
+        if self._fans or self._unsynced or self._sending or self._leaving:
             return True
-        return self._huge is not None
+        return self._huge is not None or self.progress.has_reports
 
     @property
     def is_telling(self) -> bool:
@@ -388,8 +390,10 @@ class WatchHub:
             self.progress.report(self.header(current), current)
         if self._huge is not None:
             self._work_on_huge(self._huge)
-        elif self._unsynced:
+        elif self._unsynced and not self._sending:
             self._catch_up()
+        if self._sending:
+            self._send_batches()
         for _ in range(min(DISMISSED_MAX, len(self._leaving))):
             self.dismiss(self._leaving.pop())
         return self._has_more
@@ -435,7 +439,7 @@ class WatchHub:
                 if last < first:
                     self._begin_huge(first, first, group, changes)
                     return
-                while changes[-1].main > last:
+                while changes and changes[-1].main > last:
                     changes.pop()
         sharing = [w for w in group if first <= w.next_revision <= last + 1]
         if changes and len(sharing) > 1:
@@ -448,33 +452,45 @@ class WatchHub:
         self._advance(sharing, full, reached)
 
     def _advance(self, sharing: list[Watcher], full: dict[Watcher, int], reached: int) -> None:
-        """Note how far a slice has brought its watchers, and send what is to be sent."""
+        """Note how far a slice has brought its watchers, and line up those that are to be sent.
+
+        Until it is sent a watcher is in no other line: what is live would come before.
+        """
         is_too_much = self._batches_octets > self._batches_octets_max
-        flushed: dict[WatchStream, None] = {}
         for watcher in sharing:
-            stream = watcher.stream
-            if watcher.state != UNSYNCED:
-                continue  # a flush has closed its stream
-            if stream.is_paused:
-                self._rewind(watcher)  # a flush has filled it
-                continue
             if watcher in full:
                 watcher.next_revision = full[watcher]
             elif watcher.next_revision <= reached:
                 watcher.next_revision = reached + 1
-            is_synced = self._requeue(watcher)
-            if is_synced or is_too_much or watcher in full:
-                if self._put_batch(watcher) > SLICE_BYTES_MAX:
-                    stream.flush()
-                else:
-                    flushed[stream] = None
+            del self._unsynced[watcher]
+            is_reached = watcher.next_revision > self._source.revision
+            if watcher.batch is not None and (is_reached or is_too_much or watcher in full):
+                self._sending.append(watcher)
+            else:
+                self._rejoin(watcher)
+
+    def _send_batches(self) -> None:
+        """Send about `SLICE_BYTES_MAX` of what was gathered; passed by at most one batch."""
+        size = 0
+        flushed: dict[WatchStream, None] = {}
+        while self._sending and size < SLICE_BYTES_MAX:
+            watcher = self._sending.popleft()
+            stream = watcher.stream
+            if watcher.state != UNSYNCED:
+                continue  # it is gone
+            if stream.is_paused:
+                self._rewind(watcher)
+                stream.lagging[watcher] = None
+                continue
+            octets = self._put_batch(watcher)
+            size += octets
+            if octets > SLICE_BYTES_MAX:
+                stream.flush()
+            else:
+                flushed[stream] = None
+            self._rejoin(watcher)
         for stream in flushed:
             stream.flush()
-
-    def _requeue(self, watcher: Watcher) -> bool:
-        """Put a watcher at the end of the line, or say that it has reached the present."""
-        del self._unsynced[watcher]
-        return self._rejoin(watcher)
 
     def _begin_huge(
         self, first: int, main: int, group: list[Watcher], changes: list[Change]

@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
-from etcdtw.mvcc.watch_bounds import DISMISSED_MAX, QUEUED_REVISIONS_MAX, REPORTED_MAX
+from etcdtw.mvcc.watch_bounds import (
+    DISMISSED_MAX,
+    QUEUED_REVISIONS_MAX,
+    REPORTED_MAX,
+    SLICE_BYTES_MAX,
+)
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.watch_rig import Client, WatchRig, keys_of
 
@@ -219,3 +224,32 @@ def test_progress_of_very_many_watchers_is_reported_in_pieces() -> None:
     assert told == [REPORTED_MAX, 2 * REPORTED_MAX]
     ids = {response.watch_id for response in client.take()}
     assert ids == set(range(count))
+
+
+def test_a_watch_from_before_a_huge_first_revision_is_told_of_it() -> None:
+    rig = WatchRig(slice_changes_max=3)
+    main = rig.apply(*some_keys(9))
+    client = rig.client()
+    client.create(b"k", b"l", start_revision=1)
+    rig.settle()
+    (response,) = client.take()
+    assert keys_of([response]) == [key for key, _ in some_keys(9)]
+    assert response.events[0].kv.mod_revision == main
+
+
+def test_batches_of_history_go_out_a_bounded_piece_at_a_time() -> None:
+    rig = WatchRig()
+    for i in range(3):
+        rig.put(b"k%d" % i, bytes(SLICE_BYTES_MAX // 4))
+    clients = [rig.client() for _ in range(6)]
+    for client in clients:
+        client.create(b"k", b"l", start_revision=2)
+    served = []
+    while rig.hub.work(rig.now_ms):
+        served.append(sum(bool(client.responses) for client in clients))
+        if len(served) == 1:
+            rig.put(b"k9")  # nothing live may come before what was gathered
+    steps = [later - earlier for earlier, later in zip([0, *served], served, strict=False)]
+    assert max(steps) <= 2
+    for client in clients:
+        assert keys_of(client.take()) == [b"k0", b"k1", b"k2", b"k9"]
