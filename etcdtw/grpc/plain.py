@@ -82,6 +82,7 @@ class PlainRequest:
         if register is None:
             return
         self._register = None
+        self.on_end = None  # it knows this request
         self._hold(register, 0)
         self._open.pop(self.stream_id, None)
         connection = register.connection
@@ -100,8 +101,9 @@ class PlainRequest:
         if register is not None:
             self._register = None
             self._hold(register, 0)
-            if self.on_end is not None:
-                self.on_end()
+            on_end, self.on_end = self.on_end, None
+            if on_end is not None:
+                on_end()
 
     def _hold(self, register: CallRegister, octets: int) -> None:
         register.hold(octets - self._held)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
@@ -114,3 +116,25 @@ def test_an_http_2_route_may_answer_later_and_hears_of_lost_clients(rig: PortRig
     third.channel.unregisterProducer()
     peer.lose()
     assert slow.gone == 1
+
+
+def test_pages_leave_nothing_to_the_garbage_collector(rig: PortRig) -> None:
+    peer, other = rig.connect(), rig.connect()
+    peer.begin()
+    fields = ((b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/health"))
+
+    def ask() -> None:
+        peer.http2.send_headers(peer.http2.open_stream(), (*fields, (b":authority", b"a")), True)
+        peer.exchange()
+        other.protocol.dataReceived(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+        other.transport.read()
+
+    ask()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            ask()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
