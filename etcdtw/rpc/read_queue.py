@@ -24,6 +24,10 @@ log = Logger()
 
 SHARE_S: Final = 0.001
 """Of one iteration, for all reads that wait; passed by at most one piece."""
+PAUSE_S: Final = 0.001
+"""Between two shares while others are served: what they ask takes several iterations."""
+ACTIVE_S: Final = 0.05
+"""So long others count as being served after it was seen."""
 LIGHT_S: Final = 0.002
 """Of one iteration, for reads that are made at once; passed by at most one of them."""
 RUNNING_MAX: Final = 4  # reads of one client that are worked on
@@ -77,13 +81,25 @@ class _Client:
         return client is None or client.unread <= UNREAD_OCTETS_MAX
 
 
+def _nothing() -> int:
+    return 0
+
+
 class ReadQueue:
     """All reads of a member that are not made at once.  ``share_s`` 0: one piece an iteration."""
 
     def __init__(
-        self, clock: IReactorTime, share_s: float = SHARE_S, pieces: Pieces = UNMEASURED
+        self,
+        clock: IReactorTime,
+        share_s: float = SHARE_S,
+        pieces: Pieces = UNMEASURED,
+        activity: Callable[[], int] = _nothing,
     ) -> None:
+        """``activity``: any number that changes when others are served."""
         self._clock = clock
+        self._activity = activity
+        self._seen_activity = 0
+        self._active_until_s = 0.0
         self._pieces = pieces
         self._share_s = share_s
         self._clients: dict[object, _Client] = {}
@@ -154,10 +170,19 @@ class ReadQueue:
         if self._ring:
             self._look_soon()
 
-    def _look_soon(self) -> None:
+    def _look_soon(self, delay_s: float = 0) -> None:
         if not self._is_due:
             self._is_due = True
-            self._clock.callLater(0, self._work)
+            self._clock.callLater(delay_s, self._work)
+
+    def _pause_s(self) -> float:
+        """Return how long the reactor is left to others: not at all when there were none lately."""
+        now_s = self._clock.seconds()
+        activity = self._activity()
+        if activity != self._seen_activity:
+            self._seen_activity = activity
+            self._active_until_s = now_s + ACTIVE_S
+        return PAUSE_S if now_s < self._active_until_s else 0
 
     def _look_later(self) -> None:
         self._later = None
@@ -189,7 +214,7 @@ class ReadQueue:
         finally:
             self._pieces.end(piece, SLICE)
             if blocked < len(ring):
-                self._look_soon()
+                self._look_soon(self._pause_s())
             elif ring and self._later is None:
                 self._later = clock.callLater(WAIT_S, self._look_later)
 

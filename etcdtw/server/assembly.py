@@ -232,6 +232,7 @@ def build_services(
     """
     methods = MethodTable()
     methods.screen = Screening(node)
+    store = node.store
     quota = node.duties.quota
     election_timeout_s = config.election_timeout_ms / 1000
     KvService(
@@ -241,7 +242,9 @@ def build_services(
         txn_ops_max=config.max_txn_ops,
         request_bytes_max=config.max_request_bytes,
         durations=node.durations,
-        reads=ReadQueue(node.clock, pieces=pieces),
+        reads=ReadQueue(
+            node.clock, pieces=pieces, activity=lambda: store.revision + store.ranges_total
+        ),
     ).register(methods)
     WatchService(node, election_timeout_s).register(methods)
     LeaseService(

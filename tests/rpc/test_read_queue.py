@@ -9,7 +9,9 @@ from twisted.internet.task import Clock
 
 from etcdtw.rpc import read_queue
 from etcdtw.rpc.read_queue import (
+    ACTIVE_S,
     LIGHT_S,
+    PAUSE_S,
     RUNNING_MAX,
     SHARE_S,
     UNREAD_OCTETS_MAX,
@@ -115,6 +117,21 @@ def test_an_iteration_ends_with_the_piece_that_uses_up_its_share() -> None:
     assert rig.work() == ["a"] * 4
     rig.piece_s = SHARE_S * 3
     assert rig.work() == ["a"]
+
+
+def test_a_pause_follows_each_share_while_others_are_served() -> None:
+    rig = QueueRig()
+    activity = [0]
+    rig.queue = ReadQueue(rig.clock, 0, activity=lambda: activity[0])
+    rig.add(OneClient(), "a", 100)
+    assert [rig.work() for _ in range(3)] == [[], ["a"], ["a"]]
+    activity[0] += 1
+    assert rig.work() == ["a"]
+    assert rig.work() == []
+    rig.clock.advance(PAUSE_S)
+    assert rig.log == ["a"]
+    rig.clock.rightNow += ACTIVE_S
+    assert [rig.work() for _ in range(3)] == [["a"]] * 3
 
 
 def test_nothing_is_left_when_all_is_read() -> None:
