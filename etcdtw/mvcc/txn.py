@@ -307,8 +307,8 @@ class Transactor:
         end = open_end(request.range_end)
         if end is not None and end <= request.key:
             return b""
-        is_whole = not request.limit or is_sorted(request)
-        if is_whole and not view and not request.count_only:
+        is_large = not 0 < request.limit <= rows_max or is_sorted(request)
+        if is_large and not view and not request.count_only:
             # Most large ranges are recognised without reading a part of them in vain.
             least = backend.count_least(request.key, end)
             if least > rows_max:
@@ -325,10 +325,9 @@ class Transactor:
         limit = request.limit
         wanted = limit if 0 < limit <= rows_max else rows_max + 1
         octets_max = budget.octets_left
-        frames = backend.frames(request.key, end, wanted, octets_max + 1)
-        count = len(frames)
+        pieces, count = backend.pieces(request.key, end, wanted, octets_max + 1)
         budget.rows_left = rows_max - count
-        budget.octets_left -= sum([len(frame) for frame in frames])
+        budget.octets_left -= sum(map(len, pieces))
         if budget.rows_left < 0 or budget.octets_left < 0:
             return None
         flag = b""
@@ -336,7 +335,7 @@ class Transactor:
             budget.rows_left -= COUNT_ROWS
             count = backend.count(request.key, end)
             flag = b"\x18\x01" if count > limit else b""
-        return b"".join((*frames, flag, count_body(count)))
+        return b"".join((*pieces, flag, count_body(count)))
 
     def _delete_range(self, request: pb.DeleteRangeRequest) -> bytes:
         self._note_delete(request)
