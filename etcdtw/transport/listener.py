@@ -19,15 +19,16 @@ from twisted.internet.interfaces import (
     IListeningPort,
     IProtocolFactory,
     IReactorCore,
-    IReactorSocket,
     IReactorTime,
 )
-from twisted.internet.protocol import ServerFactory
+from twisted.internet.tcp import Port as TcpPort
 from twisted.internet.unix import Port as UnixPort
 
 from etcdtw.transport.tls import TlsFactory, TlsPolicy
 
 SOCKET_MODE: Final = 0o660
+ACCEPTS_MAX: Final = 8
+"""Connections that one listener accepts before others have their turn."""
 BACKLOG: Final = 1024
 """Connections that wait to be accepted: a thousand clients may start at once."""
 
@@ -87,11 +88,12 @@ class Bound:
             named = _UnixPort(self, factory, reactor)
             named.startListening()
             return cast(IListeningPort, named)
-        adopting = cast(IReactorSocket, reactor)
-        accepting = cast("ServerFactory[Any]", factory)
-        port = adopting.adoptStreamPort(self.socket.fileno(), self.socket.family, accepting)
+        port = _TcpPort._fromListeningDescriptor(  # as `adoptStreamPort` does
+            reactor, self.socket.fileno(), self.socket.family, factory
+        )
+        port.startListening()
         self.socket.close()  # the port has a copy
-        return port
+        return cast(IListeningPort, port)
 
     def close(self) -> None:
         """Let go of an address that nobody serves."""
@@ -101,7 +103,26 @@ class Bound:
                 os.unlink(self.url.path)
 
 
-class _UnixPort(UnixPort):
+class _FewAccepts:
+    """Twisted accepts a hundred connections at once and more the next time: a crowd at the door
+    would stop everything else for as long as they take."""
+
+    _accepts = 1
+
+    @property
+    def numberAccepts(self) -> int:  # noqa: N802
+        return self._accepts
+
+    @numberAccepts.setter
+    def numberAccepts(self, count: int) -> None:  # noqa: N802
+        self._accepts = min(count, ACCEPTS_MAX)
+
+
+class _TcpPort(_FewAccepts, TcpPort):
+    pass
+
+
+class _UnixPort(_FewAccepts, UnixPort):
     """Twisted's port on a socket that is bound already.
 
     (`adoptStreamPort` opens a Unix socket's file to everybody and shortens its queue to 50.)

@@ -19,6 +19,7 @@ from twisted.internet.testing import MemoryReactorClock
 
 from etcdtw.http2.connection import Connection
 from etcdtw.transport.listener import (
+    ACCEPTS_MAX,
     Bound,
     ListenError,
     ListenUrl,
@@ -436,3 +437,31 @@ def test_a_client_that_never_reads_does_not_stop_the_others(servers: Servers) ->
         time.sleep(0.1)
         with servers.channel("plain") as channel:
             assert unary(channel, "Unary")(b"x", timeout=2) == b"x"
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_few_connections_are_accepted_at_once(tmp_path: Path, kind: str) -> None:
+    text = "http://127.0.0.1:0" if kind == "tcp" else f"unix://{tmp_path}/s"
+    bound = bind(parse_listen_url(text), shares_port=False)
+    address = bound.socket.getsockname()
+    family = bound.socket.family
+
+    class Counted(Factory):
+        noisy = False
+        count = 0
+
+        def buildProtocol(self, addr: object) -> None:
+            self.count += 1
+
+    factory = Counted()
+    reactor = MemoryReactorClock()
+    port = bound.serve(reactor, factory)
+    clients = [socket.socket(family) for _ in range(3 * ACCEPTS_MAX)]
+    for client in clients:
+        client.connect(address)
+    for turn in range(1, 4):
+        port.doRead()  # type: ignore[attr-defined]
+        assert factory.count == turn * ACCEPTS_MAX
+    for client in clients:
+        client.close()
+    port.stopListening()
