@@ -121,6 +121,7 @@ def run_port(batches: list[bytes], *, is_late: bool) -> Callable[[], int]:
         for batch in batches[1:]:
             flusher.hold()
             protocol.dataReceived(batch)
+            clock.advance(0)  # octets that wait for their turn
             for call, message in waiting:
                 call.reply(message)
             waiting.clear()

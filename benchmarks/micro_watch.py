@@ -77,6 +77,9 @@ class QuietNode:
         self.lessor.promote(0)
         self.store = Source()
 
+    def current_lessor(self) -> Lessor:
+        return self.lessor
+
     def header(self, revision: int) -> bytes:
         return HEADER
 
