@@ -111,6 +111,9 @@ class RangeStream:
         """Whether the client takes no more."""
         return self._is_waiting and self._call.is_open
 
+    def start(self) -> None:
+        """Nothing is to be done: its chunks are not kept."""
+
     def give_up(self, error: Exception) -> None:
         """There is no place for it."""
         self._close()

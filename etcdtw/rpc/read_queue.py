@@ -53,6 +53,10 @@ class ReadTask(Protocol):
         """Do a piece, about a millisecond of work; return whether there is more."""
         ...
 
+    def start(self) -> None:
+        """It has a place among those that are worked on: called once, before anything else."""
+        ...
+
     def give_up(self, error: Exception) -> None:
         """End with ``error``: there is no place for it."""
         ...
@@ -233,6 +237,7 @@ class ReadQueue:
                 fail(call, DEFECT)
                 return True
             if begun is not None:
+                begun.start()
                 running.append(begun)
             return True
         for _ in range(len(running)):

@@ -81,7 +81,17 @@ class SlicedReply:
         self._size = 0
         self._held = 0  # what the slices hold, as it was last counted
         self._revision = revision
-        rendering.replies.append(self)
+        self._is_listed = False
+
+    def start(self) -> None:
+        """Count among those being rendered: the oldest of them may always go on."""
+        self._is_listed = True
+        self._rendering.replies.append(self)
+
+    def _unlist(self) -> None:
+        if self._is_listed:
+            self._is_listed = False
+            self._rendering.replies.remove(self)
 
     @property
     def is_blocked(self) -> bool:
@@ -140,7 +150,7 @@ class SlicedReply:
         self._moved_s = self._node.clock.seconds()
         self._rendering.sending_size += self._size
         # What it holds still counts, but a client that reads slowly stands in nobody's way.
-        self._rendering.replies.remove(self)
+        self._unlist()
         return True
 
     def _send(self) -> bool:
@@ -193,6 +203,5 @@ class SlicedReply:
 
     def _release(self) -> bool:
         self._drop_parts()
-        if not self._is_sending:
-            self._rendering.replies.remove(self)
+        self._unlist()
         return False

@@ -57,6 +57,9 @@ class Task:
         self.pieces -= 1
         return self.pieces > 0
 
+    def start(self) -> None:
+        pass
+
     def give_up(self, error: Exception) -> None:
         self.error = error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from twisted.internet.task import Clock
 
 from etcdtw.mvcc.slices import SLICE_OCTETS_MAX, RangeSlices
 from etcdtw.mvcc.store import Store
-from etcdtw.rpc.read_queue import WAIT_S, ReadQueue
+from etcdtw.rpc.read_queue import LIGHT_S, RUNNING_MAX, WAIT_S, ReadQueue
 from etcdtw.rpc.sliced_reply import QUEUED_BYTES_MAX, STALLED_S, Rendering, SlicedReply
 from etcdtw.storage.state import LmdbState
 from etcdtw.storage.state_open import open_state
@@ -24,10 +25,17 @@ KEYS = 120
 EVERYTHING = pb.RangeRequest(key=b"\0", range_end=b"\0")
 
 
+class OneClient:
+    """A connection that reads all."""
+
+    unread = 0
+
+
 class PartsCall(RecordedCall):
     """A call that takes a response in parts.  ``is_slow`` keeps them queued."""
 
     announced = 0
+    client: OneClient | None = None
 
     def begin_reply(self, size: int) -> None:
         self.announced = size
@@ -121,6 +129,31 @@ def test_answers_that_nobody_reads_are_given_up_when_they_hold_all_there_is(
     assert not unread.is_open
     assert b"".join(other.sent) == node.store.range(EVERYTHING)
     assert (rendering.size, rendering.sending_size, rendering.replies) == (0, 0, [])
+
+
+def test_an_answer_without_a_place_is_never_the_one_that_may_go_on(
+    node: ReplyNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("etcdtw.rpc.sliced_reply.RENDERED_BYTES_MAX", 0)
+    rendering = Rendering()
+    calls = [PartsCall() for _ in range(RUNNING_MAX + 1)]
+    client = OneClient()
+    for call in calls:
+        call.client = client
+    node.reads.spend(LIGHT_S)
+
+    def begin(call: PartsCall) -> SlicedReply:
+        slices = node.store.open_range(EVERYTHING)
+        assert isinstance(slices, RangeSlices)
+        return SlicedReply(node, rendering, call, slices, node.store.revision)
+
+    for call in calls[:-1]:
+        assert node.reads.add(call, 0, partial(begin, call))
+    assert node.reads.go_on(calls[-1], begin(calls[-1]))  # made before the others begin
+    for _ in range(20):
+        node.clock.advance(WAIT_S)
+    assert [call.is_open for call in calls] == [False] * len(calls)
+    assert (rendering.size, rendering.replies) == (0, [])
 
 
 def test_what_a_client_that_left_held_is_let_go(node: ReplyNode) -> None:
