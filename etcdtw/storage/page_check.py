@@ -30,6 +30,7 @@ _SUB_DATA: Final = 0x02
 _DUPLICATES: Final = 0x04
 _DATABASE_SIZE: Final = 48
 _ROOT_AT: Final = 40  # in the record of a database
+_DEPTH_AT: Final = 6  # likewise
 _DATABASES_AT: Final = (40, 88)  # of free pages and of names, in a meta page
 _LAST_PAGE_AT: Final = 136
 _TRANSACTION_AT: Final = 144
@@ -41,21 +42,34 @@ class PageError(Exception):
     """A page that leads nowhere good."""
 
 
+class PagesDamagedError(DataDirError):
+    """A page must not be followed.  ``table``: whose tree; empty: of the tables' names, or free."""
+
+    def __init__(self, text: str, table: bytes) -> None:
+        super().__init__(text)
+        self.table = table
+
+
 def check_pages(path: Path, leaves_max: int = LEAVES_MAX) -> None:
     """Look at the trees of the environment in ``path``, which nothing writes meanwhile.
 
     Raises `DataDirError` when a page must not be followed.
     """
     file = path / DATA_FILE
+    walk: _Walk | None = None
     try:
         with file.open("rb") as stream:
-            _Walk(stream, leaves_max).check()
+            walk = _Walk(stream, leaves_max)
+            walk.check()
     except FileNotFoundError:
         return
     except PageError as error:
-        raise DataDirError(
-            f"{file} is damaged: {error}; remove this member's data directory and let it join "
-            "again, or restore a snapshot"
+        table = walk.table if walk is not None else b""
+        where = f" of `{table.decode(errors='replace')}`" if table else ""
+        raise PagesDamagedError(
+            f"{file} is damaged: {error}{where}; remove this member's data directory and let it "
+            "join again, or restore a snapshot",
+            table,
         ) from error
     except OSError as error:
         raise DataDirError(f"cannot read {file}: {error.strerror}") from error
@@ -68,7 +82,10 @@ class _Walk:
         self._stream = stream
         self._leaves_left = leaves_max
         self._seen: set[int] = set()
+        self._free: set[int] = set()
         self._end = 0
+        self.table = b""
+        """Whose tree is being looked at."""
 
     def check(self) -> None:
         metas = [self._read(0), self._read(1)]
@@ -76,24 +93,29 @@ class _Walk:
             return  # `directory` says what it is
         meta = max(metas, key=lambda meta: _NUMBER.unpack_from(meta, _TRANSACTION_AT)[0])
         self._end = _NUMBER.unpack_from(meta, _LAST_PAGE_AT)[0] + 1
-        for at in _DATABASES_AT:
+        for at, is_free in zip(_DATABASES_AT, (True, False), strict=True):
             root = _NUMBER.unpack_from(meta, at + _ROOT_AT)[0]
+            levels = int.from_bytes(meta[at + _DEPTH_AT : at + _DEPTH_AT + 2], "little")
             if root != _NO_ROOT:
-                self._check_tree(root)
+                self._check_tree(root, levels, is_free)
 
     def _read(self, number: int) -> bytes:
         self._stream.seek(number * PAGE)
         return self._stream.read(PAGE)
 
-    def _check_tree(self, root: int) -> None:
-        waiting = [(root, 1)]
+    def _check_tree(self, root: int, levels: int, is_free: bool) -> None:
+        waiting = [(root, levels, b"")]
         while waiting:
-            number, depth = waiting.pop()
+            number, levels, self.table = waiting.pop()
             if not 2 <= number < self._end:
                 raise PageError(f"page {number} is none of the {self._end} of the file")
-            if number in self._seen or depth > DEPTH_MAX:
+            if number in self._seen or number in self._free:
                 raise PageError(f"page {number} has two places")
+            if not 0 < levels <= DEPTH_MAX:
+                raise PageError(f"page {number} lies deeper than its tree is")
             self._seen.add(number)
+            if levels == 1 and not self._leaves_left and not is_free:
+                continue
             page = self._read(number)
             if len(page) < PAGE:
                 return  # `directory` tells what is missing
@@ -102,13 +124,17 @@ class _Walk:
                 raise PageError(f"page {number} is not one of a tree")
             if lower < _HEADER.size or lower % 2 or lower > upper or upper > PAGE:
                 raise PageError(f"page {number} contradicts itself")
+            if bool(flags & _BRANCH) != (levels > 1):
+                raise PageError(f"page {number} is not on its level")
             if flags & _BRANCH:
-                waiting += [(child, depth + 1) for child in self._children(page, number, lower)]
+                below = levels - 1
+                waiting += [
+                    (child, below, self.table) for child in self._children(page, number, lower)
+                ]
             elif not flags & _LEAF2:
-                if not self._leaves_left:
-                    continue
-                self._leaves_left -= 1
-                waiting += [(sub, 1) for sub in self._subtrees(page, number, lower, upper)]
+                self._leaves_left = max(0, self._leaves_left - 1)
+                waiting += self._subtrees(page, number, lower, upper, is_free)
+        self.table = b""
 
     def _children(self, page: bytes, number: int, lower: int) -> list[int]:
         if lower < _HEADER.size + 2:
@@ -130,9 +156,11 @@ class _Walk:
             children.append(low | high << 16 | highest << 32)
         return children
 
-    def _subtrees(self, page: bytes, number: int, lower: int, upper: int) -> list[int]:
-        """Check a leaf's nodes; return the roots of trees that hang there."""
-        roots: list[int] = []
+    def _subtrees(
+        self, page: bytes, number: int, lower: int, upper: int, is_free: bool
+    ) -> list[tuple[int, int, bytes]]:
+        """Check a leaf's nodes; return root, levels and table of the trees that hang there."""
+        roots: list[tuple[int, int, bytes]] = []
         for at in range(_HEADER.size, lower, 2):
             node = int.from_bytes(page[at : at + 2], "little")
             if not upper <= node <= PAGE - _NODE.size:
@@ -144,16 +172,36 @@ class _Walk:
             if key_size > KEY_SIZE_MAX or begin + stored > PAGE:
                 raise PageError(f"a row of page {number} ends outside it")
             if flags & _BIG_DATA:
-                self._check_overflow(_NUMBER.unpack_from(page, begin)[0], size)
+                first = _NUMBER.unpack_from(page, begin)[0]
+                self._check_overflow(first, size)
+                if is_free:
+                    self._stream.seek(first * PAGE + _HEADER.size)
+                    self._note_free(self._stream.read(size))
+            elif is_free:
+                self._note_free(page[begin : begin + size])
             elif flags & _SUB_DATA:
                 if size != _DATABASE_SIZE:
                     raise PageError(f"page {number} describes no table where it should")
                 root = _NUMBER.unpack_from(page, begin + _ROOT_AT)[0]
+                levels = int.from_bytes(page[begin + _DEPTH_AT : begin + _DEPTH_AT + 2], "little")
                 if root != _NO_ROOT:
-                    roots.append(root)
+                    name = page[node + _NODE.size : node + _NODE.size + key_size]
+                    roots.append((root, levels, self.table or name))
             elif flags & _DUPLICATES:
                 self._check_subpage(page[begin : begin + size], number)
         return roots
+
+    def _note_free(self, numbers: bytes) -> None:
+        """Take a row of the free list: how many pages, and which."""
+        if len(numbers) < _NUMBER.size:
+            raise PageError("a row of the free list is too short")
+        count = _NUMBER.unpack_from(numbers)[0]
+        if len(numbers) < _NUMBER.size * (count + 1):
+            raise PageError("a row of the free list is shorter than it says")
+        for number in memoryview(numbers).cast("Q")[1 : count + 1]:
+            if number in self._free or not 2 <= number < self._end:
+                raise PageError(f"page {number} is free twice, or is none")
+            self._free.add(number)
 
     def _check_subpage(self, page: bytes, number: int) -> None:
         """A page within a row: several values of one name."""
@@ -164,11 +212,11 @@ class _Walk:
         count = (lower - _HEADER.size) // 2
         if not flags & _LEAF or lower < _HEADER.size or lower > len(page) or upper > len(page):
             raise PageError(f"a row of page {number} contradicts itself")
-        if is_fixed and (not pad or _HEADER.size + count * pad > len(page)):
-            raise PageError(f"a row of page {number} holds fewer values than it says")
+        if is_fixed and (not pad or upper - lower != len(page) - _HEADER.size - count * pad):
+            raise PageError(f"a row of page {number} holds other values than it says")
 
     def _check_overflow(self, number: int, size: int) -> None:
-        if not 2 <= number < self._end or number in self._seen:
+        if not 2 <= number < self._end or number in self._seen or number in self._free:
             raise PageError(f"page {number} is none of the {self._end} of the file, or is taken")
         self._seen.add(number)
         self._stream.seek(number * PAGE)

@@ -20,7 +20,7 @@ from typing import Final
 import lmdb
 
 from etcdtw.storage.directory import DataDirError, open_environment, sync_directory
-from etcdtw.storage.page_check import check_pages
+from etcdtw.storage.page_check import PagesDamagedError, check_pages
 from etcdtw.storage.state_codec import (
     DERIVED,
     FORMAT,
@@ -126,7 +126,12 @@ def _ask_child(path: Path, map_size: int, mode: str) -> tuple[int, str]:
 def look(path: Path, map_size: int, mode: str) -> tuple[int, str]:
     """Do what the child does; return its status and text."""
     try:
-        check_pages(path)
+        try:
+            check_pages(path)
+        except PagesDamagedError as error:
+            if error.table not in DERIVED:
+                raise
+            mode = RENEW
         env = open_environment(path, map_size, DATABASES_MAX)
         with env.begin() as txn:
             if not txn.stat()["entries"]:

@@ -22,6 +22,7 @@ from etcdtw.storage.directory import (
     refuse_remote,
 )
 from etcdtw.storage.disk_words import disk_words, is_outside_cause
+from etcdtw.storage.page_check import PagesDamagedError, check_pages
 from etcdtw.storage.state import LmdbState
 from etcdtw.storage.state_boot import BootState, DerivedDamageError, read_boot_state
 from etcdtw.storage.state_check import (
@@ -33,6 +34,7 @@ from etcdtw.storage.state_check import (
     clear_mark,
 )
 from etcdtw.storage.state_codec import (
+    DERIVED,
     FORMAT,
     ROW_FORMAT,
     TABLE_PRIVATE,
@@ -108,6 +110,12 @@ def _look_after_crash(path: Path, map_size: int) -> str:
 
 def _open_whole(path: Path, map_size: int, mended: str) -> tuple[Tables, BootState, str]:
     """Open the tables and read what a start begins with; what derived tables lack is made anew."""
+    try:
+        check_pages(path)
+    except PagesDamagedError as error:
+        if error.table not in DERIVED:
+            raise
+        mended = f"{error}: {check_state(path, map_size, RENEW)}"
     tables = _open_tables(path, map_size)
     try:
         return tables, read_boot_state(tables, path), mended

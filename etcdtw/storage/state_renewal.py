@@ -60,8 +60,13 @@ class _Rows:
 
     def leaves(self, name: bytes) -> Iterator[list[Row]]:
         rows = iter(self._txn.cursor(self.buckets[name]))
+        count = 0
         while some := list(islice(rows, LEAF_ROWS)):
+            count += len(some)
             yield self._opened(name, some)
+        wanted = self._txn.stat(self.buckets[name])["entries"]
+        if count != wanted:  # a damaged page hides some
+            raise StateDamageError(name, b"", f"{count} rows are found where {wanted} are counted")
 
 
 def remove_renewing(path: Path) -> None:

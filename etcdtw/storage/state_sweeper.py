@@ -7,11 +7,14 @@ wrong row of `current` is mended from `history` and `key`; everything else is to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import lmdb
 
-from etcdtw.storage.state_codec import TABLE_CURRENT, StateCorruptionError
+from etcdtw.storage.directory import DataDirError
+from etcdtw.storage.page_check import PagesDamagedError, check_pages
+from etcdtw.storage.state_codec import TABLE_CURRENT, TABLE_PRIVATE, StateCorruptionError
 from etcdtw.storage.state_sweep import (
     FINDINGS_MAX,
     STEP_ROWS,
@@ -23,6 +26,7 @@ from etcdtw.storage.state_sweep import (
 from etcdtw.storage.state_tables import Tables
 
 SWEEP_INTERVAL_S: Final = 86_400.0
+LOOK_INTERVAL_S: Final = 60.0  # between two looks at branch pages, some 20 us each
 REST_S_MIN: Final = 0.02  # after a step of some 2 ms: however large the state, a tenth of the time
 
 MEND: Final = "mend"
@@ -56,6 +60,7 @@ class Sweeper:
         self._findings = 0
         self._rows = 0
         self._begun_s = self._due_s = self._seconds()
+        self._look_due_s = self._begun_s + LOOK_INTERVAL_S
 
     def hurry(self) -> None:
         """Something is wrong: do one pass at once, a step after the other."""
@@ -67,10 +72,15 @@ class Sweeper:
         """How long until a step is due; None: none ever is."""
         if not self._interval_s and not self._is_hurried:
             return None
-        return max(self._due_s - self._seconds(), 0.0)
+        due_s = min(self._due_s, self._look_due_s) if self._interval_s else self._due_s
+        return max(due_s - self._seconds(), 0.0)
 
     def step(self) -> None:
         """Do the step that is due."""
+        if self._interval_s and self._seconds() >= self._look_due_s:
+            self._look_due_s = self._seconds() + LOOK_INTERVAL_S
+            self._look()
+            return
         if self._steps is None:
             self._begin()
         assert self._steps is not None
@@ -93,6 +103,15 @@ class Sweeper:
         self._answer((MENDED, name, ""))
         if not self._is_hurried:
             self.hurry()
+
+    def _look(self) -> None:
+        """See whether the branch pages still lead to pages that are in use, each once."""
+        try:
+            check_pages(Path(self._tables.env.path()), leaves_max=0)
+        except PagesDamagedError as error:
+            self._answer((DAMAGED, error.table or TABLE_PRIVATE, b"", str(error)))
+        except DataDirError:
+            pass  # it cannot be read just now; whoever commits will say so
 
     def _begin(self) -> None:
         self._begun_s = self._seconds()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from etcdtw.storage.directory import DATA_FILE
 from etcdtw.storage.state import LmdbState
 from etcdtw.storage.state_check import MARK
 from etcdtw.storage.state_codec import TABLE_CURRENT, TABLE_HISTORY, TABLE_KEY, revision_key
@@ -13,8 +14,9 @@ from etcdtw.storage.state_errands import SupersededError
 from etcdtw.storage.state_open import open_state
 from etcdtw.storage.state_rebuild import verify
 from etcdtw.storage.state_seal import StateDamageError
-from etcdtw.storage.state_sweeper import REST_S_MIN, Sweeper
+from etcdtw.storage.state_sweeper import LOOK_INTERVAL_S, REST_S_MIN, Sweeper
 from etcdtw.wire.encode import encode_record
+from tests.support.page_map import PAGE, pages_in_use
 from tests.support.state_rows import MAP_SIZE, fail, flip, open_tables
 
 KEYS = [b"k%02d" % number for number in range(40)]
@@ -165,4 +167,27 @@ def test_no_read_transaction_outlives_a_step_of_a_sweep(rig: Rig) -> None:
     sweeper.step()
     assert tables.env.info()["num_readers"] == 1
     assert not any(line.split()[2] != "-" for line in tables.env.readers().splitlines()[1:])
+    tables.env.close()
+
+
+def test_a_branch_that_leads_to_a_freed_page_is_seen_within_a_minute(rig: Rig) -> None:
+    tables = open_tables(rig.path)
+    now_s = [10.0]
+    answers: list[tuple[object, ...]] = []
+    sweeper = Sweeper(tables, answers.append, lambda: now_s[0], interval_s=1e9)
+    now_s[0] += LOOK_INTERVAL_S
+    sweeper.step()
+    assert answers == []
+    file = rig.path / DATA_FILE
+    page = next(page for page, title in pages_in_use(file).items() if title == "free list")
+    octets = bytearray(file.read_bytes())
+    leaf = next(number for number, title in pages_in_use(file).items() if title == "leaf")
+    node = page * PAGE + int.from_bytes(octets[page * PAGE + 16 : page * PAGE + 18], "little")
+    octets[node + 8 + 8 + 8 : node + 8 + 8 + 16] = leaf.to_bytes(8, "little")
+    with file.open("r+b") as stream:
+        stream.write(octets)
+    now_s[0] += LOOK_INTERVAL_S
+    sweeper.step()
+    assert answers[0][0] == "damaged"
+    assert "has two places" in str(answers[0][3])
     tables.env.close()
