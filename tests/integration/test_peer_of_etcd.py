@@ -1,4 +1,4 @@
-"""Our transport and Raft core as a member beside real etcd 3.5.1."""
+"""Our transport and Raft core as a member beside real etcd."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import pytest
 
 from tests.support.etcd_client import EtcdClient
 from tests.support.etcdctl import Etcdctl
+from tests.support.judges import judge_version
 from tests.support.processes import RunningMember, free_port
 
 pytestmark = pytest.mark.integration
@@ -221,7 +222,7 @@ def test_our_port_answers_as_real_etcds_does(etcd: RunningMember, peer: PeerProc
         for method, path, body, changes in QUESTIONS:
             headers: dict[str, str | None] = {
                 "X-Server-From": ids[other],
-                "X-Server-Version": "3.5.1",
+                "X-Server-Version": ".".join(map(str, judge_version())),
                 "X-Min-Cluster-Version": "3.0.0",
                 "X-Etcd-Cluster-ID": listening["cluster"],
                 "X-Raft-To": ids[port],

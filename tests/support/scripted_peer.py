@@ -40,9 +40,10 @@ from etcdtw.transport.peer_network import PeerNetwork
 from etcdtw.transport.peer_request import request_page
 from etcdtw.transport.peer_server import PeerPort
 from etcdtw.transport.peer_snapshot_out import Offload
+from tests.support.judges import judge_line, judge_version
 
 TICK_S = 0.1
-VERSION = Version(3, 5, 1)
+VERSION = Version(*judge_version())
 
 
 def say(what: str, **facts: object) -> None:
@@ -129,7 +130,7 @@ class ScriptedPeer:
     ) -> Deferred[PageAnswer] | None:
         if path != "/version":
             return None
-        text = json.dumps({"etcdserver": str(VERSION), "etcdcluster": "3.5.0"})
+        text = json.dumps({"etcdserver": str(VERSION), "etcdcluster": judge_line()})
         return succeed(PageAnswer(200, text.encode(), (("Content-Type", "application/json"),)))
 
     # -- the turn ------------------------------------------------------------------------------
