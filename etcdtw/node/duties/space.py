@@ -53,6 +53,8 @@ SLOW_SPARE_MIN: Final = 1 << 20
 """Octets to spare below which a slow member takes no entries at all."""
 SLOW_PART: Final = 8
 """A slow member takes, between two looks, one of so many parts of what is above that."""
+FIRST_FACTOR: Final = 2
+"""Half of what entries need at the worst is left out for the first message after each look."""
 NEEDED_AFTER_MS: Final = 1_000
 """So long may the leader commit nothing before a follower that is short concludes that it must."""
 PROBE_EVERY_MS: Final = 5_000
@@ -114,6 +116,8 @@ class SpaceDuty:
         self.is_log_short = False
         """Whether entries that nobody needs are to leave the log early."""
         self._budget = 0
+        self._first = 0
+        """What the first message after a look may have: one may be larger than the budget."""
         self._pressed_ms: int | None = None
         """Since when each look found too little room."""
         self._roomy_ms: int | None = None
@@ -167,6 +171,7 @@ class SpaceDuty:
             self._pressed_ms = now_ms
         pressed_ms = 0 if self._pressed_ms is None else now_ms - self._pressed_ms
         self._weigh(now_ms, is_pressed, pressed_ms)
+        self._first = 0 if self.is_short else FIRST_FACTOR * found.spare
         if self.state == SLOW:
             self._budget = max(0, found.spare - SLOW_SPARE_MIN) // SLOW_PART
         if self.state == GIVING_UP:
@@ -372,9 +377,10 @@ class SpaceDuty:
 
     def _pay(self, m: Message) -> bool:
         size = _size_of(m)
-        if size > self._budget:
+        if size > self._budget and size > self._first:
             return False
-        self._budget -= size
+        self._budget = max(0, self._budget - size)
+        self._first = 0
         return True
 
     def _let_go(self) -> None:
