@@ -198,11 +198,11 @@ def test_entries_are_paid_for_from_what_the_last_look_found(rig: Rig) -> None:
     assert door.takes(offered(follower, SPARE // 2))
     assert not door.takes(offered(follower, SPARE // 2))
     assert door.takes(Message(MSG_APP, to=follower.member_id, from_id=99)), "it has no entries"
-    rig.run(0.1)
+    rig.run(0.2)
     assert not door.takes(offered(follower, 2 * SPARE))
     assert door.takes(offered(follower, 2 * SPARE - 300)), "the first may be larger"
     assert not door.takes(offered(follower, 1))
-    rig.run(0.1)
+    rig.run(0.2)
     assert door.takes(offered(follower, SPARE // 2))
 
 
