@@ -439,6 +439,10 @@ class StateReader:
         cursor = self._history
         if not cursor.set_range(start[:KEY_SIZE_MAX]):
             return [], None
+        if cursor.key() < start[:KEY_SIZE_MAX]:  # else whoever goes on from here never ends
+            error = StateDamageError(TABLE_HISTORY, start, OUT_OF_ORDER)
+            self.on_damage(error)
+            raise error
         names: list[bytes] = []
         bound = None
         for name in cursor.iternext_nodup(True, False):
