@@ -194,3 +194,23 @@ def lease_of(record: bytes) -> int:
             if tag == 6 << 3:
                 return number
     return 0
+
+
+def after_group(name: bytes, end: bytes | None) -> bytes | None:
+    """Return the first user key after a stored name, and after all of its group if long.
+
+    None when that is ``end`` or later: the range is exhausted.
+    """
+    if len(name) <= KEY_SIZE_MAX:
+        bound = name + b"\0"
+    else:
+        prefix = name[:KEY_SIZE_MAX].rstrip(b"\xff")
+        if not prefix:
+            return None
+        bound = prefix[:-1] + bytes((prefix[-1] + 1,))
+    return bound if end is None or bound < end else None
+
+
+def is_same_group(name: bytes, other: bytes) -> bool:
+    """Whether two stored names are of long keys that begin alike."""
+    return len(name) > KEY_SIZE_MAX and name[:KEY_SIZE_MAX] == other[:KEY_SIZE_MAX]

@@ -32,8 +32,10 @@ from etcdtw.storage.state_codec import (
     TABLE_HISTORY,
     TABLE_KEY,
     TABLE_PRIVATE,
+    after_group,
     encode_frame,
     encode_reference,
+    is_same_group,
     key_of,
     lease_prefix,
     parse_reference,
@@ -190,7 +192,7 @@ class StateReader:
         if REFERENCE_SIZE in [len(value) for _, value in rows]:
             framed = self._frame_rows(rows, octets_max)
             if len(framed) < len(rows):
-                bound = _behind(framed[-1][0], end)
+                bound = after_group(framed[-1][0], end)
             return framed, bound
         return rows, bound
 
@@ -296,7 +298,7 @@ class StateReader:
                 if row[0][:KEY_SIZE_MAX] != prefix:
                     break
                 rows.append((row[0], CURRENT_SEAL.opened(*row)))
-        return rows, _behind(rows[-1][0], end)
+        return rows, after_group(rows[-1][0], end)
 
     def _expand(self, rows: list[Row], start: bytes, end: bytes | None) -> list[Row]:
         """Name rows by their user keys, in the order of those, within ``[start, end)``."""
@@ -345,11 +347,17 @@ class StateReader:
     def get_at(self, key: bytes, revision: int) -> bytes | None:
         """Return the record of ``key`` as of main revision ``revision``."""
         version = self.version_at(key, revision)
-        if version is None or version[2]:
+        if version is None:
             return None
-        record = self.record(version[0], version[1])
-        if self._history.count() >= TREE_VERSIONS_MIN:
-            self._check_next(stored_key(key), version[0], Record(record).version)
+        main, sub, is_tombstone = version
+        is_tree = not is_tombstone and self._history.count() >= TREE_VERSIONS_MIN
+        if not is_tree and not self._history.next_dup():
+            self._check_last(stored_key(key), main, is_tombstone)
+        if is_tombstone:
+            return None
+        record = self.record(main, sub)
+        if is_tree:
+            self._check_next(stored_key(key), main, Record(record).version)
         return record
 
     def _check_next(self, name: bytes, main: int, number: int) -> None:
@@ -366,9 +374,29 @@ class StateReader:
             stored = self._get(TABLE_CURRENT, name)
             is_next = stored is not None and self._is_of(stored[:-SEAL_SIZE], main)
         if not is_next:
-            error = StateDamageError(TABLE_HISTORY, name, "a version is missing")
-            self.on_damage(error)
-            raise error
+            raise self._missing_version(name)
+
+    def _check_last(self, name: bytes, main: int, is_tombstone: bool) -> None:
+        """Raise unless the present agrees that the version at ``main`` is the newest.
+
+        Few versions lie on one inner page, whose damaged head hides those at its end: an older
+        one would be served.  A damaged row of the present says nothing; its reader mends it.
+        """
+        stored = self._get(TABLE_CURRENT, name)
+        if stored is None:
+            is_last = is_tombstone
+        elif not SEALS[TABLE_CURRENT].is_whole(name, stored):
+            return
+        else:
+            is_last = not is_tombstone and self._is_of(stored[:-SEAL_SIZE], main)
+        if not is_last:
+            raise self._missing_version(name)
+
+    def _missing_version(self, name: bytes) -> StateDamageError:
+        """Return what to raise where the newest versions of a key are not to be seen."""
+        error = StateDamageError(TABLE_HISTORY, name, "a version is missing")
+        self.on_damage(error)
+        return error
 
     def _is_of(self, value: bytes, main: int) -> bool:
         """Whether a row of `current` is of a main revision."""
@@ -450,8 +478,8 @@ class StateReader:
                 break
             if len(name) < len(start) and start.startswith(name):
                 continue  # the prefix of a long ``start`` is a key itself
-            if len(names) >= limit and not _is_same_group(name, names[-1]):
-                bound = _behind(names[-1], end)
+            if len(names) >= limit and not is_same_group(name, names[-1]):
+                bound = after_group(names[-1], end)
                 break
             names.append(name)
         return names, bound
@@ -567,22 +595,3 @@ class StateReader:
 
 def _nobody_hears(error: StateDamageError) -> None:
     pass
-
-
-def _behind(name: bytes, end: bytes | None) -> bytes | None:
-    """Return the first user key behind a stored name, and behind all of its group if long.
-
-    None when that is ``end`` or later: the range is exhausted.
-    """
-    if len(name) <= KEY_SIZE_MAX:
-        bound = name + b"\0"
-    else:
-        prefix = name[:KEY_SIZE_MAX].rstrip(b"\xff")
-        if not prefix:
-            return None
-        bound = prefix[:-1] + bytes((prefix[-1] + 1,))
-    return bound if end is None or bound < end else None
-
-
-def _is_same_group(name: bytes, other: bytes) -> bool:
-    return len(name) > KEY_SIZE_MAX and name[:KEY_SIZE_MAX] == other[:KEY_SIZE_MAX]

@@ -94,6 +94,29 @@ def test_a_damaged_version_is_refused_and_nothing_is_applied_any_more(rig: Rig) 
     assert (rig.path / MARK).read_text() == heard[0]
 
 
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_a_version_that_nobody_sees_any_more_is_missed(rig: Rig, is_deleted: bool) -> None:
+    state = rig.open()
+    if is_deleted:
+        state.delete(50, 0, KEYS[3])
+        state.set_applied(50, 1)
+    else:
+        rig.put(50, KEYS[3])
+    state.flush(lambda: None)
+    state.close()
+    tables = open_tables(rig.path)
+    with tables.env.begin(write=True) as txn:  # as the damaged head of an inner page does
+        versions = txn.cursor(tables.handles[TABLE_HISTORY])
+        assert versions.set_key(KEYS[3])
+        assert versions.last_dup()
+        versions.delete()
+    tables.env.close()
+    state = rig.open()
+    with pytest.raises(StateDamageError, match="a version is missing"):
+        state.get_at(KEYS[3], 60)
+    state.close()
+
+
 def test_the_next_start_makes_the_history_anew(rig: Rig) -> None:
     state = rig.damaged(TABLE_HISTORY, KEYS[3])
     with pytest.raises(StateDamageError):
