@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from etcdtw.storage.fences import Fences
 from etcdtw.storage.row_blocks import BLOCK_ROWS_MIN, Interval, RowBlock
-from etcdtw.storage.state_reader import StateReader
+from etcdtw.storage.state_reader import CHUNK_MAX, StateReader
 
 Frames = Callable[[bytes, bytes | None, int, int], list[bytes]]
 Changed = Callable[[bytes, bytes | None], dict[bytes, bytes | None]]
@@ -63,6 +63,19 @@ class PieceReader:
                 break
             position = stop if rows else fences.next_live(stop)
         return found, count
+
+    def count(self, start: bytes, end: bytes | None) -> int:
+        """Return how many live keys are stored in ``[start, end)``; the overlay is not asked."""
+        blocks = self._reader.blocks
+        found = blocks.count((start, end))
+        if found is None:
+            found = 0
+            position: bytes | None = start
+            while position is not None:
+                keys, position = self._reader.keys(position, end, CHUNK_MAX)
+                found += len(keys)
+            blocks.note_count((start, end), found)
+        return found
 
     def _block(
         self, interval: Interval, count: int, start: bytes, stop: bytes | None

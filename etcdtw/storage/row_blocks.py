@@ -18,6 +18,8 @@ from etcdtw.storage.state_codec import key_in
 BLOCKS_OCTETS_MAX: Final = 32 << 20  # of all blocks, with their offsets
 BLOCK_ROWS_MIN: Final = 64  # live keys of a fence; fewer are read as fast without a block
 BLOCK_ROWS_MAX: Final = 2 * FENCE_COUNT_MAX  # a fence that cannot be split may have more
+COUNTS_MAX: Final = 1024
+"""Intervals, parts of fences for the most, whose rows were counted."""
 NEVER: Final = -(1 << 62)
 
 Interval = tuple[bytes, bytes | None]
@@ -69,6 +71,7 @@ class RowBlocks:
         self._rows_read: dict[Interval, int] = {}
         self._stale: list[RowBlock] = []
         self._is_full = False
+        self._counts: dict[Interval, int] = {}
         self.octets = 0
         """Of blocks, stale ones too."""
 
@@ -81,7 +84,18 @@ class RowBlocks:
         self._stale.extend(self._blocks.values())
         self._blocks.clear()
         self._rows_read.clear()
+        self._counts.clear()
         self._is_full = False
+
+    def count(self, interval: Interval) -> int | None:
+        """Return how many rows an interval has; None: nobody has counted them yet."""
+        return self._counts.get(interval)
+
+    def note_count(self, interval: Interval, count: int) -> None:
+        """Remember how many rows an interval has: to count them each is read and checked."""
+        if len(self._counts) >= COUNTS_MAX:
+            self._counts.clear()
+        self._counts[interval] = count
 
     def get(self, interval: Interval) -> RowBlock | None:
         return self._blocks.get(interval)

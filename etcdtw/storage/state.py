@@ -177,7 +177,10 @@ class LmdbState:
     def count(self, start: bytes, end: bytes | None) -> int:
         total, rest = self._seen_fences.measure(start, end)
         for low, high in rest:
-            total += len(self.keys(low, high))
+            if self._changed(low, high):
+                total += len(self.keys(low, high))
+            else:
+                total += self._pieces.count(low, high)
         return total
 
     def count_least(self, start: bytes, end: bytes | None) -> int:

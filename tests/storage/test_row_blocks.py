@@ -11,9 +11,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from etcdtw.storage.fences import SPARSE_FENCES_MAX, Fences
-from etcdtw.storage.row_blocks import BLOCK_ROWS_MAX, BLOCK_ROWS_MIN, RowBlock, RowBlocks
+from etcdtw.storage.row_blocks import (
+    BLOCK_ROWS_MAX,
+    BLOCK_ROWS_MIN,
+    COUNTS_MAX,
+    RowBlock,
+    RowBlocks,
+)
 from etcdtw.storage.state_codec import RECORD_INLINE_MAX, encode_frame, key_in
+from etcdtw.storage.state_open import open_state
 from tests.storage.test_state_model import LONG, StateRig, encode_record, join
+from tests.support.state_rows import MAP_SIZE, fail
 
 NAMES = tuple(b"k%04d" % i for i in range(0, 6_000, 2))
 KEYS = (b"\0", b"a", *NAMES, b"z" * 480)
@@ -210,6 +218,35 @@ def test_new_blocks_take_the_room_of_stale_ones() -> None:
             assert blocks.get(interval) is not None
             assert blocks.octets <= 2 * size
         blocks.clear()
+
+
+def test_parts_of_fences_are_counted_once_and_anew_after_a_commit(tmp_path: Path) -> None:
+    state = open_state(tmp_path / "state", fail, map_size=MAP_SIZE)
+
+    def put(main: int) -> None:
+        key = b"k%03d" % main
+        state.put(main, 0, key, encode_record(key, main, 1, b"v"), True)
+        state.set_applied(main, 1)
+
+    for main in range(2, 42):
+        put(main)
+    assert state.count(b"k010", b"k020") == 10  # all of them in the overlay
+    state.flush(lambda: None)
+    assert [state.count(b"k010", b"k020") for _ in range(2)] == [10, 10]
+    state.delete(42, 0, b"k015")
+    state.set_applied(42, 1)
+    assert state.count(b"k010", b"k020") == 9
+    state.flush(lambda: None)
+    assert [state.count(b"k010", b"k020") for _ in range(2)] == [9, 9]
+    state.close()
+
+
+def test_no_more_counts_are_remembered_than_the_bound() -> None:
+    blocks = RowBlocks()
+    for i in range(COUNTS_MAX + 1):
+        blocks.note_count((b"%d" % i, None), i)
+    assert blocks.count((b"0", None)) is None
+    assert blocks.count((b"%d" % COUNTS_MAX, None)) == COUNTS_MAX
 
 
 def test_a_block_is_due_when_as_many_rows_were_read_as_it_has() -> None:
