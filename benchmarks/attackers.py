@@ -167,6 +167,23 @@ def repeat(endpoint: str, once: Callable[[socket.socket], bool], pace: Pace) -> 
         time.sleep(RECONNECT_S)
 
 
+def bursts(
+    endpoint: str, count: int, call: Callable[[int], bytes], quiet_s: float, pace: Pace
+) -> None:
+    """Send ``count`` calls in one packet, throw away what comes for ``quiet_s``, and again."""
+    first = 1
+
+    def once(sock: socket.socket) -> bool:
+        nonlocal first
+        octets = b"".join(map(call, range(first, first + 2 * count, 2)))
+        sent = pour(sock, octets + wire.window_update(0, 1 << 24), pace)
+        done = sent and drain_for(sock, quiet_s, pace)
+        first = first + 2 * count if done else 1
+        return done
+
+    repeat(endpoint, once, pace)
+
+
 def calls(endpoint: str, path: str, messages: list[bytes], pace: Pace) -> None:
     """Make the calls ``messages`` one after the other, again and again."""
     pace.begin()
@@ -235,23 +252,13 @@ def many_txns(target: Target, pace: Pace) -> None:
         pb.RequestOp(request_range=pb.RangeRequest(key=HEAVY, range_end=HEAVY_END, limit=4_500))
     ] * 3
     message = wire.grpc_message(pb.TxnRequest(success=ops).SerializeToString())
-    first = [1]
+    block = wire.header_block(wire.grpc_fields(f"{KV}Txn", target.client))
 
-    def once(sock: socket.socket) -> bool:
-        block = wire.header_block(wire.grpc_fields(f"{KV}Txn", target.client))
-        octets = b"".join(
-            wire.frame(wire.HEADERS, wire.END_HEADERS, stream_id, block)
-            + wire.data_frames(stream_id, message, end=True)
-            for stream_id in range(first[0], first[0] + 2 * TXNS_AT_ONCE, 2)
-        )
-        first[0] += 2 * TXNS_AT_ONCE
-        sent = pour(sock, octets + wire.window_update(0, 1 << 24), pace)
-        done = sent and drain_for(sock, 1.0, pace)
-        if not done:
-            first[0] = 1
-        return done
+    def call(stream_id: int) -> bytes:
+        head = wire.frame(wire.HEADERS, wire.END_HEADERS, stream_id, block)
+        return head + wire.data_frames(stream_id, message, end=True)
 
-    repeat(target.client, once, pace)
+    bursts(target.client, TXNS_AT_ONCE, call, 1.0, pace)
 
 
 def lease_list(target: Target, pace: Pace) -> None:
@@ -345,22 +352,14 @@ def pages_over_http2(target: Target, pace: Pace) -> None:
         (b":authority", target.client.encode()),
     ]
     block = wire.header_block(fields)
-    first = [1]
-
-    def once(sock: socket.socket) -> bool:
-        flags = wire.END_HEADERS | wire.END_STREAM
-        octets = b"".join(
-            wire.frame(wire.HEADERS, flags, stream_id, block)
-            for stream_id in range(first[0], first[0] + 2 * PAGES_AT_ONCE, 2)
-        )
-        first[0] += 2 * PAGES_AT_ONCE
-        done = pour(sock, octets + wire.window_update(0, 1 << 24), pace)
-        done = done and drain_for(sock, 0.5, pace)
-        if not done:
-            first[0] = 1
-        return done
-
-    repeat(target.client, once, pace)
+    flags = wire.END_HEADERS | wire.END_STREAM
+    bursts(
+        target.client,
+        PAGES_AT_ONCE,
+        lambda stream_id: wire.frame(wire.HEADERS, flags, stream_id, block),
+        0.5,
+        pace,
+    )
 
 
 def pipelined_pages(target: Target, pace: Pace) -> None:

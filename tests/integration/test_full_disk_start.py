@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 from tests.support.cluster_processes import wait_for
 from tests.support.etcd_client import EtcdClient
 from tests.support.processes import MemberNotReadyError, RunningMember
+from tests.support.small_disks import small_disk
 
 pytestmark = pytest.mark.integration
 
@@ -23,16 +22,8 @@ STEP = 1 << 16
 @pytest.fixture
 def disk() -> Iterator[Path]:
     """A filesystem with room for a journal and little else."""
-    if os.geteuid() != 0:
-        pytest.skip("NOT ROOT: FULL DISKS ARE NOT TESTED")
-    with tempfile.TemporaryDirectory() as folder:
-        mount = ["mount", "-t", "tmpfs", "-o", "size=200m,mode=0700", "tmpfs", folder]
-        if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-            pytest.skip("NO MOUNT: FULL DISKS ARE NOT TESTED")
-        try:
-            yield Path(folder)
-        finally:
-            subprocess.run(["umount", "-l", folder], check=True)
+    with small_disk("200m") as folder:
+        yield folder
 
 
 def fill(file: Path) -> None:

@@ -6,7 +6,6 @@ import io
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +31,7 @@ from etcdtw.storage.log_founding import found_log, stored_identity
 from etcdtw.storage.log_writer import NOTHING_UNSETTLED, LogJob, perform
 from etcdtw.storage.state_open import open_state
 from etcdtw.wire.mvccpb import KeyValue
+from tests.support.small_disks import small_disk
 
 MAP_SIZE = 1 << 24
 
@@ -317,27 +317,19 @@ def test_a_local_filesystem_is_known(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def small_disk() -> Iterator[Path]:
+def disk() -> Iterator[Path]:
     """A filesystem of two megabytes."""
-    if os.geteuid() != 0:
-        pytest.skip("NOT ROOT: FULL DISKS ARE NOT TESTED")
-    with tempfile.TemporaryDirectory() as folder:
-        mount = ["mount", "-t", "tmpfs", "-o", "size=2m,mode=0700", "tmpfs", folder]
-        if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-            pytest.skip("NO MOUNT: FULL DISKS ARE NOT TESTED")
-        try:
-            yield Path(folder)
-        finally:
-            subprocess.run(["umount", "-l", folder], check=True)
+    with small_disk("2m") as folder:
+        yield folder
 
 
 @pytest.mark.integration
-def test_a_full_disk_stops_the_log_and_loses_nothing(small_disk: Path) -> None:
+def test_a_full_disk_stops_the_log_and_loses_nothing(disk: Path) -> None:
     failures: list[str] = []
     told: list[int] = []
     calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
-    env, lock_fd = open_log(small_disk / "wal", MAP_SIZE)
-    journal = begin_journal(env, small_disk / "wal", MAP_SIZE, bytes(8), 1 << 18)
+    env, lock_fd = open_log(disk / "wal", MAP_SIZE)
+    journal = begin_journal(env, disk / "wal", MAP_SIZE, bytes(8), 1 << 18)
     writer = JournalWriter(env, journal, MAP_SIZE, lambda: 0.0, calls.put, failures.append)
     log = LmdbLog(env, writer, lock_fd=lock_fd)
     for index in range(1, 1000):
@@ -349,9 +341,9 @@ def test_a_full_disk_stops_the_log_and_loses_nothing(small_disk: Path) -> None:
     assert "log commit failed" in failures[0]
     log.close()
     with pytest.raises(DataDirError, match="free space"):
-        open_whole_log(small_disk / "wal")
-    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
-    again = open_whole_log(small_disk / "wal")
+        open_whole_log(disk / "wal")
+    subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
+    again = open_whole_log(disk / "wal")
     assert told[-1] == len(told)
     assert again.last_index() in (told[-1], told[-1] + 1), "the last one may have become durable"
     last = again.last_index()
