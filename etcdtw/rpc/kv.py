@@ -149,22 +149,40 @@ class KvService:
             self._reads.take(call, size, partial(self._begin_range, request, call))
 
     def _begin_range(self, request: pb.RangeRequest, call: Call) -> SlicedReply | None:
+        answer = partial(self._open_range, request)
+        return self._begin(call, answer, RANGE, RANGE_FAILED, is_pinned=request.revision > 0)
+
+    def _begin(
+        self,
+        call: Call,
+        open_answer: Callable[[], bytes | Slices],
+        kind: int,
+        kind_failed: int | None,
+        *,
+        is_pinned: bool = False,
+    ) -> SlicedReply | None:
+        """Answer a read at once, or return what is left of it; None: nothing is.
+
+        ``kind_failed`` None: refusals are not timed.  ``is_pinned``: it names its revision, so
+        that it is not opened anew at a newer one.
+        """
         if not call.is_open:
             return None
         revision = self._store.revision
         seconds = self._node.clock.seconds
         began_s = seconds()
         try:
-            answer = self._open_range(request)
+            answer = open_answer()
         except MvccError as refusal:
-            self._durations.read_apart(RANGE_FAILED, seconds() - began_s)
+            if kind_failed is not None:
+                self._durations.read_apart(kind_failed, seconds() - began_s)
             fail(call, refusal)
             return None
-        self._durations.read_apart(RANGE, seconds() - began_s)
+        self._durations.read_apart(kind, seconds() - began_s)
         if isinstance(answer, bytes):
             call.reply(answer)
             return None
-        reopen = None if request.revision > 0 else partial(self._open_range, request)
+        reopen = None if is_pinned else open_answer
         return SlicedReply(self._node, self._rendering, call, answer, revision, reopen)
 
     def _open_range(self, request: pb.RangeRequest) -> bytes | Slices:
@@ -227,22 +245,7 @@ class KvService:
             self._reads.take(call, size, partial(self._begin_txn, request, call))
 
     def _begin_txn(self, request: Txn, call: Call) -> SlicedReply | None:
-        if not call.is_open:
-            return None
-        revision = self._store.revision
-        seconds = self._node.clock.seconds
-        began_s = seconds()
-        try:
-            answer = self._open_txn(request)
-        except MvccError as refusal:
-            fail(call, refusal)
-            return None
-        self._durations.read_apart(READONLY_TXN, seconds() - began_s)
-        if isinstance(answer, bytes):
-            call.reply(answer)
-            return None
-        reopen = partial(self._open_txn, request)
-        return SlicedReply(self._node, self._rendering, call, answer, revision, reopen)
+        return self._begin(call, partial(self._open_txn, request), READONLY_TXN, None)
 
     def _open_txn(self, request: Txn) -> bytes | Slices:
         applied = self._store.read_txn(request)
