@@ -55,7 +55,9 @@ class Connection(Receiving):
         """Whether the peer broke the rules, and the connection ended for it."""
         self.has_more = False
         """Whether `receive` left whole frames for its next call."""
-        self._rest = bytearray()  # the head of a frame whose tail has not arrived, or what is left
+        self._left = b""  # what whole frames are left in, from `_left_at` on; while `has_more`
+        self._left_at = 0
+        self._rest = bytearray()  # the head of a frame whose tail has not arrived
         self._rest_need = 0  # no use to look at _rest before it is that long
 
     # -- output
@@ -143,7 +145,15 @@ class Connection(Receiving):
         found: list[Event] = []
         self._events = found
         self.stats.octets_in += len(data)
-        if self._rest:
+        start = 0
+        if self.has_more:
+            # Not copied for each few frames: a read of the socket may hold very many.
+            if data:
+                data = self._left[self._left_at :] + data
+            else:
+                data, start = self._left, self._left_at
+            self._left = b""
+        elif self._rest:
             self._rest += data
             if len(self._rest) < self._rest_need:
                 return found
@@ -152,13 +162,15 @@ class Connection(Receiving):
         try:
             if self._preface:
                 data = self._read_preface(data)
-            end = self._read_frames(data, found, frames_max)
+            end = self._read_frames(data, start, found, frames_max)
             self._credit_connection()
         except PeerError as fault:
             self.has_more = False
             self._fail(fault)
             return found
-        if end < len(data):
+        if self.has_more:
+            self._left, self._left_at = data, end
+        elif end < len(data):
             self._rest = bytearray(data[end:])
         return found
 
@@ -180,8 +192,8 @@ class Connection(Receiving):
             and self._queued_octets < self._limits.queued_octets_refuse
         )
 
-    def _read_frames(self, data: bytes, found: list[Event], frames_max: int) -> int:
-        """Take whole frames of ``data``; return where the first one begins that was not taken."""
+    def _read_frames(self, data: bytes, pos: int, found: list[Event], frames_max: int) -> int:
+        """Take whole frames of ``data`` from ``pos`` on; return where the rest begins."""
         self.has_more = False
         size_max = self._limits.frame_size_max
         block_max = min(size_max, self._limits.header_block_size_max)
@@ -189,7 +201,6 @@ class Connection(Receiving):
         streams_max = self._limits.max_concurrent_streams
         cached = self._decoder.cache.get
         stop = len(data)
-        pos = 0
         is_plain = self._is_plain()
         while stop - pos >= 9:
             if frames_max <= 0:
@@ -382,6 +393,7 @@ class Connection(Receiving):
         self._streams.clear()
         self._starved.clear()
         self._queued_octets = 0
+        self._left = b""
         self._rest = bytearray()
 
     def drain(self) -> None:

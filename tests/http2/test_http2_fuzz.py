@@ -124,3 +124,31 @@ def test_mutated_conversations_never_raise() -> None:
             answer(server, event)
         check_bounds(server, Limits())
         server.take_output()
+
+
+def told(event: events.Event) -> tuple[object, ...]:
+    """What an event says, to be compared."""
+    return tuple(getattr(part, "fields", part) for part in event)
+
+
+@settings(max_examples=300)
+@given(st.lists(LIKELY | FRAMES, max_size=20), st.integers(1, 6), st.integers(0, 20))
+def test_a_few_frames_at_a_time_mean_what_all_of_them_mean(
+    pieces: list[bytes], frames_max: int, cut: int
+) -> None:
+    whole, slow = Connection(limits=TIGHT), Connection(limits=TIGHT)
+    for connection in (whole, slow):
+        connection.begin()
+        connection.receive(frames.PREFACE + encode_settings(()), 0)
+    first, rest = b"".join(pieces[:cut]), b"".join(pieces[cut:])
+    found = slow.receive(first, 0, frames_max)
+    if slow.has_more:  # what comes meanwhile is looked at after what waits
+        expected = whole.receive(first + rest, 0)
+        found += slow.receive(rest, 0, frames_max)
+    else:
+        expected = whole.receive(first, 0)
+    while slow.has_more:
+        found += slow.receive(b"", 0, frames_max)
+    assert list(map(told, found)) == list(map(told, expected))
+    assert slow.is_closed == whole.is_closed
+    assert slow.stats.frames_in == whole.stats.frames_in
