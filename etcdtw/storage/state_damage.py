@@ -50,7 +50,6 @@ class StateDamage:
         """Damaged rows that were read or swept."""
         self.mended_total = 0
         self.sweeps_total = 0
-        self.last_sweep_s = 0.0
 
     def listen(self, proved: Callable[[], None]) -> None:
         """Call ``proved`` as soon as `proved` is known, before anything is answered."""
@@ -75,7 +74,6 @@ class StateDamage:
             self.prove(Finding(*message[1:]).text())
         elif kind == SWEPT:
             self.sweeps_total += 1
-            self.last_sweep_s = message[2]
 
     def prove(self, why: str) -> None:
         """This state must not be served any more."""

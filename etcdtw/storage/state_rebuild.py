@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from etcdtw.storage.directory import DataDirError, lock_directory, open_environment
-from etcdtw.storage.fences import FenceCutter
 from etcdtw.storage.state_codec import (
     DEAD,
     LIVE,
@@ -26,7 +25,6 @@ from etcdtw.storage.state_codec import (
     encode_frame,
     encode_reference,
     encode_version,
-    fence_row,
     key_of,
     lease_of,
     parse_revision_key,
@@ -89,13 +87,6 @@ def _attached_rows(live: dict[bytes, _Newest]) -> list[tuple[bytes, bytes]]:
             name = attached_key(lease_id, newest.key)
             rows.append((name, b"" if name[8:] == newest.key else newest.key))
     return sorted(rows)
-
-
-def _fence_rows(live: dict[bytes, _Newest]) -> list[tuple[bytes, bytes]]:
-    cutter = FenceCutter()
-    for name in sorted(live):
-        cutter.add(name)
-    return [fence_row(start, count) for start, count in cutter.rows()]
 
 
 def rebuild(tables: Tables, path: Path) -> Tables:

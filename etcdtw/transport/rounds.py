@@ -60,8 +60,6 @@ class Rounds:
         self._is_scheduled = False
         self._fresh: deque[Guest] = deque()
         self._heavy: deque[Guest] = deque()
-        self.waited = 0
-        """How often somebody had to stand in line."""
 
     @property
     def waiting(self) -> int:
@@ -92,7 +90,6 @@ class Rounds:
         return has_more
 
     def _line_up(self, guest: Guest, line: deque[Guest]) -> None:
-        self.waited += 1
         line.append(guest)
         guest.wait()
         self._schedule()

@@ -10,16 +10,12 @@ Why that is safe: ADR 10.  The damage is found, and the state frozen, in `storag
 
 from __future__ import annotations
 
-from typing import Final
-
 from twisted.logger import Logger
 
 from etcdtw.node.loop.seams import Damage
 from etcdtw.node.loop.wakeup import Wakeup
 from etcdtw.node.standing import Standing
 from etcdtw.raft.raw_node import RawNode
-
-CHECK_NAME: Final = "state_damage"
 
 
 class DamageDuty:

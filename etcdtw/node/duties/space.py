@@ -72,7 +72,6 @@ KEPT_OCTETS_MAX: Final = 8 << 20
 ENTRY_COST: Final = 300
 """Octets that an entry costs beside its data."""
 GROWING: Final = frozenset((FIELD_PUT, FIELD_TXN, FIELD_LEASE_GRANT))
-CHECK_NAME: Final = "disk_space"
 
 
 class SpaceDuty:
