@@ -369,12 +369,10 @@ class StateReader:
         if self._history.next_dup():
             version = self._opened(SEALS[TABLE_HISTORY], name, self._history.value())
             next_main, sub, is_tombstone = parse_version(version)
-            is_next = is_tombstone or Record(self.record(next_main, sub)).version == number + 1
+            if not is_tombstone and Record(self.record(next_main, sub)).version != number + 1:
+                raise self._missing_version(name)
         else:
-            stored = self._get(TABLE_CURRENT, name)
-            is_next = stored is not None and self._is_of(stored[:-SEAL_SIZE], main)
-        if not is_next:
-            raise self._missing_version(name)
+            self._check_last(name, main, is_tombstone=False)
 
     def _check_last(self, name: bytes, main: int, is_tombstone: bool) -> None:
         """Raise unless the present agrees that the version at ``main`` is the newest.

@@ -12,6 +12,7 @@ from etcdtw.storage.state_check import MARK
 from etcdtw.storage.state_codec import TABLE_CURRENT, TABLE_HISTORY, TABLE_KEY, revision_key
 from etcdtw.storage.state_errands import SupersededError
 from etcdtw.storage.state_open import open_state
+from etcdtw.storage.state_reader import TREE_VERSIONS_MIN
 from etcdtw.storage.state_rebuild import verify
 from etcdtw.storage.state_seal import StateDamageError
 from etcdtw.storage.state_sweeper import LOOK_INTERVAL_S, REST_S_MIN, Sweeper
@@ -92,6 +93,23 @@ def test_a_damaged_version_is_refused_and_nothing_is_applied_any_more(rig: Rig) 
     assert state.applied_durable == 1 + len(KEYS)  # what came later is not stored
     state.close()
     assert (rig.path / MARK).read_text() == heard[0]
+
+
+@pytest.mark.parametrize("octet", range(-24, -1))
+def test_a_damaged_row_of_a_key_of_many_versions_is_mended_too(rig: Rig, octet: int) -> None:
+    state = rig.open()
+    for main in range(50, 50 + TREE_VERSIONS_MIN + 6):
+        record = encode_record(KEYS[3], 2, main, main - 48, b"value of k03", 0)
+        state.put(main, 0, KEYS[3], record, False)
+        state.set_applied(main, 1)
+    state.flush(lambda: None)
+    state.close()
+    flip(rig.path, TABLE_CURRENT, KEYS[3], octet)
+    state = rig.open()
+    assert b"value of k03" in (state.get(KEYS[3]) or b"")
+    assert state.damage.mended_total == 1
+    assert state.damage.proved == ""
+    state.close()
 
 
 @pytest.mark.parametrize("is_deleted", [False, True])

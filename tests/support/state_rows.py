@@ -89,12 +89,14 @@ def unseal(path: Path) -> None:
     tables.env.close()
 
 
-def flip(path: Path, table: bytes, name: bytes) -> None:
-    """Flip a bit in the stored value of a row."""
+def flip(path: Path, table: bytes, name: bytes, octet: int = -1) -> None:
+    """Flip a bit in an octet of the stored value of a row."""
     tables = open_tables(path)
     with tables.env.begin(write=True) as txn:
         stored = txn.get(name, db=tables.handles[table])
         assert stored is not None, "no such row"
         txn.delete(name, stored, db=tables.handles[table])
-        txn.put(name, stored[:-1] + bytes((stored[-1] ^ 16,)), db=tables.handles[table])
+        spoilt = bytearray(stored)
+        spoilt[octet] ^= 16
+        txn.put(name, bytes(spoilt), db=tables.handles[table])
     tables.env.close()
