@@ -86,15 +86,16 @@ def open_log(
             with env.begin() as txn:
                 found = txn.get(KEY_FORMAT)
                 is_empty = txn.stat()["entries"] == 0
+            if found not in FORMATS_BEFORE:
+                check_format(found, FORMAT, is_empty, path)
+            with env.begin() as txn:
+                check_names(txn)  # one may be the journal's: what it holds would be forgotten
             if found in FORMATS_BEFORE:
                 take_over_log(env, path, map_size)
             else:
-                check_format(found, FORMAT, is_empty, path)
                 if is_empty:
                     with env.begin(write=True) as txn:
                         txn.put(KEY_FORMAT, FORMAT)
-                with env.begin() as txn:
-                    check_names(txn)  # one may be the journal's: what it holds would be forgotten
                 recover(env, path, map_size)
         except (lmdb.Error, OSError, CorruptionError) as error:
             env.close()
@@ -517,7 +518,6 @@ class LmdbLog:
     def _load(self) -> None:
         """Read the small records, then walk every batch: contiguous, chained, checked."""
         with self._env.begin() as txn:
-            check_names(txn)
             self._hard_state = decode_hard_state(txn.get(KEY_HARD_STATE))
             self._snapshot = decode_snapshot(txn.get(KEY_SNAPSHOT))
             self._mark = decode_mark(txn.get(KEY_COMPACTED))

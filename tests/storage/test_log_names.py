@@ -14,6 +14,8 @@ from etcdtw.storage.journal_codec import SALT_SIZE
 from etcdtw.storage.journal_open import begin_journal
 from etcdtw.storage.log import open_log
 from etcdtw.storage.log_codec import (
+    FORMAT,
+    FORMATS_BEFORE,
     KEY_FORMAT,
     KEY_HARD_STATE,
     KEY_JOURNAL,
@@ -83,7 +85,10 @@ def test_a_hidden_or_doubled_row_is_missed(
         check_names(Hiding(names, entries))
 
 
-def test_a_journal_that_its_log_does_not_know_any_more_is_not_passed_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [FORMAT, *FORMATS_BEFORE])
+def test_a_journal_that_its_log_does_not_know_any_more_is_not_passed_over(
+    tmp_path: Path, number: bytes
+) -> None:
     path = tmp_path / "wal"
     opened, lock_fd = open_log(path, 1 << 24)
     begin_journal(opened, path, 1 << 24, bytes(SALT_SIZE)).close()
@@ -91,6 +96,7 @@ def test_a_journal_that_its_log_does_not_know_any_more_is_not_passed_over(tmp_pa
         note = txn.pop(KEY_JOURNAL)
         assert note is not None
         txn.put(b"\x00jourNal", note)
+        txn.put(KEY_FORMAT, number)
     opened.close()
     os.close(lock_fd)
     with pytest.raises(DataDirError, match="is not one of a log"):
