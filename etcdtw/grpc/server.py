@@ -126,6 +126,7 @@ class CallServer:
     def discard(self) -> None:
         """Drop all that is made for this client; it gets nothing more."""
         self._connection.discard()
+        self._register.backlog = 0  # reads that wait until less is unread would wait for ever
         self.settle(0)
 
     def set_backlog(self, octets: int) -> None:

@@ -516,6 +516,19 @@ def test_a_backlog_of_the_transport_counts_as_queued(rig: ServerRig) -> None:
     assert second.queued == 0
 
 
+def test_nothing_is_unread_by_a_client_who_is_gone(rig: ServerRig) -> None:
+    rig.begin("Bidi")
+    rig.pump()
+    (call,) = rig.calls
+    client = call.client
+    rig.server.set_backlog(7)
+    call.send(b"x")
+    assert client.unread >= 7
+    rig.server.discard()
+    assert client.unread == 0
+    assert rig.seen == []  # nobody is told to go on
+
+
 def test_a_drained_server_asks_clients_to_go(rig: ServerRig) -> None:
     rig.request("Wait", b"")
     rig.server.drain()
