@@ -10,6 +10,7 @@ from etcdtw.grpc.message import frame_message
 from etcdtw.grpc.server_call import (
     MANY_REQUESTS,
     SWEEP_MS,
+    ServerCall,
     StreamCall,
 )
 from etcdtw.http2 import events, frames
@@ -520,7 +521,9 @@ def test_nothing_is_unread_by_a_client_who_is_gone(rig: ServerRig) -> None:
     rig.begin("Bidi")
     rig.pump()
     (call,) = rig.calls
+    assert isinstance(call, ServerCall)
     client = call.client
+    assert client is not None
     rig.server.set_backlog(7)
     call.send(b"x")
     assert client.unread >= 7
