@@ -18,7 +18,6 @@ from twisted.logger import Logger
 from etcdtw.apply.errors import TooManyRequestsError
 from etcdtw.grpc.call import INTERNAL, Call, Client, HasClient, StatusError
 from etcdtw.rpc.errors import fail
-from etcdtw.wire.pieces import SLICE, UNMEASURED, Pieces
 
 log = Logger()
 
@@ -90,13 +89,15 @@ def _nothing() -> int:
 
 
 class ReadQueue:
-    """All reads of a member that are not made at once.  ``share_s`` 0: one piece an iteration."""
+    """All reads of a member that are not made at once.  ``share_s`` 0: one piece an iteration.
+
+    ``clock`` measures what it calls as pieces of work (`node.loop.measured_clock`).
+    """
 
     def __init__(
         self,
         clock: IReactorTime,
         share_s: float = SHARE_S,
-        pieces: Pieces = UNMEASURED,
         activity: Callable[[], int] = _nothing,
     ) -> None:
         """``activity``: any number that changes when others are served."""
@@ -104,7 +105,6 @@ class ReadQueue:
         self._activity = activity
         self._seen_activity = 0
         self._active_until_s = 0.0
-        self._pieces = pieces
         self._share_s = share_s
         self._clients: dict[object, _Client] = {}
         self._ring: deque[_Client] = deque()  # the same
@@ -200,7 +200,6 @@ class ReadQueue:
         until_s = clock.seconds() + self._share_s
         ring = self._ring
         blocked = 0
-        piece = self._pieces.begin()
         try:
             while blocked < len(ring):
                 client = ring.popleft()
@@ -216,7 +215,6 @@ class ReadQueue:
                 if has_moved and clock.seconds() >= until_s:
                     break
         finally:
-            self._pieces.end(piece, SLICE)
             if blocked < len(ring):
                 self._look_soon(self._pause_s())
             elif ring and self._later is None:

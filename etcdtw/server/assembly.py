@@ -223,7 +223,6 @@ def build_services(
     unix_s: Callable[[], int],
     line: LeaderLine,
     offload: Offload,
-    pieces: Pieces,
 ) -> Services:
     """Return every RPC that this member answers.
 
@@ -242,9 +241,7 @@ def build_services(
         txn_ops_max=config.max_txn_ops,
         request_bytes_max=config.max_request_bytes,
         durations=node.durations,
-        reads=ReadQueue(
-            node.clock, pieces=pieces, activity=lambda: store.revision + store.ranges_total
-        ),
+        reads=ReadQueue(node.clock, activity=lambda: store.revision + store.ranges_total),
     ).register(methods)
     WatchService(node, election_timeout_s).register(methods)
     LeaseService(

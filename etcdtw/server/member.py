@@ -197,7 +197,6 @@ class Member:
             lambda: self.unix_ms() // 1000,
             self._line,
             self.offload,
-            self.pieces,
         )
         self.call_stats.prepare(self.services.methods)
 
