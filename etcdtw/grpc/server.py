@@ -82,11 +82,6 @@ class CallServer:
         return len(self._register.calls) + len(self._plain)
 
     @property
-    def queued_octets(self) -> int:
-        """Octets of answers that wait for the client's windows."""
-        return self._connection.queued_octets
-
-    @property
     def unread_octets(self) -> int:
         """Octets that this connection counts for among those of `ServerStats.unread_octets`."""
         return self._register.unread_octets

@@ -411,16 +411,15 @@ class WatchHub:
             else:
                 self._unsynced[watcher] = None
 
-    def _rejoin(self, watcher: Watcher) -> bool:
+    def _rejoin(self, watcher: Watcher) -> None:
         """Let a watcher that is in no line go on: live, or at the end of the line."""
         if watcher.next_revision <= self._source.revision:
             self._unsynced[watcher] = None
-            return False
+            return
         watcher.state = SYNCED
         watcher.stream.behind -= 1
         self.slow_watchers -= 1
         self._index.add(watcher)
-        return True
 
     def _catch_up(self) -> None:
         """Read one slice of history where the first in turn stands; share it with others."""

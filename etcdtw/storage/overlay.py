@@ -75,17 +75,7 @@ class Generation:
 
     def between(self, start: bytes, end: bytes | None, found: dict[bytes, bytes | None]) -> None:
         """Add to ``found`` every changed key in ``[start, end)`` with its newest record."""
-        current = self.current
-        if len(self.fresh) > FRESH_MAX:
-            self._sort_fresh()
-        for key in self.fresh:
-            if key >= start and (end is None or key < end):
-                found[key] = current[key]
-        for run in self.runs:
-            i = bisect_left(run, start)
-            j = len(run) if end is None else bisect_left(run, end, i)
-            for key in run[i:j]:
-                found[key] = current[key]
+        self.some_between(start, end, len(self.current), found)
 
     def some_between(
         self, start: bytes, end: bytes | None, limit: int, found: dict[bytes, bytes | None]
@@ -136,10 +126,6 @@ class Generation:
                 return changes[position][3]
         return MISSING
 
-    def since(self, main: int) -> int:
-        """Return the position of the first change of main revision ``main`` or later."""
-        return bisect_left(self.changes, main, key=_main_of)
-
     def bury(self, rows: int) -> bool:
         """Free up to ``rows`` entries of each part; True when nothing is left."""
         for keys in (self.fresh, *self.runs):
@@ -163,10 +149,6 @@ def pending_of(generations: Sequence[Generation]) -> tuple[int, int]:
     """Return the octets and the changes that ``generations`` hold."""
     octets = sum([generation.octets for generation in generations])
     return octets, sum([len(generation.changes) for generation in generations])
-
-
-def _main_of(change: ChangeRow) -> int:
-    return change[0]
 
 
 def merge_rows(

@@ -105,12 +105,6 @@ class GrpcChannel:
     def next_deadline_ms(self) -> int:
         return self.server.next_deadline_ms
 
-    @property
-    def unread_octets(self) -> int:
-        """Octets held here, at most, because the client does not read."""
-        octets = self._held_octets + self._rest_octets if self._is_paused else 0
-        return octets if self._is_closing else octets + self.server.queued_octets
-
     def receive(self, data: bytes) -> None:
         """Take octets from the client, and look at them when it is its turn."""
         if self._is_closing:

@@ -32,8 +32,8 @@ def leave_unread(peer: Peer, size: int) -> int:
     peer.rig.clock.advance(0)
     channel = peer.protocol.channel
     assert channel is not None
-    assert channel.unread_octets > size
-    return channel.unread_octets
+    assert channel.server.unread_octets > size
+    return channel.server.unread_octets
 
 
 def test_unread_octets_of_all_clients_may_reach_the_bound() -> None:

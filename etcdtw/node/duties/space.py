@@ -43,7 +43,6 @@ ROOMY: Final = 0
 SLOW: Final = 1
 GIVING_UP: Final = 2
 NEEDED: Final = 3
-STATE_NAMES: Final = ("roomy", "slow", "giving up", "needed")
 
 SHORT_AFTER_MS: Final = 300
 """So long a place must be short: meanwhile what is pending is committed, and a leader waits."""
@@ -137,7 +136,6 @@ class SpaceDuty:
         self._asked_ms = -ASK_EVERY_MS
         self._is_flushing = False
         self.shortages_total = 0
-        self.refused_total = 0
         """Messages of peers that were not taken."""
 
     @property
@@ -344,15 +342,12 @@ class SpaceDuty:
         """Return whether a peer's message may be stepped; if not, it is lost as by a network."""
         kind = m.type
         if kind == MSG_APP:
-            is_taken = self._takes_entries(m)
-        elif kind in (MSG_SNAP, MSG_TIMEOUT_NOW):
-            is_taken = not self.is_short
-        elif kind == MSG_PROP and self._standing.is_leader:
-            is_taken = self._takes_proposal(m)
-        else:
-            return True
-        self.refused_total += not is_taken
-        return is_taken
+            return self._takes_entries(m)
+        if kind in (MSG_SNAP, MSG_TIMEOUT_NOW):
+            return not self.is_short
+        if kind == MSG_PROP and self._standing.is_leader:
+            return self._takes_proposal(m)
+        return True
 
     def _takes_entries(self, m: Message) -> bool:
         if m.commit > max(self._leader_commit, self._raw.last_index):

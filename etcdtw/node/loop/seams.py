@@ -81,9 +81,6 @@ class Door(Protocol):
     @property
     def is_short(self) -> bool: ...
 
-    @property
-    def is_log_short(self) -> bool: ...
-
     def takes(self, m: Message) -> bool:
         """Whether to step it; otherwise it is lost, as by a network."""
         ...
