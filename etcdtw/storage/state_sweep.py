@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 
 import lmdb
 
+from etcdtw.storage.disk_words import is_outside_cause
 from etcdtw.storage.state_codec import (
     BUCKETS,
     DEAD,
@@ -52,7 +53,15 @@ STEP_ROWS: Final = 256  # in one transaction: some 2 ms
 QUICK_ROWS: Final = 4096
 FINDINGS_MAX: Final = 64  # in one pass; more say nothing new
 
+_WANTS: Final = (lmdb.MapFullError, lmdb.ReadersFullError, lmdb.MemoryError)
+"""What LMDB lacks now and then; the next commit makes the map larger."""
+
 Row = tuple[bytes, bytes]
+
+
+def is_for_later(error: Exception) -> bool:
+    """Whether an error says nothing about what is stored."""
+    return isinstance(error, _WANTS) or is_outside_cause(error)
 
 
 class Finding(NamedTuple):
@@ -105,6 +114,8 @@ Check = Callable[[_View, list[Row]], Iterator[Finding]]
 def sweep(tables: Tables, rows_max: int = STEP_ROWS) -> Iterator[Finding | None]:
     """Yield what is wrong, and None between two steps.
 
+    Raises `lmdb.Error` where one `is_for_later`.
+
     A damaged file may end the process within LMDB: whoever cannot bear that asks a child.
     """
     checks: dict[bytes, Check] = {
@@ -150,6 +161,8 @@ def _walk(tables: Tables, table: bytes, rows_max: int, check: Check) -> Iterator
             if rows:
                 position.last = rows[-1]
         except (lmdb.Error, StateCorruptionError) as error:
+            if is_for_later(error):
+                raise
             yield Finding(table, b"", str(error))
             return
         yield from findings
@@ -283,6 +296,8 @@ def _check_fences(tables: Tables, rows_max: int) -> Iterator[Finding | None]:
             yield Finding(error.table, error.name, "its checksum is another")
             return
         except lmdb.Error as error:
+            if is_for_later(error):
+                raise
             yield Finding(TABLE_FENCES, b"", str(error))
             return
         yield from findings

@@ -1,7 +1,8 @@
 """The sweep of a running member's state, in its writer process: a step, then a long rest.
 
 One pass takes about `SWEEP_INTERVAL_S`, however large the state is, and the next one follows.  A
-wrong row of `current` is mended from `history` and `key`; everything else is told.
+wrong row of `current` is mended from `history` and `key`; everything else is told.  Where it is
+the disk or the map that lacks room, nothing is damaged: it is tried again later.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from etcdtw.storage.state_sweep import (
     FINDINGS_MAX,
     STEP_ROWS,
     Finding,
+    is_for_later,
     mend_current,
     row_count,
     sweep,
@@ -27,6 +29,8 @@ from etcdtw.storage.state_tables import Tables
 
 SWEEP_INTERVAL_S: Final = 86_400.0
 LOOK_INTERVAL_S: Final = 60.0  # between two looks at branch pages, some 20 us each
+RETRY_S: Final = 60.0  # after what was not to be done for want of room
+POSTPONED_MAX: Final = 64  # rows that wait for it; the next pass finds the others
 REST_S_MIN: Final = 0.02  # after a step of some 2 ms: however large the state, a tenth of the time
 
 MEND: Final = "mend"
@@ -44,17 +48,24 @@ class Sweeper:
         answer: Callable[[tuple[Any, ...]], None],
         seconds: Callable[[], float],
         interval_s: float = SWEEP_INTERVAL_S,
+        make_anew: Callable[[Tables, bytes], None] = mend_current,
     ) -> None:
         """``tables`` stays the same object, whatever file it stands on; 0 s: no sweep."""
         self._tables = tables
         self._answer = answer
         self._seconds = seconds
         self._interval_s = interval_s
+        self._make_anew = make_anew
         self._is_hurried = False
         self.start_over()
 
     def start_over(self) -> None:
-        """Begin a pass anew: it is another state."""
+        """Begin with another state."""
+        self._postponed: dict[bytes, None] = {}
+        self._retry_due_s = 0.0
+        self._start_pass()
+
+    def _start_pass(self) -> None:
         self._steps: Iterator[Finding | None] | None = None
         self._pause_s = REST_S_MIN
         self._findings = 0
@@ -64,45 +75,78 @@ class Sweeper:
 
     def hurry(self) -> None:
         """Something is wrong: do one pass at once, a step after the other."""
-        self.start_over()
+        self._start_pass()
         self._is_hurried = True
 
     @property
     def rest_s(self) -> float | None:
         """How long until a step is due; None: none ever is."""
-        if not self._interval_s and not self._is_hurried:
-            return None
-        due_s = min(self._due_s, self._look_due_s) if self._interval_s else self._due_s
-        return max(due_s - self._seconds(), 0.0)
+        due_s = [self._retry_due_s] if self._postponed else []
+        if self._interval_s or self._is_hurried:
+            due_s.append(self._due_s)
+        if self._interval_s:
+            due_s.append(self._look_due_s)
+        return max(min(due_s) - self._seconds(), 0.0) if due_s else None
 
     def step(self) -> None:
         """Do the step that is due."""
-        if self._interval_s and self._seconds() >= self._look_due_s:
-            self._look_due_s = self._seconds() + LOOK_INTERVAL_S
+        now_s = self._seconds()
+        if self._postponed and now_s >= self._retry_due_s:
+            self._retry()
+        elif self._interval_s and now_s >= self._look_due_s:
+            self._look_due_s = now_s + LOOK_INTERVAL_S
             self._look()
+        else:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        try:
+            if self._steps is None:
+                self._begin()
+            assert self._steps is not None
+            for finding in self._steps:
+                if finding is None:
+                    rest_s = REST_S_MIN if self._is_hurried else self._pause_s
+                    self._due_s = self._seconds() + rest_s
+                    return
+                self._findings += 1
+                if self._findings <= FINDINGS_MAX:
+                    self._found(finding)
+        except lmdb.Error as error:
+            if not is_for_later(error):
+                raise
+            self._steps = None  # the pass begins anew
+            self._due_s = self._seconds() + RETRY_S
             return
-        if self._steps is None:
-            self._begin()
-        assert self._steps is not None
-        for finding in self._steps:
-            if finding is None:
-                self._due_s = self._seconds() + (REST_S_MIN if self._is_hurried else self._pause_s)
-                return
-            self._findings += 1
-            if self._findings <= FINDINGS_MAX:
-                self._found(finding)
         self._end()
 
     def mend(self, name: bytes) -> None:
         """Make a row of `current` what `history` says, tell, and look for what else is wrong."""
-        try:
-            mend_current(self._tables, name)
-        except (StateCorruptionError, lmdb.Error) as error:
-            self._answer((MENDED, name, str(error)))
-            return
-        self._answer((MENDED, name, ""))
-        if not self._is_hurried:
+        if self._mend(name) and not self._is_hurried:
             self.hurry()
+
+    def _mend(self, name: bytes) -> bool:
+        """Mend a row and tell, or have it wait for room; return whether it is mended."""
+        try:
+            self._make_anew(self._tables, name)
+        except (StateCorruptionError, lmdb.Error) as error:
+            if not is_for_later(error):
+                self._answer((MENDED, name, str(error)))
+            elif len(self._postponed) < POSTPONED_MAX:
+                self._postponed[name] = None
+                self._retry_due_s = self._seconds() + RETRY_S
+            return False
+        self._answer((MENDED, name, ""))
+        return True
+
+    def _retry(self) -> None:
+        """Mend what waits, up to the first row for which there is still no room."""
+        self._retry_due_s = self._seconds() + RETRY_S
+        for name in list(self._postponed):
+            del self._postponed[name]
+            self._mend(name)
+            if name in self._postponed:
+                return
 
     def _look(self) -> None:
         """See whether the branch pages still lead to pages that are in use, each once."""
@@ -130,11 +174,6 @@ class Sweeper:
 
     def _found(self, finding: Finding) -> None:
         if finding.table == TABLE_CURRENT and finding.name:
-            try:
-                mend_current(self._tables, finding.name)
-            except (StateCorruptionError, lmdb.Error) as error:
-                self._answer((MENDED, finding.name, str(error)))
-            else:
-                self._answer((MENDED, finding.name, ""))
+            self._mend(finding.name)
         else:
             self._answer((DAMAGED, *finding))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from etcdtw.storage.directory import DATA_FILE
@@ -15,7 +16,14 @@ from etcdtw.storage.state_open import open_state
 from etcdtw.storage.state_reader import TREE_VERSIONS_MIN
 from etcdtw.storage.state_rebuild import verify
 from etcdtw.storage.state_seal import StateDamageError
-from etcdtw.storage.state_sweeper import LOOK_INTERVAL_S, REST_S_MIN, Sweeper
+from etcdtw.storage.state_sweeper import (
+    LOOK_INTERVAL_S,
+    POSTPONED_MAX,
+    REST_S_MIN,
+    RETRY_S,
+    Sweeper,
+)
+from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 from etcdtw.wire.encode import encode_record
 from tests.support.page_map import PAGE, pages_in_use
 from tests.support.state_rows import MAP_SIZE, fail, flip, open_tables
@@ -232,3 +240,98 @@ def test_a_branch_that_leads_to_a_freed_page_is_seen_within_a_minute(rig: Rig) -
     assert answers[0][0] == "damaged"
     assert "has two places" in str(answers[0][3])
     tables.env.close()
+
+
+class Scarce:
+    """Mends rows where there is room for so many."""
+
+    def __init__(self, error: Exception, room: int = 0) -> None:
+        self.error = error
+        self.room = room
+        self.tried: list[bytes] = []
+
+    def __call__(self, tables: Tables, name: bytes) -> None:
+        self.tried.append(name)
+        if not self.room:
+            raise self.error
+        self.room -= 1
+
+
+FULL = lmdb.DiskError("mdb_txn_commit: No space left on device")
+
+
+@pytest.mark.parametrize("error", [FULL, lmdb.MapFullError("mdb_put: MDB_MAP_FULL")])
+def test_a_row_that_cannot_be_mended_for_want_of_room_is_mended_later(
+    rig: Rig, error: lmdb.Error
+) -> None:
+    tables = open_tables(rig.path)
+    now_s = [10.0]
+    answers: list[tuple[object, ...]] = []
+    scarce = Scarce(error)
+    sweeper = Sweeper(tables, answers.append, lambda: now_s[0], 0.0, make_anew=scarce)
+    sweeper.mend(KEYS[3])
+    assert (answers, sweeper.rest_s) == ([], RETRY_S)
+    now_s[0] += RETRY_S
+    sweeper.step()
+    assert (answers, sweeper.rest_s) == ([], RETRY_S)
+    scarce.room = 1
+    now_s[0] += RETRY_S
+    sweeper.step()
+    assert answers == [("mended", KEYS[3], "")]
+    assert scarce.tried == [KEYS[3]] * 3
+    assert sweeper.rest_s is None
+    tables.env.close()
+
+
+def test_rows_that_wait_for_room_are_bounded_and_tried_up_to_the_first_without(rig: Rig) -> None:
+    tables = open_tables(rig.path)
+    now_s = [10.0]
+    answers: list[tuple[object, ...]] = []
+    scarce = Scarce(FULL)
+    sweeper = Sweeper(tables, answers.append, lambda: now_s[0], 0.0, make_anew=scarce)
+    names = [b"%d" % number for number in range(POSTPONED_MAX + 1)]
+    for name in names:
+        sweeper.mend(name)
+    scarce.tried.clear()
+    scarce.room = 2
+    now_s[0] += RETRY_S
+    sweeper.step()
+    assert scarce.tried == names[:3]
+    scarce.room = len(names)
+    now_s[0] += RETRY_S
+    sweeper.step()
+    told = {answer[1] for answer in answers if answer[0] == "mended"}
+    assert told == set(names[:POSTPONED_MAX])
+    tables.env.close()
+
+
+def test_another_state_has_no_rows_that_wait(rig: Rig) -> None:
+    tables = open_tables(rig.path)
+    scarce = Scarce(FULL)
+    sweeper = Sweeper(tables, lambda answer: None, lambda: 0.0, 0.0, make_anew=scarce)
+    sweeper.mend(KEYS[3])
+    sweeper.start_over()
+    assert sweeper.rest_s is None
+    tables.env.close()
+
+
+@pytest.mark.parametrize("steps", [0, 1, 14])
+def test_a_sweep_that_finds_no_place_to_read_proves_nothing(rig: Rig, steps: int) -> None:
+    env = lmdb.open(str(rig.path), map_size=MAP_SIZE, max_dbs=DATABASES_MAX, max_readers=1)
+    now_s = [10.0]
+    answers: list[tuple[object, ...]] = []
+    sweeper = Sweeper(Tables(env), answers.append, lambda: now_s[0], interval_s=30.0)
+    for _ in range(steps):
+        now_s[0] += sweeper.rest_s or 0.0
+        sweeper.step()
+    assert answers == []
+    with env.begin():
+        now_s[0] += sweeper.rest_s or 0.0
+        sweeper.step()
+    assert answers == []
+    while not answers:
+        now_s[0] += sweeper.rest_s or 0.0
+        sweeper.step()
+    assert answers[0][0] == "swept"
+    assert answers[0][-1] == 0
+    env.close()
