@@ -11,6 +11,7 @@ from typing import Final
 from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, StatusError
 
 GZIP: Final = b"gzip"
+ENCODING: Final = (b"grpc-encoding", GZIP)
 STEP_OCTETS: Final = 1 << 16
 """Octets read, and written, by one step: about 0.2 ms."""
 MEMBER_OCTETS: Final = 1 << 12
@@ -28,6 +29,15 @@ _BLOCK_MAX: Final = 0xFFFF
 _BLOCK_OVERHEAD: Final = 5
 _LAST_BLOCK: Final = b"\x01\x00\x00\xff\xff"
 
+Part = bytes | memoryview
+
+
+def _block_head(size: int) -> bytes:
+    return b"\0%b%b" % (size.to_bytes(2, "little"), (size ^ _BLOCK_MAX).to_bytes(2, "little"))
+
+
+_BLOCK_HEAD_MAX: Final = _block_head(_BLOCK_MAX)
+
 
 def _broken(text: str, *, is_head: bool = False) -> StatusError:
     what = "decompress the message" if is_head else "read decompressed data"
@@ -35,13 +45,26 @@ def _broken(text: str, *, is_head: bool = False) -> StatusError:
 
 
 class Inflater:
-    """One compressed message; ``size_max`` bounds what comes out of it."""
+    """One compressed message; ``size_max`` bounds what comes out of it.
 
-    __slots__ = ("_data", "_inflate", "_is_first", "_parts", "_position", "_size_max", "size")
+    It begins at ``start`` of the octets: they are not copied to be cut.
+    """
 
-    def __init__(self, data: bytes, size_max: int) -> None:
+    __slots__ = (
+        "_data",
+        "_inflate",
+        "_is_first",
+        "_parts",
+        "_position",
+        "_size_max",
+        "_start",
+        "size",
+    )
+
+    def __init__(self, data: bytes, size_max: int, start: int = 0) -> None:
         self._data = data
-        self._position = 0
+        self._start = start
+        self._position = start
         self._size_max = size_max
         self._parts: list[bytes] = []
         self._is_first = True
@@ -71,7 +94,8 @@ class Inflater:
         except zlib.error as error:
             if "data check" in str(error) or "length check" in str(error):
                 raise _broken("gzip: invalid checksum") from None
-            raise _broken(f"flate: corrupt input before offset {self._position}") from None
+            offset = self._position - self._start
+            raise _broken(f"flate: corrupt input before offset {offset}") from None
         taken = len(data) - len(inflate.unconsumed_tail) - len(inflate.unused_data)
         self._position += taken
         if part:
@@ -98,13 +122,13 @@ class Inflater:
         return b"".join(self._parts)
 
 
-def compress(message: bytes) -> bytes:
-    """Return ``message`` as a gzip file, made smaller unless it is large."""
+def compressed(message: bytes) -> list[Part]:
+    """Return the parts of a gzip file of ``message``, made smaller unless it is large."""
     if len(message) > COMPRESSED_SIZE_MAX:
         plain = PlainGzip()
-        return b"".join((HEAD, plain.add(message), plain.end()))
+        return [HEAD, *plain.blocks(message), plain.end()]
     deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WBITS)
-    return deflate.compress(message) + deflate.flush()
+    return [deflate.compress(message), deflate.flush()]
 
 
 class PlainGzip:
@@ -125,26 +149,29 @@ class PlainGzip:
 
     def add(self, part: bytes) -> bytes:
         """Return the whole blocks that are there with ``part``."""
+        return b"".join(self.blocks(part))
+
+    def blocks(self, part: bytes) -> list[Part]:
+        """As `add`, not joined: none of the octets are copied but those of an unfinished block."""
         self._crc = zlib.crc32(part, self._crc)
-        self._size += len(part)
-        data = self._rest + part if self._rest else part
-        whole = len(data) - len(data) % _BLOCK_MAX
-        self._rest = data[whole:]
-        return b"".join(
-            [_block(data[start : start + _BLOCK_MAX]) for start in range(0, whole, _BLOCK_MAX)]
-        )
+        size = len(part)
+        self._size += size
+        view = memoryview(part)
+        parts: list[Part] = []
+        start = 0
+        if len(self._rest) + size >= _BLOCK_MAX:
+            start = _BLOCK_MAX - len(self._rest)
+            parts += [_BLOCK_HEAD_MAX, self._rest, view[:start]]
+            self._rest = b""
+            while size - start >= _BLOCK_MAX:
+                parts += [_BLOCK_HEAD_MAX, view[start : start + _BLOCK_MAX]]
+                start += _BLOCK_MAX
+        self._rest += part[start:]
+        return parts
 
     def end(self) -> bytes:
         """Return the rest of the file."""
-        rest = _block(self._rest) if self._rest else b""
+        rest = self._rest
+        head = _block_head(len(rest)) if rest else b""
         tail = self._crc.to_bytes(4, "little") + (self._size & 0xFFFFFFFF).to_bytes(4, "little")
-        return rest + _LAST_BLOCK + tail
-
-
-def _block(data: bytes) -> bytes:
-    size = len(data)
-    return b"\0%b%b%b" % (
-        size.to_bytes(2, "little"),
-        (size ^ _BLOCK_MAX).to_bytes(2, "little"),
-        data,
-    )
+        return b"".join((head, rest, _LAST_BLOCK, tail))

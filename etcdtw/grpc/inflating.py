@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
-from etcdtw.grpc.call import StatusError
+from etcdtw.grpc.call import INTERNAL, StatusError
 from etcdtw.grpc.gzip import MEMBER_OCTETS, STEP_OCTETS, Inflater
+from etcdtw.grpc.message import PREFIX_SIZE
 
 WORK_OCTETS_MAX: Final = 8 * STEP_OCTETS
 """What `InflateQueue.step` does in one go: about 2 ms."""
@@ -18,18 +19,30 @@ MESSAGE_OVERHEAD: Final = 64
 """Octets that a waiting message costs beside its own."""
 
 
-class Inflating:
-    """The messages of one call that are yet to be inflated, oldest first.
+DEFECT: Final = StatusError(INTERNAL, "the call failed unexpectedly")
 
-    deliver   gets each message; may raise `StatusError`
-    ended     is called behind the last one, once `end` was
-    fail      gets the error that ends all this
-    """
+
+class InflatedCall(Protocol):
+    """Whose messages are inflated."""
+
+    def inflated(self, message: bytes) -> None:
+        """Take the next message; may raise `StatusError`."""
+        ...
+
+    def inflated_all(self) -> None:
+        """There are no more.  May raise `StatusError`."""
+        ...
+
+    def break_off(self, code: int, message: str) -> None:
+        """End: this is what came of it."""
+        ...
+
+
+class Inflating:
+    """The messages of one call that are yet to be inflated, oldest first."""
 
     __slots__ = (
-        "_deliver",
-        "_ended",
-        "_fail",
+        "_call",
         "_held",
         "_inflater",
         "_is_ending",
@@ -38,17 +51,9 @@ class Inflating:
         "is_waiting",
     )
 
-    def __init__(
-        self,
-        size_max: int,
-        deliver: Callable[[bytes], None],
-        ended: Callable[[], None],
-        fail: Callable[[StatusError], None],
-    ) -> None:
+    def __init__(self, size_max: int, call: InflatedCall) -> None:
         self._size_max = size_max
-        self._deliver = deliver
-        self._ended = ended
-        self._fail = fail
+        self._call: InflatedCall | None = call
         self._messages: deque[bytes] = deque()
         self._held = 0
         self._inflater: Inflater | None = None
@@ -62,7 +67,7 @@ class Inflating:
         return self._held + (0 if self._inflater is None else self._inflater.size)
 
     def add(self, message: bytes) -> None:
-        """Take a message with the octet in front that tells whether it is compressed."""
+        """Take a message with its prefix, which tells whether it is compressed."""
         self._messages.append(message)
         self._held += len(message) + MESSAGE_OVERHEAD
 
@@ -71,7 +76,8 @@ class Inflating:
         self._is_ending = True
 
     def drop(self) -> None:
-        """The call is over: nothing of it is wanted."""
+        """The call is over: nothing of it is wanted, and it is forgotten."""
+        self._call = None
         self._messages.clear()
         self._held = 0
         self._inflater = None
@@ -80,33 +86,39 @@ class Inflating:
     def step(self) -> int:
         """Inflate some of the oldest message; returns the octets of work, 0: all is done.
 
-        The last step of a large message delivers it.
+        The last step of a large message delivers it.  What a defect raises is raised here, when
+        the call has got its end.
         """
+        call = self._call
+        if call is None:
+            return 0
         try:
             if self._messages:
-                return self._step(self._messages[0])
+                return self._step(call, self._messages[0])
             if self._is_ending:
                 self._is_ending = False
-                self._ended()
+                call.inflated_all()
         except StatusError as error:
-            self.drop()
-            self._fail(error)
+            call.break_off(error.code, error.message)
+        except Exception:
+            call.break_off(DEFECT.code, DEFECT.message)
+            raise
         return 0
 
-    def _step(self, message: bytes) -> int:
+    def _step(self, call: InflatedCall, message: bytes) -> int:
         work = MEMBER_OCTETS
         if not message[0]:
             self._pop()
-            self._deliver(message[1:])
+            call.inflated(message[PREFIX_SIZE:])
             return work
         inflater = self._inflater
         if inflater is None:
-            inflater = self._inflater = Inflater(message[1:], self._size_max)
+            inflater = self._inflater = Inflater(message, self._size_max, PREFIX_SIZE)
         if not inflater.is_done:
             work = inflater.step()
         if inflater.is_done:
             self._pop()
-            self._deliver(inflater.message())
+            call.inflated(inflater.message())
         return work
 
     def _pop(self) -> None:
@@ -125,6 +137,11 @@ class InflateQueue:
         self._is_told = False
         self.on_work: Callable[[], None] = self._run
 
+    @property
+    def has_work(self) -> bool:
+        """Whether something waits for `step`."""
+        return bool(self._waiting)
+
     def add(self, inflating: Inflating) -> None:
         """Let a call have its turn, if it does not wait for it already."""
         if inflating.is_waiting:
@@ -136,17 +153,22 @@ class InflateQueue:
             self.on_work()
 
     def step(self) -> bool:
-        """Do a bounded piece of the work; returns whether any is left."""
+        """Do a bounded piece of the work; returns whether any is left.
+
+        Raises what a defect raises; the call is ended, the others wait for the next step.
+        """
         left = WORK_OCTETS_MAX
-        while self._waiting and left > 0:
-            inflating = self._waiting.popleft()
-            inflating.is_waiting = False
-            work = inflating.step()
-            left -= work
-            if work and not inflating.is_waiting:
-                inflating.is_waiting = True
-                self._waiting.append(inflating)
-        self._is_told = bool(self._waiting)
+        try:
+            while self._waiting and left > 0:
+                inflating = self._waiting.popleft()
+                inflating.is_waiting = False
+                work = inflating.step()
+                left -= work
+                if work and not inflating.is_waiting:
+                    inflating.is_waiting = True
+                    self._waiting.append(inflating)
+        finally:
+            self._is_told = self.has_work
         return self._is_told
 
     def _run(self) -> None:

@@ -19,7 +19,7 @@ from etcdtw.grpc.call import (
     StatusError,
     UnaryHandler,
 )
-from etcdtw.grpc.gzip import GZIP
+from etcdtw.grpc.gzip import ENCODING, GZIP
 from etcdtw.grpc.message import unknown_encoding
 from etcdtw.grpc.metadata import decode_value
 from etcdtw.grpc.quoting import quote_go
@@ -142,6 +142,8 @@ def resolve(fields: Fields, methods: MethodTable, stats: ServerStats) -> Intake:
         unknown: StatusError = unknown_encoding(intake.encoding)
         intake.refusal = Refusal(200, unknown.code, unknown.message)
         return intake
+    if intake.encoding == GZIP:
+        intake.head_block = encode_block((*intake.head, ENCODING))
     try:
         label, method = methods.screen(method, intake.metadata)
     except StatusError as error:

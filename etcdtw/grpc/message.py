@@ -56,7 +56,7 @@ def unknown_encoding(encoding: bytes) -> StatusError:
 class MessageReader:
     """Cuts one direction of one stream into messages.
 
-    With ``encoding`` gzip each keeps the octet in front that tells whether it is compressed.
+    With ``encoding`` gzip each keeps its prefix, which tells whether it is compressed.
     Holds at most one unfinished message: ``size_max`` octets and what came with its end.
     """
 
@@ -101,6 +101,7 @@ class MessageReader:
         start = 0
         size = len(buffer)
         need = PREFIX_SIZE
+        skipped = 0 if self._is_gzip else PREFIX_SIZE
         while size - start >= PREFIX_SIZE:
             compressed, length = PREFIX.unpack_from(buffer, start)
             check_prefix(compressed, length, self._encoding, self._size_max)
@@ -108,8 +109,7 @@ class MessageReader:
             if end > size:
                 need = PREFIX_SIZE + length
                 break
-            message = buffer[start + PREFIX_SIZE : end]
-            messages.append(buffer[start : start + 1] + message if self._is_gzip else message)
+            messages.append(buffer[start + skipped : end])
             start = end
         self._chunks = [buffer[start:]] if start < size else []
         self._have = size - start

@@ -11,6 +11,7 @@ from typing import Final
 from etcdtw.grpc.call import RESOURCE_EXHAUSTED, UNARY, MethodTable, StatusError
 from etcdtw.grpc.gzip import GZIP
 from etcdtw.grpc.gzip_call import GzipCall, GzipStreamCall
+from etcdtw.grpc.inflating import Inflating
 from etcdtw.grpc.intake import (
     HEAVY_OCTETS_MIN,
     NEVER_MS,
@@ -283,8 +284,9 @@ class CallServer:
         register = self._register
         if intake.encoding == GZIP:
             made = GzipCall if is_unary else GzipStreamCall
-            size_max = self._message_size_max
-            return made(register, stream_id, intake, intake.stats, expires_ms, size_max)
+            call: ServerCall = made(register, stream_id, intake, intake.stats, expires_ms)
+            call.inflating = Inflating(self._message_size_max, call)
+            return call
         kind = ServerCall if is_unary else StreamCall
         return kind(register, stream_id, intake, intake.stats, expires_ms)
 

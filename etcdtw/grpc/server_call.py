@@ -20,6 +20,7 @@ from etcdtw.grpc.call import (
     UNKNOWN,
     StatusError,
 )
+from etcdtw.grpc.inflating import Inflating
 from etcdtw.grpc.intake import NEVER_MS, Intake
 from etcdtw.grpc.message import PREFIX, PREFIX_SIZE, MessageReader
 from etcdtw.grpc.stats import MethodStats, ServerStats
@@ -176,11 +177,11 @@ class ServerCall:
         "expires_ms",
         "head_sent",
         "held",
+        "inflating",
         "is_remote_open",
         "kept",
         "on_end",
         "reader",
-        "requests",
         "stream_id",
     )
 
@@ -211,7 +212,8 @@ class ServerCall:
         """Octets that the register counts for this call."""
         self.kept = intake.octets
         """Of those, the ones that stay until it ends."""
-        self.requests: list[bytes] = []
+        self.inflating: Inflating | None = None
+        """Set where the client compresses its messages."""
 
     @property
     def is_open(self) -> bool:
@@ -269,6 +271,9 @@ class ServerCall:
 
     def begin_reply(self, size: int) -> None:
         """Begin a response whose parts hold ``size`` octets."""
+        self._begin(size, PREFIX.pack(0, size))
+
+    def _begin(self, size: int, prefix: bytes) -> None:
         register = self._register
         if register is None:
             return
@@ -276,7 +281,7 @@ class ServerCall:
         self._stats.sent += 1
         self._stats.sent_octets += size
         register.connection.send_headers(self.stream_id, self._intake.head_block)
-        register.connection.send_data(self.stream_id, PREFIX.pack(0, size))
+        register.connection.send_data(self.stream_id, prefix)
         register.mark()
 
     def continue_reply(self, part: bytes) -> None:
@@ -342,8 +347,12 @@ class ServerCall:
 
     def held_now(self) -> int:
         """Return the octets of memory that what came of the request takes."""
-        held = 0 if self.reader is None else self.reader.held
-        return self.kept + held + sum([len(message) for message in self.requests])
+        held = self.kept
+        if self.reader is not None:
+            held += self.reader.held
+        if self.inflating is not None:
+            held += self.inflating.held
+        return held
 
     def feed(self, data: bytes, end_stream: bool) -> None:
         """Take octets of the request.  Raises `StatusError` when the call must fail."""
@@ -353,15 +362,30 @@ class ServerCall:
         messages = reader.feed(data)
         if messages:
             self.reader = None
-            self._arrived(messages[0])
+            self._took(messages[0])
         elif end_stream:
             raise StatusError(UNKNOWN, NO_REQUEST if reader.is_between_messages else TRUNCATED)
 
+    def _took(self, message: bytes) -> None:
+        """A message has arrived; a compressed one waits for its turn to be inflated."""
+        inflating = self.inflating
+        register = self._register
+        if inflating is None:
+            self._arrived(message)
+        elif register is not None:
+            inflating.add(message)
+            register.stats.inflations.add(inflating)
+
+    def inflated(self, message: bytes) -> None:
+        """Take the next message; it was compressed."""
+        self.count_held()
+        self._arrived(message)
+
+    def inflated_all(self) -> None:
+        """The client sends no more; only streaming calls ask."""
+
     def _arrived(self, message: bytes) -> None:
         """The request is whole."""
-        self._serve(message)
-
-    def _serve(self, message: bytes) -> None:
         self._count(message)
         method = self._intake.method
         assert method is not None
@@ -384,6 +408,8 @@ class ServerCall:
         if self.held:
             register.hold(-self.held)
             self.held = 0
+        if self.inflating is not None:
+            self.inflating.drop()
         self._stats.handled[code] += 1
         self._let_go()
         return register
@@ -402,7 +428,7 @@ class ServerCall:
 class StreamCall(ServerCall):
     """A server-streaming or bidirectional call."""
 
-    __slots__ = ("_was_queued", "on_drain", "on_half_close", "on_message")
+    __slots__ = ("_was_queued", "on_drain", "on_half_close", "on_message", "requests")
 
     def __init__(
         self,
@@ -417,6 +443,7 @@ class StreamCall(ServerCall):
         self.on_half_close = None
         self.on_drain = None
         self._was_queued = False
+        self.requests: list[bytes] = []
 
     def reply(self, message: bytes) -> None:
         """Send one message and finish."""
@@ -475,16 +502,24 @@ class StreamCall(ServerCall):
         register.hold(grown)
         return grown <= 0 or not register.holds_too_much
 
+    def held_now(self) -> int:
+        return super().held_now() + sum([len(message) for message in self.requests])
+
     def feed(self, data: bytes, end_stream: bool) -> None:
         reader = self.reader
         assert reader is not None
         for message in reader.feed(data):
-            self._arrived(message)
+            self._took(message)
         if end_stream and self._register is not None:
             if not reader.is_between_messages:
                 raise StatusError(INTERNAL, TRUNCATED)
             self.reader = None
-            self._half_closed()
+            inflating = self.inflating
+            if inflating is None:
+                self.inflated_all()
+            else:
+                inflating.end()
+                self._register.stats.inflations.add(inflating)
 
     def _arrived(self, message: bytes) -> None:
         """One more message of the client's is whole."""
@@ -496,8 +531,8 @@ class StreamCall(ServerCall):
         if len(self.requests) > 1:
             raise StatusError(INTERNAL, MANY_REQUESTS)
 
-    def _half_closed(self) -> None:
-        """The client has sent all it will."""
+    def inflated_all(self) -> None:
+        """The client has sent all it will, and nothing of it waits."""
         if self._takes_one_request:
             if not self.requests:
                 raise StatusError(INTERNAL, NO_STREAM_REQUEST)

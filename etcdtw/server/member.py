@@ -48,6 +48,7 @@ from etcdtw.storage.state_process import ProcessStateWriter
 from etcdtw.storage.state_snapshots import StateSnapshots
 from etcdtw.storage.state_worker import Pace
 from etcdtw.transport.flusher import Flusher
+from etcdtw.transport.inflation import inflate_in_turns
 from etcdtw.transport.listener import Bound
 from etcdtw.transport.offenders import Offenders
 from etcdtw.transport.peer_client import build_dial
@@ -85,6 +86,7 @@ class Member:
         self.offenders = Offenders()
         self.random = random.Random()
         self.call_stats = ServerStats()
+        inflate_in_turns(reactor, self.call_stats.inflations, self.pieces)
         self.health_counts = HealthCounts()
         self.data: Data | None = None
         self.network: PeerNetwork | None = None

@@ -43,7 +43,6 @@ from etcdtw.transport.grpc_channel import (
 )
 from etcdtw.transport.http1 import BoundedChannel, HttpSite
 from etcdtw.transport.http2_routes import StreamChannel
-from etcdtw.transport.inflation import inflate_in_turns
 from etcdtw.transport.offenders import Offenders
 from etcdtw.transport.rejections import RejectionLog, remote_text
 from etcdtw.transport.rounds import Rounds
@@ -291,7 +290,6 @@ class ClientPort(Factory):
         self.stats = PortStats()
         self._methods = methods
         self._call_stats = stats
-        inflate_in_turns(clock, stats.inflations, pieces)
         self._flusher = flusher
         self._limits = limits or Limits()
         self._offender_limits = for_offender(self._limits)

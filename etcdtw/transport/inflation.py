@@ -17,14 +17,13 @@ def inflate_in_turns(clock: IReactorTime, queue: InflateQueue, pieces: Pieces) -
     def step() -> None:
         piece = pieces.begin()
         try:
-            is_left = queue.step()
+            queue.step()
         except Exception:
             # A defect of ours: this call is lost, the others' are not.
             log.failure("a call failed unexpectedly")
-            is_left = True
         finally:
             pieces.end(piece, OCTETS)
-        if is_left:
+        if queue.has_work:
             clock.callLater(0, step)
 
     def schedule() -> None:

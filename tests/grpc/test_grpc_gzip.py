@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import random
 import zlib
+from collections.abc import Callable
 from typing import Final
 
 import pytest
 
-from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, StatusError
+from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, Call, StatusError
 from etcdtw.grpc.gzip import (
     COMPRESSED_SIZE_MAX,
     HEAD,
@@ -17,10 +19,10 @@ from etcdtw.grpc.gzip import (
     STEP_OCTETS,
     Inflater,
     PlainGzip,
-    compress,
 )
-from etcdtw.grpc.inflating import WORK_OCTETS_MAX, InflateQueue, Inflating
-from etcdtw.grpc.message import PREFIX, frame_message
+from etcdtw.grpc.gzip_call import GzipCall, GzipStreamCall, framed
+from etcdtw.grpc.inflating import DEFECT, WORK_OCTETS_MAX, InflateQueue, Inflating
+from etcdtw.grpc.message import PREFIX, PREFIX_SIZE, frame_message
 from tests.grpc.grpc_rig import ServerRig
 
 GZIP: Final = (b"grpc-encoding", b"gzip")
@@ -104,7 +106,10 @@ def test_broken_files_are_told_as_go_does(octets: bytes, text: str) -> None:
 @pytest.mark.parametrize("size", [1, 1000, COMPRESSED_SIZE_MAX, COMPRESSED_SIZE_MAX + 1, 200_000])
 def test_what_is_compressed_is_a_gzip_file(size: int) -> None:
     message = b"v" * size
-    octets = compress(message)
+    prefixed = b"".join(framed(message))
+    flag, length = PREFIX.unpack_from(prefixed)
+    octets = prefixed[PREFIX_SIZE:]
+    assert (flag, length) == (1, len(octets))
     assert gzip.decompress(octets) == message
     assert (len(octets) > size) == (size > COMPRESSED_SIZE_MAX or size == 1)
 
@@ -214,6 +219,96 @@ def test_too_much_that_waits_ends_the_call(rig: ServerRig) -> None:
     assert rig.answers[stream_id].status[0] == RESOURCE_EXHAUSTED
 
 
+# Ends.
+
+
+def answered(rig: ServerRig, stream_id: int) -> None:
+    call = rig.calls[-1]
+    if isinstance(call, GzipStreamCall):
+        call.send(b"one")
+        call.finish()
+    else:
+        call.reply(b"one")
+    rig.pump()
+
+
+def answered_in_parts(rig: ServerRig, stream_id: int) -> None:
+    call = rig.calls[-1]
+    if isinstance(call, GzipCall):
+        call.begin_reply(3)
+        call.continue_reply(b"one")
+        call.end_reply()
+    else:
+        call.reply(b"one")
+    rig.pump()
+
+
+def failed(rig: ServerRig, stream_id: int) -> None:
+    rig.calls[-1].fail(5, "no")
+    rig.pump()
+
+
+def reset(rig: ServerRig, stream_id: int) -> None:
+    rig.client.reset(stream_id, 8)
+    rig.pump()
+
+
+def lost(rig: ServerRig, stream_id: int) -> None:
+    rig.server_http2.close()
+    rig.server.connection_lost()
+
+
+def overdue(rig: ServerRig, stream_id: int) -> None:
+    rig.server.expire(rig.now_ms + 5_000)
+    rig.pump()
+
+
+@pytest.mark.parametrize("end", [answered, answered_in_parts, failed, reset, lost, overdue])
+@pytest.mark.parametrize("name", ["Wait", "Server", "Bidi"])
+def test_nothing_stays_of_a_call_however_it_ends(
+    name: str, end: Callable[[ServerRig, int], None]
+) -> None:
+    def alive() -> int:
+        kinds = {GzipCall, GzipStreamCall, Inflating}
+        return sum([type(found) in kinds for found in gc.get_objects()])
+
+    gc.disable()
+    try:
+        rig = ServerRig()
+        before = alive()
+        stream_id = rig.begin(name, GZIP, (b"grpc-timeout", b"5S"))
+        rig.data(stream_id, packed(b"1"), name != "Bidi")
+        assert alive() == before + 2
+        end(rig, stream_id)
+        rig.calls.clear()
+        # Nor is anything left to the garbage collector: calls are too many for that.
+        assert alive() == before
+    finally:
+        gc.enable()
+
+
+def test_a_defect_ends_the_call_with_a_status_and_is_told_to_whoever_does_the_work() -> None:
+    rig = ServerRig()
+    rig.stats.inflations.on_work = lambda: None
+
+    def crash(call: Call, message: bytes) -> bytes:
+        raise ZeroDivisionError("a defect")
+
+    rig.methods.add_unary("/test.Svc/Crash", crash)
+    broken = rig.begin("Crash", GZIP)
+    rig.data(broken, packed(b"1"), True)
+    other = rig.begin("Unary", GZIP)
+    rig.data(other, packed(b"1"), True)
+    queue = rig.stats.inflations
+    with pytest.raises(ZeroDivisionError):
+        queue.step()
+    assert not queue.step(), "the others are served"
+    rig.pump()
+    assert rig.answers[broken].status == (DEFECT.code, DEFECT.message)
+    assert rig.answers[other].status == (0, "")
+    assert rig.server.open_calls == rig.stats.unfinished_octets == 0
+
+
 # Turns.
 
 
@@ -223,14 +318,23 @@ def test_the_work_of_all_calls_is_done_in_bounded_pieces_each_in_turn() -> None:
     queue.on_work = lambda: calls.append(1)
     done: list[str] = []
 
-    def refuse(error: StatusError) -> None:
-        pytest.fail(error.message)
+    class Owner:
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def inflated(self, message: bytes) -> None:
+            done.append(self._name)
+
+        def inflated_all(self) -> None:
+            """No more come."""
+
+        def break_off(self, code: int, message: str) -> None:
+            pytest.fail(message)
 
     def inflating(name: str, size: int, count: int) -> Inflating:
-        made = Inflating(1 << 21, lambda message: done.append(name), lambda: None, refuse)
+        made = Inflating(1 << 21, Owner(name))
         for _ in range(count):
-            octets = gzip.compress(random.Random(0).randbytes(size))
-            made.add(b"\1" + octets)
+            made.add(packed(random.Random(0).randbytes(size)))
         queue.add(made)
         return made
 

@@ -16,7 +16,9 @@ from etcdtw.transport.client_places import ClientPlaces
 from etcdtw.transport.client_port import ClientConnection, ClientPort, PortBounds, UnreadTotal
 from etcdtw.transport.flusher import Flusher
 from etcdtw.transport.grpc_channel import KeepAlive
+from etcdtw.transport.inflation import inflate_in_turns
 from etcdtw.transport.rounds import Rounds
+from etcdtw.wire.pieces import UNMEASURED
 from tests.transport.echo_server import Echo, build_site
 
 PEER = IPv4Address("TCP", "127.0.0.1", 4000)
@@ -64,6 +66,7 @@ class PortRig:
         self.clock.advance(1_000.0)
         self.flusher = Flusher(self.clock)
         self.stats = stats or ServerStats()
+        inflate_in_turns(self.clock, self.stats.inflations, UNMEASURED)
         self.held: list[Call] = []
         self.methods: MethodTable = Echo(self.clock).methods()
         self.methods.add_unary("/test.Echo/Hold", lambda call, message: self.held.append(call))
