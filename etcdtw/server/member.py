@@ -15,6 +15,7 @@ from twisted.internet.interfaces import (
     IReactorFDSet,
     IReactorFromThreads,
     IReactorInThreads,
+    IReactorPluggableNameResolver,
     IReactorTime,
 )
 from twisted.internet.threads import deferToThreadPool
@@ -50,6 +51,7 @@ from etcdtw.storage.state_worker import Pace
 from etcdtw.transport.flusher import Flusher
 from etcdtw.transport.inflation import inflate_in_turns
 from etcdtw.transport.listener import Bound
+from etcdtw.transport.name_lookup import DialResolver
 from etcdtw.transport.offenders import Offenders
 from etcdtw.transport.peer_client import build_dial
 from etcdtw.transport.peer_network import PeerNetwork
@@ -153,6 +155,9 @@ class Member:
         config = self.config
         # etcd's dial timeout: a second and an election.
         dial_s = 1.0 + config.election_timeout_ms / 1000
+        # Redials are many: what their names are looked up with is bounded.
+        resolver = DialResolver(self.taken.lookup)
+        cast(IReactorPluggableNameResolver, reactor).installNameResolver(resolver)
         self.dial = build_dial(cast(IReactorCore, reactor), self.peer_tls.dials.wrap, dial_s)
         remote = await self._ask_cluster()
         stop = telling_stop(config)

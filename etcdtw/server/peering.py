@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorThreads
 from twisted.logger import Logger
 
 from etcdtw.cluster.version import parse_version
@@ -18,7 +17,6 @@ from etcdtw.transport.peer import PeerIdentity
 from etcdtw.transport.peer_addresses import MemberAddresses
 from etcdtw.transport.peer_network import PeerNetwork
 from etcdtw.transport.peer_server import PeerBounds, PeerPort
-from etcdtw.transport.tls_addresses import SystemLookup
 
 
 class Peering(Service):
@@ -53,9 +51,7 @@ class Peering(Service):
             offload=member.offload,
             unix_ns=self._unix_ns,
         )
-        addresses = MemberAddresses(
-            SystemLookup(cast(IReactorThreads, member.reactor)), self._member_urls
-        )
+        addresses = MemberAddresses(member.taken.lookup, self._member_urls)
         addresses.look(0)
         node.ticks.follow(addresses.look)
         services = member.services

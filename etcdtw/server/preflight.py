@@ -23,6 +23,7 @@ from etcdtw.server.readiness import SocketNameError, inherited_sockets
 from etcdtw.server.tls_roles import PeerTlsRoles, client_policy, peer_roles
 from etcdtw.storage.directory import DataDirError
 from etcdtw.transport.listener import Bound, ListenError
+from etcdtw.transport.name_lookup import SystemLookup
 from etcdtw.transport.tls import TlsError, TlsPolicy
 
 START_ERRORS: Final = (BootstrapError, DataDirError, ListenError, SocketNameError, TlsError)
@@ -36,6 +37,7 @@ class Taken:
     bound: Mapping[str, Sequence[Bound]]
     client_tls: TlsPolicy | None
     peer_tls: PeerTlsRoles
+    lookup: SystemLookup
 
     def let_go(self) -> None:
         """Free the addresses of a member that does not start."""
@@ -62,10 +64,12 @@ def take(config: Config, environment: Mapping[str, str], reactor: Any, now: date
     inherited_sockets(environment)
     bound = bind_addresses(config)
     try:
+        lookup = SystemLookup(reactor)
         return Taken(
             bound=bound,
             client_tls=client_policy(config, now),
-            peer_tls=peer_roles(config, reactor, now),
+            peer_tls=peer_roles(config, reactor, now, lookup),
+            lookup=lookup,
         )
     except Exception:
         _close(bound)

@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
-from twisted.internet.interfaces import IReactorThreads, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 from etcdtw.cluster.urls import MemberUrl
 from etcdtw.server.config import ClientTls, Config, PeerTls
 from etcdtw.server.self_signed import self_signed_files
 from etcdtw.server.tls_names import openssl_ciphers
 from etcdtw.transport.tls import CIPHERS, CLIENT_ENDPOINT, PEER_ENDPOINT, TlsFiles, TlsPolicy
-from etcdtw.transport.tls_addresses import AddressCheck, SystemLookup
+from etcdtw.transport.tls_addresses import AddressCheck, NameLookup
 from etcdtw.transport.tls_context import DialFiles
 from etcdtw.transport.tls_dial import PeerDialTls
 
@@ -63,15 +63,16 @@ def client_policy(config: Config, now: datetime) -> TlsPolicy | None:
     )
 
 
-def peer_roles(config: Config, reactor: Any, now: datetime) -> PeerTlsRoles:
+def peer_roles(
+    config: Config, clock: IReactorTime, now: datetime, lookup: NameLookup
+) -> PeerTlsRoles:
     """Return TLS of both sides of the connections between members."""
     tls = config.peer_tls
     cert, key = _identity(config, tls, PEER_ENDPOINT, config.listen_peer_urls, now)
     ciphers = openssl_ciphers(tls.cipher_suites) or CIPHERS
-    clock = cast(IReactorTime, reactor)
     listens = None
     if cert:
-        addresses = AddressCheck(SystemLookup(cast(IReactorThreads, reactor)), clock)
+        addresses = AddressCheck(lookup, clock)
         listens = TlsPolicy(
             TlsFiles(
                 cert_file=cert,

@@ -10,14 +10,15 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
 from etcdtw.cluster.urls import UrlError, parse_url
-from etcdtw.transport.tls_addresses import NameLookup, plain_address
+from etcdtw.transport.tls_addresses import NameLookup, TooManyLookupsError, plain_address
 
 LOOK_INTERVAL_MS: Final = 1_000
 """The members' URLs are compared with what is known this often."""
 LOOKUP_INTERVAL_S: Final = 60
+LOOKUPS_AT_ONCE_MAX: Final = 4
+"""Look-ups under way at once: dials and certificates need some, too."""
 NAMES_MAX: Final = 64
 """Host names that are looked up; the rest of a very large cluster are strangers."""
 
@@ -32,6 +33,7 @@ class MemberAddresses:
         self._names: dict[str, Sequence[str]] = {}
         self._asked_ms: dict[str, int] = {}
         self._looked_ms = -LOOK_INTERVAL_MS
+        self._running: set[str] = set()
 
     def has(self, address: str) -> bool:
         """Whether a member's URL leads to ``address``."""
@@ -47,17 +49,37 @@ class MemberAddresses:
         kept = names[:NAMES_MAX]
         self._names = {name: self._names.get(name, ()) for name in kept}
         self._asked_ms = {name: at for name, at in self._asked_ms.items() if name in self._names}
-        for name in kept:
-            asked_ms = self._asked_ms.get(name)
-            if asked_ms is None or now_ms - asked_ms >= LOOKUP_INTERVAL_S * 1000:
-                self._asked_ms[name] = now_ms
-                Deferred.fromCoroutine(self._resolve(name)).addErrback(_unknown)
+        self._ask()
+
+    def _ask(self) -> None:
+        """Look up the names that are due, as many as may be at once: new ones, then the oldest."""
+        asked_ms = self._asked_ms
+        before_ms = self._looked_ms - LOOKUP_INTERVAL_S * 1000
+        due = [name for name in self._names if asked_ms.get(name, before_ms) <= before_ms]
+        due.sort(key=lambda name: asked_ms.get(name, -1))
+        for name in due:
+            if len(self._running) >= LOOKUPS_AT_ONCE_MAX:
+                return
+            if name not in self._running and asked_ms.get(name, before_ms) <= before_ms:
+                asked_ms[name] = self._looked_ms
+                self._running.add(name)
+                Deferred.fromCoroutine(self._resolve(name))
 
     async def _resolve(self, name: str) -> None:
-        found: Awaitable[Sequence[str]] = self._lookup.addresses_of(name)
-        addresses = tuple(await found)
-        if name in self._names:
-            self._names[name] = addresses
+        try:
+            found: Awaitable[Sequence[str]] = self._lookup.addresses_of(name)
+            addresses = tuple(await found)
+        except TooManyLookupsError:
+            self._asked_ms.pop(name, None)  # it is due at the next look
+            return
+        except (OSError, ValueError):
+            pass  # what was known counts on
+        else:
+            if name in self._names:
+                self._names[name] = addresses
+        finally:
+            self._running.discard(name)
+        self._ask()
 
 
 def _hosts(urls: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -76,7 +98,3 @@ def _hosts(urls: Iterable[str]) -> tuple[list[str], list[str]]:
         except ValueError:
             names[url.host] = None
     return list(literals), list(names)
-
-
-def _unknown(failure: Failure) -> None:
-    """A name that cannot be looked up now: what was known counts on."""

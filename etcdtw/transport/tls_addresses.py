@@ -6,32 +6,32 @@ one of its addresses must be the remote one, or one of its host names must lead 
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from ipaddress import IPv6Address, ip_address
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 from cryptography import x509
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 from twisted.internet.error import DNSLookupError
-from twisted.internet.interfaces import IReactorThreads, IReactorTime
-from twisted.internet.threads import deferToThreadPool
-from twisted.python.failure import Failure
+from twisted.internet.interfaces import IReactorTime
 
 from etcdtw.transport.tls_verification import NAME_SHOWN_MAX
 
 LOOKUP_S: Final = 5.0
 """How long all look-ups for one connection may take."""
-LOOKUPS_MAX: Final = 8
-"""Look-ups at once; each holds a thread of the reactor's pool."""
 NAMES_LOOKED_UP_MAX: Final = 20
 """Host names of one certificate that are looked up."""
 
-_T = TypeVar("_T")
+
+class TooManyLookupsError(DNSLookupError):
+    """Nothing is known of the name: it was not asked for, later it may be."""
 
 
 class NameLookup(Protocol):
-    """What is known of names and addresses; fails with an exception whose text says why."""
+    """What is known of names and addresses; fails with an exception whose text says why.
+
+    With `TooManyLookupsError` when it has no room for the question now.
+    """
 
     def names_of(self, address: str) -> Awaitable[Sequence[str]]: ...
 
@@ -93,48 +93,9 @@ class AddressCheck:
         return f'tls: "{remote}" does not match any of DNSNames [{shown}]{fault}'
 
 
-class SystemLookup:
-    """Asks what the machine asks (/etc/hosts, DNS), in threads of the reactor's pool."""
-
-    def __init__(self, reactor: IReactorThreads) -> None:
-        self._reactor = reactor
-        self._running = 0
-
-    def names_of(self, address: str) -> Deferred[Sequence[str]]:
-        return self._run(_names_of, address)
-
-    def addresses_of(self, name: str) -> Deferred[Sequence[str]]:
-        return self._run(_addresses_of, name)
-
-    def _run(self, ask: Callable[[str], list[str]], subject: str) -> Deferred[Sequence[str]]:
-        if self._running >= LOOKUPS_MAX:
-            return fail(DNSLookupError("too many look-ups at once"))
-        self._running += 1
-        # Who waits may give up; the thread goes on and is counted until it ends.
-        waiting: Deferred[Sequence[str]] = Deferred(lambda _: None)
-        work = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), ask, subject)
-        work.addBoth(self._answered, waiting)
-        return waiting
-
-    def _answered(self, result: list[str] | Failure, waiting: Deferred[Sequence[str]]) -> None:
-        self._running -= 1
-        if not waiting.called:
-            waiting.callback(result)  # a Failure is passed on as one
-
-
 def plain_address(text: str) -> str:
     """Return the address in its shortest form; IPv4 inside IPv6 as IPv4."""
     found = ip_address(text.partition("%")[0])
     if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
         found = found.ipv4_mapped
     return str(found)
-
-
-def _names_of(address: str) -> list[str]:
-    name, aliases, _ = socket.gethostbyaddr(address)
-    return [name, *aliases]
-
-
-def _addresses_of(name: str) -> list[str]:
-    found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    return [plain_address(str(entry[4][0])) for entry in found]

@@ -17,7 +17,7 @@ from etcdtw.server.self_signed import self_signed_files
 from etcdtw.server.tls_roles import client_policy, peer_roles
 from etcdtw.transport.tls import TlsError, TlsFactory
 from tests.support.certs import Authority
-from tests.transport.tls_rig import Meeting, Speakers, Wire
+from tests.transport.tls_rig import Lookup, Meeting, Speakers, Wire
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -29,12 +29,14 @@ def configured(*arguments: str) -> Config:
 def meet(config: Config, other: Config, host: str, remote: str) -> Meeting:
     """Let ``other`` dial ``config``."""
     clock = Clock()
-    listens = peer_roles(config, clock, NOW).listens
+    listens = peer_roles(config, clock, NOW, Lookup({}, {})).listens
     assert listens is not None
     server = Speakers()
     wire = Wire(TlsFactory(listens, server, clock), remote)
     result: list[object] = []
-    dialled = peer_roles(other, clock, NOW).dials.wrap(wire, host).connect(Speakers())
+    dialled = (
+        peer_roles(other, clock, NOW, Lookup({}, {})).dials.wrap(wire, host).connect(Speakers())
+    )
     dialled.addBoth(result.append)
     wire.carry()
     return Meeting(wire, server.built[-1], result)

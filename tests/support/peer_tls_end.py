@@ -13,7 +13,7 @@ from typing import cast
 
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.interfaces import IReactorCore
+from twisted.internet.interfaces import IReactorCore, IReactorThreads, IReactorTime
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.protocols.basic import LineReceiver
@@ -23,6 +23,7 @@ from zope.interface import implementer
 from etcdtw.server.config import configure
 from etcdtw.server.tls_roles import peer_roles
 from etcdtw.transport.listener import listen, parse_listen_url
+from etcdtw.transport.name_lookup import SystemLookup
 
 
 def say(line: str) -> None:
@@ -70,11 +71,13 @@ def refused(failure: Failure) -> None:
 
 def main() -> None:
     reactor = cast(IReactorCore, installed_reactor)
+    clock = cast(IReactorTime, reactor)
+    lookup = SystemLookup(cast(IReactorThreads, reactor))
     role, *words = sys.argv[1:]
     if role == "listen":
         port, *flags = words
         config = configure(flags, {}, lambda path: b"")
-        roles = peer_roles(config, reactor, datetime.now(UTC))
+        roles = peer_roles(config, clock, datetime.now(UTC), lookup)
         factory = Factory.forProtocol(lambda: FirstLine(b"", is_last=False))
         url = parse_listen_url(f"https://127.0.0.1:{port}")
         globalLogPublisher.addObserver(observe)
@@ -82,7 +85,8 @@ def main() -> None:
         say("ready")
     else:
         host, port, *flags = words
-        roles = peer_roles(configure(flags, {}, lambda path: b""), reactor, datetime.now(UTC))
+        config = configure(flags, {}, lambda path: b"")
+        roles = peer_roles(config, clock, datetime.now(UTC), lookup)
         request = f"GET /version HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
         factory = Factory.forProtocol(lambda: FirstLine(request, is_last=True))
         endpoint = HostnameEndpoint(reactor, host, int(port))

@@ -9,14 +9,11 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
-from twisted.python.failure import Failure
 
 from etcdtw.transport.tls_addresses import (
     LOOKUP_S,
-    LOOKUPS_MAX,
     NAMES_LOOKED_UP_MAX,
     AddressCheck,
-    SystemLookup,
     plain_address,
 )
 from tests.support.certs import Authority
@@ -138,48 +135,6 @@ def test_a_peer_that_leaves_while_its_name_is_looked_up_is_forgotten(rig: PeerRi
     assert meeting.server is not None
     assert meeting.server.lost is not None
     assert rig.clock.getDelayedCalls() == []
-
-
-class OneThread:
-    """A reactor whose pool does its work when told to."""
-
-    def __init__(self) -> None:
-        self.work: list[Any] = []
-
-    def getThreadPool(self) -> OneThread:
-        return self
-
-    def callFromThread(self, function: Any, *arguments: Any) -> None:
-        function(*arguments)
-
-    def callInThreadWithCallback(self, done: Any, function: Any, *arguments: Any) -> None:
-        def run() -> None:
-            try:
-                done(True, function(*arguments))
-            except (OSError, ValueError):
-                done(False, Failure())
-
-        self.work.append(run)
-
-
-def test_the_system_is_asked_in_threads_and_not_too_often_at_once() -> None:
-    reactor: Any = OneThread()
-    lookup = SystemLookup(reactor)
-    found: list[Any] = []
-    asked = [lookup.addresses_of("localhost") for _ in range(LOOKUPS_MAX)]
-    lookup.names_of(REMOTE).addErrback(lambda failure: found.append(str(failure.value)))
-    assert found == ["DNS lookup failed: too many look-ups at once."]
-    asked[0].addErrback(lambda _: None)
-    asked[0].cancel()  # who waits gives up; the thread is still at work
-    lookup.names_of(REMOTE).addErrback(lambda failure: found.append("again"))
-    assert found[1:] == ["again"]
-    asked[1].addCallback(found.append)
-    for run in list(reactor.work):
-        run()
-    assert REMOTE in found[2]
-    lookup.names_of("no address").addErrback(lambda failure: found.append(failure.type))
-    reactor.work[-1]()
-    assert issubclass(found[-1], (socket.gaierror, socket.herror))
 
 
 def test_a_name_that_no_resolver_takes_is_no_crash(rig: PeerRig) -> None:
