@@ -354,6 +354,7 @@ class Turn:
         self._long = None
         if long.waiter is not None:
             long.waiter.done(long.waiter.call, applied)
+            self._durations.answered([long.waiter], self._wakeup.now_ms)
         self._notify()
         self._set_applied(long.entry)
         self._apply_waiting()

@@ -107,6 +107,20 @@ def revoke(rig: LongRig) -> None:
 KINDS = pytest.mark.parametrize("begin", [delete_plainly, delete_in_a_txn, revoke])
 
 
+@pytest.mark.parametrize(
+    ("begin", "kind"),
+    [(delete_plainly, "DeleteRange"), (delete_in_a_txn, "Txn"), (revoke, "LeaseRevoke")],
+)
+def test_a_long_entry_is_a_request_whose_time_is_counted(
+    rig: LongRig, begin: Callable[[LongRig], None], kind: str
+) -> None:
+    begin(rig)
+    rig.run()
+    requests = rig.node.durations.request_s
+    assert requests[kind, "true"].count == 1
+    assert len(rig.outcomes) == 1
+
+
 @KINDS
 def test_a_long_entry_stays_out_of_sight_until_it_is_complete(
     rig: LongRig, begin: Callable[[LongRig], None]
