@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from etcdtw.http2.flow import TokenBucket
+
 BURST: Final = 16
 """Renderings that may be asked for in short order, each of the very moment."""
 PER_S: Final = 2
@@ -30,18 +32,13 @@ class SharedPage:
         self._seconds = seconds
         self._soon = soon
         self._is_of_now = False
-        self._tokens = float(BURST)
-        self._counted_s = seconds()
+        self._renderings = TokenBucket(BURST, PER_S)
         self._last = b""
 
     def body(self) -> bytes:
         if self._is_of_now:
             return self._last
-        now_s = self._seconds()
-        self._tokens = min(BURST, self._tokens + (now_s - self._counted_s) * PER_S)
-        self._counted_s = now_s
-        if self._tokens >= 1.0:
-            self._tokens -= 1.0
+        if self._renderings.take(int(self._seconds() * 1000)):
             self._last = self._render()
             self._is_of_now = True
             self._soon(self._passed)

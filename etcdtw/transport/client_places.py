@@ -26,10 +26,6 @@ class ClientPlaces:
         self._held: set[Client] = set()
         self._silent: dict[Client, None] = {}
 
-    @property
-    def count(self) -> int:
-        return len(self._held)
-
     def take(self, client: Client) -> bool:
         """Give ``client`` a place; False: there is none."""
         if len(self._held) >= self.count_max:

@@ -78,14 +78,12 @@ class UnreadTotal:
 
     def __init__(self, stats: ServerStats) -> None:
         self._stats = stats
-        self._ports: set[ClientPort] = set()
+        self._ports: list[ClientPort] = []
         stats.on_unread = self._bound
 
-    def join(self, port: ClientPort) -> None:
-        self._ports.add(port)
-
-    def leave(self, port: ClientPort) -> None:
-        self._ports.discard(port)
+    def add(self, port: ClientPort) -> None:
+        """Count the clients of ``port``, too; a member's ports stay."""
+        self._ports.append(port)
 
     def _bound(self) -> None:
         """Drop the clients that leave most unread until the others are within the bound."""
@@ -295,7 +293,7 @@ class ClientPort(Factory):
         self._offender_limits = for_offender(self._limits)
         self._offenders = offenders or Offenders()
         self._keepalive = keepalive or KeepAlive()
-        self._unread = unread or UnreadTotal(stats)
+        (unread or UnreadTotal(stats)).add(self)
         self.places = places or ClientPlaces()
         self.pieces = pieces
         self.rounds = rounds or Rounds(clock)
@@ -324,7 +322,6 @@ class ClientPort(Factory):
         self.stats.accepted += 1
         connection.address = address_of(addr)
         self._connections.add(connection)
-        self._unread.join(self)
         if self._sweep is None:
             self._sweep = self.clock.callLater(SWEEP_S, self._swept)
         return connection
@@ -349,7 +346,6 @@ class ClientPort(Factory):
         self._connections.discard(connection)
         self.places.leave(connection)
         if not self._connections:
-            self._unread.leave(self)
             if self._sweep is not None:
                 self._sweep.cancel()
                 self._sweep = None

@@ -38,7 +38,6 @@ class Offenders:
 
     def __init__(self) -> None:
         self._records: dict[str, _Record] = {}
-        self.offences = 0
 
     @property
     def count(self) -> int:
@@ -49,7 +48,6 @@ class Offenders:
         """A connection from ``address`` was cut off.  Nothing is noted of Unix sockets ("")."""
         if not address:
             return
-        self.offences += 1
         network = network_of(address)
         record = self._current(network, now_s) or _Record()
         self._records.pop(network, None)

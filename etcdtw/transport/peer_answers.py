@@ -11,7 +11,7 @@ from typing import Final
 from etcdtw.cluster.ids import id_text, parse_id
 from etcdtw.transport.peer import PageAnswer
 from etcdtw.transport.peer_codec import MalformedMessageError, decode_message
-from etcdtw.transport.peer_headers import incompatibility, sender_of, urls_of
+from etcdtw.transport.peer_headers import CLUSTER_ID_MISMATCH, incompatibility, sender_of, urls_of
 from etcdtw.transport.peer_http import Head
 from etcdtw.transport.peer_network import PeerNetwork
 from etcdtw.transport.peer_outlet import STREAM_KINDS
@@ -32,6 +32,10 @@ def refuse(status: int, text: str, *headers: tuple[str, str]) -> PageAnswer:
 
 
 NOT_FOUND: Final = refuse(404, "404 page not found")
+
+
+class OtherCluster(PageAnswer):
+    """The refusal of a member of another cluster: operators need to know."""
 
 
 class PeerAnswers:
@@ -56,9 +60,9 @@ class PeerAnswers:
             return None
         if head.method != "POST":
             return refuse(405, "Method Not Allowed", ("Allow", "POST"))
-        why = incompatibility(self._identity, head.headers)
-        if why is not None:
-            return refuse(412, why, *self.raft_headers)
+        refusal = self._incompatible(head, self.raft_headers)
+        if refusal is not None:
+            return refusal
         self._note_stranger(head)
         return None
 
@@ -66,9 +70,9 @@ class PeerAnswers:
         if head.method != "GET":
             return refuse(405, "Method Not Allowed", ("Allow", "GET"))
         headers = self.stream_headers
-        why = incompatibility(self._identity, head.headers)
-        if why is not None:
-            return refuse(412, why, *headers)
+        refusal = self._incompatible(head, headers)
+        if refusal is not None:
+            return refusal
         kind, _, sender = head.path.removeprefix(PATH_STREAMS).rpartition("/")
         if kind not in STREAM_KINDS:
             return refuse(404, "invalid path", *headers)
@@ -84,6 +88,15 @@ class PeerAnswers:
         if head.headers.get("x-raft-to", "").lower() != id_text(self._identity.member_id):
             return refuse(412, "to field mismatch", *headers)
         return None
+
+    def _incompatible(self, head: Head, headers: tuple[tuple[str, str], ...]) -> PageAnswer | None:
+        why = incompatibility(self._identity, head.headers)
+        if why is None:
+            return None
+        refusal = refuse(412, why, *headers)
+        if why != CLUSTER_ID_MISMATCH:
+            return refusal
+        return OtherCluster(refusal.status, refusal.body, refusal.headers)
 
     def _note_stranger(self, head: Head) -> None:
         """Let replies flow to a member that our own state does not name yet."""

@@ -30,12 +30,13 @@ from etcdtw.transport.peer_answers import (
     PATH_PROBING,
     PATH_SNAPSHOT,
     PATH_STREAMS,
+    OtherCluster,
     PeerAnswers,
     probe,
     refuse,
     stream_of,
 )
-from etcdtw.transport.peer_headers import CLUSTER_ID_MISMATCH, mismatch_text, sender_of
+from etcdtw.transport.peer_headers import mismatch_text, sender_of
 from etcdtw.transport.peer_http import Head, HttpError, HttpReader, encode_response
 from etcdtw.transport.peer_network import PeerNetwork
 from etcdtw.transport.peer_outlet import StreamOutlet, Wire
@@ -306,7 +307,7 @@ class PeerConnection(Protocol):
         self.state = BODY
         self._head = head
         self._refusal = self._port.answers.refuse_head(head)
-        if self._refusal is not None and CLUSTER_ID_MISMATCH in self._refusal.body.decode():
+        if isinstance(self._refusal, OtherCluster):
             self._reject(mismatch_text(self._port.network.identity, head.headers))
         is_snapshot = head.path == PATH_SNAPSHOT and self._refusal is None
         if is_snapshot:
