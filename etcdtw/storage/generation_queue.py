@@ -8,12 +8,21 @@ from __future__ import annotations
 
 from typing import Final
 
-from etcdtw.storage.overlay import MISSING, SEND_CHANGES_MAX, Generation, Missing
+from etcdtw.storage.overlay import (
+    CHANGE_OVERHEAD,
+    MISSING,
+    SEND_CHANGES_MAX,
+    SEND_OCTETS_MAX,
+    Generation,
+    Missing,
+)
 from etcdtw.storage.state_feed import StateWriter
 from etcdtw.storage.state_tables import Batch, pack_changes
 from etcdtw.storage.state_worker import ATTACHMENTS, CHANGES, COMMIT
 
 AHEAD_MAX: Final = 1  # generations that the writer gets beside the one it commits
+PIECE_OCTETS: Final = 2 * SEND_OCTETS_MAX
+"""About what goes to the writer in one piece of work: a whole generation may wait for its turn."""
 BURY_SENT_ROWS: Final = 4 * SEND_CHANGES_MAX  # rows freed when a message is due: keeps ahead
 BURY_TICK_ROWS: Final = 16_384  # rows freed at a tick: about 3 ms
 
@@ -21,8 +30,9 @@ BURY_TICK_ROWS: Final = 16_384  # rows freed at a tick: about 3 ms
 class GenerationQueue:
     """Only here does a generation leave the overlay: after the writer confirmed it.
 
-    Invariants: numbers ascend by one; the writer has all of the first ``1 + AHEAD_MAX``
-    generations, counting the open one, as far as `stream` was called, and nothing of the others.
+    Invariants: numbers ascend by one; what the writer gets is of the first ``1 + AHEAD_MAX``
+    generations, counting the open one, in order, each whole before anything of the next.  It has
+    the ends of the first `_ended`.
     """
 
     def __init__(self, writer: StateWriter) -> None:
@@ -31,6 +41,9 @@ class GenerationQueue:
         """The closed ones, oldest first."""
         self._batches: list[Batch] = []  # one for each
         self._retired: list[Generation] = []
+        self._ended = 0
+        self._is_going_on = False  # `_go_on` is about to be called
+        self._is_stopped = False
 
     # What reads see.
 
@@ -75,47 +88,102 @@ class GenerationQueue:
         """Hand the writer what it has not seen of the open generation, if its turn has come."""
         if self._retired:
             self.bury(BURY_SENT_ROWS)
-        if len(self.generations) <= AHEAD_MAX:
-            self._send_changes(generation)
+        if self._ended == len(self.generations) <= AHEAD_MAX:
+            self._send_some(generation, PIECE_OCTETS)
 
     def close(self, generation: Generation, batch: Batch) -> None:
         """Take the open generation, now closed, and the end of it."""
         self.generations.append(generation)
         self._batches.append(batch)
-        if len(self.generations) <= 1 + AHEAD_MAX:
-            self._send_all(len(self.generations) - 1)
+        self.advance()
 
     def confirm(self, number: int) -> tuple[Generation, Batch]:
         """Drop the oldest one, which is durable now; `advance` is to follow."""
         generation, batch = self.generations.pop(0), self._batches.pop(0)
         assert generation.number == number, "an answer out of order"
+        self._ended -= 1
         self._retired.append(generation)
         return generation, batch
 
     def advance(self) -> None:
-        """Hand the writer the generation whose turn has come by a confirmation."""
-        if len(self.generations) > AHEAD_MAX:
-            self._send_all(AHEAD_MAX)
+        """Hand the writer what has its turn: a piece now, the next when others were served."""
+        if not (self._is_going_on or self._is_stopped or self._send(PIECE_OCTETS)):
+            self._is_going_on = True
+            self._writer.soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._is_going_on = False
+        self.advance()
+
+    def finish(self) -> None:
+        """Hand over, at once, all whose turn has come: the writer is about to be closed."""
+        while not (self._is_stopped or self._send(PIECE_OCTETS)):
+            pass
+
+    def stop(self) -> None:
+        """Hand over nothing more: another state is to be adopted."""
+        self._is_stopped = True
 
     def bury(self, rows: int) -> None:
         """Free some of what is durable: a whole generation at once would take tens of ms."""
         if self._retired and self._retired[0].bury(rows):
             self._retired.pop(0)
 
-    def _send_changes(self, generation: Generation) -> None:
-        """Nothing of it is committed before its end."""
-        changes = generation.changes
-        while generation.sent < len(changes):
-            behind = generation.sent + SEND_CHANGES_MAX
-            self._writer.send((CHANGES, pack_changes(changes[generation.sent : behind])))
-            generation.sent = min(behind, len(changes))
-        if len(generation.attachments) >= SEND_CHANGES_MAX:
-            self._writer.send((ATTACHMENTS, generation.attachments))
-            generation.attachments = []
+    def _send(self, left: int) -> bool:
+        """Send about ``left`` octets of the closed ones; True: all whose turn has come are sent."""
+        while self._ended < min(len(self.generations), 1 + AHEAD_MAX):
+            generation = self.generations[self._ended]
+            left = self._send_some(generation, left)
+            if generation.sent < len(generation.changes) or (
+                len(generation.attachments) >= SEND_CHANGES_MAX
+            ):
+                return False
+            batch = self._batches[self._ended]
+            batch.attached = generation.attachments
+            self._ended += 1  # before the answer, which a writer in this process gives at once
+            self._writer.send((COMMIT, generation.number, *batch.as_tuple()))
+        return True
 
-    def _send_all(self, position: int) -> None:
-        generation = self.generations[position]
-        self._send_changes(generation)
-        batch = self._batches[position]
-        batch.attached = generation.attachments
-        self._writer.send((COMMIT, generation.number, *batch.as_tuple()))
+    def _send_some(self, generation: Generation, left: int) -> int:
+        """Send changes, then attachments; return what is left of ``left`` octets, or less than 0.
+
+        Nothing of it is committed before its end.
+        """
+        changes = generation.changes
+        count = len(changes)
+        octets = generation.octets - generation.octets_sent
+        if count - generation.sent <= SEND_CHANGES_MAX and octets <= SEND_OCTETS_MAX:
+            if generation.sent < count:
+                rest = pack_changes(changes[generation.sent :])
+                generation.sent = count
+                left -= octets
+                self._writer.send((CHANGES, rest))
+        else:
+            while generation.sent < count and left > 0:
+                left -= self._send_message(generation)
+        if generation.sent == count:
+            generation.octets_sent = generation.octets
+        while len(generation.attachments) >= SEND_CHANGES_MAX and left > 0:
+            some = generation.attachments[:SEND_CHANGES_MAX]
+            del generation.attachments[:SEND_CHANGES_MAX]
+            self._writer.send((ATTACHMENTS, some))
+            left -= sum([len(key) + CHANGE_OVERHEAD for _, key, _ in some])
+        return left
+
+    def _send_message(self, generation: Generation) -> int:
+        """Send one message of changes; return its octets."""
+        changes = generation.changes
+        behind = generation.sent
+        end = min(behind + SEND_CHANGES_MAX, len(changes))
+        octets = 0
+        while behind < end and octets < SEND_OCTETS_MAX:
+            change = changes[behind]
+            record = change[3]
+            octets += len(change[2]) + CHANGE_OVERHEAD
+            if record is not None:
+                octets += len(record)
+            behind += 1
+        some = pack_changes(changes[generation.sent : behind])
+        generation.sent = behind
+        self._writer.send((CHANGES, some))
+        return octets

@@ -39,7 +39,8 @@ class Generation:
 
     __slots__ = (
         "attached", "attachments", "buckets", "changes", "compactions", "current", "due",
-        "excused", "fresh", "indexed", "number", "octets", "octets_due", "runs", "sent", "versions",
+        "excused", "fresh", "indexed", "number", "octets", "octets_due", "octets_sent",
+        "runs", "sent", "versions",
     )  # fmt: skip
 
     def __init__(self, number: int) -> None:
@@ -60,6 +61,8 @@ class Generation:
         self.compactions: list[int] = []
         self.sent = 0
         """How many changes the writer already has."""
+        self.octets_sent = 0
+        """The octets that there were when it had all of them."""
         self.due = SEND_CHANGES_MAX
         """With how many changes it is to be told again."""
         self.octets_due = SEND_OCTETS_MAX

@@ -399,6 +399,7 @@ class LmdbState:
         there is no way back.
         """
         self._adopted = done
+        self._closed.stop()
         self._errands.supersede()
         self._writer.send((ADOPT, index))
 
@@ -427,6 +428,7 @@ class LmdbState:
         """Hand over what is left and end the writer.  What was applied survives if it lives on."""
         self._is_stopped = True
         self._flushes.clear()
+        self._closed.finish()
         self._writer.close()
         self._reader.close()
 

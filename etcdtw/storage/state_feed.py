@@ -23,6 +23,10 @@ class StateWriter(Protocol):
         """Take a message; its content may change as soon as this returns."""
         ...
 
+    def soon(self, then: Callable[[], None]) -> None:
+        """Call ``then`` when the reactor has served others; not after `close`."""
+        ...
+
     def close(self) -> None:
         """Let the writer finish what it has and end; no answer arrives afterwards."""
         ...
@@ -40,6 +44,8 @@ class InlineStateWriter:
         self._held: list[Message] = []
         self.is_held = False
         self._is_releasing = False
+        self._later: list[Callable[[], None]] = []
+        self._is_going_on = False
 
     def start(self, receive: Callable[[Message], None]) -> None:
         self._receive = receive
@@ -66,6 +72,18 @@ class InlineStateWriter:
                     self._worker.work()
         finally:
             self._is_releasing = False
+
+    def soon(self, then: Callable[[], None]) -> None:
+        """Nobody else is to be served: call it at once, though behind what calls this."""
+        self._later.append(then)
+        if self._is_going_on:
+            return
+        self._is_going_on = True
+        try:
+            while self._later:
+                self._later.pop(0)()
+        finally:
+            self._is_going_on = False
 
     def close(self) -> None:
         self._receive = None

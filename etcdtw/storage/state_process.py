@@ -12,10 +12,10 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import IReactorFDSet, IReadWriteDescriptor
+from twisted.internet.interfaces import IReactorFDSet, IReactorTime, IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -107,6 +107,14 @@ class ProcessStateWriter:
         if sent < len(frame):
             self._queue.append(memoryview(frame)[sent:])
             self._reactor.addWriter(self)
+
+    def soon(self, then: Callable[[], None]) -> None:
+        cast(IReactorTime, self._reactor).callLater(0, self._go_on, then)
+
+    def _go_on(self, then: Callable[[], None]) -> None:
+        if self._receive is not None:
+            with self._guard:
+                then()
 
     def close(self) -> None:
         """Write what is queued, let the child finish it, and reap the child."""

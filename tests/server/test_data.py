@@ -92,6 +92,9 @@ class SilentWriter:
     def send(self, message: Message) -> None:
         """Nothing becomes durable."""
 
+    def soon(self, then: Callable[[], None]) -> None:
+        """No reactor."""
+
     def close(self) -> None:
         """Nothing is open."""
 

@@ -89,6 +89,9 @@ class SilentWriter:
     def send(self, message: Message) -> None:
         self.sent.append(message[0])
 
+    def soon(self, then: Callable[[], None]) -> None:
+        """No reactor."""
+
     def close(self) -> None:
         pass
 
