@@ -122,20 +122,22 @@ def newest_version(versions: Any, name: bytes, revision: int) -> tuple[int, int,
     """Return a stored key's newest (main, sub, is_tombstone) up to main ``revision``.
 
     ``versions`` is a cursor of ``history``.  LMDB's "range" finds the first version at or
-    behind the bound; the one before it is the answer.  Raises `StateDamageError`.
+    behind the bound; the one before it is the answer.  Both are checked: a damaged one that has
+    become larger would hide itself and all from it on.  Raises `StateDamageError`.
     """
     if not name:
         return None  # etcd's bump record belongs to no key
     bound = encode_version(revision + 1, 0, LIVE)
+    opened = SEALS[TABLE_HISTORY].opened
     if versions.set_range_dup(name, bound):
         # A damaged branch page may lead beside the place: LMDB does not look again.
-        if versions.value() < bound:
+        if opened(name, versions.value()) < bound:
             raise StateDamageError(TABLE_HISTORY, name, OUT_OF_ORDER)
         if not versions.prev_dup():
             return None
     elif not (versions.set_key(name) and versions.last_dup()):
         return None
-    version = parse_version(SEALS[TABLE_HISTORY].opened(name, versions.value()))
+    version = parse_version(opened(name, versions.value()))
     if version[0] > revision:
         raise StateDamageError(TABLE_HISTORY, name, OUT_OF_ORDER)
     return version

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import lmdb
@@ -10,12 +11,21 @@ import pytest
 from etcdtw.storage.directory import DATA_FILE
 from etcdtw.storage.state import LmdbState
 from etcdtw.storage.state_check import MARK
-from etcdtw.storage.state_codec import TABLE_CURRENT, TABLE_HISTORY, TABLE_KEY, revision_key
+from etcdtw.storage.state_codec import (
+    DEAD,
+    LIVE,
+    TABLE_CURRENT,
+    TABLE_HISTORY,
+    TABLE_KEY,
+    encode_version,
+    revision_key,
+)
+from etcdtw.storage.state_compaction import newest_version
 from etcdtw.storage.state_errands import SupersededError
 from etcdtw.storage.state_open import open_state
 from etcdtw.storage.state_reader import TREE_VERSIONS_MIN
 from etcdtw.storage.state_rebuild import verify
-from etcdtw.storage.state_seal import StateDamageError
+from etcdtw.storage.state_seal import SEALS, StateDamageError
 from etcdtw.storage.state_sweeper import (
     LOOK_INTERVAL_S,
     POSTPONED_MAX,
@@ -335,3 +345,44 @@ def test_a_sweep_that_finds_no_place_to_read_proves_nothing(rig: Rig, steps: int
     assert answers[0][0] == "swept"
     assert answers[0][-1] == 0
     env.close()
+
+
+def flip_in_file(path: Path, stored: bytes, bit: int) -> None:
+    """Flip a bit of a row where it lies: nothing is put in order by that."""
+    file = path / DATA_FILE
+    octets = bytearray(file.read_bytes())
+    pages = [page for page in pages_in_use(file) if stored in octets[page * PAGE :][:PAGE]]
+    at = octets.index(stored, pages[0] * PAGE)
+    octets[at + bit // 8] ^= 1 << bit % 8
+    with file.open("r+b") as stream:
+        stream.write(octets)
+
+
+@pytest.mark.parametrize("main", [2 + 3, 100, 200, 201])
+def test_no_bit_of_a_version_makes_an_older_one_of_the_newest(rig: Rig, main: int) -> None:
+    state = rig.open()
+    for later in (100, 200):
+        rig.put(later, KEYS[3])
+    state.delete(201, 0, KEYS[3])
+    state.set_applied(201, 1)
+    state.flush(lambda: None)
+    state.close()
+    tables = open_tables(rig.path)
+    versions = SEALS[TABLE_HISTORY].rows(
+        [(KEYS[3], encode_version(main, 0, DEAD if main == 201 else LIVE))]
+    )
+    views = (50, 100, 150, 200, 300)
+    with tables.env.begin() as txn:
+        cursor = txn.cursor(tables.handles[TABLE_HISTORY])
+        sound = [newest_version(cursor, KEYS[3], view) for view in views]
+    for bit in range(8 * len(versions[0][1])):
+        flip_in_file(rig.path, versions[0][1], bit)
+        with tables.env.begin() as txn:
+            cursor = txn.cursor(tables.handles[TABLE_HISTORY])
+            for view, wanted in zip(views, sound, strict=True):
+                with suppress(StateDamageError):
+                    assert newest_version(cursor, KEYS[3], view) == wanted, (bit, view)
+        spoilt = bytearray(versions[0][1])
+        spoilt[bit // 8] ^= 1 << bit % 8
+        flip_in_file(rig.path, bytes(spoilt), bit)
+    tables.env.close()
