@@ -17,6 +17,7 @@ import google_crc32c
 import lmdb
 
 from etcdtw.storage.directory import DATA_FILE, DataDirError, names_held, open_environment
+from etcdtw.storage.hidden_versions import hides_versions
 from etcdtw.storage.row_blocks import BLOCK_ROWS_MAX, Interval, RowBlock, RowBlocks
 from etcdtw.storage.spare_descriptors import SpareDescriptors
 from etcdtw.storage.state_boot import BootState, read_boot_state
@@ -47,7 +48,8 @@ from etcdtw.storage.state_codec import (
 from etcdtw.storage.state_compaction import OUT_OF_ORDER, newest_version
 from etcdtw.storage.state_seal import SEAL_SIZE, SEALS, PageDamageError, Seal, StateDamageError
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
-from etcdtw.wire.record import Record, record_of
+from etcdtw.storage.version_page import page_around, shows_all
+from etcdtw.wire.record import record_of
 
 GROWTH_HELD_MAX: Final = 256 << 10
 """Octets by which the file may grow while pages that were freed wait for this reader."""
@@ -56,7 +58,6 @@ CHUNK_STEP: Final = 64  # rows
 CHUNK_MAX: Final = 1024
 LONG_ROWS_MAX: Final = 16  # rows at a time where long keys are and octets are bounded
 USER_KEYS_OCTETS_MAX: Final = 16 << 20  # of long keys that are kept with the names of their rows
-TREE_VERSIONS_MIN: Final = 64  # from about as many on a key's versions have pages of their own
 REVISION_END: Final = (1 << 63) - 1
 
 CURRENT_SEAL: Final = SEALS[TABLE_CURRENT]
@@ -346,75 +347,53 @@ class StateReader:
 
     def get_at(self, key: bytes, revision: int) -> bytes | None:
         """Return the record of ``key`` as of main revision ``revision``."""
-        version = self.version_at(key, revision)
+        name = stored_key(key)
+        version = self._newest(name, revision)
         if version is None:
             return None
-        main, sub, is_tombstone = version
-        is_tree = not is_tombstone and self._history.count() >= TREE_VERSIONS_MIN
-        if not is_tree and not self._history.next_dup():
-            self._check_last(stored_key(key), main, is_tombstone)
-        if is_tombstone:
-            return None
-        record = self.record(main, sub)
-        if is_tree:
-            self._check_next(stored_key(key), main, Record(record).version)
-        return record
+        record = b"" if version[2] else self.record(version[0], version[1])
+        try:
+            is_missed = hides_versions(self, self._history, name, version, record)
+        except lmdb.Error as error:
+            raise self._unreadable(TABLE_HISTORY, name, error) from error
+        if is_missed:
+            damage = StateDamageError(TABLE_HISTORY, name, "a version is missing")
+            self.on_damage(damage)
+            raise damage
+        return None if version[2] else record
 
-    def _check_next(self, name: bytes, main: int, number: int) -> None:
-        """Raise unless no version lies between the one that the cursor is at and the next.
+    def version(self, name: bytes, stored: bytes) -> tuple[int, int, bool]:
+        """Return what a row of `history` says."""
+        return parse_version(self._opened(SEALS[TABLE_HISTORY], name, stored))
 
-        A key's many versions have pages of their own, which a damaged one may hide: an older
-        version would be served.
+    def is_page_whole(self, name: bytes, version: bytes) -> bool:
+        """Whether the page of `history` that holds a stored version shows all that lie there.
+
+        It is asked in a view of its own, which may be a newer one: damage stays.
         """
-        if self._history.next_dup():
-            version = self._opened(SEALS[TABLE_HISTORY], name, self._history.value())
-            next_main, sub, is_tombstone = parse_version(version)
-            if not is_tombstone and Record(self.record(next_main, sub)).version != number + 1:
-                raise self._missing_version(name)
-        else:
-            self._check_last(name, main, is_tombstone=False)
-
-    def _check_last(self, name: bytes, main: int, is_tombstone: bool) -> None:
-        """Raise unless the present agrees that the version at ``main`` is the newest.
-
-        Few versions lie on one inner page, whose damaged head hides those at its end: an older
-        one would be served.  A damaged row of the present says nothing; its reader mends it.
-        """
-        stored = self._get(TABLE_CURRENT, name)
-        if stored is None:
-            is_last = is_tombstone
-        elif not SEALS[TABLE_CURRENT].is_whole(name, stored):
-            return
-        else:
-            is_last = not is_tombstone and self._is_of(stored[:-SEAL_SIZE], main)
-        if not is_last:
-            raise self._missing_version(name)
-
-    def _missing_version(self, name: bytes) -> StateDamageError:
-        """Return what to raise where the newest versions of a key are not to be seen."""
-        error = StateDamageError(TABLE_HISTORY, name, "a version is missing")
-        self.on_damage(error)
-        return error
-
-    def _is_of(self, value: bytes, main: int) -> bool:
-        """Whether a row of `current` is of a main revision."""
-        if value[0] == 0:
-            return parse_revision_key(parse_reference(value))[0] == main
-        return Record(record_of(value)).mod_revision == main
+        try:
+            with self._env.begin(buffers=True) as txn:
+                cursor = txn.cursor(self._tables.handles[TABLE_HISTORY])
+                if not cursor.set_range_dup(name, version):
+                    return True  # compacted since
+                return shows_all(*page_around(cursor.value()), name)
+        except (lmdb.ReadersFullError, lmdb.MapResizedError):
+            return True  # it cannot be looked at just now
 
     def record(self, main: int, sub: int) -> bytes:
         """Return the record put at a revision, of which `history` or `current` tells."""
         return self._record(revision_key(main, sub))
 
     def _record(self, place: bytes) -> bytes:
-        stored = self._get(TABLE_KEY, place)
+        stored = self.stored(TABLE_KEY, place)
         if stored is None:
             error = StateDamageError(TABLE_KEY, place, "it is missing")
             self.on_damage(error)
             raise error
         return self._opened(KEY_SEAL, place, stored)
 
-    def _get(self, table: bytes, name: bytes) -> bytes | None:
+    def stored(self, table: bytes, name: bytes) -> bytes | None:
+        """Return a row with its seal, unchecked."""
         try:
             stored: bytes | None = self._txn.get(name, None, self._tables.handles[table])
         except lmdb.Error as error:
@@ -485,8 +464,8 @@ class StateReader:
     def _long_name(self, name: bytes) -> bytes:
         """Return the user key behind a hashed name: every version's record holds it."""
         self._history.set_key(name)
-        version = self._opened(SEALS[TABLE_HISTORY], name, self._history.value())
-        return key_of(self._record(revision_key(*parse_version(version))))
+        version = self.version(name, self._history.value())
+        return key_of(self._record(revision_key(*version)))
 
     # Revision order.
 
@@ -525,7 +504,7 @@ class StateReader:
     # The small buckets and the attachments.
 
     def bucket_get(self, bucket: bytes, key: bytes) -> bytes | None:
-        stored = self._get(bucket, key)
+        stored = self.stored(bucket, key)
         return None if stored is None else self._opened(SEALS[bucket], key, stored)
 
     def bucket_items(self, bucket: bytes) -> list[Row]:

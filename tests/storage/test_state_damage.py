@@ -9,6 +9,7 @@ import lmdb
 import pytest
 
 from etcdtw.storage.directory import DATA_FILE
+from etcdtw.storage.hidden_versions import TREE_VERSIONS_MIN
 from etcdtw.storage.state import LmdbState
 from etcdtw.storage.state_check import MARK
 from etcdtw.storage.state_codec import (
@@ -23,7 +24,7 @@ from etcdtw.storage.state_codec import (
 from etcdtw.storage.state_compaction import newest_version
 from etcdtw.storage.state_errands import SupersededError
 from etcdtw.storage.state_open import open_state
-from etcdtw.storage.state_reader import TREE_VERSIONS_MIN
+from etcdtw.storage.state_reader import StateReader
 from etcdtw.storage.state_rebuild import verify
 from etcdtw.storage.state_seal import SEALS, StateDamageError
 from etcdtw.storage.state_sweeper import (
@@ -386,3 +387,93 @@ def test_no_bit_of_a_version_makes_an_older_one_of_the_newest(rig: Rig, main: in
         spoilt[bit // 8] ^= 1 << bit % 8
         flip_in_file(rig.path, bytes(spoilt), bit)
     tables.env.close()
+
+
+def hide_versions(path: Path, name: bytes, count: int) -> None:
+    """Have the head of the inner page of a key's versions say fewer."""
+    file = path / DATA_FILE
+    octets = bytearray(file.read_bytes())
+    tables = open_tables(path)
+    with tables.env.begin() as txn:
+        versions = txn.cursor(tables.handles[TABLE_HISTORY])
+        assert versions.set_key(name)
+        first, had = versions.value(), versions.count()
+    tables.env.close()
+    pages = [page for page in pages_in_use(file) if first in octets[page * PAGE :][:PAGE]]
+    lower_at = next(
+        at - 4
+        for page in pages
+        if (at := octets.index(first, page * PAGE)) - page * PAGE > 16
+        and int.from_bytes(octets[at - 4 : at - 2], "little") == 16 + 2 * had
+    )
+    octets[lower_at : lower_at + 2] = (16 + 2 * (had - count)).to_bytes(2, "little")
+    with file.open("r+b") as stream:
+        stream.write(octets)
+
+
+@pytest.mark.parametrize("hidden", [1, 2, 3])
+@pytest.mark.parametrize("ending", ["pdpd", "ppd", "dpdp", "dpppp", "dpd"])
+def test_no_versions_hide_behind_a_damaged_head(rig: Rig, ending: str, hidden: int) -> None:
+    state = rig.open()
+    is_live = True
+    for main, letter in enumerate(ending, 100):
+        if letter == "d":
+            state.delete(main, 0, KEYS[3])
+            state.set_applied(main, 1)
+        else:
+            record = encode_record(KEYS[3], 2, main, 1, b"%d" % main, 0)
+            state.put(main, 0, KEYS[3], record, not is_live)
+            state.set_applied(main, 1)
+        is_live = letter == "p"
+    state.flush(lambda: None)
+    last = 99 + len(ending)
+    sound = {view: state.get_at(KEYS[3], view) for view in range(2, last + 5)}
+    state.close()
+    hide_versions(rig.path, KEYS[3], hidden)
+    (rig.path / MARK).unlink(missing_ok=True)
+    reader = StateReader(open_tables(rig.path))
+    missed = 0
+    for view, wanted in sound.items():
+        try:
+            assert reader.get_at(KEYS[3], view) == wanted
+        except StateDamageError:
+            missed += 1
+    assert missed >= hidden
+    reader.close()
+
+
+@pytest.mark.parametrize("hidden", [1, 2, 3, 8])
+def test_no_versions_hide_at_the_end_of_a_page_among_many(rig: Rig, hidden: int) -> None:
+    """Of a key that is put and deleted in turn."""
+    state = rig.open()
+    for main in range(100, 1000):
+        if main % 2:
+            state.delete(main, 0, b"turns")
+        else:
+            state.put(main, 0, b"turns", encode_record(b"turns", main, main, 1, b"", 0), True)
+        state.set_applied(main, 1)
+    state.flush(lambda: None)
+    sound = {view: state.get_at(b"turns", view) for view in range(100, 1005)}
+    state.close()
+    file = rig.path / DATA_FILE
+    octets = bytearray(file.read_bytes())
+    heads = [
+        page * PAGE
+        for page in pages_in_use(file)
+        if int.from_bytes(octets[page * PAGE + 10 : page * PAGE + 12], "little") & 0x20
+    ]
+    assert len(heads) > 2
+    for head in heads:
+        lower = int.from_bytes(octets[head + 12 : head + 14], "little")
+        spoilt = bytearray(octets)
+        spoilt[head + 12 : head + 14] = (lower - 2 * hidden).to_bytes(2, "little")
+        file.write_bytes(spoilt)
+        reader = StateReader(open_tables(rig.path))
+        missed = 0
+        for view, record in sound.items():
+            try:
+                assert reader.get_at(b"turns", view) == record
+            except StateDamageError:
+                missed += 1
+        assert missed >= hidden
+        reader.close()
