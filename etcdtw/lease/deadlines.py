@@ -1,16 +1,22 @@
 """Which ids are due?  A heap of (time, id) in which re-arming leaves stale entries behind.
 
-Knows no leases.  `arm` and `due` cost O(log n); stale entries are dropped when met, and the
-heap is rebuilt when they outnumber the live ones.
+Knows no leases.  `arm`, `disarm` and `next_due` cost O(log n); stale entries are dropped when met.
+When they outnumber the live ones a new heap is begun, and every call brings it a few entries of
+the old one: however many there are, no call does much.
 """
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import Final
 
 STALE_ENTRIES_MIN: Final = 1024
-"""Below this many entries a rebuild is not worth its while."""
+"""Below this many entries a new heap is not worth its while."""
+MOVED_MAX: Final = 4
+"""Entries that one call brings from the old heap to the new: the old is empty long before the
+new one has grown as large."""
+STALE_MET_MAX: Final = 1024
+"""Stale entries that one `next_due` drops: about 1 ms."""
 
 
 class Deadlines:
@@ -19,6 +25,7 @@ class Deadlines:
     def __init__(self) -> None:
         self._due_ms: dict[int, int] = {}
         self._heap: list[tuple[int, int]] = []
+        self._old: list[tuple[int, int]] = []  # a heap, too: its last entry can always be taken
 
     def __len__(self) -> int:
         return len(self._due_ms)
@@ -26,30 +33,47 @@ class Deadlines:
     @property
     def entries(self) -> int:
         """Entries held, the stale ones included."""
-        return len(self._heap)
+        return len(self._heap) + len(self._old)
 
     def arm(self, key: int, due_ms: int) -> None:
         """Make ``key`` due at ``due_ms``, instead of any earlier arrangement."""
         self._due_ms[key] = due_ms
         heappush(self._heap, (due_ms, key))
-        if len(self._heap) > 2 * len(self._due_ms) + STALE_ENTRIES_MIN:
-            self._heap = [(due_ms, key) for key, due_ms in self._due_ms.items()]
-            heapify(self._heap)
+        self._tidy()
 
     def disarm(self, key: int) -> None:
         """Make ``key`` never due; does nothing if it is not armed."""
         self._due_ms.pop(key, None)
+        self._tidy()
 
     def has_due(self, now_ms: int) -> bool:
-        """Whether `next_due` may have something to return."""
-        return bool(self._heap) and self._heap[0][0] <= now_ms
+        """Whether `next_due` may have something to return, now or when it is asked again."""
+        heap, old = self._heap, self._old
+        return bool((heap and heap[0][0] <= now_ms) or (old and old[0][0] <= now_ms))
 
     def next_due(self, now_ms: int) -> int | None:
-        """Disarm and return one key that is due, the earliest first; None: none is."""
-        heap = self._heap
-        while heap and heap[0][0] <= now_ms:
+        """Disarm and return one key that is due, the earliest first.
+
+        None: none is, or `has_due` and more of the stale ones are to be dropped first.
+        """
+        for _ in range(STALE_MET_MAX + 1):
+            heap, old = self._heap, self._old
+            if old and not (heap and heap[0] <= old[0]):
+                heap = old
+            if not heap or heap[0][0] > now_ms:
+                return None
             due_ms, key = heappop(heap)
             if self._due_ms.get(key) == due_ms:
                 del self._due_ms[key]
                 return key
         return None
+
+    def _tidy(self) -> None:
+        old = self._old
+        if old:
+            for _ in range(min(MOVED_MAX, len(old))):
+                due_ms, key = old.pop()
+                if self._due_ms.get(key) == due_ms:
+                    heappush(self._heap, (due_ms, key))
+        elif len(self._heap) > 2 * len(self._due_ms) + STALE_ENTRIES_MIN:
+            self._old, self._heap = self._heap, []
