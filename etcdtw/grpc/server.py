@@ -21,7 +21,7 @@ from etcdtw.grpc.intake import (
     not_grpc,
     resolve,
 )
-from etcdtw.grpc.message import MESSAGE_SIZE_MAX, MessageReader
+from etcdtw.grpc.message import MESSAGE_SIZE_MAX, PREFIX, PREFIX_SIZE, MessageReader
 from etcdtw.grpc.plain import PlainRequest
 from etcdtw.grpc.server_call import (
     ENDED_MAX,
@@ -37,6 +37,7 @@ from etcdtw.http2.connection import FRAMES_ALL, Connection
 from etcdtw.http2.errors import NO_ERROR, PROTOCOL_ERROR
 
 _REQUEST: Final = events.REQUEST
+_unpack_prefix = PREFIX.unpack_from
 
 
 def is_path(path: bytes | None) -> bool:
@@ -149,15 +150,9 @@ class CallServer:
             if intake.__class__ is not Intake:
                 intake = self._resolve(headers)
             unary = intake.unary
-            size = len(body) - 5
+            size = len(body) - PREFIX_SIZE
             # One uncompressed message and nothing else: the only shape that clients send.
-            if (
-                unary is None
-                or size < 0
-                or size > size_max
-                or body[0]
-                or int.from_bytes(body[1:5], "big") != size
-            ):
+            if unary is None or size < 0 or size > size_max or _unpack_prefix(body) != (0, size):
                 self._opened(stream_id, headers, now_ms, False)
                 self._data(stream_id, body, True)
                 continue
@@ -171,7 +166,7 @@ class CallServer:
             stats.received_octets += size
             call = ServerCall(register, stream_id, intake, stats, now_ms + intake.timeout_ms)
             try:
-                reply = unary(call, body[5:])
+                reply = unary(call, body[PREFIX_SIZE:])
             except StatusError as error:
                 call.fail(error.code, error.message)
                 continue

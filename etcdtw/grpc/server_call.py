@@ -47,6 +47,7 @@ TOO_MUCH_UNFINISHED: Final = "too many octets of unfinished requests"
 
 OK_FIELDS: Final = status_fields(OK, "")
 OK_BLOCK: Final = encode_block(OK_FIELDS)
+_pack_prefix = PREFIX.pack
 
 
 QUEUED_FOR_EVER: Final = 1 << 62
@@ -263,7 +264,7 @@ class ServerCall:
         stats.sent_octets += size
         register.owe(size)
         head_block = self._intake.head_block
-        register.connection.reply(stream_id, head_block, PREFIX.pack(0, size) + message, OK_BLOCK)
+        register.connection.reply(stream_id, head_block, message, OK_BLOCK, _pack_prefix(0, size))
         if self.is_remote_open:
             register.close_remote(stream_id)
         if not register.is_marked:

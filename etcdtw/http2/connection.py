@@ -57,6 +57,9 @@ class Connection(Receiving):
         """Whether `receive` left whole frames for its next call."""
         self._left = b""  # what whole frames are left in, from `_left_at` on; while `has_more`
         self._left_at = 0
+        # Answers in one step nearly all have the same head.
+        self._head_block = b""
+        self._pack_head = frames.head_and_data(0).pack
         self._rest = bytearray()  # the head of a frame whose tail has not arrived
         self._rest_need = 0  # no use to look at _rest before it is that long
 
@@ -236,6 +239,7 @@ class Connection(Receiving):
                     self._last_peer_id = stream_id
                     streams[stream_id] = None
                     found.append((events.REQUEST, stream_id, headers, data[end + 9 : data_end]))
+                    frames_max -= data_word >> 18  # bodies cost by their octets, too
                     self._recv_window -= data_word >> 8
                     self.stats.streams += 1
                     self.stats.frames_in += 2
@@ -332,9 +336,19 @@ class Connection(Receiving):
         """End the stream with a header block, behind all queued data."""
         self._enqueue_trailers(stream_id, _as_block(headers))
 
-    def reply(self, stream_id: int, head_block: bytes, data: bytes, trailers_block: bytes) -> None:
-        """Send a whole response: head, body, trailers.  In one step when the windows admit."""
-        size = len(data)
+    def reply(
+        self,
+        stream_id: int,
+        head_block: bytes,
+        data: bytes,
+        trailers_block: bytes,
+        prefix: bytes = b"",
+    ) -> None:
+        """Send a whole response: head, body, trailers.  In one step when the windows admit.
+
+        The body is ``prefix`` and ``data``, which so need not be joined first.
+        """
+        size = len(prefix) + len(data)
         if (
             self._streams.get(stream_id, _GONE) is not None
             or size > self._peer_frame_size
@@ -346,14 +360,18 @@ class Connection(Receiving):
             or len(trailers_block) > FRAME_SIZE_MIN
         ):
             self._begin_message(stream_id, head_block, False)
-            self._enqueue(stream_id, data, False)
+            self._enqueue(stream_id, prefix + data, False)
             self._enqueue_trailers(stream_id, trailers_block)
             return
+        if head_block is not self._head_block:
+            self._head_block = head_block
+            self._pack_head = frames.head_and_data(len(head_block)).pack
         self._send_window -= size
         self._out += (
-            _pack_header(len(head_block) << 8 | 1, 4, stream_id),
-            head_block,
-            _pack_header(size << 8, 0, stream_id),
+            self._pack_head(
+                len(head_block) << 8 | 1, 4, stream_id, head_block, size << 8, 0, stream_id
+            ),
+            prefix,
             data,
             _pack_header(len(trailers_block) << 8 | 1, 5, stream_id),
             trailers_block,

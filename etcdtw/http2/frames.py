@@ -46,6 +46,11 @@ SETTINGS_MAX_FRAME_SIZE: Final = 0x5
 SETTINGS_MAX_HEADER_LIST_SIZE: Final = 0x6
 
 
+def head_and_data(size: int) -> Struct:
+    """Return the layout of a HEADERS frame, its block of ``size``, and a DATA frame's header."""
+    return Struct(f">IBI{size}sIBI")
+
+
 def encode_frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
     """Return one whole frame."""
     return HEADER.pack(len(payload) << 8 | kind, flags, stream_id) + payload

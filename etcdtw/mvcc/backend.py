@@ -61,6 +61,10 @@ class Backend(Protocol):
         """Return the record of a live key."""
         ...
 
+    def frame(self, key: bytes) -> bytes | None:
+        """Return the record of a live key as field 2 of a RangeResponse: as it is stored."""
+        ...
+
     def frames(
         self, start: bytes, end: bytes | None, limit: int = 0, octets_max: int = 0
     ) -> list[bytes]:

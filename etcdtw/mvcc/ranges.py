@@ -24,6 +24,9 @@ DESCEND: Final = pb.RangeRequest.DESCEND
 _ATTRIBUTES: Final = ("key", "version", "create_revision", "mod_revision", "value")
 """The sort targets by their number."""
 
+COUNT_OF_ONE: Final = b"\x20\x01"
+"""The end of the body for one key without options: field 4, count."""
+
 
 def open_end(range_end: bytes) -> bytes | None:
     """Return the exclusive bound that a ``range_end`` means; None: to the end of all keys."""
@@ -42,13 +45,6 @@ def view_of(requested: int, current: int, compact_revision: int) -> int:
     if requested < compact_revision:
         raise CompactedError(requested, compact_revision)
     return requested
-
-
-def single_body(record: bytes | None) -> bytes:
-    """Return the body for one key without options."""
-    if record is None:
-        return b""
-    return b"\x12%b%b\x20\x01" % (encode_varint(len(record)), record)
 
 
 def read_range(

@@ -25,7 +25,7 @@ from etcdtw.mvcc.errors import (
 )
 from etcdtw.mvcc.late import LateRead, LateTxn, LateTxnRead
 from etcdtw.mvcc.long_entry import LongEntryError, Steps, is_long_delete
-from etcdtw.mvcc.ranges import open_end, read_range, single_body
+from etcdtw.mvcc.ranges import COUNT_OF_ONE, open_end, read_range
 from etcdtw.mvcc.slices import PinnedRange, RangeSlices, open_slices
 from etcdtw.mvcc.txn import LongTxnError, Transactor, TxnBody
 from etcdtw.mvcc.views import Touched, View
@@ -274,7 +274,8 @@ class Store:
     def get_body(self, key: bytes) -> bytes:
         """Return the RangeResponse without its header for one key of the current view."""
         self._ranges_total += 1
-        return single_body(self._backend.get(key))
+        frame = self._backend.frame(key)
+        return b"" if frame is None else frame + COUNT_OF_ONE
 
     def range(self, request: pb.RangeRequest) -> bytes:
         """Return the RangeResponse without its header, at once and however large.

@@ -87,6 +87,7 @@ class KvService:
     ) -> None:
         self._node = node
         self._store = node.store
+        self._seconds = node.clock.seconds
         self._quota = quota
         self._compactions = compactions
         self._txn_ops_max = txn_ops_max
@@ -116,12 +117,11 @@ class KvService:
                 self._node.read(call, partial(self._get, message[2:]))
                 return None
             if rest == 2 and message[-2:] == _SERIALIZABLE:
-                node = self._node
-                seconds = node.clock.seconds
+                seconds = self._seconds
                 began_s = seconds()
                 body = self._store.get_body(message[2:-2])
-                self._durations.read_apart(RANGE, seconds() - began_s)
-                return node.header(self._store.revision) + body
+                self._durations.read_locally(seconds() - began_s)
+                return self._node.header(self._store.revision) + body
         request = decode(pb.RangeRequest, message)
         check_range(request)
         if request.serializable:
@@ -169,7 +169,7 @@ class KvService:
         if not call.is_open:
             return None
         revision = self._store.revision
-        seconds = self._node.clock.seconds
+        seconds = self._seconds
         began_s = seconds()
         try:
             answer = open_answer()

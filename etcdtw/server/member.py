@@ -83,8 +83,8 @@ class Member:
         self.config = config
         self.unix_ms = unix_ms
         self.pieces = measured_pieces()
-        self.flusher = Flusher(reactor, self.pieces)
         self.rounds = Rounds(reactor, self.pieces)
+        self.flusher = Flusher(reactor, self.pieces, self.rounds.renew)
         self.offenders = Offenders()
         self.random = random.Random()
         self.call_stats = ServerStats()

@@ -35,6 +35,7 @@ from etcdtw.storage.state_codec import (
     KEY_SIZE_MAX,
     META_INDEX,
     META_TERM,
+    encode_frame,
     encode_u64,
 )
 from etcdtw.storage.state_damage import KINDS, StateDamage
@@ -133,6 +134,14 @@ class LmdbState:
             if not isinstance(record, Missing):
                 return record
         return self._reader.get(key)
+
+    def frame(self, key: bytes) -> bytes | None:
+        record = self._seen.current.get(key, MISSING)
+        if isinstance(record, Missing) and self._closed.generations:
+            record = self._closed.record(key)
+        if isinstance(record, Missing):
+            return self._reader.frame(key)
+        return None if record is None else encode_frame(record)
 
     def frames(
         self, start: bytes, end: bytes | None, limit: int = 0, octets_max: int = 0

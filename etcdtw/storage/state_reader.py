@@ -154,20 +154,23 @@ class StateReader:
 
     def get(self, key: bytes) -> bytes | None:
         """Return the record of a live key."""
+        frame = self.frame(key)
+        return None if frame is None else record_of(frame)
+
+    def frame(self, key: bytes) -> bytes | None:
+        """Return the frame of a live key."""
         name = key if len(key) <= KEY_SIZE_MAX else stored_key(key)
         try:
-            stored = self._txn.get(name, None, self._current_db)
+            stored: bytes | None = self._txn.get(name, None, self._current_db)
         except lmdb.Error as error:
             raise self._unreadable(TABLE_CURRENT, name, error) from error
         if stored is None:
             return None
         if _extend(CURRENT_SUM, name + stored) != CURRENT_SUM or len(stored) <= SEAL_SIZE:
             self.on_damage(StateDamageError(TABLE_CURRENT, name))
-            return self.get_at(key, REVISION_END)
-        value = stored[:-SEAL_SIZE]
-        if value[0] == 0:
-            return self._referenced(value)
-        return record_of(value)
+            record = self.get_at(key, REVISION_END)
+            return None if record is None else encode_frame(record)
+        return self._framed(stored[:-SEAL_SIZE])
 
     def rows(
         self, start: bytes, end: bytes | None, limit: int, octets_max: int = 0

@@ -6,6 +6,7 @@ writes once.  Knows no sockets.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from twisted.internet.interfaces import IReactorTime
@@ -27,11 +28,19 @@ class Flusher:
 
     A turn calls `hold` at its beginning and `flush` at its end.  Marks outside a turn
     schedule one flush for the next iteration of the reactor.
+
+    ``on_flush`` is told of each flush: the reactor has come around since the connections read.
     """
 
-    def __init__(self, clock: IReactorTime, pieces: Pieces = UNMEASURED) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        pieces: Pieces = UNMEASURED,
+        on_flush: Callable[[], None] | None = None,
+    ) -> None:
         self._clock = clock
         self._pieces = pieces
+        self._on_flush = on_flush
         self._dirty: list[Flushable] = []
         self._is_scheduled = False
         self._is_held = False
@@ -66,6 +75,8 @@ class Flusher:
                     self._dirty[:0] = dirty[position:]
                     break
             self._pieces.end(piece, FLUSH)
+            if self._on_flush is not None:
+                self._on_flush()
         self._is_held = False
         if self._dirty and not self._is_scheduled:
             self._is_scheduled = True

@@ -24,7 +24,9 @@ UNREAD_OCTETS_MAX: Final = 32 * 1024 * 1024
 Twice what the windows of gRPC's own clients ever grant (16 MiB): a slow one is not cut off."""
 PIECE_SIZE: Final = 256 * 1024
 """Octets that a transport is given at once: it copies them, and TLS keeps them encrypted too."""
-FRAMES_MAX: Final = 8
+SENT_SIZE: Final = 1024 * 1024
+"""Octets that a plain socket is offered at once: what the kernel takes costs us no memory."""
+FRAMES_MAX: Final = 16
 """Frames, or small requests, that are looked at before the clock."""
 CLOSE_LINGER_S: Final = 5.0
 """How long a closing connection may take to write its last octets."""
@@ -80,9 +82,10 @@ class GrpcChannel:
         self._keepalive = keepalive
         self._rounds = rounds
         self._is_in_line = False
+        self._is_reading = True
         self._received: list[
             bytes
-        ] = []  # not looked at yet: one read of the socket, or a little more
+        ] = []  # not looked at yet: two reads of the socket, or a little more
         self._unread_octets_max = unread_octets_max
         self._held: deque[bytes | memoryview] = deque()
         self._held_octets = 0
@@ -98,6 +101,7 @@ class GrpcChannel:
         """Called when the connection ends because the client broke the rules."""
         self.server = build_server(self._mark)
         self._socket = plain_socket(transport)
+        self._at_once = PIECE_SIZE if self._socket is None else SENT_SIZE
         # A pull producer hears whenever all is written, a push one only when it was too much.
         transport.registerProducer(self, self._socket is None)
 
@@ -113,6 +117,10 @@ class GrpcChannel:
         self._received.append(data)
         if not self._is_in_line:
             self._rounds.serve(self)
+        elif self._is_reading:
+            # Most are served before they are read again, so pausing waits for a second read.
+            self._is_reading = False
+            self._transport.pauseProducing()
 
     def serve(self) -> bool:
         """Look at some of what was received; True: there is more."""
@@ -134,14 +142,14 @@ class GrpcChannel:
         return has_more
 
     def wait(self) -> None:
-        """Read nothing more: octets of this client stand in line."""
+        """Octets of this client stand in line: read once more at the most."""
         self._is_in_line = True
-        self._transport.pauseProducing()
 
     def go_on(self) -> None:
         """Read again, until this client has its next turn."""
         self._is_in_line = False
-        if not (self._is_closing or self._is_lost):
+        if not self._is_reading and not (self._is_closing or self._is_lost):
+            self._is_reading = True
             self._transport.resumeProducing()
 
     def flush_output(self) -> None:
@@ -151,7 +159,7 @@ class GrpcChannel:
         server = self.server
         if self._is_paused:
             self._hold(server.take_parts())
-        elif server.unread_octets > PIECE_SIZE:
+        elif server.unread_octets > self._at_once:
             self._write_pieces(server.take_parts())
         else:
             data = server.take_output()
@@ -189,7 +197,7 @@ class GrpcChannel:
             self.on_fault()
         if self._held_octets <= PIECE_SIZE:
             if self._held:
-                self._transport.write(self._next_piece())
+                self._transport.write(self._next_piece(PIECE_SIZE))
             self._end_writing()
         self._lingering = self._clock.callLater(CLOSE_LINGER_S, self._abort_lingering)
 
@@ -269,21 +277,21 @@ class GrpcChannel:
         serves others.
         """
         if self._held:
-            self._write(self._next_piece())
+            self._write(self._next_piece(self._at_once))
         while self._held and not self._is_paused:
-            self._give(self._next_piece())
+            self._give(self._next_piece(PIECE_SIZE))
 
-    def _next_piece(self) -> bytes:
-        """Take about `PIECE_SIZE` octets of what is held."""
+    def _next_piece(self, wanted: int) -> bytes:
+        """Take about as many octets of what is held, less than twice as many at the most."""
         held = self._held
         parts = []
         size = 0
-        while held and size < PIECE_SIZE:
+        while held and size < wanted:
             part = held.popleft()
-            if len(part) > PIECE_SIZE:
+            if len(part) > wanted:
                 view = memoryview(part)
-                part = view[:PIECE_SIZE]
-                held.appendleft(view[PIECE_SIZE:])
+                part = view[:wanted]
+                held.appendleft(view[wanted:])
             parts.append(part)
             size += len(part)
         self._held_octets -= size

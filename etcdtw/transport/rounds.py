@@ -32,7 +32,7 @@ class Guest(Protocol):
         ...
 
     def wait(self) -> None:
-        """It stands in line now: let it not send more."""
+        """It stands in line now: let it not send much more."""
         ...
 
     def go_on(self) -> None:
@@ -65,6 +65,14 @@ class Rounds:
     def waiting(self) -> int:
         """How many stand in line."""
         return len(self._fresh) + len(self._heavy)
+
+    def renew(self) -> None:
+        """The reactor has come around: writes, timers and peers had their turn.
+
+        Without it what is used adds up over iterations, and ends in a round that nobody needs.
+        """
+        if not self._is_scheduled:
+            self._used_s = 0.0
 
     def serve(self, guest: Guest) -> None:
         """Serve ``guest``, who does not stand in line, or let it stand there."""

@@ -47,6 +47,27 @@ def test_a_reply_waits_for_the_window_and_leaves_in_order() -> None:
     assert server.queued(1) == 0
 
 
+def test_a_reply_in_two_parts_is_one_body_whether_or_not_a_window_admits_it() -> None:
+    for window in (3, 100):
+        server = new_server()
+        server.receive(encode_settings(((4, window),)) + headers(1) + data(1, b"x"), 0)
+        server.take_output()
+        server.reply(1, HEAD, b"cdefg", TRAILERS, b"ab")
+        server.receive(encode_window_update(1, 50), 0)
+        frames_out = written(server)
+        assert frames_out[0] == (frames.HEADERS, WHOLE, 1, HEAD)
+        assert b"".join(frame[3] for frame in frames_out[1:-1]) == b"abcdefg"
+        assert frames_out[-1] == (frames.HEADERS, WHOLE | END, 1, TRAILERS)
+
+
+def test_large_bodies_count_for_more_than_one_of_the_frames_that_are_looked_at() -> None:
+    server = new_server()
+    requests = [headers(2 * i + 1) + data(2 * i + 1, b"x" * 4096) for i in range(8)]
+    found = server.receive(b"".join(requests), 0, 8)
+    assert len(found) == 2
+    assert server.has_more
+
+
 def test_data_is_split_by_the_peers_frame_size() -> None:
     server = new_server()
     server.receive(headers(1), 0)

@@ -165,6 +165,8 @@ def same_answers(rig: Rig) -> None:
     assert state.keys(b"", None) == model.keys(b"", None)
     assert state.frames(b"", None) == model.frames(b"", None)
     assert [state.get(b"k%d" % i) for i in range(9)] == [model.get(b"k%d" % i) for i in range(9)]
+    for i in range(9):
+        assert state.frame(b"k%d" % i) == model.frame(b"k%d" % i)
     assert state.changes_from(1, 0, rig.main, 99) == model.changes_from(1, 0, rig.main, 99)
     for main in range(1, rig.main + 1):
         assert state.frames_at(b"", None, main) == model.frames_at(b"", None, main)

@@ -174,6 +174,7 @@ class StateRig:
             assert 0 <= state.count_least(start, end) <= model.count(start, end)
             key = random.choice(self.keys)
             assert state.get(key) == model.get(key)
+            assert state.frame(key) == model.frame(key)
             assert state.get_at(key, revision) == model.get_at(key, revision)
             frames_at = state.frames_at(start, end, revision, limit)
             assert join(frames_at) == join(model.frames_at(start, end, revision, limit))

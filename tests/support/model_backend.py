@@ -60,6 +60,10 @@ class ModelBackend:
     def get(self, key: bytes) -> bytes | None:
         return self.live.get(key)
 
+    def frame(self, key: bytes) -> bytes | None:
+        record = self.live.get(key)
+        return None if record is None else encode_frame(record)
+
     def keys(self, start: bytes, end: bytes | None) -> list[bytes]:
         return sorted(key for key in self.live if start <= key and (end is None or key < end))
 

@@ -46,3 +46,15 @@ def test_those_for_which_there_is_no_time_write_in_the_next_iterations() -> None
     flusher.hold()
     flusher.flush()
     assert written == [0, 1, 2, 3, 4]
+
+
+def test_who_wants_to_know_is_told_that_the_reactor_has_come_around() -> None:
+    told: list[int] = []
+    clock = Clock()
+    written: list[int] = []
+    flusher = Flusher(clock, on_flush=lambda: told.append(len(written)))
+    flusher.flush()
+    assert told == []  # nobody had read anything
+    flusher.mark(Connection(clock, written, 1, 0.0))
+    clock.advance(0)
+    assert told == [1]

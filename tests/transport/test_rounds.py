@@ -84,6 +84,25 @@ def test_light_clients_are_served_at_once_and_cost_no_timer() -> None:
     assert work.clock.getDelayedCalls() == []
 
 
+def test_what_light_clients_used_in_earlier_iterations_makes_nobody_wait() -> None:
+    work = Work()
+    for i in range(3 * int(BUDGET_S / STEP_S)):
+        assert not work.serve(f"g{i}", 1).waits()
+        if i % 5 == 4:
+            work.rounds.renew()
+    assert work.clock.getDelayedCalls() == []
+
+
+def test_a_round_that_is_due_keeps_count_of_its_iteration() -> None:
+    work = Work()
+    heavy = work.serve("heavy", 30)
+    assert heavy.waits()
+    work.iterate()
+    while not work.serve("light", 1).waits():
+        work.rounds.renew()
+    assert work.now_s < 3 * BUDGET_S
+
+
 def test_who_asks_for_more_than_a_share_waits_behind_itself() -> None:
     work = Work()
     heavy = work.serve("heavy", 8)
@@ -145,17 +164,21 @@ def test_a_packet_of_many_requests_is_served_in_pieces_and_reading_stops_meanwhi
     peer = rig.connect()
     peer.begin()
     iterations.iterate()
-    for _ in range(40):
+    many = 6 * FRAMES_MAX
+    for _ in range(many):
         peer.call("Hold")
     peer.send()
-    assert 0 < len(rig.held) < 40
+    assert 0 < len(rig.held) < many
+    assert peer.transport.producerState == "producing"
+    peer.call("Unary", b"y")
+    peer.send()
     assert peer.transport.producerState == "paused"
     seen = len(rig.held)
     other = rig.connect()
     other.begin()
     other.call("Unary", b"x")
     other.send()
-    while len(rig.held) < 40:
+    while len(rig.held) < many:
         iterations.iterate()
         assert len(rig.held) - seen <= 2 * FRAMES_MAX
         seen = len(rig.held)
@@ -187,7 +210,7 @@ def test_a_connection_that_is_lost_in_line_is_not_served() -> None:
     peer = rig.connect()
     peer.begin()
     rig.clock.pump([0.0] * 4)
-    for _ in range(40):
+    for _ in range(6 * FRAMES_MAX):
         peer.call("Hold")
     peer.send()
     seen = len(rig.held)

@@ -131,13 +131,17 @@ class Durations:
         whole_s = (waited_s + took_s) / ranges
         _of(self._requests, RANGE, REQUEST_BOUNDS_S).observe_many(whole_s, ranges)
 
+    def read_locally(self, took_s: float) -> None:
+        """A range was read that is answered by itself: a serializable one, or a large one."""
+        self._local_s += took_s
+        self._local_count += 1
+        if self._local_count >= LOCAL_RANGES_MAX:
+            self.settle()
+
     def read_apart(self, kind: int, took_s: float) -> None:
-        """A read was begun that is answered by itself: a serializable range, a large one, a txn."""
+        """As `read_locally`, for a read of any kind: also a refused one, or a txn."""
         if kind == RANGE:
-            self._local_s += took_s
-            self._local_count += 1
-            if self._local_count >= LOCAL_RANGES_MAX:
-                self.settle()
+            self.read_locally(took_s)
         elif kind == RANGE_FAILED:
             self._range(FALSE).observe(took_s)
             _of(self._unanswered, RANGE, REQUEST_BOUNDS_S).observe(took_s)
