@@ -11,7 +11,9 @@ import ctypes
 import errno
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import Final, NamedTuple, Protocol
 
 MIB: Final = 1 << 20
@@ -35,6 +37,8 @@ PAGES_PER_CHANGE: Final = 2
 PAGE: Final = 4096
 SHORT_WRITE_MAX: Final = 1 * MIB
 """LMDB writes up to so much at once; with less free space a write may end early."""
+ANSWER_S: Final = 0.005
+"""So long a look waits for the operating system; a hung filesystem does not hold the reactor."""
 KEEP_SIZE: Final = 1  # FALLOC_FL_KEEP_SIZE of fallocate(2)
 
 
@@ -115,7 +119,7 @@ ROOMY: Final = RoomFound(False, False, False, PLENTY_BYTES, "")
 class _Watched:
     """A place and what is known of its reserve."""
 
-    __slots__ = ("ahead", "can_reserve", "free", "is_allocating", "is_short", "place")
+    __slots__ = ("ahead", "can_reserve", "free", "is_allocating", "is_short", "measured", "place")
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -125,6 +129,9 @@ class _Watched:
         self.free = 0
         self.ahead = 0
         """Octets that are allocated behind the end of the file."""
+        self.measured = (0, 0, 0)
+        """What the operating system said last: the file's length, what is allocated, what is
+        free; one value, for a thread puts it here."""
 
 
 class DiskRoom:
@@ -139,9 +146,24 @@ class DiskRoom:
         self._watched = [_Watched(place) for place in places]
         self._disk = disk
         self._in_thread = in_thread
+        self._answered: Event | None = None
+        """Set when the thread that measures has ended."""
+        self._error: OSError | None = None
 
     def look(self) -> RoomFound:
-        """Return how things stand.  Raises OSError when a place cannot be looked at."""
+        """Return how things stand.  Raises OSError when a place cannot be looked at.
+
+        Waits `ANSWER_S` at the most, and not at all while an earlier look has no answer yet.
+        """
+        answered = self._answered
+        if answered is None or answered.is_set():
+            answered = self._answered = Event()
+            self._in_thread(self._measure)
+            answered.wait(ANSWER_S)
+        if not answered.is_set():
+            raise TimeoutError(errno.ETIMEDOUT, "the operating system does not answer")
+        if self._error is not None:
+            raise self._error
         found = ROOMY
         for watched in self._watched:
             found = _worse(found, self._look_at(watched))
@@ -151,11 +173,25 @@ class DiskRoom:
         """Return name, free octets, reserved octets and shortage of each place, as last seen."""
         return [(one.place.name, one.free, one.ahead, one.is_short) for one in self._watched]
 
+    def _measure(self) -> None:
+        answered = self._answered
+        assert answered is not None
+        try:
+            self._error = None
+            for one in self._watched:
+                self._ask(one)
+        except OSError as error:
+            self._error = error
+        finally:
+            answered.set()
+
+    def _ask(self, one: _Watched) -> None:
+        file = one.place.file
+        one.measured = (*self._disk.extent(file), self._disk.free(file))
+
     def _look_at(self, one: _Watched) -> RoomFound:
-        disk = self._disk
         place = one.place
-        size, allocated = disk.extent(place.file)
-        one.free = disk.free(place.file)
+        size, allocated, one.free = one.measured
         one.ahead = max(0, allocated - size)
         need = place.need()
         if one.free >= PLENTY_BYTES + need:
@@ -168,8 +204,9 @@ class DiskRoom:
         takeable = max(0, one.free - LEFT_BYTES)
         if one.can_reserve and one.ahead < wanted and takeable and not one.is_allocating:
             self._allocate(one, size + min(wanted + STEP_BYTES, one.ahead + takeable))
-            one.ahead = max(0, disk.extent(place.file)[1] - size)
-            takeable = max(0, disk.free(place.file) - LEFT_BYTES)
+            # It may be done already.
+            one.ahead = max(0, one.measured[1] - size)
+            takeable = max(0, one.measured[2] - LEFT_BYTES)
         growth = one.ahead + takeable + max(0, again - need)
         one.is_short = growth < wanted + (AGAIN_BYTES if one.is_short else 0)
         # What is free and not ours may be gone within a tick.
@@ -198,6 +235,9 @@ class DiskRoom:
             except OSError as error:
                 # A full disk is seen by the next look; another one cannot do it at all.
                 one.can_reserve = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EINTR)
+            else:
+                with suppress(OSError):  # the next look will tell
+                    self._ask(one)
             finally:
                 one.is_allocating = False
 

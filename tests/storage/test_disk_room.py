@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
@@ -23,6 +25,7 @@ from etcdtw.storage.disk_room import (
     DiskRoom,
     Place,
     RealDisk,
+    RoomFound,
     log_need,
     no_space_advice,
     state_need,
@@ -40,8 +43,10 @@ class FakeDisk:
         self.ahead = 0
         self.size = SIZE
         self.error = 0
+        self.looks = 0
 
     def free(self, path: Path) -> int:
+        self.looks += 1
         return self.free_bytes
 
     def extent(self, path: Path) -> tuple[int, int]:
@@ -66,6 +71,7 @@ class Rig:
         self.disk = FakeDisk(free)
         self.need = 0
         self.unused = 0
+        self._looks = 0
         place = Place(
             "state",
             Path("/d/state/data.mdb"),
@@ -73,6 +79,15 @@ class Rig:
             lambda: self.disk.size - self.unused,
         )
         self.room = DiskRoom([place], self.disk, in_thread)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether this look has its answer: what comes in a thread now is no measuring."""
+        return self.disk.looks > self._looks
+
+    def look(self) -> None:
+        self._looks = self.disk.looks
+        self.room.look()
 
 
 def test_a_roomy_disk_is_left_alone() -> None:
@@ -166,16 +181,68 @@ def test_a_disk_that_cannot_reserve_is_judged_by_what_is_free() -> None:
 
 def test_a_full_disk_is_asked_again_and_only_once_at_a_time() -> None:
     waiting: list[Callable[[], None]] = []
-    rig = Rig(PLENTY_BYTES - 1, in_thread=waiting.append)
-    rig.room.look()
-    rig.room.look()
+
+    def in_thread(run: Callable[[], None]) -> None:
+        if rig.is_measured:
+            waiting.append(run)
+        else:
+            run()
+
+    rig = Rig(PLENTY_BYTES - 1, in_thread=in_thread)
+    rig.look()
+    rig.look()
     assert len(waiting) == 1
     rig.disk.error = errno.ENOSPC
     waiting.pop()()
     rig.disk.error = 0
-    rig.room.look()
+    rig.look()
     waiting.pop()()
     assert rig.disk.ahead == WANTED
+
+
+class HungDisk(FakeDisk):
+    """Says nothing until it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(PLENTY_BYTES)
+        self.goes_on = Event()
+        self.fails = False
+
+    def free(self, path: Path) -> int:
+        self.goes_on.wait(10)
+        if self.fails:
+            raise OSError(errno.EIO, "no")
+        return super().free(path)
+
+
+def test_a_hung_disk_holds_one_thread_and_nobody_else() -> None:
+    disk = HungDisk()
+    threads: list[Thread] = []
+
+    def in_thread(run: Callable[[], None]) -> None:
+        threads.append(Thread(target=run, daemon=True))
+        threads[-1].start()
+
+    place = Place("log", Path("/d/wal/data.mdb"), lambda: 0, lambda: SIZE)
+    room = DiskRoom([place], disk, in_thread)
+    for _ in range(50):
+        with pytest.raises(TimeoutError):
+            room.look()
+    assert len(threads) == 1
+    disk.goes_on.set()
+    threads[0].join()
+    assert disk.looks == 1
+    disk.free_bytes = PLENTY_BYTES - 1
+
+    def look() -> RoomFound:
+        while True:  # a machine that is busy may be late, too
+            with suppress(TimeoutError):
+                return room.look()
+
+    assert look().is_tight, "what the late answer said is not believed"
+    disk.fails = True
+    with pytest.raises(OSError, match="no"):
+        look()
 
 
 def test_the_worse_of_two_places_counts() -> None:

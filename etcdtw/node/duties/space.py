@@ -135,6 +135,7 @@ class SpaceDuty:
         self._has_raised = False
         self._asked_ms = -ASK_EVERY_MS
         self._is_flushing = False
+        self._is_unknown = False  # how much room there is; told once
         self.shortages_total = 0
         """Messages of peers that were not taken."""
 
@@ -154,8 +155,11 @@ class SpaceDuty:
         try:
             found = self._look()
         except OSError as error:
-            self.log.warn("the free space cannot be told: {why}", why=str(error))
+            if not self._is_unknown:
+                self._is_unknown = True
+                self.log.warn("the free space cannot be told: {why}", why=str(error))
             return
+        self._is_unknown = False
         self.where = found.where
         self.is_log_short = found.is_log_short
         self._budget = found.spare
