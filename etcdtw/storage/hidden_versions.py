@@ -35,14 +35,12 @@ class Rows(Protocol):
         """Whether the page that holds a stored version shows all that lie there."""
 
 
-def hides_versions(
-    rows: Rows, versions: Any, name: bytes, version: tuple[int, int, bool], record: bytes
-) -> bool:
-    """Whether a version is missing behind the one that the cursor ``versions`` is at.
+def hides_versions(rows: Rows, versions: Any, name: bytes, version: tuple[int, int, bool]) -> bool:
+    """Whether one is missing behind ``version``, which the cursor ``versions`` is at.
 
-    ``record`` is of that one, empty if it is a tombstone.  The cursor goes on.
+    The cursor goes on.
     """
-    main, _, is_tombstone = version
+    main, sub, is_tombstone = version
     place = versions.value()
     may_span_pages = versions.count() >= TREE_VERSIONS_MIN
     if not versions.next_dup():
@@ -61,7 +59,7 @@ def hides_versions(
     later = Record(rows.record(behind[0], behind[1]))
     if is_tombstone:
         return later.version != 1 or not rows.is_page_whole(name, place)
-    earlier = Record(record)
+    earlier = Record(rows.record(main, sub))
     return (later.create_revision, later.version) != (
         earlier.create_revision,
         earlier.version + 1,

@@ -337,7 +337,19 @@ class StateReader:
 
     def version_at(self, key: bytes, revision: int) -> tuple[int, int, bool] | None:
         """Return the newest (main, sub, is_tombstone) of ``key`` up to main ``revision``."""
-        return self._newest(stored_key(key), revision)
+        name = stored_key(key)
+        version = self._newest(name, revision)
+        if version is None:
+            return None
+        try:
+            is_missed = hides_versions(self, self._history, name, version)
+        except lmdb.Error as error:
+            raise self._unreadable(TABLE_HISTORY, name, error) from error
+        if is_missed:
+            damage = StateDamageError(TABLE_HISTORY, name, "a version is missing")
+            self.on_damage(damage)
+            raise damage
+        return version
 
     def _newest(self, name: bytes, revision: int) -> tuple[int, int, bool] | None:
         try:
@@ -350,20 +362,10 @@ class StateReader:
 
     def get_at(self, key: bytes, revision: int) -> bytes | None:
         """Return the record of ``key`` as of main revision ``revision``."""
-        name = stored_key(key)
-        version = self._newest(name, revision)
-        if version is None:
+        version = self.version_at(key, revision)
+        if version is None or version[2]:
             return None
-        record = b"" if version[2] else self.record(version[0], version[1])
-        try:
-            is_missed = hides_versions(self, self._history, name, version, record)
-        except lmdb.Error as error:
-            raise self._unreadable(TABLE_HISTORY, name, error) from error
-        if is_missed:
-            damage = StateDamageError(TABLE_HISTORY, name, "a version is missing")
-            self.on_damage(damage)
-            raise damage
-        return None if version[2] else record
+        return self.record(version[0], version[1])
 
     def version(self, name: bytes, stored: bytes) -> tuple[int, int, bool]:
         """Return what a row of `history` says."""
@@ -448,9 +450,7 @@ class StateReader:
         if not cursor.set_range(start[:KEY_SIZE_MAX]):
             return [], None
         if cursor.key() < start[:KEY_SIZE_MAX]:  # else whoever goes on from here never ends
-            error = StateDamageError(TABLE_HISTORY, start, OUT_OF_ORDER)
-            self.on_damage(error)
-            raise error
+            raise self._misled(start)
         names: list[bytes] = []
         bound = None
         for name in cursor.iternext_nodup(True, False):
@@ -461,8 +461,15 @@ class StateReader:
             if len(names) >= limit and not is_same_group(name, names[-1]):
                 bound = after_group(names[-1], end)
                 break
+            if names and name <= names[-1]:  # it may be another's, which a search finds
+                raise self._misled(name)
             names.append(name)
         return names, bound
+
+    def _misled(self, name: bytes) -> StateDamageError:
+        error = StateDamageError(TABLE_HISTORY, name, OUT_OF_ORDER)
+        self.on_damage(error)
+        return error
 
     def _long_name(self, name: bytes) -> bytes:
         """Return the user key behind a hashed name: every version's record holds it."""

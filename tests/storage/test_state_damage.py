@@ -435,6 +435,8 @@ def test_no_versions_hide_behind_a_damaged_head(rig: Rig, ending: str, hidden: i
     missed = 0
     for view, wanted in sound.items():
         try:
+            assert (version := reader.version_at(KEYS[3], view)) is not None or wanted is None
+            assert version is None or version[2] == (wanted is None)
             assert reader.get_at(KEYS[3], view) == wanted
         except StateDamageError:
             missed += 1
@@ -477,3 +479,20 @@ def test_no_versions_hide_at_the_end_of_a_page_among_many(rig: Rig, hidden: int)
                 missed += 1
         assert missed >= hidden
         reader.close()
+
+
+@pytest.mark.parametrize("wrong", [b"k05", b"k03", b"k39"])
+def test_a_name_that_has_become_another_s_is_not_listed_twice(rig: Rig, wrong: bytes) -> None:
+    """Both would be answered with the version that a search finds."""
+    file = rig.path / DATA_FILE
+    octets = bytearray(file.read_bytes())
+    row = SEALS[TABLE_HISTORY].closed(KEYS[4], encode_version(2 + 4, 0, LIVE))
+    for page in pages_in_use(file):
+        at = octets.find(KEYS[4] + row, page * PAGE, (page + 1) * PAGE)
+        if at >= 0:
+            octets[at : at + len(wrong)] = wrong
+    file.write_bytes(octets)
+    reader = StateReader(open_tables(rig.path))
+    with pytest.raises(StateDamageError, match="another place"):
+        reader.known_keys(b"", None, 100)
+    reader.close()
