@@ -1,12 +1,18 @@
 """Whether the pages that lead LMDB 0.9 through a file make sense, before it follows them.
 
 LMDB trusts what it reads: an offset that points outside of its page ends the process.  All branch
-pages are looked at, and leaves while there are not very many; what is in their rows is for the
-checksums.  Knows the page format (mdb.c, little-endian, 4096 octets), and no records.
+pages of tables are looked at, and leaves while there are not very many; what is in their rows is
+for the checksums.  Knows the page format (mdb.c, little-endian, 4096 octets), and no records.
+
+A look goes in steps of some 2 ms, so that it may be had beside commits: a read transaction keeps
+the pages of its view from reuse as long.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Generator, Iterator
+from operator import le
 from pathlib import Path
 from struct import Struct
 from typing import BinaryIO, Final
@@ -15,6 +21,8 @@ from etcdtw.storage.directory import DATA_FILE, DataDirError
 
 PAGE: Final = 4096
 LEAVES_MAX: Final = 4096  # of a file; some 20 us each
+STEP_PAGES: Final = 32  # some 70 us each, branch pages of many names
+STEP_FREE: Final = 16_384  # numbers of free pages, some 0.08 us each
 KEY_SIZE_MAX: Final = 511
 DEPTH_MAX: Final = 32  # LMDB's own
 
@@ -34,6 +42,8 @@ _DEPTH_AT: Final = 6  # likewise
 _DATABASES_AT: Final = (40, 88)  # of free pages and of names, in a meta page
 _LAST_PAGE_AT: Final = 136
 _TRANSACTION_AT: Final = 144
+_USED: Final = 1  # what is known of a page
+_FREE: Final = 2
 _NO_ROOT: Final = (1 << 64) - 1
 _MAGIC: Final = bytes.fromhex("dec0efbe 01000000")  # and the data version
 
@@ -55,12 +65,22 @@ def check_pages(path: Path, leaves_max: int = LEAVES_MAX) -> None:
 
     Raises `DataDirError` when a page must not be followed.
     """
+    for _ in look_at_pages(path, leaves_max):
+        pass
+
+
+def look_at_pages(path: Path, leaves_max: int, view: int | None = None) -> Generator[None]:
+    """Do the same in steps, and yield None between two.
+
+    ``view`` is the number of a transaction whose pages are kept from reuse meanwhile; None: the
+    newest.  Nothing is looked at when it is in the file no more.
+    """
     file = path / DATA_FILE
     walk: _Walk | None = None
     try:
         with file.open("rb") as stream:
-            walk = _Walk(stream, leaves_max)
-            walk.check()
+            walk = _Walk(stream, leaves_max, view)
+            yield from walk.check()
     except FileNotFoundError:
         return
     except PageError as error:
@@ -78,54 +98,71 @@ def check_pages(path: Path, leaves_max: int = LEAVES_MAX) -> None:
 class _Walk:
     """One look at a file."""
 
-    def __init__(self, stream: BinaryIO, leaves_max: int) -> None:
+    def __init__(self, stream: BinaryIO, leaves_max: int, view: int | None) -> None:
         self._stream = stream
         self._leaves_left = leaves_max
-        self._seen: set[int] = set()
-        self._free: set[int] = set()
+        self._view = view
+        self._places = bytearray()
+        """What is known of each page that is in the file."""
+        self._free_rows: list[tuple[int, int]] = []
+        """Where rows of the free list lie that were not looked at, and their sizes."""
+        self._pages_left = STEP_PAGES
+        self._free_left = STEP_FREE
         self._end = 0
         self.table = b""
         """Whose tree is being looked at."""
 
-    def check(self) -> None:
+    def check(self) -> Iterator[None]:
         metas = [self._read(0), self._read(1)]
         if any(meta[16:24] != _MAGIC or len(meta) < PAGE for meta in metas):
             return  # `directory` says what it is
-        meta = max(metas, key=lambda meta: _NUMBER.unpack_from(meta, _TRANSACTION_AT)[0])
+        if self._view is not None:
+            metas = [meta for meta in metas if _transaction(meta) == self._view]
+            if not metas:
+                return
+        meta = max(metas, key=_transaction)
         self._end = _NUMBER.unpack_from(meta, _LAST_PAGE_AT)[0] + 1
+        in_file = os.fstat(self._stream.fileno()).st_size // PAGE
+        self._places = bytearray(min(self._end, in_file))
         for at, is_free in zip(_DATABASES_AT, (True, False), strict=True):
             root = _NUMBER.unpack_from(meta, at + _ROOT_AT)[0]
             levels = int.from_bytes(meta[at + _DEPTH_AT : at + _DEPTH_AT + 2], "little")
             if root != _NO_ROOT:
-                self._check_tree(root, levels, is_free)
+                yield from self._check_tree(root, levels, is_free)
+
+    def _is_known(self, number: int) -> bool:
+        return number < len(self._places) and self._places[number] != 0
+
+    def _use(self, number: int) -> None:
+        if number < len(self._places):
+            self._places[number] = _USED
 
     def _read(self, number: int) -> bytes:
         self._stream.seek(number * PAGE)
         return self._stream.read(PAGE)
 
-    def _check_tree(self, root: int, levels: int, is_free: bool) -> None:
+    def _check_tree(self, root: int, levels: int, is_free: bool) -> Iterator[None]:
         waiting = [(root, levels, b"")]
         while waiting:
             number, levels, self.table = waiting.pop()
             if not 2 <= number < self._end:
                 raise PageError(f"page {number} is none of the {self._end} of the file")
-            if number in self._seen or number in self._free:
+            if self._is_known(number):
                 raise PageError(f"page {number} has two places")
             if not 0 < levels <= DEPTH_MAX:
                 raise PageError(f"page {number} lies deeper than its tree is")
-            self._seen.add(number)
-            if levels == 1 and not self._leaves_left and not is_free:
+            self._use(number)
+            if levels == 1 and not self._leaves_left and self.table:
                 continue
+            if not self._pages_left:
+                self._pages_left = STEP_PAGES
+                yield None
+            self._pages_left -= 1
             page = self._read(number)
             if len(page) < PAGE:
                 return  # `directory` tells what is missing
-            named, _, flags, lower, upper = _HEADER.unpack_from(page)
-            if named != number or flags & ~_LEAF2 not in (_BRANCH, _LEAF):
-                raise PageError(f"page {number} is not one of a tree")
-            if lower < _HEADER.size or lower % 2 or lower > upper or upper > PAGE:
-                raise PageError(f"page {number} contradicts itself")
-            if bool(flags & _BRANCH) != (levels > 1):
-                raise PageError(f"page {number} is not on its level")
+            _, _, flags, lower, upper = _HEADER.unpack_from(page)
+            _check_head(page, number, levels)
             if flags & _BRANCH:
                 below = levels - 1
                 waiting += [
@@ -134,6 +171,9 @@ class _Walk:
             elif not flags & _LEAF2:
                 self._leaves_left = max(0, self._leaves_left - 1)
                 waiting += self._subtrees(page, number, lower, upper, is_free)
+                for place, size in self._free_rows:
+                    yield from self._note_free(place, size)
+                self._free_rows.clear()
         self.table = b""
 
     def _children(self, page: bytes, number: int, lower: int) -> list[int]:
@@ -175,10 +215,9 @@ class _Walk:
                 first = _NUMBER.unpack_from(page, begin)[0]
                 self._check_overflow(first, size)
                 if is_free:
-                    self._stream.seek(first * PAGE + _HEADER.size)
-                    self._note_free(self._stream.read(size))
+                    self._free_rows.append((first * PAGE + _HEADER.size, size))
             elif is_free:
-                self._note_free(page[begin : begin + size])
+                self._free_rows.append((number * PAGE + begin, size))
             elif flags & _SUB_DATA:
                 if size != _DATABASE_SIZE:
                     raise PageError(f"page {number} describes no table where it should")
@@ -191,17 +230,42 @@ class _Walk:
                 self._check_subpage(page[begin : begin + size], number)
         return roots
 
-    def _note_free(self, numbers: bytes) -> None:
-        """Take a row of the free list: how many pages, and which."""
-        if len(numbers) < _NUMBER.size:
+    def _note_free(self, place: int, size: int) -> Iterator[None]:
+        """Take a row of the free list: how many pages, and which, the highest first."""
+        if size < _NUMBER.size:
             raise PageError("a row of the free list is too short")
-        count = _NUMBER.unpack_from(numbers)[0]
-        if len(numbers) < _NUMBER.size * (count + 1):
+        self._stream.seek(place)
+        left = int.from_bytes(self._stream.read(_NUMBER.size), "little")
+        if size < _NUMBER.size * (left + 1):
             raise PageError("a row of the free list is shorter than it says")
-        for number in memoryview(numbers).cast("Q")[1 : count + 1]:
-            if number in self._free or not 2 <= number < self._end:
+        place += _NUMBER.size
+        behind = self._end
+        while left:
+            if not self._free_left:
+                self._free_left = STEP_FREE
+                yield None
+            self._stream.seek(place)
+            octets = self._stream.read(_NUMBER.size * min(left, self._free_left))
+            numbers = memoryview(octets[: len(octets) & -_NUMBER.size]).cast("Q").tolist()
+            if not numbers:
+                return  # `directory` tells what is missing
+            self._note_free_numbers(behind, numbers)
+            behind = numbers[-1]
+            place += len(octets)
+            left -= len(numbers)
+            self._free_left -= len(numbers)
+
+    def _note_free_numbers(self, behind: int, numbers: list[int]) -> None:
+        """Take numbers that must fall, from below ``behind``, and of pages that are in no use."""
+        if numbers[0] >= behind or numbers[-1] < 2 or any(map(le, numbers, numbers[1:])):
+            raise PageError(f"the free list is out of order near page {numbers[0]}")
+        places = self._places
+        for number in numbers:
+            if number >= len(places):
+                continue  # LMDB never wrote it
+            if places[number]:
                 raise PageError(f"page {number} is free twice, or is none")
-            self._free.add(number)
+            places[number] = _FREE
 
     def _check_subpage(self, page: bytes, number: int) -> None:
         """A page within a row: several values of one name."""
@@ -216,9 +280,9 @@ class _Walk:
             raise PageError(f"a row of page {number} holds other values than it says")
 
     def _check_overflow(self, number: int, size: int) -> None:
-        if not 2 <= number < self._end or number in self._seen or number in self._free:
+        if not 2 <= number < self._end or self._is_known(number):
             raise PageError(f"page {number} is none of the {self._end} of the file, or is taken")
-        self._seen.add(number)
+        self._use(number)
         self._stream.seek(number * PAGE)
         head = self._stream.read(_HEADER.size)
         if len(head) < _HEADER.size:
@@ -230,3 +294,17 @@ class _Walk:
             raise PageError(f"page {number} is not the value it should be")
         if number + pages > self._end:
             raise PageError(f"the value at page {number} ends outside the file")
+
+
+def _check_head(page: bytes, number: int, levels: int) -> None:
+    named, _, flags, lower, upper = _HEADER.unpack_from(page)
+    if named != number or flags & ~_LEAF2 not in (_BRANCH, _LEAF):
+        raise PageError(f"page {number} is not one of a tree")
+    if lower < _HEADER.size or lower % 2 or lower > upper or upper > PAGE:
+        raise PageError(f"page {number} contradicts itself")
+    if bool(flags & _BRANCH) != (levels > 1):
+        raise PageError(f"page {number} is not on its level")
+
+
+def _transaction(meta: bytes) -> int:
+    return int(_NUMBER.unpack_from(meta, _TRANSACTION_AT)[0])

@@ -14,7 +14,7 @@ from typing import Any, Final
 import lmdb
 
 from etcdtw.storage.directory import DataDirError
-from etcdtw.storage.page_check import PagesDamagedError, check_pages
+from etcdtw.storage.page_check import PagesDamagedError, look_at_pages
 from etcdtw.storage.state_codec import TABLE_CURRENT, TABLE_PRIVATE, StateCorruptionError
 from etcdtw.storage.state_sweep import (
     FINDINGS_MAX,
@@ -28,7 +28,8 @@ from etcdtw.storage.state_sweep import (
 from etcdtw.storage.state_tables import Tables
 
 SWEEP_INTERVAL_S: Final = 86_400.0
-LOOK_INTERVAL_S: Final = 60.0  # between two looks at branch pages, some 20 us each
+LOOK_INTERVAL_S: Final = 10.0  # from one look at branch pages to the next; 20 ms for 1 M keys
+LOOK_AGE_S_MAX: Final = 10.0  # so long it keeps pages from reuse; then it is given up
 RETRY_S: Final = 60.0  # after what was not to be done for want of room
 POSTPONED_MAX: Final = 64  # rows that wait for it; the next pass finds the others
 REST_S_MIN: Final = 0.02  # after a step of some 2 ms: however large the state, a tenth of the time
@@ -37,6 +38,25 @@ MEND: Final = "mend"
 MENDED: Final = "mended"
 DAMAGED: Final = "damaged"
 SWEPT: Final = "swept"
+
+
+class _Look:
+    """One look at the pages of one view, which is kept as it is meanwhile."""
+
+    def __init__(self, env: lmdb.Environment, begun_s: float) -> None:
+        self.begun_s = begun_s
+        self._view = env.begin()
+        self._steps = look_at_pages(Path(env.path()), 0, self._view.id())
+
+    def step(self) -> bool:
+        """Do one; return whether there are more.  Raises `DataDirError`."""
+        for _ in self._steps:
+            return True
+        return False
+
+    def end(self) -> None:
+        self._view.abort()
+        self._steps.close()
 
 
 class Sweeper:
@@ -63,6 +83,8 @@ class Sweeper:
         """Begin with another state."""
         self._postponed: dict[bytes, None] = {}
         self._retry_due_s = 0.0
+        self._look: _Look | None = None
+        self._look_due_s = self._seconds() + LOOK_INTERVAL_S
         self._start_pass()
 
     def _start_pass(self) -> None:
@@ -71,7 +93,6 @@ class Sweeper:
         self._findings = 0
         self._rows = 0
         self._begun_s = self._due_s = self._seconds()
-        self._look_due_s = self._begun_s + LOOK_INTERVAL_S
 
     def hurry(self) -> None:
         """Something is wrong: do one pass at once, a step after the other."""
@@ -94,8 +115,7 @@ class Sweeper:
         if self._postponed and now_s >= self._retry_due_s:
             self._retry()
         elif self._interval_s and now_s >= self._look_due_s:
-            self._look_due_s = now_s + LOOK_INTERVAL_S
-            self._look()
+            self._look_on()
         else:
             self._sweep()
 
@@ -148,14 +168,34 @@ class Sweeper:
             if name in self._postponed:
                 return
 
-    def _look(self) -> None:
+    def give_way(self, age_s_max: float = 0.0) -> None:
+        """Give up a look at pages that has taken so long.
+
+        Its view keeps pages from being used anew, and must not outlive the environment.
+        """
+        look = self._look
+        if look is not None and self._seconds() - look.begun_s >= age_s_max:
+            self._end_look()
+
+    def _look_on(self) -> None:
         """See whether the branch pages still lead to pages that are in use, each once."""
         try:
-            check_pages(Path(self._tables.env.path()), leaves_max=0)
+            if self._look is None:
+                self._look = _Look(self._tables.env, self._seconds())
+            if self._look.step():
+                self._look_due_s = self._seconds() + REST_S_MIN
+                return
         except PagesDamagedError as error:
             self._answer((DAMAGED, error.table or TABLE_PRIVATE, b"", str(error)))
-        except DataDirError:
+        except (DataDirError, lmdb.Error):
             pass  # it cannot be read just now; whoever commits will say so
+        self._end_look()
+
+    def _end_look(self) -> None:
+        self._look_due_s = self._seconds() + LOOK_INTERVAL_S
+        look, self._look = self._look, None
+        if look is not None:
+            look.end()
 
     def _begin(self) -> None:
         self._begun_s = self._seconds()

@@ -17,7 +17,7 @@ from etcdtw.storage.state_compaction_hash import RunningHash, interrupted, last_
 from etcdtw.storage.state_defragment import Defragmentation
 from etcdtw.storage.state_hash import hash_all, hash_kv
 from etcdtw.storage.state_seal import StateDamageError
-from etcdtw.storage.state_sweeper import DAMAGED, MEND, Sweeper
+from etcdtw.storage.state_sweeper import DAMAGED, LOOK_AGE_S_MAX, MEND, Sweeper
 from etcdtw.storage.state_tables import (
     ANONYMOUS_OCTETS_MAX,
     Batch,
@@ -124,6 +124,7 @@ class StateWorker:
             self._committer.attach(message[1])
         elif kind == COMMIT:
             started_s = self._seconds()
+            self.sweeper.give_way(LOOK_AGE_S_MAX)
             self._committer.commit(Batch(*message[2:]))
             self._answer((COMMITTED, message[1], self._seconds() - started_s))
         elif kind == COMPACT:
@@ -267,6 +268,7 @@ class StateWorker:
 
     def reopen(self, open_tables: Callable[[int], Tables]) -> None:
         """Open the environment anew with ``open_tables(map_size)``; nothing else may use it."""
+        self.sweeper.give_way()
         self._tables.replace(lambda: open_tables(self._committer.map_size))
         self._committer.reopen()
 
@@ -274,6 +276,7 @@ class StateWorker:
         """Do one bounded step of the oldest background job, unless it rests."""
         if self._rests_until_s and self._seconds() < self._rests_until_s:
             return
+        self.sweeper.give_way()
         job = self._jobs[0]
         if self._waiting_compactions and job is self._waiting_compactions[0]:
             self._waiting_compactions.pop(0)

@@ -28,6 +28,7 @@ from etcdtw.storage.state_reader import StateReader
 from etcdtw.storage.state_rebuild import verify
 from etcdtw.storage.state_seal import SEALS, StateDamageError
 from etcdtw.storage.state_sweeper import (
+    LOOK_AGE_S_MAX,
     LOOK_INTERVAL_S,
     POSTPONED_MAX,
     REST_S_MIN,
@@ -35,6 +36,7 @@ from etcdtw.storage.state_sweeper import (
     Sweeper,
 )
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
+from etcdtw.storage.state_worker import Pace, StateWorker
 from etcdtw.wire.encode import encode_record
 from tests.support.page_map import PAGE, pages_in_use
 from tests.support.state_rows import MAP_SIZE, fail, flip, open_tables
@@ -230,7 +232,7 @@ def test_no_read_transaction_outlives_a_step_of_a_sweep(rig: Rig) -> None:
     tables.env.close()
 
 
-def test_a_branch_that_leads_to_a_freed_page_is_seen_within_a_minute(rig: Rig) -> None:
+def test_a_branch_that_leads_to_a_freed_page_is_seen_within_seconds(rig: Rig) -> None:
     tables = open_tables(rig.path)
     now_s = [10.0]
     answers: list[tuple[object, ...]] = []
@@ -496,3 +498,86 @@ def test_a_name_that_has_become_another_s_is_not_listed_twice(rig: Rig, wrong: b
     with pytest.raises(StateDamageError, match="another place"):
         reader.known_keys(b"", None, 100)
     reader.close()
+
+
+def views_open(tables: Tables) -> int:
+    return sum(line.split()[2] != "-" for line in tables.env.readers().splitlines()[1:])
+
+
+@pytest.fixture
+def wide(rig: Rig) -> Rig:
+    """A state with more branch pages than a step looks at."""
+    state = rig.open()
+    for main in range(100, 2600):
+        key = b"%0400d" % main
+        state.put(main, 0, key, encode_record(key, main, main, 1, b"", 0), True)
+        state.set_applied(main, 1)
+    state.flush(lambda: None)
+    state.close()
+    return rig
+
+
+def test_a_look_at_pages_goes_in_steps_and_keeps_its_view_as_long(wide: Rig) -> None:
+    tables = open_tables(wide.path)
+    now_s = [10.0]
+    answers: list[tuple[object, ...]] = []
+    sweeper = Sweeper(tables, answers.append, lambda: now_s[0], interval_s=1e9)
+    sweeper.step()
+    views = []
+    now_s[0] += LOOK_INTERVAL_S
+    for _ in range(20):
+        sweeper.step()
+        views.append(views_open(tables))
+        if not views[-1]:
+            break
+        assert sweeper.rest_s == pytest.approx(REST_S_MIN)
+        now_s[0] += sweeper.rest_s or 0.0
+        with tables.env.begin(write=True) as txn:  # a commit in between does no harm
+            txn.put(b"other", b"", db=tables.handles[TABLE_CURRENT])
+    assert views[0] == 1
+    assert views[-1] == 0
+    assert sweeper.rest_s == pytest.approx(LOOK_INTERVAL_S)
+    assert answers == []
+    tables.env.close()
+
+
+def test_a_look_at_pages_gives_way_to_what_takes_long(wide: Rig) -> None:
+    tables = open_tables(wide.path)
+    now_s = [10.0]
+    sweeper = Sweeper(tables, lambda answer: None, lambda: now_s[0], interval_s=1e9)
+    sweeper.step()
+    now_s[0] += LOOK_INTERVAL_S
+    sweeper.step()
+    now_s[0] += LOOK_AGE_S_MAX - 0.1
+    sweeper.give_way(LOOK_AGE_S_MAX)
+    assert views_open(tables) == 1
+    now_s[0] += 0.2
+    sweeper.give_way(LOOK_AGE_S_MAX)
+    assert views_open(tables) == 0
+    now_s[0] += LOOK_INTERVAL_S
+    sweeper.step()
+    assert views_open(tables) == 1
+    sweeper.give_way()
+    assert views_open(tables) == 0
+    tables.env.close()
+
+
+def test_a_look_at_pages_gives_way_to_every_other_job(wide: Rig) -> None:
+    tables = open_tables(wide.path)
+    now_s = [10.0]
+    pace = Pace(sweep_interval_s=1e9)
+    worker = StateWorker(tables, MAP_SIZE, lambda answer: None, pace, lambda: now_s[0])
+    now_s[0] += LOOK_INTERVAL_S
+    worker.sweeper.step()
+    assert views_open(tables) == 1
+    worker.receive(("compact", 3))
+    worker.work()
+    assert views_open(tables) == 0
+    while worker.has_work():
+        worker.work()
+    now_s[0] += LOOK_INTERVAL_S
+    worker.sweeper.step()
+    assert views_open(tables) == 1
+    worker.reopen(lambda size: open_tables(wide.path, size))
+    assert views_open(tables) == 0
+    tables.env.close()
