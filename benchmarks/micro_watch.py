@@ -159,7 +159,7 @@ def keep_alive() -> float:
         if not node.lessor.exists(lease_id):
             node.lessor.grant(lease_id, 60)
     call: Any = QuietCall()
-    LeaseService(node, node, random.Random(4).getrandbits, 1.0).keep_alive(call)
+    LeaseService(node, random.Random(4).getrandbits, 1.0).keep_alive(call)
     messages = [pb.LeaseKeepAliveRequest(ID=lease_id).SerializeToString() for lease_id in ids]
 
     def work() -> None:

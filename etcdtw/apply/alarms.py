@@ -59,6 +59,10 @@ class Alarms:
         self._note()
         return [(member_id, alarm)]
 
+    def is_active(self, member_id: int, alarm: int) -> bool:
+        """Whether this alarm of this member is raised."""
+        return (member_id, alarm) in self._active
+
     def active(self, alarm: int = pb.NONE) -> list[tuple[int, int]]:
         """Return the active (member id, alarm) pairs of one kind, or of all with NONE."""
         return sorted(pair for pair in self._active if alarm == pb.NONE or pair[1] == alarm)

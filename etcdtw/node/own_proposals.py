@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from etcdtw.apply.applier import FIELD_ALARM
 from etcdtw.grpc.call import Call
 from etcdtw.mvcc.applied import Applied
 from etcdtw.node.loop.inbox import Inbox
 from etcdtw.node.loop.requests import RequestIds
 from etcdtw.node.no_call import NoCall
+from etcdtw.wire import etcdserverpb as pb
 
 
 class OwnProposals:
@@ -23,6 +25,11 @@ class OwnProposals:
     def propose(self, field: int, request: Any) -> None:
         """Propose something of the member's own; a refusal is tried again when it is due again."""
         self._inbox.propose(field, request.SerializeToString(), request, self._call, _ignore)
+
+    def ask_alarm(self, action: int, member_id: int, alarm: int) -> None:
+        """Propose to raise or to clear an alarm."""
+        request = pb.AlarmRequest(action=action, memberID=member_id, alarm=alarm)
+        self.propose(FIELD_ALARM, request)
 
     def propose_octets(self, make: Callable[[int], bytes]) -> None:
         """Put an entry of ``make(request id)`` into the log; nobody learns of its outcome."""

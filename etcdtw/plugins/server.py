@@ -62,21 +62,19 @@ def _configure(arguments: Sequence[str], environment: Mapping[str, str]) -> Conf
 def _complaint(error: FlagError) -> str:
     if error.status == STATUS_USAGE:
         return f"{error.message}\nRun `twistd etcdtw --help` for all flags.\n"
-    return _fatal_line("failed to verify flags", error.message)
+    return _fatal_line("failed to verify flags", error=error.message)
 
 
-def _fatal_line(message: str, reason: str) -> str:
+def _fatal_line(message: str, **values: object) -> str:
     """As etcd: a log line, though logging has not begun."""
     form = console_line if sys.stderr.isatty() else json_line
-    return form(datetime.now(UTC), "fatal", "", message, {"error": reason}) + "\n"
+    return form(datetime.now(UTC), "fatal", "", message, values) + "\n"
 
 
 def _too_few_descriptors(limit: int) -> str:
     """Return etcd's last words; it names the same number as the one that it recommends."""
-    form = console_line if sys.stderr.isatty() else json_line
     text = "file descriptor limit of etcd process is too low; please set higher"
-    values: dict[str, object] = {"limit": limit, "recommended-limit": RESERVE}
-    return form(datetime.now(UTC), "fatal", "", text, values) + "\n"
+    return _fatal_line(text, **{"limit": limit, "recommended-limit": RESERVE})
 
 
 def makeService(options: Options) -> IService:
@@ -114,7 +112,7 @@ def makeService(options: Options) -> IService:
         except START_ERRORS as error:
             observer(fatal_event(CANNOT_START, time.time(), str(error)))
             if launch.is_daemon or not SEEN.intersection(outputs):
-                sys.stderr.write(_fatal_line(CANNOT_START, str(error)))
+                sys.stderr.write(_fatal_line(CANNOT_START, error=str(error)))
             raise SystemExit(1) from None
     if launch.is_daemon:
         sys.stderr.write(f"etcdtw goes on in the background and logs to {', '.join(outputs)}\n")

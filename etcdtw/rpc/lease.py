@@ -6,7 +6,7 @@ Source: etcd v3 api, Lease.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from etcdtw.apply.applier import FIELD_LEASE_GRANT, FIELD_LEASE_REVOKE
 from etcdtw.apply.errors import NoSpaceError
@@ -19,28 +19,13 @@ from etcdtw.node.loop.requests import Done
 from etcdtw.rpc.decode import decode, decode_entry
 from etcdtw.rpc.errors import fail
 from etcdtw.rpc.keep_alive import KeepAliveStream
+from etcdtw.rpc.kv import Quota
 from etcdtw.rpc.leader_loss import LeaderLoss
 from etcdtw.rpc.lease_list import LeaseLists
 from etcdtw.rpc.leases_for_peers import LeaderLine, ask_time_to_live, describe_lease
 from etcdtw.wire import etcdserverpb as pb
 
 LEADER_CHANGED: Final = "etcdserver: leader changed"
-
-
-class AttachedKeys(Protocol):
-    """The part of `mvcc.backend.Backend` that leases need."""
-
-    def attached(self, lease_id: int) -> list[bytes]: ...
-
-
-class Quota(Protocol):
-    """Decides whether the state may grow.  A refusal raises the NOSPACE alarm elsewhere."""
-
-    def admit(self, cost: int) -> bool: ...
-
-    def hold(self, cost: int, done: Done) -> Done:
-        """Count what was admitted until the call of what is returned, in the place of ``done``."""
-        ...
 
 
 class LeaseService:
@@ -52,7 +37,6 @@ class LeaseService:
     def __init__(
         self,
         node: Facade,
-        backend: AttachedKeys,
         random_bits: Callable[[int], int],
         election_timeout_s: float,
         *,
@@ -62,7 +46,6 @@ class LeaseService:
         self._node = node
         self._quota = quota
         self._line = line
-        self._backend = backend
         self._random_bits = random_bits
         self._leader_loss = LeaderLoss(node, election_timeout_s)
         self._lists = LeaseLists(node, lambda: node.header(node.store.revision))
@@ -113,7 +96,7 @@ class LeaseService:
                 fail(call, error)
             elif lessor.is_primary:
                 lessor.advance(self._node.now_ms)
-                found(None, describe_lease(lessor, self._backend, request.ID, request.keys))
+                found(None, describe_lease(lessor, self._node.storage, request.ID, request.keys))
             elif self._line is not None:
                 ask_time_to_live(self._line, request.ID, request.keys, found)
             else:

@@ -51,9 +51,8 @@ class AttachedKeys(Protocol):
 class LeasesForPeers:
     """The leader's end: answers from this member's lessor."""
 
-    def __init__(self, node: Facade, backend: AttachedKeys) -> None:
+    def __init__(self, node: Facade) -> None:
         self._node = node
-        self._backend = backend
 
     def renew(self, lease_id: int, renewed: Renewed) -> None:
         """Renew a lease once everything committed is applied, as the primary lessor."""
@@ -88,7 +87,7 @@ class LeasesForPeers:
                 found(LeaderChangedError(), None)
             else:
                 lessor.advance(self._node.now_ms)
-                found(None, describe_lease(lessor, self._backend, lease_id, wants_keys))
+                found(None, describe_lease(lessor, self._node.storage, lease_id, wants_keys))
 
         self._node.read(NoCall(), confirmed)
 

@@ -244,9 +244,9 @@ def build_services(
         reads=ReadQueue(node.clock, activity=lambda: store.revision + store.ranges_total),
     ).register(methods)
     WatchService(node, election_timeout_s).register(methods)
-    LeaseService(
-        node, data.state, randomness.getrandbits, election_timeout_s, quota=quota, line=line
-    ).register(methods)
+    LeaseService(node, randomness.getrandbits, election_timeout_s, quota=quota, line=line).register(
+        methods
+    )
     cluster = ClusterService(
         node, unix_s=unix_s, is_strict=config.strict_reconfig_check, forward=line
     )
@@ -262,5 +262,5 @@ def build_services(
         maintenance=maintenance,
         snapshots=snapshots,
         cluster=cluster,
-        leases_for_peers=LeasesForPeers(node, data.state),
+        leases_for_peers=LeasesForPeers(node),
     )

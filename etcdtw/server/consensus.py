@@ -66,13 +66,13 @@ class Consensus(Service):
         """Say that nobody leads: with fewer than a quorum a member waits for ever."""
         node = self._member.node
         if not node.leader_id:
-            ids = [one.member_id for one in node.members.all() if one.member_id != node.member_id]
+            others = node.standing.others()
             self.log.warn(
                 "waiting for a leader at term {term}: {reached} of {count} other members are "
                 "connected, and a majority of all members must vote",
                 term=node.term,
-                reached=sum(node.connected_since(one) is not None for one in ids),
-                count=len(ids),
+                reached=sum(node.connected_since(one.member_id) is not None for one in others),
+                count=len(others),
             )
         self._wait(min(2 * seconds, WAITING_MAX_S))
 

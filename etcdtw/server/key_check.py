@@ -45,7 +45,7 @@ class KeyCheck(Service):
     def startService(self) -> Deferred[None] | None:
         super().startService()
         node = self._member.node
-        others = [one for one in node.members.all() if one.member_id != node.member_id]
+        others = node.standing.others()
         if not others or not self._member.config.feature_gates[GATE]:
             return None
         checked = Deferred.fromCoroutine(self._check(others))

@@ -13,8 +13,9 @@ from typing import Any, Final
 
 import pytest
 
-from tests.support.cluster_processes import Cluster, ClusterMember, ctl_environment, wait_for
+from tests.support.cluster_processes import Cluster, ClusterMember, wait_for
 from tests.support.cluster_programs import with_programs
+from tests.support.etcdctl import ctl_environment
 
 pytestmark = pytest.mark.integration
 

@@ -10,8 +10,9 @@ from typing import Any, Final
 import pytest
 
 from tests.integration.mixed_clusters import serves_all, snapshots_sent, store_all_kinds
-from tests.support.cluster_processes import Cluster, ctl_environment
+from tests.support.cluster_processes import Cluster
 from tests.support.cluster_programs import with_programs
+from tests.support.etcdctl import ctl_environment
 from tests.support.judges import judge_program
 
 pytestmark = pytest.mark.integration

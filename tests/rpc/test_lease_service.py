@@ -40,6 +40,8 @@ def test_all_five_methods_are_registered(rig: LeaseRig) -> None:
 
 
 class FullQuota:
+    is_tight = True
+
     def __init__(self) -> None:
         self.costs: list[int] = []
 
@@ -62,7 +64,7 @@ def test_what_is_proposed_holds_no_octets_that_members_read_differently(rig: Lea
 
 def test_a_grant_that_the_quota_refuses_is_not_proposed_and_a_revoke_is(rig: LeaseRig) -> None:
     quota = FullQuota()
-    service = LeaseService(rig, rig.backend, Random(1).getrandbits, 1.0, quota=quota)
+    service = LeaseService(rig, Random(1).getrandbits, 1.0, quota=quota)
     call = RecordedCall()
     service.grant(call, pb.LeaseGrantRequest(TTL=10).SerializeToString())
     assert call.status == (8, "etcdserver: mvcc: database space exceeded")
@@ -95,7 +97,7 @@ def test_a_chosen_id_is_not_in_use() -> None:
     rig = LeaseRig()
     rig.lessor.grant(11, 60)
     drawn = [0, 11, 12]
-    rig.service = LeaseService(rig, rig.backend, lambda bits: drawn.pop(0), 1.0)
+    rig.service = LeaseService(rig, lambda bits: drawn.pop(0), 1.0)
     rig.service.grant(RecordedCall(), b"")
     assert rig.proposals[0][2].ID == 12
 

@@ -22,6 +22,7 @@ from typing import Any, Final
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.certs import Authority, Issued
 from tests.support.etcd_client import EtcdClient, RpcFailedError
+from tests.support.etcdctl import ctl_environment
 from tests.support.judges import judge_line, judge_program
 from tests.support.processes import (
     BASE,
@@ -545,11 +546,6 @@ class Cluster:
         found = self.hashes(revision)
         assert len(set(found.values())) == 1, f"HashKV differs: {found}"
         return next(iter(found.values()))[0]
-
-
-def ctl_environment() -> dict[str, str]:
-    """Return the environment of etcdctl: nothing of a user's ETCD variables."""
-    return {name: value for name, value in os.environ.items() if "ETCD" not in name}
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:

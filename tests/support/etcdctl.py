@@ -13,13 +13,17 @@ from tests.support.processes import RunningMember
 TIMEOUT_S: Final = 30.0
 
 
+def ctl_environment() -> dict[str, str]:
+    """Return the environment of etcdctl: nothing of a user's ETCD variables."""
+    return {name: value for name, value in os.environ.items() if "ETCD" not in name}
+
+
 class Etcdctl:
     """etcdctl with the endpoint of one member."""
 
     def __init__(self, member: RunningMember) -> None:
         self.member = member
-        kept = {name: value for name, value in os.environ.items() if "ETCD" not in name}
-        self.environment = kept
+        self.environment = ctl_environment()
 
     def command(self, *arguments: str) -> list[str]:
         """Return the whole command line."""

@@ -38,10 +38,10 @@ class LeaseRig(FakeFacade):
         self.lessor = Lessor(2)
         self.lessor.promote(0)
         self.store = Revisions()
-        self.backend = ModelBackend()
+        self.storage = self.backend = ModelBackend()
         self.proposals: list[tuple[int, bytes, Any, Any, Callable[[Any, Any], None]]] = []
         self.reads: list[tuple[Any, Callable[[Any, Exception | None], None]]] = []
-        self.service = LeaseService(self, self.backend, Random(1).getrandbits, 1.0)
+        self.service = LeaseService(self, Random(1).getrandbits, 1.0)
 
     @property
     def now_ms(self) -> int:

@@ -17,7 +17,6 @@ from typing import Final, NamedTuple
 from twisted.logger import Logger
 
 from etcdtw.apply.alarms import Alarms
-from etcdtw.apply.applier import FIELD_ALARM
 from etcdtw.cluster.divergence import (
     UNKNOWN_MEMBER,
     KeyHash,
@@ -260,13 +259,9 @@ class CorruptionChecks:
                 for one in sorted(told)
             ),
         )
-        raised = {member_id for member_id, _ in self._alarms.active(pb.CORRUPT)}
         for member_id in verdict.accused:
-            if member_id not in raised:
-                request = pb.AlarmRequest(
-                    action=pb.AlarmRequest.ACTIVATE, memberID=member_id, alarm=pb.CORRUPT
-                )
-                self._own.propose(FIELD_ALARM, request)
+            if not self._alarms.is_active(member_id, pb.CORRUPT):
+                self._own.ask_alarm(pb.AlarmRequest.ACTIVATE, member_id, pb.CORRUPT)
 
     def _hand_over(self) -> None:
         """A leader that is corrupt could pass its state on in a snapshot: let another one lead."""

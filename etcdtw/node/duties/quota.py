@@ -10,10 +10,9 @@ and what this member has proposed and not applied.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from etcdtw.apply.alarms import Alarms
-from etcdtw.apply.applier import FIELD_ALARM
 from etcdtw.grpc.call import Call
 from etcdtw.mvcc.applied import Applied
 from etcdtw.node.loop.requests import Done
@@ -46,7 +45,7 @@ class Measured(Protocol):
 class Proposes(Protocol):
     """The member's own proposals (`node.own_proposals`)."""
 
-    def propose(self, field: int, request: Any) -> None: ...
+    def ask_alarm(self, action: int, member_id: int, alarm: int) -> None: ...
 
 
 class SpaceQuota:
@@ -131,7 +130,7 @@ class SpaceQuota:
         return self._state.size_in_use + self._state.pending[0]
 
     def _raise_alarm(self, now_ms: int) -> None:
-        is_raised = (self._member_id, pb.NOSPACE) in self._alarms.active(pb.NOSPACE)
+        is_raised = self._alarms.is_active(self._member_id, pb.NOSPACE)
         if is_raised or now_ms - self._alarmed_ms < ALARM_EVERY_MS:
             return
         if self._state.is_compacting:
@@ -141,7 +140,4 @@ class SpaceQuota:
                 return
         self._refused_ms = None
         self._alarmed_ms = now_ms
-        request = pb.AlarmRequest(
-            action=pb.AlarmRequest.ACTIVATE, memberID=self._member_id, alarm=pb.NOSPACE
-        )
-        self._own.propose(FIELD_ALARM, request)
+        self._own.ask_alarm(pb.AlarmRequest.ACTIVATE, self._member_id, pb.NOSPACE)

@@ -321,15 +321,12 @@ class SpaceDuty:
             self._has_raised = False
 
     def _is_raised(self) -> bool:
-        return (self._standing.member_id, pb.NOSPACE) in self._alarms.active(pb.NOSPACE)
+        return self._alarms.is_active(self._standing.member_id, pb.NOSPACE)
 
     def _ask(self, action: int, now_ms: int) -> None:
         if now_ms - self._asked_ms >= ASK_EVERY_MS:
             self._asked_ms = now_ms
-            request = pb.AlarmRequest(
-                action=action, memberID=self._standing.member_id, alarm=pb.NOSPACE
-            )
-            self._own.propose(FIELD_ALARM, request)
+            self._own.ask_alarm(action, self._standing.member_id, pb.NOSPACE)
 
     def _flush(self) -> None:
         """What is pending needs most of the reserve: have it committed now."""

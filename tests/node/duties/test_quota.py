@@ -32,8 +32,8 @@ class FakeNode:
         self.alarms = Alarms(ModelBackend())
         self.proposed: list[Any] = []
 
-    def propose(self, field: int, request: Any) -> None:
-        self.proposed.append(request)
+    def ask_alarm(self, action: int, member_id: int, alarm: int) -> None:
+        self.proposed.append((action, member_id, alarm))
 
 
 class Rig:
@@ -126,9 +126,7 @@ def test_the_alarm_is_asked_for_again_only_when_it_has_not_come(rig: Rig) -> Non
     rig.node.now_ms += 1
     assert not rig.quota.admit(1)
     assert rig.alarms_asked == 2
-    assert rig.node.proposed[0] == pb.AlarmRequest(
-        action=pb.AlarmRequest.ACTIVATE, memberID=7, alarm=pb.NOSPACE
-    )
+    assert rig.node.proposed[0] == (pb.AlarmRequest.ACTIVATE, 7, pb.NOSPACE)
     rig.node.alarms.activate(7, pb.NOSPACE)
     rig.node.now_ms += ALARM_EVERY_MS
     assert not rig.quota.admit(1)
