@@ -1,4 +1,7 @@
-"""What services, pages and metrics may use of a member's node: one Protocol for all of them."""
+"""What services and pages may use of a member's node: one Protocol for all of them.
+
+Metrics are counters of every part and take the whole `node.Node` (`server/metric_sources.py`).
+"""
 
 from __future__ import annotations
 
