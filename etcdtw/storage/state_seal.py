@@ -15,12 +15,14 @@ import google_crc32c
 from etcdtw.storage.state_codec import (
     BUCKETS,
     DERIVED,
+    ROW_FORMAT,
     TABLE_KEY,
     TABLE_PRIVATE,
     StateCorruptionError,
 )
 
 SEAL_SIZE: Final = 4  # octets
+OTHER_SUM: Final = "its checksum is another"
 
 _POLYNOMIAL: Final = 0x82F63B78  # CRC-32C, reflected
 _ONES: Final = 0xFFFFFFFF
@@ -33,7 +35,7 @@ _extend: Final = google_crc32c.extend
 class StateDamageError(StateCorruptionError):
     """A stored row is not what was written there.  ``table`` and ``name`` say which one."""
 
-    def __init__(self, table: bytes, name: bytes, why: str = "its checksum is another") -> None:
+    def __init__(self, table: bytes, name: bytes, why: str = OTHER_SUM) -> None:
         super().__init__(f"the row {name[:64]!r} of the table `{table.decode()}` is damaged: {why}")
         self.table = table
         self.name = name
@@ -112,3 +114,8 @@ class Seal:
 SEALS: Final[dict[bytes, Seal]] = {
     table: Seal(table) for table in (*BUCKETS, TABLE_KEY, *DERIVED, TABLE_PRIVATE)
 }
+
+
+def sealed_rows(table: bytes, rows: list[Row]) -> list[Row]:
+    """Return the rows of a table that have seals: all but the one that tells the format."""
+    return [row for row in rows if row[0] != ROW_FORMAT] if table == TABLE_PRIVATE else rows

@@ -26,7 +26,6 @@ from etcdtw.storage.state_codec import (
     KEY_SIZE_MAX,
     LIVE,
     RECORD_INLINE_MAX,
-    ROW_FORMAT,
     TABLE_ATTACHED,
     TABLE_CURRENT,
     TABLE_FENCES,
@@ -46,7 +45,7 @@ from etcdtw.storage.state_codec import (
     stored_key,
 )
 from etcdtw.storage.state_compaction import newest_version
-from etcdtw.storage.state_seal import SEALS, StateDamageError
+from etcdtw.storage.state_seal import OTHER_SUM, SEAL_SIZE, SEALS, StateDamageError, sealed_rows
 from etcdtw.storage.state_tables import Tables
 
 STEP_ROWS: Final = 256  # in one transaction: some 2 ms
@@ -125,7 +124,7 @@ def sweep(tables: Tables, rows_max: int = STEP_ROWS) -> Iterator[Finding | None]
         TABLE_ATTACHED: _check_attached,
     }
     for table in (*BUCKETS, TABLE_PRIVATE, TABLE_KEY, TABLE_HISTORY, TABLE_CURRENT, TABLE_ATTACHED):
-        yield from _walk(tables, table, rows_max, checks.get(table, _check_small))
+        yield from _walk(tables, table, rows_max, checks.get(table, _check_nothing))
     yield from _check_fences(tables, rows_max)
 
 
@@ -153,11 +152,11 @@ def _walk(tables: Tables, table: bytes, rows_max: int, check: Check) -> Iterator
                 is_last = len(rows) < rows_max
                 findings += _check_rows(table, rows, position)
                 if not findings:
-                    findings += check(view, _opened(table, rows))
+                    findings += check(view, _plain(table, rows))
                 if rows:
                     position.last = rows[-1]
         except StateDamageError as error:
-            findings.append(Finding(error.table, error.name, "its checksum is another"))
+            findings.append(Finding(error.table, error.name, error.why))
             if rows:
                 position.last = rows[-1]
         except (lmdb.Error, StateCorruptionError) as error:
@@ -190,12 +189,12 @@ def _next_rows(view: _View, table: bytes, position: _Position, rows_max: int) ->
 
 def _check_rows(table: bytes, rows: list[Row], position: _Position) -> Iterator[Finding]:
     """Yield rows that are not whole, or not behind the one before them."""
-    sealed = [row for row in rows if row[0] != ROW_FORMAT] if table == TABLE_PRIVATE else rows
     seal = SEALS[table]
+    sealed = sealed_rows(table, rows)
     if not seal.are_whole(sealed):
         for name, stored in sealed:
             if not seal.is_whole(name, stored):
-                yield Finding(table, name, "its checksum is another")
+                yield Finding(table, name, OTHER_SUM)
     ordered = rows if position.last is None else [position.last, *rows]
     if table != TABLE_HISTORY:
         names = [name for name, _ in ordered]
@@ -211,17 +210,13 @@ def _is_behind(one: Any, other: Any) -> bool:
     return bool(one >= other)
 
 
-def _opened(table: bytes, rows: list[Row]) -> list[Row]:
-    if table == TABLE_PRIVATE:
-        rows = [row for row in rows if row[0] != ROW_FORMAT]
-    return SEALS[table].opened_rows(rows)
+def _plain(table: bytes, rows: list[Row]) -> list[Row]:
+    """Return whole rows with their values."""
+    return [(name, stored[:-SEAL_SIZE]) for name, stored in sealed_rows(table, rows)]
 
 
 def _check_nothing(view: _View, rows: list[Row]) -> Iterator[Finding]:
-    return iter(())
-
-
-def _check_small(view: _View, rows: list[Row]) -> Iterator[Finding]:
+    """Their seals and their order are all there is to check."""
     return iter(())
 
 
@@ -293,7 +288,7 @@ def _check_fences(tables: Tables, rows_max: int) -> Iterator[Finding | None]:
                     findings += _check_sums(view)
                 start = _check_some_fences(view, start, rows_max, findings)
         except StateDamageError as error:
-            yield Finding(error.table, error.name, "its checksum is another")
+            yield Finding(error.table, error.name, error.why)
             return
         except lmdb.Error as error:
             if is_for_later(error):

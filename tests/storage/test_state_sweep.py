@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from etcdtw.storage.state_codec import (
+    REVISION_SIZE,
     TABLE_ATTACHED,
     TABLE_CURRENT,
     TABLE_FENCES,
@@ -109,3 +110,14 @@ def test_a_row_of_the_present_is_mended_from_history(tables: Tables) -> None:
     mend_current(tables, name)
     assert findings(tables) == []
     assert first(tables, TABLE_CURRENT, 3) == (name, stored)
+
+
+def test_what_is_told_is_the_true_cause(tables: Tables) -> None:
+    """The newest version's record has gone: nothing has another checksum."""
+    with tables.env.begin() as txn:
+        records = list(txn.cursor(tables.handles[TABLE_KEY]))
+    place, stored = next(row for row in reversed(records) if len(row[0]) == REVISION_SIZE)
+    change(tables, TABLE_KEY, lambda txn, handle: txn.delete(place, stored, db=handle))
+    found = findings(tables)
+    assert (TABLE_KEY, place, "it is missing") in found
+    assert {one.why for one in found} <= {"it is missing", "it is not the newest version"}
