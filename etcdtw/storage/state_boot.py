@@ -16,7 +16,6 @@ from etcdtw.storage.state_codec import (
     META_INDEX,
     META_SCHEDULED,
     META_TERM,
-    ROW_FORMAT,
     ROW_REVISION,
     TABLE_CURRENT,
     TABLE_FENCES,
@@ -24,7 +23,7 @@ from etcdtw.storage.state_codec import (
     TABLE_PRIVATE,
     parse_revision_key,
 )
-from etcdtw.storage.state_seal import SEALS, StateDamageError
+from etcdtw.storage.state_seal import SEALS, StateDamageError, opened_rows
 from etcdtw.storage.state_tables import Tables
 
 
@@ -51,12 +50,11 @@ def read_boot_state(tables: Tables, path: Path) -> BootState:
     handles = tables.handles
     try:
         with tables.env.begin() as txn:
-            private = [row for row in txn.cursor(handles[TABLE_PRIVATE]) if row[0] != ROW_FORMAT]
-            SEALS[TABLE_PRIVATE].opened_rows(private)
-            revision = _number(_opened(txn, tables, TABLE_PRIVATE, ROW_REVISION))
+            private = dict(opened_rows(TABLE_PRIVATE, list(txn.cursor(handles[TABLE_PRIVATE]))))
+            revision = _number(private.get(ROW_REVISION))
             applied_index = _number(_opened(txn, tables, META, META_INDEX))
             applied_term = _number(_opened(txn, tables, META, META_TERM))
-            rows = SEALS[TABLE_FENCES].opened_rows(list(txn.cursor(handles[TABLE_FENCES])))
+            rows = opened_rows(TABLE_FENCES, list(txn.cursor(handles[TABLE_FENCES])))
             fences = [(name[1:], _number(count)) for name, count in rows]
             live = txn.stat(handles[TABLE_CURRENT])["entries"]
             cursor = txn.cursor(handles[TABLE_KEY])

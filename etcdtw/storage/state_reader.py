@@ -26,7 +26,6 @@ from etcdtw.storage.state_codec import (
     KEY_SIZE_MAX,
     RECORD_INLINE_MAX,
     REFERENCE_SIZE,
-    ROW_FORMAT,
     ROW_HAS_LONG,
     TABLE_ATTACHED,
     TABLE_CURRENT,
@@ -46,7 +45,14 @@ from etcdtw.storage.state_codec import (
     stored_key,
 )
 from etcdtw.storage.state_compaction import OUT_OF_ORDER, newest_version
-from etcdtw.storage.state_seal import SEAL_SIZE, SEALS, PageDamageError, Seal, StateDamageError
+from etcdtw.storage.state_seal import (
+    SEAL_SIZE,
+    SEALS,
+    PageDamageError,
+    Seal,
+    StateDamageError,
+    sealed_rows,
+)
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 from etcdtw.storage.version_page import page_around, shows_all
 from etcdtw.wire.record import record_of
@@ -110,7 +116,7 @@ class StateReader:
         self._current: Any = self._txn.cursor(self._current_db)
         self._history: Any = self._txn.cursor(handles[TABLE_HISTORY])
         self._key: Any = self._txn.cursor(self._key_db)
-        private = [row for row in self._txn.cursor(handles[TABLE_PRIVATE]) if row[0] != ROW_FORMAT]
+        private = sealed_rows(TABLE_PRIVATE, list(self._txn.cursor(handles[TABLE_PRIVATE])))
         if PRIVATE_SEAL.are_whole(private):
             self.has_long = any(name == ROW_HAS_LONG for name, _ in private)
         else:

@@ -23,12 +23,11 @@ from etcdtw.storage.directory import DATA_FILE, DataDirError, open_environment
 from etcdtw.storage.state_codec import (
     META,
     META_STORAGE_VERSION,
-    ROW_FORMAT,
     ROW_REVISION,
     TABLE_PRIVATE,
 )
 from etcdtw.storage.state_import import SnapshotFacts, import_rows
-from etcdtw.storage.state_seal import SEALS, StateDamageError
+from etcdtw.storage.state_seal import StateDamageError, opened_rows
 from etcdtw.storage.state_swap import take_place
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 
@@ -38,13 +37,6 @@ LEAF_ROWS: Final = 1024  # rows at a time
 Row = tuple[bytes, bytes]
 Opened = Callable[[bytes, list[Row]], list[Row]]
 """Returns the rows of a table without what is stored beside them."""
-
-
-def opened_rows(table: bytes, rows: list[Row]) -> list[Row]:
-    """Return rows of the present format.  Raises `StateDamageError`."""
-    if table == TABLE_PRIVATE:
-        rows = [row for row in rows if row[0] != ROW_FORMAT]  # that one is read as it is
-    return SEALS[table].opened_rows(rows)
 
 
 class _Rows:

@@ -119,3 +119,8 @@ SEALS: Final[dict[bytes, Seal]] = {
 def sealed_rows(table: bytes, rows: list[Row]) -> list[Row]:
     """Return the rows of a table that have seals: all but the one that tells the format."""
     return [row for row in rows if row[0] != ROW_FORMAT] if table == TABLE_PRIVATE else rows
+
+
+def opened_rows(table: bytes, rows: list[Row]) -> list[Row]:
+    """Return a table's stored rows with their values.  Raises `StateDamageError`."""
+    return SEALS[table].opened_rows(sealed_rows(table, rows))

@@ -45,7 +45,14 @@ from etcdtw.storage.state_codec import (
     stored_key,
 )
 from etcdtw.storage.state_compaction import newest_version
-from etcdtw.storage.state_seal import OTHER_SUM, SEAL_SIZE, SEALS, StateDamageError, sealed_rows
+from etcdtw.storage.state_seal import (
+    OTHER_SUM,
+    SEAL_SIZE,
+    SEALS,
+    StateDamageError,
+    opened_rows,
+    sealed_rows,
+)
 from etcdtw.storage.state_tables import Tables
 
 STEP_ROWS: Final = 256  # in one transaction: some 2 ms
@@ -300,7 +307,7 @@ def _check_fences(tables: Tables, rows_max: int) -> Iterator[Finding | None]:
 
 
 def _check_sums(view: _View) -> Iterator[Finding]:
-    rows = SEALS[TABLE_FENCES].opened_rows(list(view.cursor(TABLE_FENCES)))
+    rows = opened_rows(TABLE_FENCES, list(view.cursor(TABLE_FENCES)))
     counted = sum([int.from_bytes(count, "big") for _, count in rows])
     if counted != (live := view.entries(TABLE_CURRENT)):
         yield Finding(TABLE_FENCES, b"", f"{counted} keys are counted where {live} are stored")

@@ -8,7 +8,7 @@ from random import Random
 from etcdtw.storage.directory import open_environment
 from etcdtw.storage.state_codec import FORMAT_BEFORE, ROW_FORMAT, TABLE_PRIVATE
 from etcdtw.storage.state_open import open_state
-from etcdtw.storage.state_seal import SEALS
+from etcdtw.storage.state_seal import opened_rows
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 from etcdtw.wire.mvccpb import KeyValue
 
@@ -71,8 +71,7 @@ def rows_of(tables: Tables) -> Rows:
     """Return all rows by table, without their seals and without the format."""
     with tables.env.begin() as txn:
         stored = {name: list(txn.cursor(handle)) for name, handle in tables.handles.items()}
-    stored[TABLE_PRIVATE] = [row for row in stored[TABLE_PRIVATE] if row[0] != ROW_FORMAT]
-    return {name: SEALS[name].opened_rows(rows) for name, rows in stored.items()}
+    return {name: opened_rows(name, rows) for name, rows in stored.items()}
 
 
 def unseal(path: Path) -> None:
@@ -80,8 +79,7 @@ def unseal(path: Path) -> None:
     tables = open_tables(path)
     with tables.env.begin(write=True) as txn:
         for name, handle in tables.handles.items():
-            rows = [row for row in txn.cursor(handle) if row[0] != ROW_FORMAT]
-            plain = SEALS[name].opened_rows(rows)
+            plain = opened_rows(name, list(txn.cursor(handle)))
             if name == TABLE_PRIVATE:
                 plain.append((ROW_FORMAT, FORMAT_BEFORE))
             txn.drop(handle, delete=False)
