@@ -31,22 +31,45 @@ class LiveKeys(Protocol):
     ) -> list[bytes]: ...
 
 
+class DeleteLook:
+    """What the deletes of one entry touch, looked at before any of them."""
+
+    __slots__ = ("_backend", "_bounds", "_keys", "_octets", "is_long")
+
+    def __init__(self, backend: LiveKeys, bounds: WorkBounds) -> None:
+        self._backend = backend
+        self._bounds = bounds
+        self._keys = self._octets = 0
+        self.is_long = False
+        """Whether they are, by their keys or by the octets of their records."""
+
+    def add(self, start: bytes, end: bytes | None) -> list[bytes] | None:
+        """Look at one range; return all its frames where they had to be read for that."""
+        bounds = self._bounds
+        count = self._backend.count(start, end)
+        self._keys += count
+        if self._keys >= bounds.long_keys_min:
+            self.is_long = True
+        elif count > FEW_KEYS_MAX:
+            # Nothing is copied to look at them.
+            left = bounds.long_octets_min - self._octets
+            frames = self._backend.frames(start, end, 0, left)
+            self._octets += sum(map(len, frames))
+            if self._octets < bounds.long_octets_min:
+                return frames
+            self.is_long = True
+        return None
+
+
 def is_long_delete(
     backend: LiveKeys, ranges: Iterable[tuple[bytes, bytes | None]], bounds: WorkBounds
 ) -> bool:
     """Whether deleting ``ranges`` is long, by their keys or by the octets of their records."""
-    keys = octets = 0
+    look = DeleteLook(backend, bounds)
     for start, end in ranges:
-        count = backend.count(start, end)
-        keys += count
-        if keys >= bounds.long_keys_min:
+        look.add(start, end)
+        if look.is_long:
             return True
-        if count > FEW_KEYS_MAX:
-            # Nothing is copied to look at them.
-            left = bounds.long_octets_min - octets
-            octets += sum(map(len, backend.frames(start, end, 0, left)))
-            if octets >= bounds.long_octets_min:
-                return True
     return False
 
 

@@ -24,7 +24,7 @@ from etcdtw.mvcc.errors import (
     MvccError,
 )
 from etcdtw.mvcc.late import LateRead, LateTxn, LateTxnRead
-from etcdtw.mvcc.long_entry import LongEntryError, Steps, is_long_delete
+from etcdtw.mvcc.long_entry import DeleteLook, LongEntryError, Steps
 from etcdtw.mvcc.ranges import COUNT_OF_ONE, open_end, read_range
 from etcdtw.mvcc.slices import PinnedRange, RangeSlices, open_slices
 from etcdtw.mvcc.txn import LongTxnError, Transactor, TxnBody
@@ -158,11 +158,13 @@ class Store:
 
     def apply_delete_range(self, request: pb.DeleteRangeRequest) -> Applied:
         """Raises `LongEntryError`."""
+        frames = None
         if request.range_end:
-            end = open_end(request.range_end)
-            if is_long_delete(self._backend, [(request.key, end)], self.bounds):
+            look = DeleteLook(self._backend, self.bounds)
+            frames = look.add(request.key, open_end(request.range_end))
+            if look.is_long:
                 raise LongEntryError(self._delete_range_steps(request))
-        _, body = self._writer.delete_range(request)
+        _, body = self._writer.delete_range(request, frames)
         self.revision = self._writer.finish()
         return Applied(self.revision, body)
 

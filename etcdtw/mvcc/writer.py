@@ -135,11 +135,18 @@ class Writer:
         if self.has_watchers:
             self.events.append((key, True, encode_record(key, 0, main, 0, b"", 0)))
 
-    def delete_range(self, request: pb.DeleteRangeRequest) -> tuple[int, bytes]:
-        """Delete live keys in key order.
+    def delete_range(
+        self, request: pb.DeleteRangeRequest, frames: list[bytes] | None = None
+    ) -> tuple[int, bytes]:
+        """Delete live keys in key order; ``frames`` are those of a range where they are known.
 
         Returns how many, and the body of the DeleteRangeResponse without its header.
         """
+        if frames is not None:
+            previous: list[bytes] = []
+            for at in range(0, len(frames), self._step_keys_max):
+                self._delete_frames(frames[at : at + self._step_keys_max], request, previous)
+            return _deleted(len(frames), previous)
         if request.range_end:
             steps = self.delete_range_steps(request)
             while True:
@@ -169,15 +176,27 @@ class Writer:
             frames = self._backend.frames(start, end, keys_max, STEP_OCTETS_MAX)
             if not frames:
                 break
-            kvs = pb.RangeResponse.FromString(b"".join(frames)).kvs
-            for kv in kvs:
-                self.delete(kv.key, kv.lease)
+            last = self._delete_frames(frames, request, previous)
             count += len(frames)
-            if request.prev_kv:
-                # A frame is field 2 of a RangeResponse; here the records are field 3.
-                previous += [b"\x1a%b" % frame[1:] for frame in frames]
             if ends_range(frames, keys_max):
                 break
-            start = kvs[-1].key + b"\0"
+            start = last + b"\0"
             yield
-        return count, b"".join((b"\x10", encode_varint(count), *previous)) if count else b""
+        return _deleted(count, previous)
+
+    def _delete_frames(
+        self, frames: list[bytes], request: pb.DeleteRangeRequest, previous: list[bytes]
+    ) -> bytes:
+        """Delete the keys of frames, and note those if they are asked for; return the last."""
+        kvs = pb.RangeResponse.FromString(b"".join(frames)).kvs
+        for kv in kvs:
+            self.delete(kv.key, kv.lease)
+        if request.prev_kv:
+            # A frame is field 2 of a RangeResponse; here the records are field 3.
+            previous += [b"\x1a%b" % frame[1:] for frame in frames]
+        return bytes(kvs[-1].key)
+
+
+def _deleted(count: int, previous: list[bytes]) -> tuple[int, bytes]:
+    """Return what a delete of a range does."""
+    return count, b"".join((b"\x10", encode_varint(count), *previous)) if count else b""

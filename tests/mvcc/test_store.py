@@ -16,7 +16,7 @@ from etcdtw.mvcc.errors import (
 )
 from etcdtw.mvcc.long_entry import STEP_OCTETS_MAX, LongEntryError, is_long_delete
 from etcdtw.mvcc.store import WORK_BOUNDS, Store
-from etcdtw.mvcc.work_bounds import LONG_OCTETS_MIN, WorkBounds
+from etcdtw.mvcc.work_bounds import FEW_KEYS_MAX, LONG_OCTETS_MIN, WorkBounds
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.mvccpb import KeyValue
 from etcdtw.wire.requests import put_of, txn_of
@@ -341,3 +341,35 @@ def test_a_delete_is_long_by_the_octets_of_its_records_too(size: int, is_long: b
     ranges = [(b"k", b"k05"), (b"k05", b"l")]
     assert is_long_delete(rig.backend, ranges, bounds) is is_long
     assert not is_long_delete(rig.backend, [(b"k", b"k04")], WorkBounds(long_octets_min=1))
+
+
+class ReadBackend(ModelBackend):
+    """Counts the records that are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+
+    def frames(
+        self, start: bytes, end: bytes | None, limit: int = 0, octets_max: int = 0
+    ) -> list[bytes]:
+        frames = super().frames(start, end, limit, octets_max)
+        self.reads += len(frames)
+        return frames
+
+
+@pytest.mark.parametrize("count", [FEW_KEYS_MAX, FEW_KEYS_MAX + 1, 1200])
+@pytest.mark.parametrize("prev_kv", [False, True])
+def test_a_deleted_range_is_read_once(count: int, prev_kv: bool) -> None:
+    rig = StoreRig()
+    backend = rig.backend = ReadBackend()
+    rig.store = Store(backend, (7, 8).__contains__)
+    for i in range(count):
+        rig.put(b"k%04d" % i)
+    request = pb.DeleteRangeRequest(key=b"k", range_end=b"l", prev_kv=prev_kv)
+    response = pb.DeleteRangeResponse.FromString(rig.store.apply_delete_range(request).body)
+    assert backend.reads == count
+    assert response.deleted == count
+    keys = [kv.key for kv in response.prev_kvs]
+    assert keys == ([b"k%04d" % i for i in range(count)] if prev_kv else [])
+    assert backend.count(b"", None) == 0
