@@ -150,6 +150,11 @@ def encode_frame(record: bytes) -> bytes:
     return (_HEADS[size] if size < 1024 else b"\x12" + encode_varint(size)) + record
 
 
+def current_value(main: int, sub: int, record: bytes) -> bytes:
+    """Return what stands in ``current`` for the record put at a revision."""
+    return encode_reference(main, sub) if len(record) > RECORD_INLINE_MAX else encode_frame(record)
+
+
 def encode_tombstone(key: bytes) -> bytes:
     """Return the KeyValue that a tombstone stores: the key alone."""
     return b"\x0a" + encode_varint(len(key)) + key

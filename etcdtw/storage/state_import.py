@@ -33,7 +33,6 @@ from etcdtw.storage.state_codec import (
     META_SCHEDULED,
     META_STORAGE_VERSION,
     META_TERM,
-    RECORD_INLINE_MAX,
     ROW_HAS_LONG,
     ROW_REVISION,
     TABLE_ATTACHED,
@@ -43,8 +42,7 @@ from etcdtw.storage.state_codec import (
     TABLE_KEY,
     TABLE_PRIVATE,
     attached_key,
-    encode_frame,
-    encode_reference,
+    current_value,
     encode_tombstone,
     encode_u64,
     encode_version,
@@ -378,10 +376,7 @@ class _Current:
             main, sub, _ = parse_version(version)
             place = revision_key(main, sub)
             record = opened(place, get(place, db=key_db))
-            if len(record) > RECORD_INLINE_MAX:
-                current.append((name, encode_reference(main, sub)))
-            else:
-                current.append((name, encode_frame(record)))
+            current.append((name, current_value(main, sub, record)))
             self._fences.add(name)
             if attached is not None and (lease := lease_of(record)):
                 key = name if len(name) <= KEY_SIZE_MAX else key_of(record)

@@ -24,7 +24,6 @@ from etcdtw.storage.state_boot import BootState, read_boot_state
 from etcdtw.storage.state_check import end_mark
 from etcdtw.storage.state_codec import (
     KEY_SIZE_MAX,
-    RECORD_INLINE_MAX,
     REFERENCE_SIZE,
     ROW_HAS_LONG,
     TABLE_ATTACHED,
@@ -33,8 +32,8 @@ from etcdtw.storage.state_codec import (
     TABLE_KEY,
     TABLE_PRIVATE,
     after_group,
+    current_value,
     encode_frame,
-    encode_reference,
     is_same_group,
     key_of,
     lease_prefix,
@@ -267,10 +266,7 @@ class StateReader:
             if version is None or version[2]:
                 continue
             record = self.record(version[0], version[1])
-            if len(record) > RECORD_INLINE_MAX:
-                rows.append((name, encode_reference(version[0], version[1])))
-            else:
-                rows.append((name, encode_frame(record)))
+            rows.append((name, current_value(version[0], version[1], record)))
         return rows, bound
 
     def _cut_whole(

@@ -15,15 +15,13 @@ from etcdtw.storage.directory import DataDirError, lock_directory, open_environm
 from etcdtw.storage.state_codec import (
     DEAD,
     LIVE,
-    RECORD_INLINE_MAX,
     TABLE_ATTACHED,
     TABLE_CURRENT,
     TABLE_FENCES,
     TABLE_HISTORY,
     TABLE_KEY,
     attached_key,
-    encode_frame,
-    encode_reference,
+    current_value,
     encode_version,
     key_of,
     lease_of,
@@ -73,12 +71,6 @@ def _walk(tables: Tables, txn: Any) -> tuple[dict[bytes, _Newest], list[tuple[by
     return live, history
 
 
-def _current_row(newest: _Newest) -> bytes:
-    if len(newest.record) > RECORD_INLINE_MAX:
-        return encode_reference(newest.main, newest.sub)
-    return encode_frame(newest.record)
-
-
 def _attached_rows(live: dict[bytes, _Newest]) -> list[tuple[bytes, bytes]]:
     rows: list[tuple[bytes, bytes]] = []
     for newest in live.values():
@@ -103,7 +95,10 @@ def verify(tables: Tables) -> list[str]:
     handles = tables.handles
     with tables.env.begin() as txn:
         live, history = _walk(tables, txn)
-        current = [(name, _current_row(live[name])) for name in sorted(live)]
+        current = [
+            (name, current_value(live[name].main, live[name].sub, live[name].record))
+            for name in sorted(live)
+        ]
         complaints = _compare(TABLE_CURRENT, current, iter(txn.cursor(handles[TABLE_CURRENT])))
         complaints += _compare(TABLE_HISTORY, history, iter(txn.cursor(handles[TABLE_HISTORY])))
         attached = _attached_rows(live)

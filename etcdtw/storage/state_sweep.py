@@ -25,7 +25,6 @@ from etcdtw.storage.state_codec import (
     DEAD,
     KEY_SIZE_MAX,
     LIVE,
-    RECORD_INLINE_MAX,
     TABLE_ATTACHED,
     TABLE_CURRENT,
     TABLE_FENCES,
@@ -34,8 +33,7 @@ from etcdtw.storage.state_codec import (
     TABLE_PRIVATE,
     StateCorruptionError,
     attached_key,
-    encode_frame,
-    encode_reference,
+    current_value,
     encode_version,
     key_of,
     lease_of,
@@ -364,9 +362,7 @@ def expected_current(
     if stored is None:
         raise StateDamageError(TABLE_KEY, place, "it is missing")
     record = SEALS[TABLE_KEY].opened(place, stored)
-    if len(record) > RECORD_INLINE_MAX:
-        return encode_reference(main, sub), record
-    return encode_frame(record), record
+    return current_value(main, sub, record), record
 
 
 def mend_current(tables: Tables, name: bytes) -> None:

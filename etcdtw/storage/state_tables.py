@@ -20,7 +20,6 @@ from etcdtw.storage.state_codec import (
     META,
     META_INDEX,
     META_TERM,
-    RECORD_INLINE_MAX,
     ROW_FORMAT,
     ROW_HAS_LONG,
     ROW_REVISION,
@@ -31,8 +30,7 @@ from etcdtw.storage.state_codec import (
     TABLE_KEY,
     TABLE_PRIVATE,
     attached_key,
-    encode_frame,
-    encode_reference,
+    current_value,
     encode_tombstone,
     encode_u64,
     encode_version,
@@ -88,10 +86,8 @@ def changed_rows(changes: list[Change]) -> ChangedRows:
         main, sub, _, record = newest[name]
         if record is None:
             dead.append(name)
-        elif len(record) > RECORD_INLINE_MAX:
-            current.append((name, encode_reference(main, sub)))
         else:
-            current.append((name, encode_frame(record)))
+            current.append((name, current_value(main, sub, record)))
     return ChangedRows(
         SEALS[TABLE_KEY].rows(rows),
         SEALS[TABLE_HISTORY].rows(history),
