@@ -185,18 +185,39 @@ def finish_body(frames: list[bytes], limit: int, count: int, head: bytes = b"") 
     return b"".join((head, *frames, tail))
 
 
+def plain_body(
+    backend: Backend,
+    start: bytes,
+    end: bytes | None,
+    limit: int,
+    pieces: list[bytes],
+    count: int,
+    head: bytes = b"",
+) -> bytes:
+    """Return ``head`` and the body of a range of the present, read up to its limit (<= 0: none).
+
+    ``pieces`` are the frames of ``count`` keys.  If they are as many as the limit nothing was read
+    to tell whether there are more: the count has to be known anyway.
+    """
+    flag = b""
+    if 0 < limit == count:
+        count = backend.count(start, end)
+        flag = b"\x18\x01" if count > limit else b""
+    return b"".join((head, *pieces, flag, count_body(count)))
+
+
 def count_body(count: int) -> bytes:
     """Return the field ``count``; nothing for 0."""
     return b"\x20" + encode_varint(count) if count else b""
 
 
 def fetch_frames(
-    backend: Backend, start: bytes, end: bytes | None, view: int, limit: int, octets_max: int = 0
+    backend: Backend, start: bytes, end: bytes | None, view: int, limit: int
 ) -> list[bytes]:
     """Return frames in key order at an old revision, or of the current view (``view`` 0)."""
     if view:
-        return backend.frames_at(start, end, view, limit, octets_max)
-    return backend.frames(start, end, limit, octets_max)
+        return backend.frames_at(start, end, view, limit)
+    return backend.frames(start, end, limit)
 
 
 def count_keys(backend: Backend, start: bytes, end: bytes | None, view: int) -> int:

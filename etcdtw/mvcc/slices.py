@@ -25,6 +25,7 @@ from etcdtw.mvcc.ranges import (
     is_sorted,
     open_end,
     passes,
+    plain_body,
     read_range,
     sort_target,
     view_of,
@@ -332,12 +333,7 @@ def _plain(
     pieces, count = backend.pieces(start, end, wanted, ANSWER_OCTETS_MAX + 1)
     if count > keys_max or sum(map(len, pieces)) > ANSWER_OCTETS_MAX:
         return slice_range(views.open_view(views.revision), request)
-    flag = b""
-    if 0 < limit == count:
-        # Nothing was read to tell if there is more, as the count has to be known anyway.
-        count = backend.count(start, end)
-        flag = b"\x18\x01" if count > limit else b""
-    return b"".join((head, *pieces, flag, count_body(count)))
+    return plain_body(backend, start, end, limit, pieces, count, head)
 
 
 def slice_range(view: View, request: pb.RangeRequest, owns_view: bool = True) -> RangeSlices:

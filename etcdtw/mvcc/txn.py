@@ -22,7 +22,15 @@ from etcdtw.mvcc.errors import (
 )
 from etcdtw.mvcc.late import LateRange, LateTxn
 from etcdtw.mvcc.long_entry import is_long_delete
-from etcdtw.mvcc.ranges import count_body, is_shaped, is_sorted, open_end, read_range, view_of
+from etcdtw.mvcc.ranges import (
+    count_body,
+    is_shaped,
+    is_sorted,
+    open_end,
+    plain_body,
+    read_range,
+    view_of,
+)
 from etcdtw.mvcc.slices import slice_range
 from etcdtw.mvcc.txn_budget import Budget, TooMuchError
 from etcdtw.mvcc.views import View, Writes
@@ -330,12 +338,9 @@ class Transactor:
         budget.octets_left -= sum(map(len, pieces))
         if budget.rows_left < 0 or budget.octets_left < 0:
             return None
-        flag = b""
         if 0 < limit == count:
             budget.rows_left -= COUNT_ROWS
-            count = backend.count(request.key, end)
-            flag = b"\x18\x01" if count > limit else b""
-        return b"".join((*pieces, flag, count_body(count)))
+        return plain_body(backend, request.key, end, limit, pieces, count)
 
     def _delete_range(self, request: pb.DeleteRangeRequest) -> bytes:
         self._note_delete(request)
