@@ -62,6 +62,12 @@ class Disk(Protocol):
         ...
 
 
+def free_octets(path: Path) -> int:
+    """Return how much this process may still write beside ``path``.  Raises `OSError`."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
 class RealDisk:
     """Implements `Disk` on Linux."""
 
@@ -69,8 +75,7 @@ class RealDisk:
         self._libc = ctypes.CDLL(None, use_errno=True)
 
     def free(self, path: Path) -> int:
-        found = os.statvfs(path)
-        return found.f_bavail * found.f_frsize
+        return free_octets(path)
 
     def extent(self, path: Path) -> tuple[int, int]:
         found = os.stat(path)

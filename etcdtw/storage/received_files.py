@@ -6,12 +6,12 @@ running one, which must be able to grow meanwhile, like the log.  Knows no Raft 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from etcdtw.storage.directory import DataDirError
+from etcdtw.storage.disk_room import free_octets
 from etcdtw.storage.disk_words import disk_words, size_words
 
 EXPORTED: Final = ".out.db"
@@ -33,12 +33,6 @@ def remove_leftovers(folder: Path) -> None:
                 left.unlink()
     except OSError as error:
         raise DataDirError(f"cannot clear {folder}: {disk_words(error, folder)}") from error
-
-
-def free_octets(folder: Path) -> int:
-    """Return how much this process may still write beside ``folder``.  Raises `OSError`."""
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
 
 
 class ReceptionRoom:

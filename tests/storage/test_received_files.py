@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from etcdtw.storage.directory import DataDirError
+from etcdtw.storage.disk_room import free_octets
 from etcdtw.storage.received_files import (
     RECEPTION_SHARE,
     ReceptionRoom,
-    free_octets,
     remove_leftovers,
 )
 
