@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from twisted.internet.task import Clock
@@ -145,22 +146,16 @@ def test_heavy_clients_get_on_however_many_new_ones_come() -> None:
     assert work.rounds.waiting == 0
 
 
-class CountingRounds(Rounds):
-    """A line whose work takes a share for each step."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.now_s = 0.0
-        super().__init__(clock, seconds=self._tick)
-
-    def _tick(self) -> float:
-        self.now_s += SHARE_S
-        return self.now_s
+def counting_rounds(clock: Clock) -> Rounds:
+    """Return a line whose work takes a share for each step."""
+    now_s = itertools.count(SHARE_S, SHARE_S)
+    return Rounds(clock, seconds=lambda: next(now_s))
 
 
 def test_a_packet_of_many_requests_is_served_in_pieces_and_reading_stops_meanwhile() -> None:
     rig = PortRig()
     iterations = Iterations()
-    rig.port.rounds = CountingRounds(iterations)
+    rig.port.rounds = counting_rounds(iterations)
     peer = rig.connect()
     peer.begin()
     iterations.iterate()
@@ -192,7 +187,7 @@ def test_a_packet_of_many_requests_is_served_in_pieces_and_reading_stops_meanwhi
 
 def test_octets_that_come_in_spite_of_the_pause_keep_their_order() -> None:
     rig = PortRig()
-    rig.port.rounds = CountingRounds(rig.clock)
+    rig.port.rounds = counting_rounds(rig.clock)
     peer = rig.connect()
     peer.begin()
     rig.clock.pump([0.0] * 4)
@@ -206,7 +201,7 @@ def test_octets_that_come_in_spite_of_the_pause_keep_their_order() -> None:
 
 def test_a_connection_that_is_lost_in_line_is_not_served() -> None:
     rig = PortRig()
-    rig.port.rounds = CountingRounds(rig.clock)
+    rig.port.rounds = counting_rounds(rig.clock)
     peer = rig.connect()
     peer.begin()
     rig.clock.pump([0.0] * 4)
@@ -225,7 +220,7 @@ GET = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n"
 
 def test_pipelined_http_1_requests_take_turns() -> None:
     rig = PortRig()
-    rig.port.rounds = CountingRounds(rig.clock)
+    rig.port.rounds = counting_rounds(rig.clock)
     peer = rig.connect()
     peer.protocol.dataReceived(GET * 50)
     answered = peer.transport.value().count(b"HTTP/1.1 200 OK")
@@ -272,7 +267,7 @@ def test_requests_with_bodies_may_be_pipelined() -> None:
 def test_pipelined_requests_to_the_peer_port_take_turns(tmp_path: Path) -> None:
     one = Member(Wires(Clock()), ONE, tmp_path)
     iterations = Iterations()
-    one.port.rounds = CountingRounds(iterations)
+    one.port.rounds = counting_rounds(iterations)
     question = Question(one)
     request = b"GET /raft/probing HTTP/1.1\r\nHost: a\r\n\r\n"
     question.send(request * 20)
