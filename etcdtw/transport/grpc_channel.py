@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, IReactorTime
 from twisted.logger import Logger
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from etcdtw.grpc.server import CallServer
 from etcdtw.transport.flusher import Flusher
@@ -31,6 +31,8 @@ FRAMES_MAX: Final = 16
 CLOSE_LINGER_S: Final = 5.0
 """How long a closing connection may take to write its last octets."""
 
+_log: Final = Logger("etcdtw.transport.grpc_channel")
+
 
 class ChannelTransport(Protocol):
     """What a channel needs of its transport: TCP, a Unix socket or TLS over either."""
@@ -41,7 +43,7 @@ class ChannelTransport(Protocol):
     def getPeer(self) -> IAddress: ...
     def pauseProducing(self) -> None: ...
     def resumeProducing(self) -> None: ...
-    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None: ...
+    def registerProducer(self, producer: object, streaming: bool) -> None: ...
     def unregisterProducer(self) -> None: ...
 
 
@@ -53,7 +55,6 @@ class KeepAlive:
         self.timeout_ms = timeout_ms
 
 
-@implementer(IPushProducer)
 class GrpcChannel:
     """The gRPC side of one connection, from its preface to its end.
 
@@ -63,8 +64,6 @@ class GrpcChannel:
     kernel does not take: that spares two changes of the poll set and a round of the reactor
     for each write (measured: a third of the time of a lone client's call).
     """
-
-    log = Logger()
 
     def __init__(
         self,
@@ -134,7 +133,7 @@ class GrpcChannel:
             has_more = self.server.receive(data, self._received_ms, FRAMES_MAX)
         except Exception:
             # A defect of ours: this client's calls are lost, the others' are not.
-            self.log.failure("a call failed unexpectedly; dropping its connection")
+            _log.failure("a call failed unexpectedly; dropping its connection")
             self.abort()
             return False
         if self.server.is_closed:
@@ -314,7 +313,7 @@ class GrpcChannel:
         self._late_octets += octets
         self.server.set_backlog(self._held_octets)
         if self._late_octets > self._unread_octets_max:
-            self.log.warn(
+            _log.warn(
                 "dropping {peer}: {octets} octets of answers unread",
                 peer=str(self._transport.getPeer()),
                 octets=self._held_octets,
@@ -344,3 +343,7 @@ class GrpcChannel:
     def _abort_lingering(self) -> None:
         self._lingering = None
         self._transport.abortConnection()
+
+
+# As a decorator it would keep mypyc from making the class native.
+classImplements(GrpcChannel, IPushProducer)

@@ -21,7 +21,7 @@ SHORT_NS: Final = 1_000_000
 LOOK_NS: Final = 2_000_000
 """How old the last look at the CPU time may be when a piece begins: by so much a long one may be
 told too long, but never longer than the time that passed."""
-PIECE_BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+PIECE_BOUNDS_S: Final[tuple[float, ...]] = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 TURN: Final = "turn"
 """A whole turn; its phases are `PROPOSE` to `FLUSH`."""
@@ -71,6 +71,27 @@ def _nobody(kind: str, cpu_ns: int, wall_ns: int) -> None:
     pass
 
 
+class Tally:
+    """The pieces of one kind.  Short ones, which nearly all are, cost three additions each."""
+
+    __slots__ = ("cpu_s", "greatest_ns", "short_count", "short_ns", "wall_s")
+
+    def __init__(self) -> None:
+        self.cpu_s = Histogram(PIECE_BOUNDS_S)
+        self.wall_s = Histogram(PIECE_BOUNDS_S)
+        self.greatest_ns = 0
+        self.short_count = 0
+        self.short_ns = 0
+
+    def settle(self) -> Tally:
+        """Count the short pieces, which were only added up."""
+        for histogram in (self.cpu_s, self.wall_s):
+            histogram.counts[0] += self.short_count
+            histogram.total += self.short_ns / 1e9
+        self.short_count = self.short_ns = 0
+        return self
+
+
 class Pieces:
     """The pieces of one process.  Pieces may lie within others.
 
@@ -95,10 +116,22 @@ class Pieces:
         self._seen_wall_ns = -LOOK_NS
         self._collected_cpu_ns = 0
         self._collected_wall_ns = 0
-        self.cpu_s: dict[str, Histogram] = {kind: Histogram(PIECE_BOUNDS_S) for kind in KINDS}
-        self.wall_s: dict[str, Histogram] = {kind: Histogram(PIECE_BOUNDS_S) for kind in KINDS}
-        self.greatest_ns: dict[str, int] = dict.fromkeys(KINDS, 0)
+        self._tallies: dict[str, Tally] = {kind: Tally() for kind in KINDS}
+
+    @property
+    def cpu_s(self) -> dict[str, Histogram]:
+        """CPU time, by kind."""
+        return {kind: tally.settle().cpu_s for kind, tally in self._tallies.items()}
+
+    @property
+    def wall_s(self) -> dict[str, Histogram]:
+        """Wall time, by kind."""
+        return {kind: tally.settle().wall_s for kind, tally in self._tallies.items()}
+
+    @property
+    def greatest_ns(self) -> dict[str, int]:
         """CPU time of the longest piece of each kind."""
+        return {kind: tally.greatest_ns for kind, tally in self._tallies.items()}
 
     def begin(self) -> int:
         """A piece begins; give what is returned to `end`."""
@@ -125,15 +158,11 @@ class Pieces:
         wall_ns = now_ns - self._collected_wall_ns - began_wall_ns
         if wall_ns < SHORT_NS:
             # No longer than that in CPU time either; nearly all are so short.
-            seconds = wall_ns / 1e9
-            histogram = self.cpu_s[kind]
-            histogram.counts[0] += 1
-            histogram.total += seconds
-            histogram = self.wall_s[kind]
-            histogram.counts[0] += 1
-            histogram.total += seconds
-            if wall_ns > self.greatest_ns[kind]:
-                self.greatest_ns[kind] = wall_ns
+            tally = self._tallies[kind]
+            tally.short_count += 1
+            tally.short_ns += wall_ns
+            if wall_ns > tally.greatest_ns:
+                tally.greatest_ns = wall_ns
             return
         self._note(kind, self._cpu_since(began_cpu_ns, now_ns), wall_ns)
 
@@ -155,10 +184,10 @@ class Pieces:
 
     def _note(self, kind: str, cpu_ns: int, wall_ns: int) -> None:
         cpu_ns = min(cpu_ns, wall_ns)
-        self.cpu_s[kind].observe(cpu_ns / 1e9)
-        self.wall_s[kind].observe(wall_ns / 1e9)
-        if cpu_ns > self.greatest_ns[kind]:
-            self.greatest_ns[kind] = cpu_ns
+        tally = self._tallies[kind]
+        tally.cpu_s.observe(cpu_ns / 1e9)
+        tally.wall_s.observe(wall_ns / 1e9)
+        tally.greatest_ns = max(tally.greatest_ns, cpu_ns)
         if cpu_ns > self._warning_ns:
             self._report(kind, cpu_ns, wall_ns)
 
