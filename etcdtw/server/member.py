@@ -168,7 +168,8 @@ class Member:
         )
 
         def make_writer(path: Path, map_size: int, lock_fd: int) -> ProcessStateWriter:
-            return ProcessStateWriter(cast(IReactorFDSet, reactor), path, map_size, lock_fd, pace)
+            fds = cast(IReactorFDSet, reactor)
+            return ProcessStateWriter(fds, path, map_size, lock_fd, pace, self.pieces)
 
         data = self.data = open_data(
             config,

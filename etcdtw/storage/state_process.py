@@ -24,6 +24,7 @@ from etcdtw.storage.failure import Guard
 from etcdtw.storage.state_feed import Message
 from etcdtw.storage.state_worker import FAILED, FULL_PACE, READY, Pace
 from etcdtw.storage.state_writer import MessageReader, encode_message
+from etcdtw.wire.pieces import STATE, UNMEASURED, Pieces
 
 START_TIMEOUT_S: Final = 20.0
 CLOSE_TIMEOUT_S: Final = 60.0
@@ -42,6 +43,7 @@ class ProcessStateWriter:
         map_size: int,
         lock_fd: int,
         pace: Pace = FULL_PACE,
+        pieces: Pieces = UNMEASURED,
     ) -> None:
         """Start the child and wait until it has opened the environment.
 
@@ -49,6 +51,7 @@ class ProcessStateWriter:
         still commits.  Raises `DataDirError` when it does not come up.
         """
         self._reactor = reactor
+        self._pieces = pieces
         self._receive: Callable[[Message], None] | None = None
         self._queue: deque[bytes | memoryview] = deque()
         self._reader = MessageReader()
@@ -113,8 +116,10 @@ class ProcessStateWriter:
 
     def _go_on(self, then: Callable[[], None]) -> None:
         if self._receive is not None:
+            piece = self._pieces.begin()
             with self._guard:
                 then()
+            self._pieces.end(piece, STATE)
 
     def close(self) -> None:
         """Write what is queued, let the child finish it, and reap the child."""
@@ -152,10 +157,12 @@ class ProcessStateWriter:
         if not data:
             self._lost("the state writer process is gone")
             return
+        piece = self._pieces.begin()
         with self._guard:
             for message in self._reader.feed(data):
                 if self._receive is not None:
                     self._receive(message)
+        self._pieces.end(piece, STATE)
 
     def doWrite(self) -> None:  # noqa: N802
         while self._queue:

@@ -39,6 +39,8 @@ OCTETS: Final = "octets"
 PEER_OCTETS: Final = "peer_octets"
 SLICE: Final = "slice"
 """A part of an answer that is too large for one piece, or what else a service left for later."""
+STATE: Final = "state"
+"""What the state's writer answers, and what it is given then."""
 DUTIES: Final = "duties"
 COLLECTION: Final = "collection"
 """A garbage collection."""
@@ -55,6 +57,7 @@ KINDS: Final = (
     OCTETS,
     PEER_OCTETS,
     SLICE,
+    STATE,
     DUTIES,
     COLLECTION,
 )

@@ -16,6 +16,8 @@ import pytest
 from twisted.internet.interfaces import IReactorFDSet
 
 from etcdtw.storage.directory import DataDirError
+from etcdtw.storage.generation_queue import PIECE_OCTETS
+from etcdtw.storage.overlay import GENERATION_OCTETS_MAX
 from etcdtw.storage.state_open import open_state
 from etcdtw.storage.state_process import ProcessStateWriter
 from etcdtw.storage.state_writer import MessageReader, encode_message
@@ -28,7 +30,9 @@ from pathlib import Path
 from twisted.internet import reactor
 from etcdtw.storage.state_open import open_state
 from etcdtw.storage.state_process import ProcessStateWriter
+from etcdtw.wire.pieces import STATE, Pieces
 
+pieces = Pieces()
 def stop(reason):
     print("stopped:", reason, flush=True)
     os._exit(9)
@@ -36,7 +40,7 @@ def stop(reason):
 path = Path(sys.argv[1])
 made = []
 def make(path, map_size, lock_fd):
-    made.append(ProcessStateWriter(reactor, path, map_size, lock_fd))
+    made.append(ProcessStateWriter(reactor, path, map_size, lock_fd, pieces=pieces))
     return made[0]
 state = open_state(path, stop, make, map_size=int(sys.argv[2]))
 def put(main, size=100):
@@ -76,6 +80,32 @@ def test_what_is_flushed_is_there_after_a_restart(tmp_path: Path) -> None:
     state = open_state(tmp_path / "state", pytest.fail, map_size=1 << 26)
     assert (state.applied_durable, state.applied_term, state.revision) == (77, 3, 3001)
     assert state.count(b"", None) == 3000
+    state.close()
+
+
+def test_generations_that_wait_for_the_writer_go_to_it_in_measured_pieces(tmp_path: Path) -> None:
+    done = run(
+        tmp_path,
+        """
+        for main in range(2, 802):
+            put(main, 100_000)
+            state.set_applied(main, 3)
+        def flushed():
+            print("durable", state.applied_durable, len(state.frames(b"", None)))
+            print(pieces.cpu_s[STATE].count)
+            state.close()
+            reactor.stop()
+        state.flush(flushed)
+        reactor.run()
+        """,
+        1 << 28,
+    )
+    durable, index, count, pieces = done.stdout.split()
+    assert (durable, index, count) == ("durable", "801", "800"), done.stderr
+    # Four generations of five waited, for at least eight pieces each.
+    assert int(pieces) >= 4 * GENERATION_OCTETS_MAX // PIECE_OCTETS // 2
+    state = open_state(tmp_path / "state", pytest.fail, map_size=1 << 28)
+    assert (state.applied_durable, state.count(b"", None)) == (801, 800)
     state.close()
 
 
