@@ -90,7 +90,11 @@ def _step(
     if not cursor.set_range(position):
         return None, 0
     opened, closed = SEALS[TABLE_KEY].opened, SEALS[TABLE_HISTORY].closed
+    before = b""
     for stored, sealed in cursor.iternext():
+        if stored < position or stored <= before:  # else it might go round for ever
+            raise StateDamageError(TABLE_KEY, stored, OUT_OF_ORDER)
+        before = stored
         record = opened(stored, sealed)
         main, sub, is_tombstone = parse_revision_key(stored)
         if main > revision:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import islice, pairwise
+from operator import ge
 from typing import Any, Final, NamedTuple
 
 import lmdb
@@ -55,6 +56,7 @@ from etcdtw.storage.state_tables import Tables
 
 STEP_ROWS: Final = 256  # in one transaction: some 2 ms
 QUICK_ROWS: Final = 4096
+NOT_BEHIND: Final = "it is out of order"
 FINDINGS_MAX: Final = 64  # in one pass; more say nothing new
 
 _WANTS: Final = (lmdb.MapFullError, lmdb.ReadersFullError, lmdb.MemoryError)
@@ -155,7 +157,11 @@ def _walk(tables: Tables, table: bytes, rows_max: int, check: Check) -> Iterator
                 view = _View(tables, txn)
                 rows = _next_rows(view, table, position, rows_max)
                 is_last = len(rows) < rows_max
-                findings += _check_rows(table, rows, position)
+                findings += _check_seals(table, rows)
+                if (wrong := _out_of_order(table, rows, position)) is not None:
+                    # Whoever goes on from here may come by again, and never end.
+                    findings.append(Finding(table, wrong, NOT_BEHIND))
+                    is_last = True
                 if not findings:
                     findings += check(view, _plain(table, rows))
                 if rows:
@@ -192,27 +198,27 @@ def _next_rows(view: _View, table: bytes, position: _Position, rows_max: int) ->
     return list(islice(cursor.iternext(), rows_max)) if found else []
 
 
-def _check_rows(table: bytes, rows: list[Row], position: _Position) -> Iterator[Finding]:
-    """Yield rows that are not whole, or not behind the one before them."""
+def _check_seals(table: bytes, rows: list[Row]) -> Iterator[Finding]:
+    """Yield rows that are not whole."""
     seal = SEALS[table]
     sealed = sealed_rows(table, rows)
     if not seal.are_whole(sealed):
         for name, stored in sealed:
             if not seal.is_whole(name, stored):
                 yield Finding(table, name, OTHER_SUM)
+
+
+def _out_of_order(table: bytes, rows: list[Row], position: _Position) -> bytes | None:
+    """Return the name of the first row that is not behind the one before it; None: none is."""
     ordered = rows if position.last is None else [position.last, *rows]
-    if table != TABLE_HISTORY:
-        names = [name for name, _ in ordered]
-        if any(map(_is_behind, names, names[1:])):
-            wrong = next(b for a, b in pairwise(names) if a >= b)
-            yield Finding(table, wrong, "it is out of order")
-    elif any(map(_is_behind, ordered, ordered[1:])):
-        wrong = next(b[0] for a, b in pairwise(ordered) if a >= b)
-        yield Finding(table, wrong, "it is out of order")
-
-
-def _is_behind(one: Any, other: Any) -> bool:
-    return bool(one >= other)
+    if table == TABLE_HISTORY:
+        if any(map(ge, ordered, ordered[1:])):
+            return next(b[0] for a, b in pairwise(ordered) if a >= b)
+        return None
+    names = [name for name, _ in ordered]
+    if any(map(ge, names, names[1:])):
+        return next(b for a, b in pairwise(names) if a >= b)
+    return None
 
 
 def _plain(table: bytes, rows: list[Row]) -> list[Row]:
@@ -321,8 +327,12 @@ def _check_some_fences(
     rows = view.cursor(TABLE_CURRENT)
     looked = 0
     name, count = fences.item()
+    if name < start:
+        raise StateDamageError(TABLE_FENCES, name, NOT_BEHIND)
     while looked < rows_max:
         behind = fences.item()[0] if fences.next() else None
+        if behind is not None and behind <= name:
+            raise StateDamageError(TABLE_FENCES, behind, NOT_BEHIND)
         found = _count(rows, name[1:], None if behind is None else behind[1:])
         wanted = int.from_bytes(SEALS[TABLE_FENCES].opened(name, count), "big")
         if found != wanted:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from etcdtw.storage.directory import DATA_FILE
 from etcdtw.storage.state_codec import (
     REVISION_SIZE,
     TABLE_ATTACHED,
@@ -17,10 +19,14 @@ from etcdtw.storage.state_codec import (
     TABLE_KEY,
     encode_u64,
 )
-from etcdtw.storage.state_seal import SEALS
+from etcdtw.storage.state_compaction import compact
+from etcdtw.storage.state_open import open_state
+from etcdtw.storage.state_seal import SEALS, StateDamageError
 from etcdtw.storage.state_sweep import Finding, mend_current, quick_sweep, row_count, sweep
 from etcdtw.storage.state_tables import Tables
-from tests.support.state_rows import make_state, open_tables
+from etcdtw.wire.encode import encode_record
+from tests.support.page_map import PAGE, pages_in_use
+from tests.support.state_rows import MAP_SIZE, fail, make_state, open_tables
 
 STEPS = (1, 7, 256)
 
@@ -121,3 +127,89 @@ def test_what_is_told_is_the_true_cause(tables: Tables) -> None:
     found = findings(tables)
     assert (TABLE_KEY, place, "it is missing") in found
     assert {one.why for one in found} <= {"it is missing", "it is not the newest version"}
+
+
+STEPS_MAX = 2000  # of a sweep with 7 rows a step, which ends
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state in which each large table has a branch page."""
+    path = tmp_path_factory.mktemp("wide") / "state"
+    state = open_state(path, fail, map_size=MAP_SIZE)
+    for main in range(2, 802):
+        key = b"a key of a name that is long /%05d" % ((main * 7) % 400)
+        is_new = main < 402
+        state.put(main, 0, key, encode_record(key, 2, main, 1, b"%050d" % main, 5), is_new)
+        if is_new:
+            state.attach(5, key)
+        state.set_applied(main, 1)
+    state.flush(lambda: None)
+    state.close()
+    return path
+
+
+def misled(sound: Path, path: Path, slot: int, octet: int) -> Iterator[None]:
+    """Write the state once for each branch page, which leads to other places.
+
+    The name at ``slot`` is changed in an octet, or for ``octet`` 0 its page is another's.
+    """
+    octets = (sound / DATA_FILE).read_bytes()
+    path.mkdir()
+    for page, what in pages_in_use(sound / DATA_FILE).items():
+        begin = page * PAGE
+        count = (int.from_bytes(octets[begin + 12 : begin + 14], "little") - 16) // 2
+        if what != "branch" or slot >= count:
+            continue
+        spoilt = bytearray(octets)
+        nodes = [
+            begin + int.from_bytes(octets[begin + 16 + 2 * at : begin + 18 + 2 * at], "little")
+            for at in range(count)
+        ]
+        one, before = nodes[slot], nodes[slot - 1]
+        if octet:
+            spoilt[one + 8 + int.from_bytes(octets[one + 6 : one + 8], "little") - octet] ^= 0x80
+        else:
+            spoilt[one : one + 6] = octets[before : before + 6]
+            spoilt[before : before + 6] = octets[one : one + 6]
+        (path / DATA_FILE).write_bytes(spoilt)
+        yield
+
+
+@pytest.mark.parametrize("octet", [0, 1, 2, 12])
+@pytest.mark.parametrize("slot", [1, 2, 5])
+def test_a_sweep_ends_wherever_branch_pages_lead(
+    wide: Path, tmp_path: Path, slot: int, octet: int
+) -> None:
+    cases = 0
+    for _ in misled(wide, tmp_path / "state", slot, octet):
+        tables = open_tables(tmp_path / "state")
+        steps = list(islice(sweep(tables, 7), STEPS_MAX))
+        assert len(steps) < STEPS_MAX
+        assert any(step is not None for step in steps)
+        assert len(list(islice(quick_sweep(tables), STEPS_MAX))) < STEPS_MAX
+        tables.env.close()
+        cases += 1
+    assert cases >= 4
+
+
+@pytest.mark.parametrize("octet", [0, 1, 2, 12])
+@pytest.mark.parametrize("slot", [1, 2, 5])
+def test_a_compaction_ends_wherever_branch_pages_lead(
+    wide: Path, tmp_path: Path, slot: int, octet: int
+) -> None:
+    refused = 0
+    for _ in misled(wide, tmp_path / "state", slot, octet):
+        tables = open_tables(tmp_path / "state")
+        try:
+            steps = list(islice(compact(tables, 700, fail_to_grow, 100), STEPS_MAX))
+        except StateDamageError:
+            refused += 1
+        else:
+            assert len(steps) < STEPS_MAX
+        tables.env.close()
+    assert refused >= 1 or octet
+
+
+def fail_to_grow() -> None:
+    raise AssertionError
