@@ -188,6 +188,17 @@ def key_in(frames: bytes, at: int) -> bytes:
 
 def lease_of(record: bytes) -> int:
     """Return the lease a record is attached to; 0: none."""
+    return _number_in(record, 6 << 3)
+
+
+def revision_of(value: bytes) -> int:
+    """Return the main revision that put what stands in ``current``."""
+    if value[0] == 0:
+        return int(_PAIR.unpack_from(value, 1)[0])
+    return _number_in(value[_varint(value, 1)[1] :], 3 << 3)
+
+
+def _number_in(record: bytes, wanted: int) -> int:
     at = 0
     while at < len(record):
         tag, at = _varint(record, at)
@@ -196,7 +207,7 @@ def lease_of(record: bytes) -> int:
             at += size
         else:
             number, at = _varint(record, at)
-            if tag == 6 << 3:
+            if tag == wanted:
                 return number
     return 0
 

@@ -41,6 +41,7 @@ from etcdtw.storage.state_codec import (
     parse_revision_key,
     parse_version,
     revision_key,
+    revision_of,
     stored_key,
 )
 from etcdtw.storage.state_compaction import newest_version
@@ -53,6 +54,7 @@ from etcdtw.storage.state_seal import (
     sealed_rows,
 )
 from etcdtw.storage.state_tables import Tables
+from etcdtw.storage.version_page import page_around, shows_all
 
 STEP_ROWS: Final = 256  # in one transaction: some 2 ms
 QUICK_ROWS: Final = 4096
@@ -378,14 +380,27 @@ def expected_current(
 def mend_current(tables: Tables, name: bytes) -> None:
     """Make one row of `current` what `history` and `key` say.
 
-    Raises `StateDamageError` when those are damaged themselves, or `lmdb.Error`.
+    Raises `StateDamageError` when those are damaged themselves, as where the row is whole and
+    newer than all that is seen of its key, or `lmdb.Error`.
     """
-    with tables.env.begin(write=True) as txn:
-        handles = tables.handles
+    handles = tables.handles
+    with tables.env.begin(buffers=True) as txn:
         versions = txn.cursor(handles[TABLE_HISTORY])
+        has_any = versions.set_key(name) and versions.last_dup()
+        if has_any and not shows_all(*page_around(versions.value()), name):
+            raise StateDamageError(TABLE_HISTORY, name, "versions of it may be hidden")
+    with tables.env.begin(write=True) as txn:
+        versions = txn.cursor(handles[TABLE_HISTORY])
+        newest = newest_version(versions, name, (1 << 63) - 1)
         wanted, _ = expected_current(txn, handles, versions, name)
+        seal = SEALS[TABLE_CURRENT]
+        stored = txn.get(name, None, handles[TABLE_CURRENT])
+        if stored is not None:
+            # A row that is there had a version, and a whole one had that of its revision.
+            least = revision_of(stored) if seal.is_whole(name, stored) else 1
+            if newest is None or newest[0] < least:
+                raise StateDamageError(TABLE_HISTORY, name, "the newest version is missing")
         if wanted is None:
             txn.delete(name, db=handles[TABLE_CURRENT])
         else:
-            sealed = SEALS[TABLE_CURRENT].closed(name, wanted)
-            txn.put(name, sealed, db=handles[TABLE_CURRENT])
+            txn.put(name, seal.closed(name, wanted), db=handles[TABLE_CURRENT])

@@ -39,7 +39,7 @@ from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 from etcdtw.storage.state_worker import Pace, StateWorker
 from etcdtw.wire.encode import encode_record
 from tests.support.page_map import PAGE, pages_in_use
-from tests.support.state_rows import MAP_SIZE, fail, flip, open_tables
+from tests.support.state_rows import MAP_SIZE, fail, flip, hide_versions, open_tables
 
 KEYS = [b"k%02d" % number for number in range(40)]
 
@@ -389,28 +389,6 @@ def test_no_bit_of_a_version_makes_an_older_one_of_the_newest(rig: Rig, main: in
         spoilt[bit // 8] ^= 1 << bit % 8
         flip_in_file(rig.path, bytes(spoilt), bit)
     tables.env.close()
-
-
-def hide_versions(path: Path, name: bytes, count: int) -> None:
-    """Have the head of the inner page of a key's versions say fewer."""
-    file = path / DATA_FILE
-    octets = bytearray(file.read_bytes())
-    tables = open_tables(path)
-    with tables.env.begin() as txn:
-        versions = txn.cursor(tables.handles[TABLE_HISTORY])
-        assert versions.set_key(name)
-        first, had = versions.value(), versions.count()
-    tables.env.close()
-    pages = [page for page in pages_in_use(file) if first in octets[page * PAGE :][:PAGE]]
-    lower_at = next(
-        at - 4
-        for page in pages
-        if (at := octets.index(first, page * PAGE)) - page * PAGE > 16
-        and int.from_bytes(octets[at - 4 : at - 2], "little") == 16 + 2 * had
-    )
-    octets[lower_at : lower_at + 2] = (16 + 2 * (had - count)).to_bytes(2, "little")
-    with file.open("r+b") as stream:
-        stream.write(octets)
 
 
 @pytest.mark.parametrize("hidden", [1, 2, 3])

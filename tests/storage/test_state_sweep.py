@@ -26,7 +26,7 @@ from etcdtw.storage.state_sweep import Finding, mend_current, quick_sweep, row_c
 from etcdtw.storage.state_tables import Tables
 from etcdtw.wire.encode import encode_record
 from tests.support.page_map import PAGE, pages_in_use
-from tests.support.state_rows import MAP_SIZE, fail, make_state, open_tables
+from tests.support.state_rows import MAP_SIZE, fail, hide_versions, make_state, open_tables
 
 STEPS = (1, 7, 256)
 
@@ -127,6 +127,57 @@ def test_what_is_told_is_the_true_cause(tables: Tables) -> None:
     found = findings(tables)
     assert (TABLE_KEY, place, "it is missing") in found
     assert {one.why for one in found} <= {"it is missing", "it is not the newest version"}
+
+
+def of_key(tables: Tables, table: bytes, name: bytes) -> list[bytes]:
+    with tables.env.begin() as txn:
+        cursor = txn.cursor(tables.handles[table])
+        return [value for found, value in cursor if found == name]
+
+
+def a_live_name(tables: Tables, versions_min: int) -> bytes:
+    with tables.env.begin() as txn:
+        names = list(txn.cursor(tables.handles[TABLE_CURRENT]).iternext(True, False))
+    return next(name for name in names if len(of_key(tables, TABLE_HISTORY, name)) >= versions_min)
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_whole_row_is_not_made_older_by_a_history_that_misses_versions(
+    tables: Tables, left: int
+) -> None:
+    name = a_live_name(tables, 2)
+    rows = of_key(tables, TABLE_CURRENT, name)
+    for version in of_key(tables, TABLE_HISTORY, name)[left:]:
+        change(tables, TABLE_HISTORY, lambda txn, handle, v=version: txn.delete(name, v, db=handle))
+    with pytest.raises(StateDamageError, match="version is missing") as error:
+        mend_current(tables, name)
+    assert error.value.table == TABLE_HISTORY
+    assert of_key(tables, TABLE_CURRENT, name) == rows
+
+
+def test_a_damaged_row_without_any_version_is_not_taken_away(tables: Tables) -> None:
+    name = a_live_name(tables, 2)
+    for version in of_key(tables, TABLE_HISTORY, name):
+        change(tables, TABLE_HISTORY, lambda txn, handle, v=version: txn.delete(name, v, db=handle))
+    change(tables, TABLE_CURRENT, lambda txn, handle: txn.put(name, b"\x12none", db=handle))
+    with pytest.raises(StateDamageError, match="version is missing"):
+        mend_current(tables, name)
+
+
+def test_a_row_is_not_made_of_a_history_whose_page_may_hide_versions(tmp_path: Path) -> None:
+    """A deleted key would be there again."""
+    state = open_state(tmp_path / "state", fail, map_size=MAP_SIZE)
+    for main in (2, 3):
+        state.put(main, 0, b"k", encode_record(b"k", 2, main, main - 1, b"", 0), main == 2)
+    state.delete(4, 0, b"k")
+    state.set_applied(4, 1)
+    state.flush(lambda: None)
+    state.close()
+    hide_versions(tmp_path / "state", b"k", 1)
+    tables = open_tables(tmp_path / "state")
+    with pytest.raises(StateDamageError, match="hidden"):
+        mend_current(tables, b"k")
+    assert of_key(tables, TABLE_CURRENT, b"k") == []
 
 
 STEPS_MAX = 2000  # of a sweep with 7 rows a step, which ends

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
-from etcdtw.storage.directory import open_environment
-from etcdtw.storage.state_codec import FORMAT_BEFORE, ROW_FORMAT, TABLE_PRIVATE
+from etcdtw.storage.directory import DATA_FILE, open_environment
+from etcdtw.storage.state_codec import FORMAT_BEFORE, ROW_FORMAT, TABLE_HISTORY, TABLE_PRIVATE
 from etcdtw.storage.state_open import open_state
 from etcdtw.storage.state_seal import opened_rows
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 from etcdtw.wire.mvccpb import KeyValue
+from tests.support.page_map import PAGE, pages_in_use
 
 MAP_SIZE = 1 << 27
 INDEX, TERM = 77, 3
@@ -98,3 +99,25 @@ def flip(path: Path, table: bytes, name: bytes, octet: int = -1) -> None:
         spoilt[octet] ^= 16
         txn.put(name, bytes(spoilt), db=tables.handles[table])
     tables.env.close()
+
+
+def hide_versions(path: Path, name: bytes, count: int) -> None:
+    """Have the head of the inner page of a key's versions say fewer."""
+    file = path / DATA_FILE
+    octets = bytearray(file.read_bytes())
+    tables = open_tables(path)
+    with tables.env.begin() as txn:
+        versions = txn.cursor(tables.handles[TABLE_HISTORY])
+        assert versions.set_key(name)
+        first, had = versions.value(), versions.count()
+    tables.env.close()
+    pages = [page for page in pages_in_use(file) if first in octets[page * PAGE :][:PAGE]]
+    lower_at = next(
+        at - 4
+        for page in pages
+        if (at := octets.index(first, page * PAGE)) - page * PAGE > 16
+        and int.from_bytes(octets[at - 4 : at - 2], "little") == 16 + 2 * had
+    )
+    octets[lower_at : lower_at + 2] = (16 + 2 * (had - count)).to_bytes(2, "little")
+    with file.open("r+b") as stream:
+        stream.write(octets)
