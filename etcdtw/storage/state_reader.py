@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -299,11 +299,9 @@ class StateReader:
             # What is read beyond ``end``, for nothing, is less than one of these.
             chunk = min(chunk * 4, CHUNK_STEP)
         if len(rows[-1][0]) > KEY_SIZE_MAX:
-            prefix = rows[-1][0][:KEY_SIZE_MAX]
-            for row in iterator:
-                if row[0][:KEY_SIZE_MAX] != prefix:
-                    break
-                rows.append((row[0], CURRENT_SEAL.opened(*row)))
+            rows += _rest_of_group(iterator, rows[-1][0][:KEY_SIZE_MAX])
+        if rows[-1][0] < start[:KEY_SIZE_MAX]:  # else whoever goes on from there never ends
+            raise StateDamageError(TABLE_CURRENT, start, OUT_OF_ORDER)
         return rows, after_group(rows[-1][0], end)
 
     def _expand(self, rows: list[Row], start: bytes, end: bytes | None) -> list[Row]:
@@ -452,7 +450,7 @@ class StateReader:
         if not cursor.set_range(start[:KEY_SIZE_MAX]):
             return [], None
         if cursor.key() < start[:KEY_SIZE_MAX]:  # else whoever goes on from here never ends
-            raise self._misled(start)
+            raise self._misled(TABLE_HISTORY, start)
         names: list[bytes] = []
         bound = None
         for name in cursor.iternext_nodup(True, False):
@@ -464,12 +462,13 @@ class StateReader:
                 bound = after_group(names[-1], end)
                 break
             if names and name <= names[-1]:  # it may be another's, which a search finds
-                raise self._misled(name)
+                raise self._misled(TABLE_HISTORY, name)
             names.append(name)
         return names, bound
 
-    def _misled(self, name: bytes) -> StateDamageError:
-        error = StateDamageError(TABLE_HISTORY, name, OUT_OF_ORDER)
+    def _misled(self, table: bytes, name: bytes) -> StateDamageError:
+        """Return what to raise where a search or a walk came to another place."""
+        error = StateDamageError(table, name, OUT_OF_ORDER)
         self.on_damage(error)
         return error
 
@@ -501,9 +500,7 @@ class StateReader:
         if limit <= 0 or not cursor.set_range(start):
             return rows
         if cursor.key() < start:
-            error = StateDamageError(TABLE_KEY, start, OUT_OF_ORDER)
-            self.on_damage(error)
-            raise error
+            raise self._misled(TABLE_KEY, start)
         for row in cursor.iternext():
             if parse_revision_key(row[0])[0] > last:
                 self._opened(KEY_SEAL, *row)  # else it may not be the end
@@ -511,6 +508,8 @@ class StateReader:
             rows.append(row)
             if len(rows) == limit:
                 break
+        if rows and rows[-1][0] < start:
+            raise self._misled(TABLE_KEY, start)
         return rows
 
     # The small buckets and the attachments.
@@ -541,6 +540,8 @@ class StateReader:
         found: list[bytes] = []
         if cursor.set_range(position or prefix):
             for name, stored in cursor.iternext():
+                if name < (position or prefix):
+                    raise self._misled(TABLE_ATTACHED, name)
                 if name[:8] != prefix:
                     break
                 if len(found) == limit:
@@ -580,6 +581,17 @@ class StateReader:
             stat = self._txn.stat(handle)
             total += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         return int(total * stat["psize"])
+
+
+def _rest_of_group(stored_rows: Iterator[Row], prefix: bytes) -> list[Row]:
+    """Return the next rows of long keys that begin alike.  Raises `StateDamageError`."""
+    rows: list[Row] = []
+    for name, stored in stored_rows:
+        value = CURRENT_SEAL.opened(name, stored)  # else it may not be the end
+        if name[:KEY_SIZE_MAX] != prefix:
+            break
+        rows.append((name, value))
+    return rows
 
 
 def _nobody_hears(error: StateDamageError) -> None:

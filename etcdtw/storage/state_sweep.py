@@ -384,10 +384,10 @@ def mend_current(tables: Tables, name: bytes) -> None:
     newer than all that is seen of its key, or `lmdb.Error`.
     """
     handles = tables.handles
-    with tables.env.begin(buffers=True) as txn:
-        versions = txn.cursor(handles[TABLE_HISTORY])
-        has_any = versions.set_key(name) and versions.last_dup()
-        if has_any and not shows_all(*page_around(versions.value()), name):
+    with tables.env.begin(buffers=True) as looking:
+        seen = looking.cursor(handles[TABLE_HISTORY])
+        has_any = seen.set_key(name) and seen.last_dup()
+        if has_any and not shows_all(*page_around(seen.value()), name):
             raise StateDamageError(TABLE_HISTORY, name, "versions of it may be hidden")
     with tables.env.begin(write=True) as txn:
         versions = txn.cursor(handles[TABLE_HISTORY])

@@ -21,6 +21,7 @@ from etcdtw.storage.state_codec import (
 )
 from etcdtw.storage.state_compaction import compact
 from etcdtw.storage.state_open import open_state
+from etcdtw.storage.state_reader import StateReader
 from etcdtw.storage.state_seal import SEALS, StateDamageError
 from etcdtw.storage.state_sweep import Finding, mend_current, quick_sweep, row_count, sweep
 from etcdtw.storage.state_tables import Tables
@@ -129,6 +130,10 @@ def test_what_is_told_is_the_true_cause(tables: Tables) -> None:
     assert {one.why for one in found} <= {"it is missing", "it is not the newest version"}
 
 
+def drop(tables: Tables, table: bytes, name: bytes, stored: bytes) -> None:
+    change(tables, table, lambda txn, handle: txn.delete(name, stored, db=handle))
+
+
 def of_key(tables: Tables, table: bytes, name: bytes) -> list[bytes]:
     with tables.env.begin() as txn:
         cursor = txn.cursor(tables.handles[table])
@@ -148,7 +153,7 @@ def test_a_whole_row_is_not_made_older_by_a_history_that_misses_versions(
     name = a_live_name(tables, 2)
     rows = of_key(tables, TABLE_CURRENT, name)
     for version in of_key(tables, TABLE_HISTORY, name)[left:]:
-        change(tables, TABLE_HISTORY, lambda txn, handle, v=version: txn.delete(name, v, db=handle))
+        drop(tables, TABLE_HISTORY, name, version)
     with pytest.raises(StateDamageError, match="version is missing") as error:
         mend_current(tables, name)
     assert error.value.table == TABLE_HISTORY
@@ -158,7 +163,7 @@ def test_a_whole_row_is_not_made_older_by_a_history_that_misses_versions(
 def test_a_damaged_row_without_any_version_is_not_taken_away(tables: Tables) -> None:
     name = a_live_name(tables, 2)
     for version in of_key(tables, TABLE_HISTORY, name):
-        change(tables, TABLE_HISTORY, lambda txn, handle, v=version: txn.delete(name, v, db=handle))
+        drop(tables, TABLE_HISTORY, name, version)
     change(tables, TABLE_CURRENT, lambda txn, handle: txn.put(name, b"\x12none", db=handle))
     with pytest.raises(StateDamageError, match="version is missing"):
         mend_current(tables, name)
@@ -264,3 +269,41 @@ def test_a_compaction_ends_wherever_branch_pages_lead(
 
 def fail_to_grow() -> None:
     raise AssertionError
+
+
+@pytest.mark.parametrize("octet", [0, 1, 2, 12])
+@pytest.mark.parametrize("slot", [1, 2, 5])
+def test_a_read_in_pieces_ends_wherever_branch_pages_lead(
+    wide: Path, tmp_path: Path, slot: int, octet: int
+) -> None:
+    def ends(read: Callable[[Any], Any], begin: Any) -> None:
+        position = begin
+        for _ in range(STEPS_MAX):
+            try:
+                position = read(position)
+            except StateDamageError:
+                return
+            if not position:
+                return
+        raise AssertionError("it goes round")
+
+    def row_behind(at: bytes) -> bytes | None:
+        return reader.rows(at, None, 7)[1]
+
+    def key_behind(at: bytes) -> bytes | None:
+        return reader.known_keys(at, None, 7)[1]
+
+    def attachment_behind(at: bytes) -> bytes:
+        return reader.attached(5, at, 7)[1]
+
+    def change_behind(place: tuple[int, int]) -> tuple[int, int] | None:
+        found = reader.changes_from(*place, 1000, 7)
+        return (found[-1][0], found[-1][1] + 1) if found else None
+
+    for _ in misled(wide, tmp_path / "state", slot, octet):
+        reader = StateReader(open_tables(tmp_path / "state"))
+        ends(row_behind, b"a")
+        ends(key_behind, b"a")
+        ends(attachment_behind, b"")
+        ends(change_behind, (1, 0))
+        reader.close()
