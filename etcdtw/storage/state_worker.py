@@ -10,8 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import lmdb
+
 from etcdtw.storage.old_file import OldFile
-from etcdtw.storage.state_codec import COMPACTIONS_MAX
+from etcdtw.storage.state_codec import COMPACTIONS_MAX, TABLE_PRIVATE
 from etcdtw.storage.state_compaction import STEP_ROWS_MAX, compact
 from etcdtw.storage.state_compaction_hash import RunningHash, interrupted, last_finished
 from etcdtw.storage.state_defragment import Defragmentation
@@ -56,6 +58,8 @@ DISPOSE: Final = "dispose"
 """Nobody needs the file any more."""
 LEISURE_SHARE: Final = 0.5  # of the time, for hashing, copying and freeing: the rest is for commits
 SUPERSEDED: Final = "a snapshot is about to take the place of this state"
+PAGE_ERRORS: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.CursorFullError)
+"""LMDB met a page that cannot be as it was written."""
 SWOLLEN_MESSAGES_MIN: Final = 10  # of changes, 512 in each
 READY: Final = "ready"
 FAILED: Final = "failed"
@@ -285,10 +289,17 @@ class StateWorker:
         except StopIteration:
             self._jobs.pop(0)
             return
-        except StateDamageError as error:  # what the job was for comes to nothing
-            self._jobs.pop(0)
-            self._rests_until_s = 0.0
-            self._answer((DAMAGED, error.table, error.name, error.why))
+        except StateDamageError as error:
+            self._give_up_job((DAMAGED, error.table, error.name, error.why))
+            return
+        except PAGE_ERRORS as error:
+            self._give_up_job((DAMAGED, TABLE_PRIVATE, b"", str(error)))
             return
         if answer is not None:
             self._answer(answer)
+
+    def _give_up_job(self, why: tuple[Any, ...]) -> None:
+        """What the oldest job was for comes to nothing."""
+        self._jobs.pop(0)
+        self._rests_until_s = 0.0
+        self._answer(why)

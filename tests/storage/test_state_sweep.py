@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import lmdb
 import pytest
 
 from etcdtw.storage.directory import DATA_FILE
@@ -25,6 +26,7 @@ from etcdtw.storage.state_reader import StateReader
 from etcdtw.storage.state_seal import SEALS, StateDamageError
 from etcdtw.storage.state_sweep import Finding, mend_current, quick_sweep, row_count, sweep
 from etcdtw.storage.state_tables import Tables
+from etcdtw.storage.state_worker import StateWorker
 from etcdtw.wire.encode import encode_record
 from tests.support.page_map import PAGE, pages_in_use
 from tests.support.state_rows import MAP_SIZE, fail, hide_versions, make_state, open_tables
@@ -307,3 +309,43 @@ def test_a_read_in_pieces_ends_wherever_branch_pages_lead(
         ends(attachment_behind, b"")
         ends(change_behind, (1, 0))
         reader.close()
+
+
+class Astray:
+    """A background job that meets a page."""
+
+    old_file = None
+    error = ""
+
+    def __init__(self, met: Exception) -> None:
+        self.met = met
+
+    def step(self) -> bool:
+        raise self.met
+
+
+@pytest.mark.parametrize(
+    "met", [lmdb.PageNotFoundError("MDB_PAGE_NOTFOUND"), lmdb.CorruptedError("MDB_CORRUPTED")]
+)
+def test_a_page_that_lmdb_cannot_read_takes_the_state_out_of_service(
+    tables: Tables, met: lmdb.Error
+) -> None:
+    """The process ended, and with it the member."""
+    answers: list[tuple[object, ...]] = []
+    worker = StateWorker(
+        tables, MAP_SIZE, answers.append, defragmentation=lambda *_: cast("Any", Astray(met))
+    )
+    worker.receive(("defragment", 1))
+    worker.work()
+    assert [answer[0] for answer in answers] == ["damaged"]
+    assert not worker.has_work()
+
+
+def test_a_disk_that_cannot_be_written_still_ends_the_process(tables: Tables) -> None:
+    met = lmdb.DiskError("mdb_txn_commit: Input/output error")
+    worker = StateWorker(
+        tables, MAP_SIZE, lambda _: None, defragmentation=lambda *_: cast("Any", Astray(met))
+    )
+    worker.receive(("defragment", 1))
+    with pytest.raises(lmdb.DiskError):
+        worker.work()
