@@ -96,7 +96,8 @@ class Readiness(Service):
         # So does what lives now.
         gc.collect()
         gc.freeze()
-        collections = FullCollections(gc.get_count, gc.collect, time.thread_time_ns)
+        now_ms = self._member.node.now_ms
+        collections = FullCollections(gc, time.thread_time_ns, now_ms)
         self._member.node.ticks.follow(collections.look)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self.log.info("ready to serve client requests")

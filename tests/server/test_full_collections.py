@@ -1,56 +1,83 @@
-"""When everything is looked at for garbage: if much has come, in an idle moment, and rarely."""
+"""When garbage is looked for: among what has come, in an idle moment, and rarely in everything."""
 
 from __future__ import annotations
 
-from etcdtw.server.full_collections import DUE_COLLECTIONS, PATIENCE_MS, FullCollections
+import gc
+
+from etcdtw.server.full_collections import (
+    DUE_COLLECTIONS,
+    PATIENCE_MS,
+    WHOLE_EVERY_MS,
+    Collector,
+    FullCollections,
+)
 
 TICK_MS = 100
 
 
 class Rig:
+    """A member that ticks, and what is asked of the collector."""
+
     def __init__(self) -> None:
         self.middle = 0
         self.cpu_ns = 0
-        self.now_ms = 0
-        self.takes_ms = 1
-        self.collected_ms: list[int] = []
-        self.collections = FullCollections(
-            lambda: (0, 0, self.middle), self._collect, lambda: self.cpu_ns
-        )
+        self.now_ms = 5_000
+        self.asked: list[str] = []
+        self.collections = FullCollections(self, lambda: self.cpu_ns, self.now_ms)
 
-    def _collect(self) -> None:
-        self.collected_ms.append(self.now_ms)
-        self.cpu_ns += self.takes_ms * 1_000_000
+    def get_count(self) -> tuple[int, int, int]:
+        return 0, 0, self.middle
 
-    def tick(self, busy_ms: int = 0) -> int:
-        self.now_ms += TICK_MS
+    def collect(self) -> int:
+        self.asked.append("collect")
+        return 0
+
+    def freeze(self) -> None:
+        self.asked.append("freeze")
+        self.middle = 0
+
+    def unfreeze(self) -> None:
+        self.asked.append("unfreeze")
+
+    def tick(self, busy_ms: int = 0, after_ms: int = TICK_MS) -> list[str]:
+        self.asked.clear()
+        self.now_ms += after_ms
         self.cpu_ns += busy_ms * 1_000_000
         self.collections.look(self.now_ms)
-        return len(self.collected_ms)
+        return list(self.asked)
 
 
-def test_nothing_is_collected_before_enough_has_come() -> None:
+def test_nothing_is_done_before_enough_has_come() -> None:
     rig = Rig()
     rig.middle = DUE_COLLECTIONS - 1
-    assert rig.tick() == 0
+    assert rig.tick() == []
     rig.middle = DUE_COLLECTIONS
-    assert rig.tick() == 1
+    assert rig.tick() == ["collect", "freeze"]
+    assert rig.tick() == []
 
 
-def test_a_busy_member_is_waited_for_but_not_for_ever() -> None:
+def test_a_busy_member_visits_nothing() -> None:
     rig = Rig()
     rig.middle = DUE_COLLECTIONS
-    for _ in range(PATIENCE_MS // TICK_MS):
-        assert rig.tick(busy_ms=90) == 0
-    assert rig.tick(busy_ms=90) == 1
+    assert rig.tick(busy_ms=90) == ["freeze"]
 
 
-def test_after_a_long_collection_there_is_a_long_rest() -> None:
+def test_everything_is_visited_once_an_hour_in_an_idle_moment() -> None:
     rig = Rig()
-    rig.middle = DUE_COLLECTIONS
-    rig.takes_ms = 30
-    assert rig.tick() == 1
-    while rig.tick() == 1:
-        pass
-    first_ms, second_ms = rig.collected_ms
-    assert second_ms - first_ms == 30_000
+    assert rig.tick(after_ms=WHOLE_EVERY_MS - TICK_MS) == []
+    assert rig.tick(busy_ms=90) == []
+    assert rig.tick() == ["unfreeze", "collect", "freeze"]
+    assert rig.tick() == []
+
+
+def test_a_member_that_is_never_idle_is_waited_for_a_day() -> None:
+    rig = Rig()
+    busy_ms = WHOLE_EVERY_MS // 2
+    asked = [rig.tick(busy_ms, WHOLE_EVERY_MS) for _ in range(PATIENCE_MS // WHOLE_EVERY_MS)]
+    assert asked == [[]] * len(asked)
+    assert rig.tick(busy_ms, WHOLE_EVERY_MS) == ["unfreeze", "collect", "freeze"]
+
+
+def test_the_interpreters_collector_is_one() -> None:
+    collector: Collector = gc
+    assert len(collector.get_count()) == 3
