@@ -5,8 +5,9 @@ A member may hold very many leases, and nobody is served while one step lasts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from heapq import merge
+from itertools import islice
 
 from etcdtw.lease.lease import Lease
 
@@ -63,44 +64,40 @@ class Arming:
 
 
 class Listing:
-    """``leases`` in the order of their deadlines, those at the beginning of it."""
+    """``leases`` in the order of their deadlines, those at the beginning of it.
+
+    Takes the list, and lets go of what it needs no more in each step: at the end that would take
+    as long as many steps.
+    """
 
     def __init__(self, leases: list[Lease], deadline_ms: Callable[[Lease], int]) -> None:
         self._unsorted = leases
         self._deadline_ms = deadline_ms
         self._runs: list[list[tuple[int, int, Lease]]] = []
-        self._merged: Generator[tuple[int, int, Lease], None, None] | None = None
-        self._position = 0
-        self.leases: list[Lease] = []
-        """Complete when `is_done`."""
+        self._merged: Iterator[tuple[int, int, Lease]] | None = None
         self.is_done = False
 
-    def step(self, count: int) -> None:
-        """Sort or merge about ``count`` leases."""
-        if self._merged is None:
-            some = self._unsorted[self._position : self._position + count]
-            run = [
-                (self._deadline_ms(lease), number, lease)
-                for number, lease in enumerate(some, self._position)
-            ]
-            run.sort()
-            self._runs.append(run)
-            self._position += count
-            if self._position < len(self._unsorted):
-                return
+    def step(self, count: int) -> list[Lease]:
+        """Sort about ``count`` leases, or return as many that come next; none follow `is_done`."""
+        if self._merged is not None:
+            found = [lease for _, _, lease in islice(self._merged, count)]
+            self.is_done = len(found) < count
+            return found
+        first = max(0, len(self._unsorted) - count)
+        some = self._unsorted[first:]
+        del self._unsorted[first:]
+        run = [(self._deadline_ms(lease), first + i, lease) for i, lease in enumerate(some)]
+        run.sort(reverse=True)
+        self._runs.append(run)
+        if not first:
+            self._merged = merge(*[_taken_from_the_end(run) for run in self._runs])
             if len(self._runs) == 1:
-                self.leases = [lease for _, _, lease in run]
-                self.is_done = True
-            else:
-                self._merged = (one for one in merge(*self._runs))
-            return
-        for _ in range(count):
-            try:
-                self.leases.append(next(self._merged)[2])
-            except StopIteration:
-                self.is_done = True
-                return
+                return self.step(count + 1)
+        return []
 
-    def statuses(self) -> bytes:
-        """Return them as fields of a LeaseLeasesResponse."""
-        return b"".join([lease.status for lease in self.leases])
+
+def _taken_from_the_end(
+    run: list[tuple[int, int, Lease]],
+) -> Generator[tuple[int, int, Lease], None, None]:
+    while run:
+        yield run.pop()

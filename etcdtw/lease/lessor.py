@@ -287,13 +287,6 @@ class Lessor:
         """Whether `expired` or `due_checkpoints` left something for another time."""
         return self._expiry.has_due(self.now_ms) or self._checkpoints.has_due(self.now_ms)
 
-    def leases(self) -> list[Lease]:
-        """Return all leases, the next to expire first."""
-        listing = self.listing()
-        while not listing.is_done:
-            listing.step(LOOKS_MAX)
-        return listing.leases
-
     def listing(self) -> Listing:
         """Return a list of all leases of this moment, to be sorted step by step."""
         return Listing(list(self._leases.values()), self._deadline_ms)

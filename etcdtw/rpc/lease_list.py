@@ -7,11 +7,14 @@ next.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from etcdtw.grpc.call import Call
 from etcdtw.lease.arming import Listing
-from etcdtw.lease.lessor import LOOKS_MAX
 from etcdtw.node.facade import Facade
+
+STEP_LEASES: Final = 1_000
+"""Sorted, or listed, before others are served."""
 
 
 class LeaseLists:
@@ -23,6 +26,8 @@ class LeaseLists:
         self._waiting: list[Call] = []
         self._served: list[Call] = []
         self._listing: Listing | None = None
+        self._parts: list[bytes] = []
+        """Of the answer: fields of a LeaseLeasesResponse."""
 
     def answer(self, call: Call) -> bytes | None:
         """Return the answer if the list is short; otherwise it is given later."""
@@ -30,9 +35,9 @@ class LeaseLists:
             self._waiting.append(call)
             return None
         listing = self._node.lessor.listing()
-        listing.step(LOOKS_MAX)
+        part = _statuses(listing)
         if listing.is_done:
-            return self._header() + listing.statuses()
+            return self._header() + part
         self._begin(listing, [call])
         return None
 
@@ -44,12 +49,13 @@ class LeaseLists:
     def _step(self) -> None:
         listing = self._listing
         assert listing is not None, "nothing is listed"
-        listing.step(LOOKS_MAX)
+        self._parts.append(_statuses(listing))
         if not listing.is_done:
             self._node.clock.callLater(0, self._step)
             return
         self._listing = None
-        answer = self._header() + listing.statuses()
+        answer = self._header() + b"".join(self._parts)
+        self._parts = []
         for call in self._served:
             if call.is_open:
                 call.reply(answer)
@@ -57,3 +63,7 @@ class LeaseLists:
         if self._waiting:
             waiting, self._waiting = self._waiting, []
             self._begin(self._node.lessor.listing(), waiting)
+
+
+def _statuses(listing: Listing) -> bytes:
+    return b"".join([lease.status for lease in listing.step(STEP_LEASES)])

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etcdtw.lease.errors import LeaseExistsError, LeaseNotFoundError, LeaseTtlTooLargeError
+from etcdtw.lease.lease import Lease
 from etcdtw.lease.lessor import (
     ARMED_MAX,
     LEASE_TTL_MAX_S,
@@ -31,9 +32,34 @@ def lessor() -> Lessor:
     return lessor
 
 
+def leases_of(lessor: Lessor, count: int = 3) -> list[Lease]:
+    """All leases in the order of their list, made in steps of ``count``."""
+    listing = lessor.listing()
+    found: list[Lease] = []
+    while not listing.is_done:
+        step = listing.step(count)
+        assert len(step) <= count
+        found += step
+    return found
+
+
 def at(lessor: Lessor, seconds: float) -> Lessor:
     lessor.advance(START_MS + int(seconds * 1000))
     return lessor
+
+
+# Lists.
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 6, 7])
+def test_a_list_made_in_steps_holds_all_leases_in_the_order_of_their_deadlines(
+    lessor: Lessor, count: int
+) -> None:
+    for i in range(count):
+        lessor.grant(i + 1, 100 - i // 2)
+    expected = sorted(range(1, count + 1), key=lambda i: (100 - (i - 1) // 2, i))
+    assert [lease.lease_id for lease in leases_of(lessor)] == expected
+    assert [lease.lease_id for lease in leases_of(lessor, 100)] == expected
 
 
 # Grants and revokes.
@@ -130,7 +156,7 @@ def test_leases_are_listed_by_expiry(lessor: Lessor) -> None:
     for lease_id, ttl_s in ((1, 30), (2, 10), (3, 20)):
         lessor.grant(lease_id, ttl_s)
     at(lessor, 5).renew(2)
-    assert [lease.lease_id for lease in lessor.leases()] == [2, 3, 1]
+    assert [lease.lease_id for lease in leases_of(lessor)] == [2, 3, 1]
 
 
 def test_time_never_goes_back(lessor: Lessor) -> None:
@@ -191,7 +217,7 @@ def test_a_thousand_leases_due_in_one_second_are_spread_and_none_is_shortened() 
     lessor.restore([(i + 1, 10, 0) for i in range(3000)] + [(9000, 60, 0)])
     lessor.promote(1000)
     arm_all(lessor)
-    deadlines = [lease.deadline_ms for lease in lessor.leases()]
+    deadlines = [lease.deadline_ms for lease in leases_of(lessor)]
     assert deadlines[0] == 11_000
     assert deadlines[-1] == 61_000
     for start_ms in range(11_000, 16_000, 100):
@@ -203,7 +229,7 @@ def test_fewer_than_a_thousand_leases_are_not_spread() -> None:
     lessor = Lessor(2)
     lessor.restore([(i + 1, 10, 0) for i in range(999)])
     lessor.promote(0)
-    assert {lease.deadline_ms for lease in lessor.leases()} == {10_000}
+    assert {lease.deadline_ms for lease in leases_of(lessor)} == {10_000}
 
 
 @given(st.lists(st.integers(2, 30), min_size=20, max_size=200))
@@ -212,8 +238,8 @@ def test_spreading_keeps_every_second_within_the_rate(ttls: list[int]) -> None:
     lessor = Lessor(2, expiries_per_s_max=rate)
     lessor.restore([(i + 1, ttl_s, 0) for i, ttl_s in enumerate(ttls)])
     lessor.promote(0)
-    deadlines = sorted(lease.deadline_ms for lease in lessor.leases())
-    for lease in lessor.leases():
+    deadlines = sorted(lease.deadline_ms for lease in leases_of(lessor))
+    for lease in leases_of(lessor):
         assert lease.deadline_ms >= lease.ttl_s * 1000
     for i in range(len(deadlines) - rate):
         assert deadlines[i + rate] - deadlines[i] >= 1000
