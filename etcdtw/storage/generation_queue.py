@@ -18,7 +18,7 @@ from etcdtw.storage.overlay import (
 )
 from etcdtw.storage.state_feed import StateWriter
 from etcdtw.storage.state_tables import Batch, pack_changes
-from etcdtw.storage.state_worker import ATTACHMENTS, CHANGES, COMMIT
+from etcdtw.storage.state_worker import ATTACHMENTS, BUCKET_ROWS, CHANGES, COMMIT
 
 AHEAD_MAX: Final = 1  # generations that the writer gets beside the one it commits
 PIECE_OCTETS: Final = 2 * SEND_OCTETS_MAX
@@ -135,17 +135,20 @@ class GenerationQueue:
             generation = self.generations[self._ended]
             left = self._send_some(generation, left)
             if generation.sent < len(generation.changes) or (
-                len(generation.attachments) >= SEND_CHANGES_MAX
+                max(len(generation.attachments), len(generation.bucket_rows)) >= SEND_CHANGES_MAX
             ):
                 return False
             batch = self._batches[self._ended]
             batch.attached = generation.attachments
+            batch.buckets = generation.bucket_rows
             self._ended += 1  # before the answer, which a writer in this process gives at once
             self._writer.send((COMMIT, generation.number, *batch.as_tuple()))
         return True
 
     def _send_some(self, generation: Generation, left: int) -> int:
-        """Send changes, then attachments; return what is left of ``left`` octets, or less than 0.
+        """Send changes, attachments and rows of buckets; return what is left of ``left`` octets.
+
+        Less than 0 if the last of them were more.
 
         Nothing of it is committed before its end.
         """
@@ -168,6 +171,11 @@ class GenerationQueue:
             del generation.attachments[:SEND_CHANGES_MAX]
             self._writer.send((ATTACHMENTS, some))
             left -= sum([len(key) + CHANGE_OVERHEAD for _, key, _ in some])
+        while len(generation.bucket_rows) >= SEND_CHANGES_MAX and left > 0:
+            rows = generation.bucket_rows[:SEND_CHANGES_MAX]
+            del generation.bucket_rows[:SEND_CHANGES_MAX]
+            self._writer.send((BUCKET_ROWS, rows))
+            left -= sum([len(key) + len(value or b"") + CHANGE_OVERHEAD for _, key, value in rows])
         return left
 
     def _send_message(self, generation: Generation) -> int:

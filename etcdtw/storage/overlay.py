@@ -10,7 +10,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from etcdtw.mvcc.backend import Change
-from etcdtw.storage.state_codec import COMPACTIONS_MAX, encode_frame, encode_tombstone
+from etcdtw.storage.state_codec import (
+    COMPACTIONS_MAX,
+    BucketRow,
+    encode_frame,
+    encode_tombstone,
+)
 
 FRESH_MAX: Final = 64  # keys searched one by one before they are sorted into a run
 GENERATION_OCTETS_MAX: Final = 16 << 20
@@ -38,8 +43,8 @@ class Generation:
     """
 
     __slots__ = (
-        "attached", "attachments", "buckets", "changes", "compactions", "current", "due",
-        "excused", "fresh", "indexed", "number", "octets", "octets_due", "octets_sent",
+        "attached", "attachments", "bucket_rows", "buckets", "changes", "compactions", "current",
+        "due", "excused", "fresh", "indexed", "number", "octets", "octets_due", "octets_sent",
         "runs", "sent", "versions",
     )  # fmt: skip
 
@@ -51,6 +56,8 @@ class Generation:
         self.runs: list[list[bytes]] = []
         self.octets = 0
         self.buckets: dict[tuple[bytes, bytes], bytes | None] = {}
+        self.bucket_rows: list[BucketRow] = []
+        """Of those the ones that the writer does not have yet, oldest first."""
         self.attached: dict[int, dict[bytes, bool]] = {}
         self.attachments: list[tuple[int, bytes, bool]] = []
         """Attachments that the writer does not have yet, oldest first."""
@@ -133,7 +140,9 @@ class Generation:
         """Free up to ``rows`` entries of each part; True when nothing is left."""
         for keys in (self.fresh, *self.runs):
             del keys[-rows:]
-        indexes: list[dict[bytes, Any]] = [self.versions, self.current, *self.attached.values()]
+        indexes: list[dict[Any, Any]] = [
+            self.versions, self.current, self.buckets, *self.attached.values()
+        ]  # fmt: skip
         for index in indexes:
             for _ in range(min(rows, len(index))):
                 index.popitem()

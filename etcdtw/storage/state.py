@@ -290,14 +290,10 @@ class LmdbState:
         return self._reader.bucket_get(bucket, key)
 
     def bucket_put(self, bucket: bytes, key: bytes, value: bytes) -> None:
-        assert bucket in BUCKETS, "no such bucket"
-        self._open.buckets[bucket, key] = value
-        self._open.octets += len(key) + len(value) + CHANGE_OVERHEAD
+        self._set_bucket(bucket, key, value)
 
     def bucket_delete(self, bucket: bytes, key: bytes) -> None:
-        assert bucket in BUCKETS, "no such bucket"
-        self._open.buckets[bucket, key] = None
-        self._open.octets += len(key) + CHANGE_OVERHEAD
+        self._set_bucket(bucket, key, None)
 
     def bucket_items(self, bucket: bytes) -> list[tuple[bytes, bytes]]:
         items: dict[bytes, bytes | None] = dict(self._reader.bucket_items(bucket))
@@ -479,6 +475,15 @@ class LmdbState:
         generation.attachments.append((lease_id, key, is_attached))
         generation.octets += len(key) + CHANGE_OVERHEAD
 
+    def _set_bucket(self, bucket: bytes, key: bytes, value: bytes | None) -> None:
+        assert bucket in BUCKETS, "no such bucket"
+        generation = self._open
+        generation.buckets[bucket, key] = value
+        generation.bucket_rows.append((bucket, key, value))
+        generation.octets += len(key) + len(value or b"") + CHANGE_OVERHEAD
+        if not len(generation.bucket_rows) % SEND_CHANGES_MAX:
+            self._stream(generation)
+
     def _stream(self, generation: Generation) -> None:
         generation.due = len(generation.changes) + SEND_CHANGES_MAX
         generation.octets_due = generation.octets + SEND_OCTETS_MAX
@@ -495,15 +500,9 @@ class LmdbState:
         if self._closed.generations and not generation.is_large():
             return
         self._is_flush_due = False
-        batch = Batch(
-            [(bucket, key, value) for (bucket, key), value in generation.buckets.items()],
-            [],
-            self._fences.take_dirty(),
-            self._has_long,
-            self.applied_index,
-            self.applied_term,
-            self.revision,
-        )
+        fences, has_long = self._fences.take_dirty(), self._has_long
+        index, term, revision = self.applied_index, self.applied_term, self.revision
+        batch = Batch([], [], fences, has_long, index, term, revision)
         self._open = self._seen = Generation(generation.number + 1)
         self._opened_ms = None
         self._closed.close(generation, batch)

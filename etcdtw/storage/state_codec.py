@@ -57,6 +57,10 @@ One more than hashes are remembered (`mvcc.compaction_hashes`), so that these ar
 as in etcd."""
 
 
+BucketRow = tuple[bytes, bytes, bytes | None]
+"""A change of one of etcd's small buckets: which, key, value; None: deleted."""
+
+
 class StateCorruptionError(Exception):
     """Stored octets contradict one another."""
 

@@ -29,6 +29,7 @@ from etcdtw.storage.state_codec import (
     TABLE_HISTORY,
     TABLE_KEY,
     TABLE_PRIVATE,
+    BucketRow,
     attached_key,
     current_value,
     encode_tombstone,
@@ -161,7 +162,7 @@ class Batch:
 
     def __init__(
         self,
-        buckets: list[tuple[bytes, bytes, bytes | None]],
+        buckets: list[BucketRow],
         attached: list[tuple[int, bytes, bool]],
         fences: list[tuple[bytes, int]],
         has_long: bool,
@@ -203,6 +204,7 @@ class StateCommitter:
         self.map_size = map_size
         self._packed: list[bytes] = []
         self._attachments: list[Attachment] = []
+        self._bucket_rows: list[BucketRow] = []
         self.changes_since_reopen = 0
         self.follower: Follower | None = None
 
@@ -211,9 +213,10 @@ class StateCommitter:
         self.changes_since_reopen = 0
 
     def start_over(self) -> None:
-        """Forget what was collected: the tables hold another state."""
+        """Forget what was collected: it is durable, or the tables hold another state."""
         self._packed = []
         self._attachments = []
+        self._bucket_rows = []
 
     def add(self, packed: bytes) -> None:
         """Take the next changes of the generation, packed, in revision order."""
@@ -223,6 +226,10 @@ class StateCommitter:
     def attach(self, attachments: list[Attachment]) -> None:
         """Take the next attachments of the generation, oldest first."""
         self._attachments += attachments
+
+    def put_in_buckets(self, rows: list[BucketRow]) -> None:
+        """Take the next rows of etcd's small buckets, oldest first; None: deleted."""
+        self._bucket_rows += rows
 
     def commit(self, batch: Batch) -> None:
         """Make the collected changes and ``batch`` durable in one transaction.
@@ -244,8 +251,7 @@ class StateCommitter:
             for changes in self._unpacked():
                 self.follower.follow(changes, [])
             self.follower.follow([], self._attachments + batch.attached)
-        self._packed = []
-        self._attachments = []
+        self.start_over()
 
     def grow(self) -> None:
         """Double the map; no transaction is open in this process."""
@@ -287,7 +293,7 @@ class StateCommitter:
 
     def _write_batch(self, txn: Any, batch: Batch) -> None:
         handles = self._tables.handles
-        for bucket, key, value in batch.buckets:
+        for bucket, key, value in self._bucket_rows + batch.buckets:
             if value is None:
                 txn.delete(key, db=handles[bucket])
             else:

@@ -28,9 +28,10 @@ from etcdtw.storage.state_tables import (
     anonymous_octets,
 )
 
-# Messages: ("changes", packed), ("attachments", rows), ("commit", number, *batch),
-# ("compact", revision), ("hash_kv", id, revision, compact_revision), ("hash_all", id),
-# ("defragment", id), ("reopened", id), ("adopt", index), ("dispose", path), ("mend", name).
+# Messages: ("changes", packed), ("attachments", rows), ("bucket_rows", rows),
+# ("commit", number, *batch), ("compact", revision),
+# ("hash_kv", id, revision, compact_revision), ("hash_all", id), ("defragment", id),
+# ("reopened", id), ("adopt", index), ("dispose", path), ("mend", name).
 # Answers: ("committed", number, seconds), ("compaction_step", rows deleted, seconds),
 # ("compaction_hash", revision, the one before, crc, is any key live),
 # ("compacted", revision, seconds, unix time),
@@ -39,6 +40,7 @@ from etcdtw.storage.state_tables import (
 # ("mended", name, error), ("damaged", table, name, why), ("swept", rows, seconds, findings).
 CHANGES: Final = "changes"
 ATTACHMENTS: Final = "attachments"
+BUCKET_ROWS: Final = "bucket_rows"
 COMMIT: Final = "commit"
 COMMITTED: Final = "committed"
 COMPACT: Final = "compact"
@@ -111,6 +113,11 @@ class StateWorker:
         self._rests_until_s = 0.0
         self._tables = tables
         self._committer = StateCommitter(tables, map_size)
+        self._collect: dict[str, Callable[[Any], None]] = {
+            CHANGES: self._committer.add,
+            ATTACHMENTS: self._committer.attach,
+            BUCKET_ROWS: self._committer.put_in_buckets,
+        }
         self._answer = answer
         self._jobs: list[Iterator[tuple[Any, ...] | None]] = []
         self._waiting_compactions: list[Iterator[tuple[Any, ...] | None]] = []
@@ -122,10 +129,9 @@ class StateWorker:
     def receive(self, message: tuple[Any, ...]) -> None:
         """Do, or begin, what a message asks for."""
         kind = message[0]
-        if kind == CHANGES:
-            self._committer.add(message[1])
-        elif kind == ATTACHMENTS:
-            self._committer.attach(message[1])
+        collect = self._collect.get(kind)
+        if collect is not None:
+            collect(message[1])
         elif kind == COMMIT:
             started_s = self._seconds()
             self.sweeper.give_way(LOOK_AGE_S_MAX)

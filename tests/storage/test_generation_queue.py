@@ -17,7 +17,7 @@ from etcdtw.storage.overlay import (
     Generation,
 )
 from etcdtw.storage.state_tables import Batch
-from etcdtw.storage.state_worker import ATTACHMENTS, CHANGES, COMMIT
+from etcdtw.storage.state_worker import ATTACHMENTS, BUCKET_ROWS, CHANGES, COMMIT
 
 VALUE = bytes(10_000)
 
@@ -130,6 +130,22 @@ def test_attachments_go_in_messages_of_a_few(
     sent = [item for kind, *rest in writer.sent if kind == ATTACHMENTS for item in rest[0]]
     assert all(len(m[1]) == SEND_CHANGES_MAX for m in writer.sent if m[0] == ATTACHMENTS)
     assert sent + generation.attachments == attachments
+    assert ends_of(writer.sent) == [1]
+
+
+@pytest.mark.parametrize("count", [SEND_CHANGES_MAX - 1, 3 * SEND_CHANGES_MAX + 1])
+def test_rows_of_buckets_go_in_messages_of_a_few(
+    writer: Writer, queue: GenerationQueue, count: int
+) -> None:
+    generation = Generation(1)
+    rows = [(b"lease", b"%d" % i, b"x" if i % 2 else None) for i in range(count)]
+    generation.bucket_rows = list(rows)
+    queue.close(generation, batch(1))
+    while writer.later:
+        writer.go_on()
+    pieces = [item for kind, *rest in writer.sent if kind == BUCKET_ROWS for item in rest]
+    assert all(len(piece) == SEND_CHANGES_MAX for piece in pieces)
+    assert [row for piece in pieces for row in piece] + writer.sent[-1][2] == rows
     assert ends_of(writer.sent) == [1]
 
 

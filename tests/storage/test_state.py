@@ -10,12 +10,13 @@ from pathlib import Path
 import google_crc32c
 import pytest
 
-from etcdtw.mvcc.backend import BUCKET_AUTH, BUCKET_META, Backend
+from etcdtw.mvcc.backend import BUCKET_AUTH, BUCKET_LEASE, BUCKET_META, Backend
 from etcdtw.storage.directory import open_environment
 from etcdtw.storage.overlay import (
     CHANGE_OVERHEAD,
     GENERATION_CHANGES_MAX,
     GENERATION_OCTETS_MAX,
+    SEND_CHANGES_MAX,
 )
 from etcdtw.storage.state import OVERLAY_OCTETS_MAX, LmdbState
 from etcdtw.storage.state_codec import encode_tombstone, key_of, revision_key
@@ -389,3 +390,20 @@ def test_a_compaction_uses_its_own_free_pages_again(rig: Rig) -> None:
     rig.flush()
     assert not rig.state.is_compacting
     assert rig.state.size_allocated - before < 4_000_000
+
+
+def test_very_many_rows_of_a_bucket_are_durable_in_their_order(rig: Rig) -> None:
+    count = 3 * SEND_CHANGES_MAX
+    for round_ in range(2):
+        for i in range(count):
+            rig.state.bucket_put(BUCKET_LEASE, b"%d" % i, b"%d" % round_)
+        for i in range(0, count, 3):
+            rig.state.bucket_delete(BUCKET_LEASE, b"%d" % i)
+    expected = sorted((b"%d" % i, b"1") for i in range(count) if i % 3)
+    assert rig.state.bucket_items(BUCKET_LEASE) == expected
+    rig.main += 1
+    rig.state.set_applied(rig.main, 1)
+    rig.flush()
+    rig.state.close()
+    rig.open()
+    assert rig.state.bucket_items(BUCKET_LEASE) == expected
