@@ -15,7 +15,7 @@ COLLECTOR_THRESHOLDS: Final = (20_000, 5, 1 << 30)
 looking for cycles among them takes a seventh of the reactor's time, with these a fiftieth
 (measured).  20,000 objects of 400 waiting txns take 19 ms.  The last threshold leaves full
 collections to `FullCollections`."""
-DUE_COLLECTIONS: Final = 3
+DUE_COLLECTIONS: Final = 2
 """Collections of the middle generation after which what has survived them is dealt with."""
 IDLE_SHARE: Final = 0.2
 """Of a tick, below which the reactor's thread was idle."""
