@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
-COLLECTOR_THRESHOLDS: Final = (20_000, 5, 1 << 30)
+COLLECTOR_THRESHOLDS: Final = (20_000, 3, 1 << 30)
 """Requests in flight are many short-lived objects without cycles; with Python's own thresholds
 looking for cycles among them takes a seventh of the reactor's time, with these a fiftieth
 (measured).  20,000 objects of 400 waiting txns take 19 ms.  The last threshold leaves full
