@@ -17,8 +17,10 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IReactorTime,
 )
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from etcdtw.transport.rejections import RejectionLog
@@ -111,6 +113,23 @@ class TlsPolicy:
             cut_revoked(list(factory.protocols))
 
 
+class TlsConnection(TLSMemoryBIOProtocol):
+    """One connection; when it is lost it leaves nothing to the garbage collector.
+
+    Connections come and go too often for that, and an old one is looked for once an hour.
+    """
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        self.unregisterProducer()  # which knows this connection
+
+    def _tlsShutdownFinished(self, reason: Failure | None) -> None:  # noqa: N802 - Twisted's
+        super()._tlsShutdownFinished(reason)
+        if reason is not None and reason.value is not None:
+            # One of the frames of its traceback holds it, and this connection.
+            reason.tb = reason.value.__traceback__ = None
+
+
 class TlsFactory(TLSMemoryBIOFactory):
     """Wraps a port's factory in TLS.
 
@@ -119,7 +138,7 @@ class TlsFactory(TLSMemoryBIOFactory):
     connection and nothing else.
     """
 
-    protocol = TLSMemoryBIOProtocol
+    protocol = TlsConnection
     noisy = False
 
     def __init__(self, policy: TlsPolicy, wrapped: IProtocolFactory, clock: IReactorTime) -> None:

@@ -27,7 +27,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from etcdtw.transport.tls import cut_revoked
+from etcdtw.transport.tls import TlsConnection, cut_revoked
 from etcdtw.transport.tls_context import DialFiles, build_dial_context
 from etcdtw.transport.tls_rotation import RotatingContext
 from etcdtw.transport.tls_verification import (
@@ -156,7 +156,7 @@ class _DialFactory(TLSMemoryBIOFactory):
     """Builds the one connection of a `TlsClientEndpoint`'s ``connect``."""
 
     noisy = False
-    protocol = TLSMemoryBIOProtocol
+    protocol = TlsConnection
 
     def __init__(
         self,

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import weakref
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
+    IConsumer,
     IHandshakeListener,
     IOpenSSLClientConnectionCreator,
+    IPushProducer,
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from etcdtw.transport.rejections import (
@@ -29,7 +37,7 @@ from etcdtw.transport.tls_context import DialFiles
 from etcdtw.transport.tls_dial import DIAL_HANDSHAKE_S, PeerDialTls
 from etcdtw.transport.tls_verification import failure_text
 from tests.support.certs import DAY, Authority, Issued
-from tests.transport.tls_rig import REMOTE, PeerRig, Speakers, Wire, log_lines
+from tests.transport.tls_rig import REMOTE, PeerRig, Speaker, Speakers, Wire, log_lines
 
 PREFIX = f"rejected connection on peer endpoint from {REMOTE}:4000: "
 
@@ -388,3 +396,42 @@ def test_a_client_that_floods_before_its_address_is_checked_is_dropped(rig: Peer
         meeting.wire.carry()
     assert lines == [PREFIX + "it does not wait for its address to be checked"]
     assert rig.clock.getDelayedCalls() == []
+
+
+@implementer(IPushProducer)
+class Producing:
+    """A producer that knows its connection, as those of answers do."""
+
+    def __init__(self, speaker: Speaker) -> None:
+        self.speaker = speaker
+
+    def pauseProducing(self) -> None:
+        pass
+
+    def resumeProducing(self) -> None:
+        pass
+
+    def stopProducing(self) -> None:
+        pass
+
+
+def test_a_connection_that_ends_amid_tls_leaves_nothing_to_the_garbage_collector(
+    rig: PeerRig,
+) -> None:
+    listener = rig.listener()
+    meeting = rig.meet(listener)
+    assert meeting.works
+    server, far = meeting.server, meeting.wire.far
+    assert server is not None
+    cast(IConsumer, server.transport).registerProducer(Producing(server), True)
+    tls = weakref.ref(far.protocol)
+    gc.disable()
+    try:
+        far.is_gone = True
+        far.protocol.connectionLost(Failure(ConnectionDone()))  # without a word of TLS
+        cast(Speakers, listener.wrappedFactory).built.clear()
+        meeting.server = server = None
+        del far.protocol
+        assert tls() is None
+    finally:
+        gc.enable()
