@@ -13,7 +13,7 @@ All calls are made on the reactor's thread; reads see every earlier write at onc
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 BUCKET_META: Final = b"meta"
 BUCKET_LEASE: Final = b"lease"
@@ -54,6 +54,10 @@ class Change(NamedTuple):
 
 class Backend(Protocol):
     """What MVCC needs of a store."""
+
+    def let_go(self, items: list[Any]) -> None:
+        """Free what nobody needs any more, some of it at a time: it may be a million objects."""
+        ...
 
     # The current view.
 

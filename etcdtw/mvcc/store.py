@@ -181,7 +181,8 @@ class Store:
         self._is_long = False
         self._writer.has_watchers = self._is_watched
         if not self._is_watched:
-            self._writer.events = []
+            events, self._writer.events = self._writer.events, []
+            self._backend.let_go(events)
         self.revision = self._writer.finish()
         return Applied(self.revision, body)
 

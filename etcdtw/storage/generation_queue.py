@@ -6,7 +6,7 @@ would lie packed in a socket's queue a second time.  Knows no LMDB and no fences
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from etcdtw.storage.overlay import (
     CHANGE_OVERHEAD,
@@ -15,6 +15,7 @@ from etcdtw.storage.overlay import (
     SEND_OCTETS_MAX,
     Generation,
     Missing,
+    Remains,
 )
 from etcdtw.storage.state_feed import StateWriter
 from etcdtw.storage.state_tables import Batch, pack_changes
@@ -40,7 +41,7 @@ class GenerationQueue:
         self.generations: list[Generation] = []
         """The closed ones, oldest first."""
         self._batches: list[Batch] = []  # one for each
-        self._retired: list[Generation] = []
+        self._retired: list[Generation | Remains] = []
         self._ended = 0
         self._is_going_on = False  # `_go_on` is about to be called
         self._is_stopped = False
@@ -123,6 +124,10 @@ class GenerationQueue:
     def stop(self) -> None:
         """Hand over nothing more: another state is to be adopted."""
         self._is_stopped = True
+
+    def let_go(self, items: list[Any]) -> None:
+        """Free ``items`` behind what is durable, and no faster."""
+        self._retired.append(Remains(items))
 
     def bury(self, rows: int) -> None:
         """Free some of what is durable: a whole generation at once would take tens of ms."""

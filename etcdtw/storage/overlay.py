@@ -157,6 +157,20 @@ class Generation:
         return not (self.changes or self.buckets or self.attached)
 
 
+class Remains:
+    """A long list that nobody needs, to be freed as a durable generation is."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: list[Any]) -> None:
+        self._items = items
+
+    def bury(self, rows: int) -> bool:
+        """Free up to ``rows`` items; True when nothing is left."""
+        del self._items[-rows:]
+        return not self._items
+
+
 def pending_of(generations: Sequence[Generation]) -> tuple[int, int]:
     """Return the octets and the changes that ``generations`` hold."""
     octets = sum([generation.octets for generation in generations])

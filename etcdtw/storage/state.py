@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from etcdtw.mvcc.backend import BUCKET_META, BUCKETS, Change, Row
 from etcdtw.mvcc.compaction_hashes import CompactionHashes
@@ -122,6 +122,9 @@ class LmdbState:
         self.compaction_hashes = CompactionHashes()
         self._adopted: Callable[[], None] | None = None
         self._is_flush_due = False  # at the end of the entry being applied
+
+    def let_go(self, items: list[Any]) -> None:
+        self._closed.let_go(items)
 
     # The current view.
 

@@ -212,3 +212,13 @@ def test_when_another_state_is_to_be_adopted_the_writer_gets_nothing_more(
     queue.finish()
     assert writer.sent == []
     assert writer.later == []
+
+
+def test_what_nobody_needs_is_freed_a_few_at_a_time(queue: GenerationQueue) -> None:
+    items = [(i,) for i in range(25)]
+    queue.let_go(items)
+    sizes = []
+    for _ in range(4):
+        queue.bury(10)
+        sizes.append(len(items))
+    assert sizes == [15, 5, 0, 0]

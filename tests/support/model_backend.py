@@ -7,6 +7,7 @@ once.  Knows no disk; nothing survives the object.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import google_crc32c
 
@@ -54,6 +55,9 @@ class ModelBackend:
         self.compacted: list[int] = []
         """The revisions of every `schedule_compaction`, in order."""
         self.compaction_hashes = CompactionHashes()
+
+    def let_go(self, items: list[Any]) -> None:
+        items.clear()
 
     # The current view.
 
