@@ -29,7 +29,7 @@ from etcdtw.storage.state_tables import Tables
 
 SWEEP_INTERVAL_S: Final = 86_400.0
 LOOK_INTERVAL_S: Final = 10.0  # from one look at branch pages to the next; 20 ms for 1 M keys
-LOOK_AGE_S_MAX: Final = 10.0  # so long it keeps pages from reuse; then it is given up
+LOOK_GROWTH_PAGES_MAX: Final = 64  # of the file, as pages wait for a look; then it is given up
 RETRY_S: Final = 60.0  # after what was not to be done for want of room
 POSTPONED_MAX: Final = 64  # rows that wait for it; the next pass finds the others
 REST_S_MIN: Final = 0.02  # after a step of some 2 ms: however large the state, a tenth of the time
@@ -43,8 +43,9 @@ SWEPT: Final = "swept"
 class _Look:
     """One look at the pages of one view, which is kept as it is meanwhile."""
 
-    def __init__(self, env: lmdb.Environment, begun_s: float) -> None:
-        self.begun_s = begun_s
+    def __init__(self, env: lmdb.Environment) -> None:
+        self._env = env
+        self._last_page = env.info()["last_pgno"]
         self._view = env.begin()
         self._steps = look_at_pages(Path(env.path()), 0, self._view.id())
 
@@ -53,6 +54,12 @@ class _Look:
         for _ in self._steps:
             return True
         return False
+
+    @property
+    def is_costly(self) -> bool:
+        """Whether the file has grown: pages that were freed wait for this view."""
+        grown: int = self._env.info()["last_pgno"] - self._last_page
+        return grown >= LOOK_GROWTH_PAGES_MAX
 
     def end(self) -> None:
         self._view.abort()
@@ -168,20 +175,21 @@ class Sweeper:
             if name in self._postponed:
                 return
 
-    def give_way(self, age_s_max: float = 0.0) -> None:
-        """Give up a look at pages that has taken so long.
+    def give_way(self) -> None:
+        """Give up a look at pages: its view must not outlive the environment."""
+        if self._look is not None:
+            self._end_look()
 
-        Its view keeps pages from being used anew, and must not outlive the environment.
-        """
-        look = self._look
-        if look is not None and self._seconds() - look.begun_s >= age_s_max:
+    def give_way_if_costly(self) -> None:
+        """Give it up before a commit if its view keeps too many pages from being used anew."""
+        if self._look is not None and self._look.is_costly:
             self._end_look()
 
     def _look_on(self) -> None:
         """See whether the branch pages still lead to pages that are in use, each once."""
         try:
             if self._look is None:
-                self._look = _Look(self._tables.env, self._seconds())
+                self._look = _Look(self._tables.env)
             if self._look.step():
                 self._look_due_s = self._seconds() + REST_S_MIN
                 return

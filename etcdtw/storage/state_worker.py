@@ -19,7 +19,7 @@ from etcdtw.storage.state_compaction_hash import RunningHash, interrupted, last_
 from etcdtw.storage.state_defragment import Defragmentation
 from etcdtw.storage.state_hash import hash_all, hash_kv
 from etcdtw.storage.state_seal import StateDamageError
-from etcdtw.storage.state_sweeper import DAMAGED, LOOK_AGE_S_MAX, MEND, Sweeper
+from etcdtw.storage.state_sweeper import DAMAGED, MEND, Sweeper
 from etcdtw.storage.state_tables import (
     ANONYMOUS_OCTETS_MAX,
     Batch,
@@ -134,7 +134,7 @@ class StateWorker:
             collect(message[1])
         elif kind == COMMIT:
             started_s = self._seconds()
-            self.sweeper.give_way(LOOK_AGE_S_MAX)
+            self.sweeper.give_way_if_costly()
             self._committer.commit(Batch(*message[2:]))
             self._answer((COMMITTED, message[1], self._seconds() - started_s))
         elif kind == COMPACT:

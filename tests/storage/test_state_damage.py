@@ -28,7 +28,7 @@ from etcdtw.storage.state_reader import StateReader
 from etcdtw.storage.state_rebuild import verify
 from etcdtw.storage.state_seal import SEALS, StateDamageError
 from etcdtw.storage.state_sweeper import (
-    LOOK_AGE_S_MAX,
+    LOOK_GROWTH_PAGES_MAX,
     LOOK_INTERVAL_S,
     POSTPONED_MAX,
     REST_S_MIN,
@@ -519,18 +519,19 @@ def test_a_look_at_pages_goes_in_steps_and_keeps_its_view_as_long(wide: Rig) -> 
     tables.env.close()
 
 
-def test_a_look_at_pages_gives_way_to_what_takes_long(wide: Rig) -> None:
+def test_a_look_at_pages_is_given_up_when_the_file_grows_for_it(wide: Rig) -> None:
     tables = open_tables(wide.path)
     now_s = [10.0]
     sweeper = Sweeper(tables, lambda answer: None, lambda: now_s[0], interval_s=1e9)
     sweeper.step()
     now_s[0] += LOOK_INTERVAL_S
     sweeper.step()
-    now_s[0] += LOOK_AGE_S_MAX - 0.1
-    sweeper.give_way(LOOK_AGE_S_MAX)
+    sweeper.give_way_if_costly()
     assert views_open(tables) == 1
-    now_s[0] += 0.2
-    sweeper.give_way(LOOK_AGE_S_MAX)
+    with tables.env.begin(write=True) as txn:
+        for number in range(LOOK_GROWTH_PAGES_MAX):
+            txn.put(b"%d" % number, bytes(PAGE), db=tables.handles[TABLE_CURRENT])
+    sweeper.give_way_if_costly()
     assert views_open(tables) == 0
     now_s[0] += LOOK_INTERVAL_S
     sweeper.step()
