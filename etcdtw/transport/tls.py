@@ -121,6 +121,7 @@ class TlsConnection(TLSMemoryBIOProtocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
+        self.disconnecting = False  # nothing is left to be shut down
         self.unregisterProducer()  # which knows this connection
 
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:  # noqa: N802 - Twisted's

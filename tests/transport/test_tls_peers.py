@@ -20,6 +20,7 @@ from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
     IPushProducer,
     IStreamClientEndpoint,
+    ITransport,
 )
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
@@ -415,8 +416,9 @@ class Producing:
         pass
 
 
+@pytest.mark.parametrize("is_closing", [False, True])
 def test_a_connection_that_ends_amid_tls_leaves_nothing_to_the_garbage_collector(
-    rig: PeerRig,
+    rig: PeerRig, is_closing: bool
 ) -> None:
     listener = rig.listener()
     meeting = rig.meet(listener)
@@ -424,6 +426,8 @@ def test_a_connection_that_ends_amid_tls_leaves_nothing_to_the_garbage_collector
     server, far = meeting.server, meeting.wire.far
     assert server is not None
     cast(IConsumer, server.transport).registerProducer(Producing(server), True)
+    if is_closing:
+        cast(ITransport, server.transport).loseConnection()  # when its producer has ended
     tls = weakref.ref(far.protocol)
     gc.disable()
     try:
