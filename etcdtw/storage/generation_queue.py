@@ -171,16 +171,22 @@ class GenerationQueue:
                 left -= self._send_message(generation)
         if generation.sent == count:
             generation.octets_sent = generation.octets
-        while len(generation.attachments) >= SEND_CHANGES_MAX and left > 0:
-            some = generation.attachments[:SEND_CHANGES_MAX]
-            del generation.attachments[:SEND_CHANGES_MAX]
-            self._writer.send((ATTACHMENTS, some))
-            left -= sum([len(key) + CHANGE_OVERHEAD for _, key, _ in some])
-        while len(generation.bucket_rows) >= SEND_CHANGES_MAX and left > 0:
-            rows = generation.bucket_rows[:SEND_CHANGES_MAX]
-            del generation.bucket_rows[:SEND_CHANGES_MAX]
-            self._writer.send((BUCKET_ROWS, rows))
-            left -= sum([len(key) + len(value or b"") + CHANGE_OVERHEAD for _, key, value in rows])
+        left = self._send_whole(ATTACHMENTS, generation.attachments, left)
+        return self._send_whole(BUCKET_ROWS, generation.bucket_rows, left)
+
+    def _send_whole(self, kind: str, rows: list[Any], left: int) -> int:
+        """Send the whole messages of ``rows`` and forget them; what is left over goes at the end.
+
+        Each row is three values, the second its key.
+        """
+        while len(rows) >= SEND_CHANGES_MAX and left > 0:
+            some = rows[:SEND_CHANGES_MAX]
+            del rows[:SEND_CHANGES_MAX]
+            self._writer.send((kind, some))
+            for _, key, value in some:
+                left -= len(key) + CHANGE_OVERHEAD
+                if isinstance(value, bytes):
+                    left -= len(value)
         return left
 
     def _send_message(self, generation: Generation) -> int:
