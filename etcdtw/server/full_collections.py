@@ -13,9 +13,9 @@ from typing import Final, Protocol
 
 COLLECTOR_THRESHOLDS: Final = (20_000, 1, 1 << 30)
 """Requests in flight are many short-lived objects without cycles; with Python's own thresholds
-looking for cycles among them takes a seventh of the reactor's time, with these a fiftieth
-(measured).  20,000 objects of 400 waiting txns take 19 ms.  The last threshold leaves full
-collections to `FullCollections`."""
+looking for cycles among them takes a seventh of the reactor's time, with 20,000 and 10 a fiftieth
+(measured; not again with these).  20,000 objects of 400 waiting txns take 19 ms.  The last
+threshold leaves full collections to `FullCollections`."""
 DUE_COLLECTIONS: Final = 1
 """Collections of the middle generation after which what has survived them is dealt with."""
 IDLE_SHARE: Final = 0.2
