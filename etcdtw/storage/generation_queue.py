@@ -48,12 +48,23 @@ class GenerationQueue:
 
     # What reads see.
 
-    def record(self, key: bytes) -> bytes | Missing | None:
-        """Return the newest record of ``key``; None: deleted; MISSING: not changed here."""
+    def record(self, key: bytes, seen: Generation) -> bytes | Missing | None:
+        """Return the newest record of ``key``; None: deleted; MISSING: not changed here.
+
+        ``seen``: the generation above; its ``current`` does not have the key.
+        """
+        if seen.full:
+            record = seen.older(key)
+            if not isinstance(record, Missing):
+                return record
         for generation in reversed(self.generations):
             record = generation.current.get(key, MISSING)
             if not isinstance(record, Missing):
                 return record
+            if generation.full:
+                record = generation.older(key)
+                if not isinstance(record, Missing):
+                    return record
         return MISSING
 
     def version_at(self, key: bytes, revision: int) -> bytes | Missing | None:
@@ -86,7 +97,11 @@ class GenerationQueue:
     # On the way.
 
     def stream(self, generation: Generation) -> None:
-        """Hand the writer what it has not seen of the open generation, if its turn has come."""
+        """Hand the writer what it has not seen of the open generation, if its turn has come.
+
+        At least every `SEND_CHANGES_MAX` changes.
+        """
+        generation.go_on()
         if self._retired:
             self.bury(BURY_SENT_ROWS)
         if self._ended == len(self.generations) <= AHEAD_MAX:

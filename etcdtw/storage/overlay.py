@@ -6,7 +6,7 @@ Writes are O(1); key order is made when a range asks for it.  Knows no LMDB.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from etcdtw.mvcc.backend import Change
@@ -24,6 +24,12 @@ GENERATION_CHANGES_MAX: Final = 8192
 SEND_CHANGES_MAX: Final = 512  # changes in one message; marshalling them takes about 0.1 ms
 SEND_OCTETS_MAX: Final = 1 << 20  # octets after which a message is due with fewer changes
 CHANGE_OVERHEAD: Final = 300  # octets of Python objects a change costs beside key and record
+PART_CHANGES_MAX: Final = 40_960
+"""Changes of a part; passed by less than one message of them.
+
+As its dict grows, Python copies the whole of it: with 43,690 keys in 2 ms, with 699,050 in 25 to
+80 ms, in one piece.  A part stays below both.
+"""
 
 ChangeRow = tuple[int, int, bytes, bytes | None]
 """main, sub, user key, record; None for a tombstone."""
@@ -36,29 +42,103 @@ class Missing:
 MISSING: Final = Missing()
 
 
-class Generation:
-    """Changes between two commits of the state, in memory.  Open first, then closed, then gone.
+class Part:
+    """Some of the keys that a generation changes, with their newest records.
 
     ``runs`` are sorted lists of keys, disjoint, longest first; ``fresh`` keys are in none yet.
     """
 
-    __slots__ = (
-        "attached", "attachments", "bucket_rows", "buckets", "changes", "compactions", "current",
-        "due", "excused", "fresh", "indexed", "number", "octets", "octets_due", "octets_sent",
-        "runs", "sent", "versions",
-    )  # fmt: skip
+    __slots__ = ("attached", "current", "fresh", "runs")
 
-    def __init__(self, number: int) -> None:
-        self.number = number
+    def __init__(self) -> None:
         self.current: dict[bytes, bytes | None] = {}
-        self.changes: list[ChangeRow] = []
         self.fresh: list[bytes] = []
         self.runs: list[list[bytes]] = []
+        self.attached: dict[int, dict[bytes, bool]] = {}
+
+    def some_between(
+        self, start: bytes, end: bytes | None, limit: int, found: dict[bytes, bytes | None]
+    ) -> bytes | None:
+        """As `Generation.some_between`."""
+        current = self.current
+        if len(self.fresh) > FRESH_MAX:
+            self.sort_fresh()
+        cut: bytes | None = None
+        for run in self.runs:
+            if run[-1] < start:
+                continue
+            i = bisect_left(run, start)
+            if i + limit < len(run) and (end is None or run[i + limit] < end):
+                end = cut = run[i + limit]
+                j = i + limit
+            else:
+                j = len(run) if end is None else bisect_left(run, end, i)
+            for key in run[i:j]:
+                found[key] = current[key]
+        for key in self.fresh:
+            if key >= start and (end is None or key < end):
+                found[key] = current[key]
+        return cut
+
+    def sort_fresh(self) -> None:
+        """Make the fresh keys a run; join runs so that there are few, each key moved rarely."""
+        if not self.fresh:
+            return
+        run = sorted(self.fresh)
+        self.fresh.clear()
+        runs = self.runs
+        if runs and runs[-1][-1] < run[0]:
+            runs[-1] += run  # keys in order, as a load or a deleted range has them
+            return
+        while runs and len(runs[-1]) <= 2 * len(run):
+            run += runs.pop()
+            run.sort()  # two sorted halves: a merge
+        runs.append(run)
+
+    def bury(self, rows: int) -> bool:
+        """Free up to ``rows`` entries of each kind; True when nothing is left."""
+        current, attached = self.current, self.attached
+        for keys in (self.fresh, *self.runs):
+            del keys[-rows:]
+        for _ in range(min(rows, len(current))):
+            current.popitem()
+        left = rows
+        while left > 0 and attached:
+            of_lease = attached[next(reversed(attached))]
+            count = min(left, len(of_lease))
+            for _ in range(count):
+                of_lease.popitem()
+            if of_lease:
+                break
+            attached.popitem()  # that lease
+            left -= count + 1
+        return not (current or attached)
+
+
+class Generation:
+    """Changes between two commits of the state, in memory.  Open first, then closed, then gone.
+
+    Its keys are in ``part``, of which ``current``, ``fresh`` and ``attached`` are, and in older
+    parts that are ``full``; only a long entry makes those.
+    """
+
+    __slots__ = (
+        "_part_changes_max", "_part_due", "attached", "attachments", "bucket_rows", "buckets",
+        "changes", "compactions", "current", "due", "excused", "fresh", "full", "indexed", "number",
+        "octets", "octets_due", "octets_sent", "part", "sent", "versions",
+    )  # fmt: skip
+
+    def __init__(self, number: int, part_changes_max: int = PART_CHANGES_MAX) -> None:
+        self.number = number
+        self._part_changes_max = part_changes_max
+        self.full: list[Part] = []
+        """Oldest first."""
+        self.changes: list[ChangeRow] = []
+        self._begin_part()
         self.octets = 0
         self.buckets: dict[tuple[bytes, bytes], bytes | None] = {}
         self.bucket_rows: list[BucketRow] = []
         """Of those the ones that the writer does not have yet, oldest first."""
-        self.attached: dict[int, dict[bytes, bool]] = {}
         self.attachments: list[tuple[int, bytes, bool]] = []
         """Attachments that the writer does not have yet, oldest first."""
         self.excused = 0
@@ -75,6 +155,28 @@ class Generation:
         self.octets_due = SEND_OCTETS_MAX
         """Or with how many octets."""
 
+    def _begin_part(self) -> None:
+        part = self.part = Part()
+        self.current = part.current
+        self.fresh = part.fresh
+        self.attached = part.attached
+        self._part_due = len(self.changes) + self._part_changes_max
+        """With how many changes the newest part is full."""
+
+    def go_on(self) -> None:
+        """Say when the writer is to be told again; leave a part that is full."""
+        count = len(self.changes)
+        self.due = count + SEND_CHANGES_MAX
+        self.octets_due = self.octets + SEND_OCTETS_MAX
+        if count >= self._part_due:
+            self.part.sort_fresh()
+            self.full.append(self.part)
+            self._begin_part()
+
+    def parts(self) -> list[Part]:
+        """Return all parts, oldest first."""
+        return [*self.full, self.part]
+
     def schedule(self, revision: int) -> None:
         """Compact to ``revision`` once this generation is durable.
 
@@ -83,50 +185,47 @@ class Generation:
         self.compactions.append(revision)
         del self.compactions[:-COMPACTIONS_MAX]
 
+    def record(self, key: bytes) -> bytes | Missing | None:
+        """Return the newest record of ``key``; None: deleted; MISSING: not changed here."""
+        record = self.current.get(key, MISSING)
+        return self.older(key) if isinstance(record, Missing) and self.full else record
+
+    def older(self, key: bytes) -> bytes | Missing | None:
+        """As `record`, of a key that is not in ``current``."""
+        for part in reversed(self.full):
+            record = part.current.get(key, MISSING)
+            if not isinstance(record, Missing):
+                return record
+        return MISSING
+
     def between(self, start: bytes, end: bytes | None, found: dict[bytes, bytes | None]) -> None:
         """Add to ``found`` every changed key in ``[start, end)`` with its newest record."""
-        self.some_between(start, end, len(self.current), found)
+        for part in self.parts():
+            part.some_between(start, end, len(part.current), found)
 
     def some_between(
         self, start: bytes, end: bytes | None, limit: int, found: dict[bytes, bytes | None]
     ) -> bytes | None:
-        """As `between`, but about ``limit`` keys: return where it ended before ``end``, or None."""
-        current = self.current
-        if len(self.fresh) > FRESH_MAX:
-            self._sort_fresh()
-        cut: bytes | None = None
-        for run in self.runs:
-            i = bisect_left(run, start)
-            if i + limit < len(run) and (end is None or run[i + limit] < end):
-                end = cut = run[i + limit]
-                j = i + limit
-            else:
-                j = len(run) if end is None else bisect_left(run, end, i)
-            for key in run[i:j]:
-                found[key] = current[key]
-        for key in self.fresh:
-            if key >= start and (end is None or key < end):
-                found[key] = current[key]
-        return cut
+        """As `between`, but about ``limit`` keys: return where it ended before ``end``, or None.
 
-    def _sort_fresh(self) -> None:
-        """Make the fresh keys a run; join runs so that there are few, each key moved rarely."""
-        run = sorted(self.fresh)
-        self.fresh = []
-        runs = self.runs
-        if runs and runs[-1][-1] < run[0]:
-            runs[-1] += run  # keys in order, as a load or a deleted range has them
-            return
-        while runs and len(runs[-1]) <= 2 * len(run):
-            run += runs.pop()
-            run.sort()  # two sorted halves: a merge
-        runs.append(run)
+        ``found`` may hold some from there on.
+        """
+        cut: bytes | None = None
+        for part in self.parts():
+            at = part.some_between(start, end, limit, found)
+            if at is not None:
+                end = cut = at
+        return cut
 
     def version_at(self, key: bytes, revision: int) -> bytes | Missing | None:
         """Return the record as of ``revision``; None: deleted then; MISSING: not changed here."""
-        if key not in self.current:
+        newest = self.record(key)
+        if isinstance(newest, Missing):
             return MISSING
         changes = self.changes
+        if changes[0][0] == changes[-1][0]:
+            # One revision, as those of very many changes have: there is nothing to look for.
+            return newest if changes[0][0] <= revision else MISSING
         versions = self.versions
         for position in range(self.indexed, len(changes)):
             versions.setdefault(changes[position][2], []).append(position)
@@ -137,17 +236,16 @@ class Generation:
         return MISSING
 
     def bury(self, rows: int) -> bool:
-        """Free up to ``rows`` entries of each part; True when nothing is left."""
-        for keys in (self.fresh, *self.runs):
-            del keys[-rows:]
-        indexes: list[dict[Any, Any]] = [
-            self.versions, self.current, self.buckets, *self.attached.values()
-        ]  # fmt: skip
+        """Free up to ``rows`` entries of each kind; True when nothing is left."""
+        full = self.full
+        if self.part.bury(rows) and full:
+            self.part = full.pop()
+        indexes: list[dict[Any, Any]] = [self.versions, self.buckets]
         for index in indexes:
             for _ in range(min(rows, len(index))):
                 index.popitem()
         del self.changes[-rows:]
-        return not (self.changes or any(indexes))
+        return not (self.changes or full or self.part.current or self.part.attached or any(indexes))
 
     def is_large(self) -> bool:
         """Whether it should take no more: what one commit may cost the writer is bounded."""
@@ -214,7 +312,7 @@ def changed_from(
     found: dict[bytes, bytes | None] = {}
     bound: bytes | None = None
     for generation in generations:
-        if generation.current:
+        if generation.current or generation.full:
             cut = generation.some_between(start, end, limit, found)
             if cut is not None:
                 end = bound = cut
@@ -228,13 +326,26 @@ def attached_keys(
 ) -> list[bytes]:
     """Return the keys of a lease, sorted: the durable ones as ``generations`` changed them."""
     keys = set(durable)
-    for generation in generations:
-        for key, is_attached in generation.attached.get(lease_id, {}).items():
+    for changed in _attachments(generations, lease_id):
+        for key, is_attached in changed.items():
             if is_attached:
                 keys.add(key)
             else:
                 keys.discard(key)
     return sorted(keys)
+
+
+def attached_most(generations: Sequence[Generation], lease_id: int) -> int:
+    """Return how many keys of a lease ``generations`` changed, or a little more."""
+    return sum([len(changed) for changed in _attachments(generations, lease_id)])
+
+
+def _attachments(generations: Sequence[Generation], lease_id: int) -> Iterator[dict[bytes, bool]]:
+    """Yield what each part changed of a lease's keys, oldest first."""
+    for generation in generations:
+        for part in generation.parts():
+            if lease_id in part.attached:
+                yield part.attached[lease_id]
 
 
 def first_change(generations: Sequence[Generation]) -> tuple[int, int] | None:

@@ -21,10 +21,10 @@ from etcdtw.storage.overlay import (
     CHANGE_OVERHEAD,
     MISSING,
     SEND_CHANGES_MAX,
-    SEND_OCTETS_MAX,
     Generation,
     Missing,
     attached_keys,
+    attached_most,
     first_change,
     fresh_changes,
     pending_of,
@@ -132,16 +132,16 @@ class LmdbState:
         record = self._seen.current.get(key, MISSING)
         if not isinstance(record, Missing):
             return record
-        if self._closed.generations:
-            record = self._closed.record(key)
+        if self._closed.generations or self._seen.full:
+            record = self._closed.record(key, self._seen)
             if not isinstance(record, Missing):
                 return record
         return self._reader.get(key)
 
     def frame(self, key: bytes) -> bytes | None:
         record = self._seen.current.get(key, MISSING)
-        if isinstance(record, Missing) and self._closed.generations:
-            record = self._closed.record(key)
+        if isinstance(record, Missing) and (self._closed.generations or self._seen.full):
+            record = self._closed.record(key, self._seen)
         if isinstance(record, Missing):
             return self._reader.frame(key)
         return None if record is None else encode_frame(record)
@@ -249,7 +249,7 @@ class LmdbState:
         if is_new:
             self._count_new(key)
         if len(changes) >= generation.due or generation.octets >= generation.octets_due:
-            self._stream(generation)
+            self._closed.stream(generation)
 
     def delete(self, main: int, sub: int, key: bytes) -> None:
         generation = self._open
@@ -261,7 +261,7 @@ class LmdbState:
         self.revision = main
         self._fences.change(key, -1)
         if len(generation.changes) >= generation.due:
-            self._stream(generation)
+            self._closed.stream(generation)
 
     def attach(self, lease_id: int, key: bytes) -> None:
         self._set_attached(lease_id, key, True)
@@ -274,7 +274,7 @@ class LmdbState:
         return attached_keys(self._generations(), lease_id, durable)
 
     def has_attached(self, lease_id: int, count: int) -> bool:
-        if any(len(g.attached.get(lease_id, ())) >= count for g in self._generations()):
+        if attached_most(self._generations(), lease_id) >= count:
             return True
         return len(self._reader.attached(lease_id, b"", count)[0]) >= count
 
@@ -485,12 +485,7 @@ class LmdbState:
         generation.bucket_rows.append((bucket, key, value))
         generation.octets += len(key) + len(value or b"") + CHANGE_OVERHEAD
         if not len(generation.bucket_rows) % SEND_CHANGES_MAX:
-            self._stream(generation)
-
-    def _stream(self, generation: Generation) -> None:
-        generation.due = len(generation.changes) + SEND_CHANGES_MAX
-        generation.octets_due = generation.octets + SEND_OCTETS_MAX
-        self._closed.stream(generation)
+            self._closed.stream(generation)
 
     def _close_generation(self) -> None:
         """End the open generation; a small one only when none is under way to the writer.
