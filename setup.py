@@ -39,6 +39,8 @@ HOT = [
     "etcdtw/storage/state.py",
     "etcdtw/storage/state_codec.py",
     "etcdtw/storage/state_reader.py",
+    "etcdtw/storage/state_seal.py",
+    "etcdtw/storage/state_tables.py",
     "etcdtw/transport/flusher.py",
     "etcdtw/transport/grpc_channel.py",
     "etcdtw/transport/peer_codec.py",

@@ -14,6 +14,7 @@ more, until it is told; nothing is committed in between that it would hear of be
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -188,11 +189,11 @@ class Defragmentation:
                 else:
                     txn.delete(name, db=attached)
 
-    def _copied(self, table: bytes, rows: list[Row]) -> list[Row]:
+    def _copied(self, table: bytes, rows: Iterable[Row]) -> list[Row]:
         """Return those of ``rows`` that no later step will find."""
         place = SORTED_TABLES.index(table)
         if place != self._at:
-            return rows if place < self._at else []
+            return list(rows) if place < self._at else []
         last = self._last
         if last is None:
             return []

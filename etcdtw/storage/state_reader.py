@@ -54,7 +54,7 @@ from etcdtw.storage.state_seal import (
 )
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 from etcdtw.storage.version_page import page_around, shows_all
-from etcdtw.wire.record import record_of
+from etcdtw.wire.record import record_at, record_of
 
 GROWTH_HELD_MAX: Final = 256 << 10
 """Octets by which the file may grow while pages that were freed wait for this reader."""
@@ -159,11 +159,20 @@ class StateReader:
 
     def get(self, key: bytes) -> bytes | None:
         """Return the record of a live key."""
-        frame = self.frame(key)
-        return None if frame is None else record_of(frame)
+        stored = self._sealed(key)
+        if stored is None:
+            return None
+        if stored[0] == 0:
+            return self._referenced(stored)
+        return stored[record_at(stored) : -SEAL_SIZE]
 
     def frame(self, key: bytes) -> bytes | None:
         """Return the frame of a live key."""
+        stored = self._sealed(key)
+        return None if stored is None else self._framed(stored[:-SEAL_SIZE])
+
+    def _sealed(self, key: bytes) -> bytes | None:
+        """Return what stands in ``current`` for a live key; of a damaged row, what should."""
         name = key if len(key) <= KEY_SIZE_MAX else stored_key(key)
         try:
             stored: bytes | None = self._txn.get(name, None, self._current_db)
@@ -174,8 +183,8 @@ class StateReader:
         if _extend(CURRENT_SUM, name + stored) != CURRENT_SUM or len(stored) <= SEAL_SIZE:
             self.on_damage(StateDamageError(TABLE_CURRENT, name))
             record = self.get_at(key, REVISION_END)
-            return None if record is None else encode_frame(record)
-        return self._framed(stored[:-SEAL_SIZE])
+            return None if record is None else CURRENT_SEAL.closed(name, encode_frame(record))
+        return stored
 
     def rows(
         self, start: bytes, end: bytes | None, limit: int, octets_max: int = 0

@@ -8,6 +8,7 @@ with: rows that stand behind one another are checked in one go, however many.  K
 from __future__ import annotations
 
 from collections.abc import Iterable
+from struct import Struct
 from typing import Final
 
 import google_crc32c
@@ -24,6 +25,7 @@ from etcdtw.storage.state_codec import (
 SEAL_SIZE: Final = 4  # octets
 OTHER_SUM: Final = "its checksum is another"
 
+_SEAL: Final = Struct("<I")
 _POLYNOMIAL: Final = 0x82F63B78  # CRC-32C, reflected
 _ONES: Final = 0xFFFFFFFF
 
@@ -70,16 +72,15 @@ class Seal:
 
     def closed(self, name: bytes, value: bytes) -> bytes:
         """Return what is stored for a row."""
-        turned = int(_extend(self.sum, name + value)) ^ self._turn
-        return value + turned.to_bytes(SEAL_SIZE, "little")
+        return value + _SEAL.pack(_extend(self.sum, name + value) ^ self._turn)
+
+    def row(self, name: bytes, value: bytes) -> Row:
+        """Return a row as it is stored."""
+        return name, self.closed(name, value)
 
     def rows(self, rows: Iterable[Row]) -> list[Row]:
         """Return rows as they are stored."""
-        start, turn, extend = self.sum, self._turn, _extend
-        return [
-            (name, value + (extend(start, name + value) ^ turn).to_bytes(SEAL_SIZE, "little"))
-            for name, value in rows
-        ]
+        return [(name, self.closed(name, value)) for name, value in rows]
 
     def is_whole(self, name: bytes, stored: bytes) -> bool:
         """Whether the stored value is this row's."""

@@ -99,9 +99,14 @@ class Record:
         return at == end
 
 
-def record_of(frame: bytes) -> bytes:
-    """Return the record in a frame: field 2 of a RangeResponse."""
+def record_at(frame: bytes) -> int:
+    """Return where the record begins in a frame."""
     at = 1
     while frame[at] >= 0x80:
         at += 1
-    return frame[at + 1 :]
+    return at + 1
+
+
+def record_of(frame: bytes) -> bytes:
+    """Return the record in a frame: field 2 of a RangeResponse."""
+    return frame[record_at(frame) :]
