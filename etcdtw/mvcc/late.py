@@ -7,6 +7,7 @@ may take that revision away meanwhile; then there is no answer.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator
 from typing import Final, Protocol
 
@@ -181,6 +182,32 @@ class LateRead:
             changed = [Record(change.record).key for change in changes]
         view = self._store.open_view(self._revision, changed)
         return LateAnswer(self._store, view, self._txn)
+
+
+class MadeAnswer:
+    """An answer that is made, too large to be joined; implements `applied.Late` and `Slices`."""
+
+    __slots__ = ("_parts", "held", "revision")
+
+    def __init__(self, parts: list[bytes], revision: int) -> None:
+        self._parts = deque(parts)
+        self.revision = revision
+        self.held = sum(map(len, parts))
+
+    def open(self) -> MadeAnswer:
+        return self
+
+    def close(self) -> None:
+        self._parts.clear()
+        self.held = 0
+
+    def step(self) -> bytes | None:
+        """Return the next part of the body, or None behind the end."""
+        if not self._parts:
+            return None
+        part = self._parts.popleft()
+        self.held -= len(part)
+        return part
 
 
 class TxnViews(Views, Protocol):

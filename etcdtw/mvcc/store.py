@@ -23,10 +23,10 @@ from etcdtw.mvcc.errors import (
     LeaseNotFoundError,
     MvccError,
 )
-from etcdtw.mvcc.late import LateRead, LateTxn, LateTxnRead
+from etcdtw.mvcc.late import LateRead, LateTxn, LateTxnRead, MadeAnswer
 from etcdtw.mvcc.long_entry import DeleteLook, LongEntryError, Steps
 from etcdtw.mvcc.ranges import COUNT_OF_ONE, open_end, read_range
-from etcdtw.mvcc.slices import PinnedRange, RangeSlices, open_slices
+from etcdtw.mvcc.slices import SLICE_OCTETS_MAX, PinnedRange, RangeSlices, open_slices
 from etcdtw.mvcc.txn import LongTxnError, Transactor, TxnBody
 from etcdtw.mvcc.views import Touched, View
 from etcdtw.mvcc.work_bounds import WorkBounds
@@ -170,8 +170,12 @@ class Store:
 
     def _delete_range_steps(self, request: pb.DeleteRangeRequest) -> Steps:
         self._begin_long()
-        _, body = yield from self._writer.delete_range_steps(request)
-        return self._end_long(body)
+        _, parts = yield from self._writer.delete_range_steps(request)
+        if sum(map(len, parts)) <= SLICE_OCTETS_MAX:
+            return self._end_long(b"".join(parts))
+        applied = self._end_long(b"")
+        applied.late = MadeAnswer(parts, applied.revision)
+        return applied
 
     def _begin_long(self) -> None:
         self._is_long = True

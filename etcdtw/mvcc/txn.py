@@ -31,7 +31,7 @@ from etcdtw.mvcc.ranges import (
     read_range,
     view_of,
 )
-from etcdtw.mvcc.slices import slice_range
+from etcdtw.mvcc.slices import SLICE_OCTETS_MAX, slice_range
 from etcdtw.mvcc.txn_budget import Budget, TooMuchError
 from etcdtw.mvcc.views import View, Writes
 from etcdtw.mvcc.work_bounds import WorkBounds
@@ -250,8 +250,13 @@ class Transactor:
                 response = answer
             elif op.delete_range is not None and op.delete_range.range_end:
                 self._note_delete(op.delete_range)
-                _, body = yield from self._writer.delete_range_steps(op.delete_range)
-                response = self._with_header(b"\x1a", body)
+                _, made = yield from self._writer.delete_range_steps(op.delete_range)
+                size = sum(map(len, made))
+                is_late = is_late or size > SLICE_OCTETS_MAX  # too large to be joined
+                parts.append(self._head_of_delete(size))
+                parts += made
+                yield
+                continue
             elif op.delete_range is not None:
                 response = self._delete_range(op.delete_range)
             else:
@@ -359,6 +364,12 @@ class Transactor:
             self._header = b"\x0a%b\x18%b" % (encode_varint(len(octets) + 1), octets)
             self._header_revision = revision
         return self._header
+
+    def _head_of_delete(self, size: int) -> bytes:
+        """Return what stands before the body of a delete, which has ``size``, in a TxnResponse."""
+        header = self._header_octets()
+        head = b"\x1a%b%b" % (encode_varint(len(header) + size), header)
+        return b"\x1a%b%b" % (encode_varint(len(head) + size), head)
 
     def _with_header(self, tag: bytes, body: bytes) -> bytes:
         """Return a ResponseOp whose response's header holds the revision alone."""

@@ -146,15 +146,15 @@ class Writer:
             previous: list[bytes] = []
             for at in range(0, len(frames), self._step_keys_max):
                 self._delete_frames(frames[at : at + self._step_keys_max], request, previous)
-            return _deleted(len(frames), previous)
+            return len(frames), b"".join(_deleted(len(frames), previous))
         if request.range_end:
             steps = self.delete_range_steps(request)
             while True:
                 try:
                     next(steps)
                 except StopIteration as end:
-                    outcome: tuple[int, bytes] = end.value
-                    return outcome
+                    count, parts = end.value
+                    return count, b"".join(parts)
         record = self._backend.get(request.key)
         if record is None:
             return 0, b""
@@ -165,8 +165,11 @@ class Writer:
 
     def delete_range_steps(
         self, request: pb.DeleteRangeRequest
-    ) -> Generator[None, None, tuple[int, bytes]]:
-        """`delete_range` in steps, which bound the keys and octets held: prev_kv's add up."""
+    ) -> Generator[None, None, tuple[int, list[bytes]]]:
+        """`delete_range` in steps, which bound the keys and octets held: prev_kv's add up.
+
+        Returns the body in parts, each of about a step.
+        """
         start = request.key
         end = open_end(request.range_end)
         keys_max = self._step_keys_max
@@ -182,7 +185,7 @@ class Writer:
                 break
             start = last + b"\0"
             yield
-        return _deleted(count, previous)
+        return count, _deleted(count, previous)
 
     def _delete_frames(
         self, frames: list[bytes], request: pb.DeleteRangeRequest, previous: list[bytes]
@@ -193,10 +196,10 @@ class Writer:
             self.delete(kv.key, kv.lease)
         if request.prev_kv:
             # A frame is field 2 of a RangeResponse; here the records are field 3.
-            previous += [b"\x1a%b" % frame[1:] for frame in frames]
+            previous.append(b"".join([b"\x1a%b" % frame[1:] for frame in frames]))
         return bytes(kvs[-1].key)
 
 
-def _deleted(count: int, previous: list[bytes]) -> tuple[int, bytes]:
-    """Return what a delete of a range does."""
-    return count, b"".join((b"\x10", encode_varint(count), *previous)) if count else b""
+def _deleted(count: int, previous: list[bytes]) -> list[bytes]:
+    """Return what a delete of a range does, in parts."""
+    return [b"\x10" + encode_varint(count), *previous] if count else []
