@@ -5,11 +5,16 @@ A member may hold very many leases, and nobody is served while one step lasts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from heapq import merge
 from itertools import islice
+from typing import Final
 
 from etcdtw.lease.lease import Lease
+
+PLACE_BITS: Final = 40
+"""Of a number that is sorted: the place in the list; above them is the deadline."""
+PLACE_MASK: Final = (1 << PLACE_BITS) - 1
 
 
 class Arming:
@@ -67,26 +72,32 @@ class Listing:
     """``leases`` in the order of their deadlines, those at the beginning of it.
 
     Takes the list, and lets go of what it needs no more in each step: at the end that would take
-    as long as many steps.
+    as long as many steps.  Sorts plain numbers, a deadline and a place in the list each: pairs
+    would be visited by each garbage collection meanwhile.
     """
 
-    def __init__(self, leases: list[Lease], deadline_ms: Callable[[Lease], int]) -> None:
-        self._unsorted = leases
+    def __init__(self, leases: list[Lease | None], deadline_ms: Callable[[Lease], int]) -> None:
+        self._leases = leases
+        self._unsorted = len(leases)
         self._deadline_ms = deadline_ms
-        self._runs: list[list[tuple[int, int, Lease]]] = []
-        self._merged: Iterator[tuple[int, int, Lease]] | None = None
+        self._runs: list[list[int]] = []
+        self._merged: Iterator[int] | None = None
         self.is_done = False
 
     def step(self, count: int) -> list[Lease]:
         """Sort about ``count`` leases, or return as many that come next; none follow `is_done`."""
         if self._merged is not None:
-            found = [lease for _, _, lease in islice(self._merged, count)]
+            found = self._take(islice(self._merged, count))
             self.is_done = len(found) < count
             return found
-        first = max(0, len(self._unsorted) - count)
-        some = self._unsorted[first:]
-        del self._unsorted[first:]
-        run = [(self._deadline_ms(lease), first + i, lease) for i, lease in enumerate(some)]
+        first = max(0, self._unsorted - count)
+        deadline_ms = self._deadline_ms
+        run = [
+            deadline_ms(lease) << PLACE_BITS | place
+            for place, lease in enumerate(self._leases[first : self._unsorted], first)
+            if lease is not None
+        ]
+        self._unsorted = first
         run.sort(reverse=True)
         self._runs.append(run)
         if not first:
@@ -95,9 +106,18 @@ class Listing:
                 return self.step(count + 1)
         return []
 
+    def _take(self, numbers: Iterable[int]) -> list[Lease]:
+        leases = self._leases
+        found: list[Lease] = []
+        for number in numbers:
+            place = number & PLACE_MASK
+            lease = leases[place]
+            assert lease is not None, "each is listed once"
+            found.append(lease)
+            leases[place] = None
+        return found
 
-def _taken_from_the_end(
-    run: list[tuple[int, int, Lease]],
-) -> Generator[tuple[int, int, Lease], None, None]:
+
+def _taken_from_the_end(run: list[int]) -> Generator[int, None, None]:
     while run:
         yield run.pop()

@@ -63,7 +63,8 @@ class LateAnswer:
         self.revision = view.revision
         self._slices: RangeSlices | None = None
         self._finished_octets = 0
-        self._steps = self._render(txn)
+        # It knows this answer: a circle, which no end of a client may leave to the collector.
+        self._steps: Generator[None, None, tuple[list[bytes], int]] | None = self._render(txn)
         self._parts: list[bytes] = []
         self._next = 0
         self.is_finished = False
@@ -77,6 +78,7 @@ class LateAnswer:
     def close(self) -> None:
         """Let go of everything: no step follows."""
         self.is_finished = True
+        self._steps = None
         self._view.close()
         if self._slices is not None:
             self._slices.close()
@@ -88,10 +90,11 @@ class LateAnswer:
         """
         if self.is_finished:
             return None
-        if not self._parts:
+        if self._steps is not None:
             try:
                 next(self._steps)
             except StopIteration as end:
+                self._steps = None
                 self._parts, _ = end.value
                 self._finished_octets = sum(map(len, self._parts))
                 self._finished_octets += PART_OVERHEAD * len(self._parts)

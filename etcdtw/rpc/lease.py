@@ -23,6 +23,7 @@ from etcdtw.rpc.kv import Quota
 from etcdtw.rpc.leader_loss import LeaderLoss
 from etcdtw.rpc.lease_list import LeaseLists
 from etcdtw.rpc.leases_for_peers import LeaderLine, ask_time_to_live, describe_lease
+from etcdtw.rpc.read_queue import ReadQueue
 from etcdtw.wire import etcdserverpb as pb
 
 LEADER_CHANGED: Final = "etcdserver: leader changed"
@@ -42,13 +43,15 @@ class LeaseService:
         *,
         quota: Quota | None = None,
         line: LeaderLine | None = None,
+        reads: ReadQueue | None = None,
     ) -> None:
         self._node = node
         self._quota = quota
         self._line = line
         self._random_bits = random_bits
         self._leader_loss = LeaderLoss(node, election_timeout_s)
-        self._lists = LeaseLists(node, lambda: node.header(node.store.revision))
+        reads = reads or ReadQueue(node.clock)
+        self._lists = LeaseLists(node, reads, lambda: node.header(node.store.revision))
 
     def register(self, methods: MethodTable) -> None:
         """Add this service's methods."""

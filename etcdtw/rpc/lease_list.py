@@ -6,63 +6,88 @@ next.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from etcdtw.grpc.call import Call
 from etcdtw.lease.arming import Listing
 from etcdtw.node.facade import Facade
+from etcdtw.rpc.errors import fail
+from etcdtw.rpc.read_queue import ReadQueue
 
 STEP_LEASES: Final = 1_000
 """Sorted, or listed, before others are served."""
 
 
 class LeaseLists:
-    """The lists of one member.  ``header``: returns that of an answer given now."""
+    """The lists of one member.  ``header``: returns that of an answer given now.
 
-    def __init__(self, node: Facade, header: Callable[[], bytes]) -> None:
+    Implements `read_queue.ReadTask`: the list that is being made waits in ``reads``.
+    """
+
+    def __init__(self, node: Facade, reads: ReadQueue, header: Callable[[], bytes]) -> None:
         self._node = node
+        self._reads = reads
         self._header = header
-        self._waiting: list[Call] = []
-        self._served: list[Call] = []
+        self._waiting: deque[Call] = deque()
+        self._served: deque[Call] = deque()
         self._listing: Listing | None = None
         self._parts: list[bytes] = []
         """Of the answer: fields of a LeaseLeasesResponse."""
+        self._answer = b""
 
     def answer(self, call: Call) -> bytes | None:
         """Return the answer if the list is short; otherwise it is given later."""
-        if self._listing is not None:
+        if self._served:
             self._waiting.append(call)
             return None
         listing = self._node.lessor.listing()
         part = _statuses(listing)
         if listing.is_done:
             return self._header() + part
-        self._begin(listing, [call])
+        self._served.append(call)
+        self._listing = listing
+        self._reads.work_on(self)
         return None
 
-    def _begin(self, listing: Listing, calls: list[Call]) -> None:
-        self._served = calls
-        self._listing = listing
-        self._node.clock.callLater(0, self._step)
+    @property
+    def is_blocked(self) -> bool:
+        """Never: the answers are given whether they are taken or not."""
+        return False
 
-    def _step(self) -> None:
+    def start(self) -> None:
+        """Nothing is to be done first."""
+
+    def step(self) -> bool:
+        """List some more, or answer one call; return whether there is more to do."""
         listing = self._listing
-        assert listing is not None, "nothing is listed"
-        self._parts.append(_statuses(listing))
-        if not listing.is_done:
-            self._node.clock.callLater(0, self._step)
-            return
+        if listing is not None:
+            self._parts.append(_statuses(listing))
+            if listing.is_done:
+                self._listing = None
+                self._answer = self._header() + b"".join(self._parts)
+                self._parts = []
+            return True
+        call = self._served.popleft()
+        if call.is_open:
+            call.reply(self._answer)
+        if not self._served:
+            self._answer = b""
+            if self._waiting:
+                self._served, self._waiting = self._waiting, self._served
+                self._listing = self._node.lessor.listing()
+        return bool(self._served)
+
+    def give_up(self, error: Exception) -> None:
+        """A defect: nobody who waits gets a list."""
+        calls = [*self._served, *self._waiting]
+        self._served.clear()
+        self._waiting.clear()
         self._listing = None
-        answer = self._header() + b"".join(self._parts)
-        self._parts = []
-        for call in self._served:
-            if call.is_open:
-                call.reply(answer)
-        self._served = []
-        if self._waiting:
-            waiting, self._waiting = self._waiting, []
-            self._begin(self._node.lessor.listing(), waiting)
+        self._parts, self._answer = [], b""
+        for call in calls:
+            fail(call, error)
 
 
 def _statuses(listing: Listing) -> bytes:

@@ -234,6 +234,7 @@ def build_services(
     store = node.store
     quota = node.duties.quota
     election_timeout_s = config.election_timeout_ms / 1000
+    reads = ReadQueue(node.clock, activity=lambda: store.revision + store.ranges_total)
     KvService(
         node,
         quota=quota,
@@ -241,12 +242,12 @@ def build_services(
         txn_ops_max=config.max_txn_ops,
         request_bytes_max=config.max_request_bytes,
         durations=node.durations,
-        reads=ReadQueue(node.clock, activity=lambda: store.revision + store.ranges_total),
+        reads=reads,
     ).register(methods)
     WatchService(node, election_timeout_s).register(methods)
-    LeaseService(node, randomness.getrandbits, election_timeout_s, quota=quota, line=line).register(
-        methods
-    )
+    LeaseService(
+        node, randomness.getrandbits, election_timeout_s, quota=quota, line=line, reads=reads
+    ).register(methods)
     cluster = ClusterService(
         node, unix_s=unix_s, is_strict=config.strict_reconfig_check, forward=line
     )

@@ -28,7 +28,7 @@ from twisted.logger import Logger
 from etcdtw.server.config import Config
 from etcdtw.server.consensus import Consensus
 from etcdtw.server.descriptors import ALL_SHARES, DescriptorShares
-from etcdtw.server.full_collections import COLLECTOR_THRESHOLDS, FullCollections
+from etcdtw.server.garbage import Collections
 from etcdtw.server.key_check import KeyCheck
 from etcdtw.server.listeners import Listeners, MetricsListeners
 from etcdtw.server.member import Member
@@ -58,7 +58,7 @@ class Storage(Service):
         super().startService()
         # What was imported lives as long as the process: the collector need not visit it again.
         gc.freeze()
-        gc.set_threshold(*COLLECTOR_THRESHOLDS)
+        gc.disable()
         watch_collections(self._member.pieces)
         self._member.supervision.opening()
         opened = Deferred.fromCoroutine(self._member.open())
@@ -97,7 +97,7 @@ class Readiness(Service):
         gc.collect()
         gc.freeze()
         now_ms = self._member.node.now_ms
-        collections = FullCollections(gc, time.thread_time_ns, now_ms)
+        collections = Collections(gc, time.thread_time_ns, now_ms)
         self._member.node.ticks.follow(collections.look)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self.log.info("ready to serve client requests")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from random import Random
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from etcdtw.mvcc.applied import Applied, Slices
 from etcdtw.mvcc.errors import CompactedError
+from etcdtw.mvcc.late import LateAnswer
 from etcdtw.mvcc.long_entry import LongEntryError
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.work_bounds import WorkBounds
@@ -145,3 +147,28 @@ def test_what_nobody_reads_is_not_opened() -> None:
     applied: Applied = store.apply_txn(txn(PUT, ALL))
     assert applied.late is not None
     assert store._writer.touched is None
+
+
+def alive() -> int:
+    return sum([type(found) is LateAnswer for found in gc.get_objects()])
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 100])
+@pytest.mark.parametrize("compares", [[], [EVERYTHING_IS_OLD]])
+def test_an_answer_that_is_given_up_leaves_nothing_to_the_collector(
+    steps: int, compares: list[Any]
+) -> None:
+    store = make_store()
+    applied = store.read_txn(txn(ALL, DESCENDING, compare=compares))
+    assert applied.late is not None
+    gc.collect()
+    gc.disable()
+    try:
+        slices = applied.late.open()
+        for _ in range(steps):
+            slices.step()
+        slices.close()
+        del slices
+        assert alive() == 0
+    finally:
+        gc.enable()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from random import Random
 from typing import Any
 
 import pytest
 
 from etcdtw.grpc.call import BIDI_STREAM, NOT_FOUND, UNARY, UNAVAILABLE, MethodTable, StatusError
+from etcdtw.lease.arming import Listing
 from etcdtw.lease.errors import LeaseNotFoundError
+from etcdtw.lease.lease import Lease
 from etcdtw.lease.lessor import LOOKS_MAX
 from etcdtw.rpc.lease import LeaseService
+from etcdtw.rpc.lease_list import STEP_LEASES
+from etcdtw.rpc.read_queue import PAUSE_S, ReadQueue
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.lease_rig import LeaseRig, Outcome
 from tests.support.recorded_call import RecordedCall
@@ -197,3 +202,33 @@ def test_very_many_leases_are_listed_in_pieces_and_one_list_serves_those_that_wa
         assert [lease.ID for lease in found.leases] == list(range(count, 0, -1))
         assert found.header.revision == 5
     assert gone.replies == []
+
+
+def test_a_list_is_made_in_line_with_long_reads_and_answers_one_call_at_a_time(
+    rig: LeaseRig,
+) -> None:
+    for lease_id in range(1, 2 * STEP_LEASES + 2):
+        rig.lessor.grant(lease_id, 100)
+    queue = ReadQueue(rig.clock, share_s=0, activity=itertools.count().__next__)
+    service = LeaseService(rig, Random(1).getrandbits, 1.0, reads=queue)
+    first, *others = calls = [RecordedCall() for _ in range(4)]
+    assert [service.leases(call, b"") for call in calls] == [None] * 4
+    answered = []
+    for _ in range(40):
+        rig.clock.advance(PAUSE_S)
+        answered.append(sum([bool(call.replies) for call in calls]))
+    assert [answered.count(n) > 0 for n in range(5)] == [True] * 5
+    assert first.replies[0] == others[-1].replies[0]
+    assert not rig.clock.getDelayedCalls()
+
+
+def test_those_who_wait_for_a_list_that_breaks_are_told(rig: LeaseRig) -> None:
+    for lease_id in range(1, 2 * STEP_LEASES + 2):
+        rig.lessor.grant(lease_id, 100)
+    calls = [RecordedCall() for _ in range(2)]
+    assert [rig.service.leases(call, b"") for call in calls] == [None] * 2
+    rig.service._lists._listing = Listing([Lease(1, 1, 0)], lambda lease: 1 // 0)
+    later = RecordedCall()
+    assert rig.service.leases(later, b"") is None
+    rig.clock.advance(0)
+    assert [call.status for call in (*calls, later)] == [(13, "the read failed unexpectedly")] * 3

@@ -253,3 +253,19 @@ def test_a_read_that_breaks_is_ended_and_others_go_on(is_begun: bool) -> None:
 
 def _break() -> None:
     raise ValueError("a defect")
+
+
+def test_what_is_done_for_several_clients_stands_in_line_as_one_of_them() -> None:
+    rig = QueueRig()
+    one = OneClient()
+    rig.add(one, "a", pieces=3)
+    shared = rig.begin("shared", 2)
+    rig.queue.work_on(shared)
+    rig.clock.pump([0] * 7)
+    assert rig.log == ["shared", "a", "shared", "a", "a"]
+    rig.queue.work_on(broken := rig.begin("broken", 2))
+    broken.is_broken = True
+    rig.clock.pump([0])
+    rig.clock.pump([0] * 4)
+    assert broken.error is not None
+    assert not rig.clock.getDelayedCalls()
