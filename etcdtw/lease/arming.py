@@ -10,10 +10,13 @@ from heapq import merge
 from itertools import islice
 from typing import Final
 
+from etcdtw.lease.by_id import Moment
 from etcdtw.lease.lease import Lease
 
 PLACE_BITS: Final = 40
-"""Of a number that is sorted: the place in the list; above them is the deadline."""
+"""Of a number that is sorted: the place in the list; above them are id and deadline."""
+ID_BITS: Final = 64
+ID_MASK: Final = (1 << ID_BITS) - 1
 PLACE_MASK: Final = (1 << PLACE_BITS) - 1
 
 
@@ -24,10 +27,10 @@ class Arming:
     of ``expiries_per_s_max``; none is shortened.
     """
 
-    def __init__(self, leases: list[Lease], start_ms: int, expiries_per_s_max: int) -> None:
+    def __init__(self, leases: Moment[Lease], start_ms: int, expiries_per_s_max: int) -> None:
         self._leases = leases
         self._start_ms = start_ms
-        self._is_many = len(leases) >= expiries_per_s_max
+        self._is_many = leases.count >= expiries_per_s_max
         self._spread_per_s = max(expiries_per_s_max * 3 // 4, 1)
         self._steps = self._run()
         self.is_done = False
@@ -46,11 +49,11 @@ class Arming:
 
     def _run(self) -> Generator[tuple[Lease, int] | None, None, None]:
         by_ttl: dict[int, list[Lease]] = {}
-        for position, lease in enumerate(self._leases):
-            by_ttl.setdefault(lease.recorded_ttl_s, []).append(lease)
-            if position % 4 == 3:
-                yield None
-        self._leases = []
+        while not self._leases.is_done:
+            for position, lease in enumerate(self._leases.take()):
+                by_ttl.setdefault(lease.recorded_ttl_s, []).append(lease)
+                if position % 4 == 3:
+                    yield None
         base_ms = -1000
         position = 0
         for ttl_s in sorted(by_ttl):
@@ -69,16 +72,17 @@ class Arming:
 
 
 class Listing:
-    """``leases`` in the order of their deadlines, those at the beginning of it.
+    """``leases`` in the order of their deadlines, those at the beginning of it, and of their ids.
 
-    Takes the list, and lets go of what it needs no more in each step: at the end that would take
-    as long as many steps.  Sorts plain numbers, a deadline and a place in the list each: pairs
-    would be visited by each garbage collection meanwhile.
+    Lets go of what it needs no more in each step: at the end that would take as long as many
+    steps.  Sorts plain numbers, a deadline, an id and a place each: tuples would be visited by
+    each garbage collection meanwhile.
     """
 
-    def __init__(self, leases: list[Lease | None], deadline_ms: Callable[[Lease], int]) -> None:
-        self._leases = leases
-        self._unsorted = len(leases)
+    def __init__(self, leases: Moment[Lease], deadline_ms: Callable[[Lease], int]) -> None:
+        self._moment = leases
+        self._leases: list[Lease | None] = []  # as they were taken; None: returned since
+        self._sorted = 0
         self._deadline_ms = deadline_ms
         self._runs: list[list[int]] = []
         self._merged: Iterator[int] | None = None
@@ -90,17 +94,19 @@ class Listing:
             found = self._take(islice(self._merged, count))
             self.is_done = len(found) < count
             return found
-        first = max(0, self._unsorted - count)
+        moment, leases, first = self._moment, self._leases, self._sorted
+        while len(leases) - first < count and not moment.is_done:
+            leases += moment.take()
         deadline_ms = self._deadline_ms
         run = [
-            deadline_ms(lease) << PLACE_BITS | place
-            for place, lease in enumerate(self._leases[first : self._unsorted], first)
+            (deadline_ms(lease) << ID_BITS | lease.lease_id & ID_MASK) << PLACE_BITS | place
+            for place, lease in enumerate(leases[first : first + count], first)
             if lease is not None
         ]
-        self._unsorted = first
+        self._sorted += len(run)
         run.sort(reverse=True)
         self._runs.append(run)
-        if not first:
+        if moment.is_done and self._sorted == len(leases):
             self._merged = merge(*[_taken_from_the_end(run) for run in self._runs])
             if len(self._runs) == 1:
                 return self.step(count + 1)

@@ -10,6 +10,7 @@ import pytest
 
 from etcdtw.grpc.call import BIDI_STREAM, NOT_FOUND, UNARY, UNAVAILABLE, MethodTable, StatusError
 from etcdtw.lease.arming import Listing
+from etcdtw.lease.by_id import ById
 from etcdtw.lease.errors import LeaseNotFoundError
 from etcdtw.lease.lease import Lease
 from etcdtw.lease.lessor import LOOKS_MAX
@@ -227,7 +228,9 @@ def test_those_who_wait_for_a_list_that_breaks_are_told(rig: LeaseRig) -> None:
         rig.lessor.grant(lease_id, 100)
     calls = [RecordedCall() for _ in range(2)]
     assert [rig.service.leases(call, b"") for call in calls] == [None] * 2
-    rig.service._lists._listing = Listing([Lease(1, 1, 0)], lambda lease: 1 // 0)
+    leases: ById[Lease] = ById()
+    leases[1] = Lease(1, 1, 0)
+    rig.service._lists._listing = Listing(leases.moment(), lambda lease: 1 // 0)
     later = RecordedCall()
     assert rig.service.leases(later, b"") is None
     rig.clock.advance(0)
