@@ -33,9 +33,40 @@ Event = tuple[bytes, bool, bytes]
 """(key, is_delete, record); of a delete the record holds key and mod_revision."""
 Steps = Generator[int, None, None]
 """Work that is done step by step; each step tells what it has cost, in encoded events."""
-Put = Callable[[Watcher, int, list[bytes], dict[bytes, bytes]], int]
+Put = Callable[[Watcher, int, "EncodedEvents", dict[bytes, bytes]], int]
 """Lines up a response to a watcher with a revision's events, if it is to have them still; returns
 its octets.  The last argument remembers responses by watch id for others that want the same."""
+JOINED_MAX: Final = 1 << 14
+"""Octets up to which events are joined while they are gathered: a million small ones, joined at
+the end, would take 80 ms."""
+FREED_MAX: Final = 64
+"""Events that are forgotten in one step; a million at once would take 0.1 s."""
+
+
+class EncodedEvents:
+    """Events of one response: ``parts``, each some that follow each other, or a large one."""
+
+    __slots__ = ("_octets", "_some", "count", "parts")
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.count = 0
+        self._some: list[bytes] = []
+        self._octets = 0
+
+    def add(self, octets: bytes) -> None:
+        self.count += 1
+        if self._octets + len(octets) > JOINED_MAX:
+            self.end()
+        self._some.append(octets)
+        self._octets += len(octets)
+
+    def end(self) -> None:
+        """Make what was added a part."""
+        if self._some:
+            self.parts.append(b"".join(self._some))
+            self._some = []
+            self._octets = 0
 
 
 class SharedEvent:
@@ -157,6 +188,7 @@ class FanOut:
         found = list(ranges.values())
         for first in range(0, len(found), RANGES_MAX):
             yield from self._serve_ranges(found[first : first + RANGES_MAX])
+        yield from _forgotten(self._shared)
 
     def _serve_ranges(self, ranges: list[tuple[bytes, bytes | None, dict[Watcher, None]]]) -> Steps:
         gathered: list[list[SharedEvent]] = [[] for _ in ranges]
@@ -175,28 +207,38 @@ class FanOut:
 
     def _serve(self, watchers: Iterable[Watcher], wanted: list[SharedEvent]) -> Steps:
         """Serve watchers of one range: those that want the same share one body."""
-        bodies: dict[tuple[int, bool], tuple[list[bytes], dict[bytes, bytes]]] = {}
+        bodies: dict[tuple[int, bool], tuple[EncodedEvents, dict[bytes, bytes]]] = {}
         for watcher in watchers:
             kind = (watcher.filters, watcher.wants_previous)
             body = bodies.get(kind)
             if body is None:
-                octets: list[bytes] = []
+                events = EncodedEvents()
                 cost = 0
                 for shared in wanted:
                     if shared.blocked & watcher.filters:
                         continue
-                    octets.append(self._encoder.octets(shared, watcher.wants_previous))
+                    octets = self._encoder.octets(shared, watcher.wants_previous)
+                    events.add(octets)
                     cost += 1
                     if watcher.wants_previous:
-                        cost += PREVIOUS_COST + len(octets[-1]) // OCTETS_PER_COST
+                        cost += PREVIOUS_COST + len(octets) // OCTETS_PER_COST
                     if cost >= 64:
                         yield cost
                         cost = 0
-                body = bodies[kind] = (octets, {})
+                events.end()
+                body = bodies[kind] = (events, {})
             events, responses = body
-            if events:
+            if events.count:
                 size = self._put(watcher, self.main, events, responses)
                 yield RESPONSE_COST + size // OCTETS_PER_COST
+        yield from _forgotten(wanted)
+
+
+def _forgotten(shared: list[SharedEvent]) -> Steps:
+    """Empty a list step by step, but for a few."""
+    while len(shared) > FREED_MAX:
+        del shared[-FREED_MAX:]
+        yield FREED_MAX // 4
 
 
 class ChangeSource(Protocol):

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from etcdtw.mvcc.backend import Change
 from etcdtw.mvcc.fan_out import (
     SHARED_RESPONSES_MAX,
+    EncodedEvents,
     Event,
     EventEncoder,
     FanOut,
@@ -252,7 +253,7 @@ class WatchHub:
         )
 
     def _put_live(
-        self, watcher: Watcher, main: int, events: list[bytes], responses: dict[bytes, bytes]
+        self, watcher: Watcher, main: int, events: EncodedEvents, responses: dict[bytes, bytes]
     ) -> int:
         """`fan_out.Put` for synced watchers."""
         if watcher.state != SYNCED or watcher.next_revision > main:
@@ -266,7 +267,7 @@ class WatchHub:
         return self._line_up(watcher, self.header(main), events, responses)
 
     def _put_history(
-        self, watcher: Watcher, main: int, events: list[bytes], responses: dict[bytes, bytes]
+        self, watcher: Watcher, main: int, events: EncodedEvents, responses: dict[bytes, bytes]
     ) -> int:
         """`fan_out.Put` for unsynced watchers."""
         if watcher.state != UNSYNCED:
@@ -279,14 +280,14 @@ class WatchHub:
         return self._line_up(watcher, self.header(self._source.revision), events, responses)
 
     def _line_up(
-        self, watcher: Watcher, head: bytes, events: list[bytes], responses: dict[bytes, bytes]
+        self, watcher: Watcher, head: bytes, events: EncodedEvents, responses: dict[bytes, bytes]
     ) -> int:
         stream = watcher.stream
         self._lined_up[stream] = None
-        self.events_total += len(events)
+        self.events_total += events.count
         if watcher.wants_fragments:
             place = len(stream.outgoing)
-            stream.put_events(watcher, head, events)
+            stream.put_events(watcher, head, events.parts)
             return sum(map(len, stream.outgoing[place:]))
         watcher.is_idle = False
         head += watcher.id_octets
@@ -294,7 +295,7 @@ class WatchHub:
         if response is None:
             if len(responses) >= SHARED_RESPONSES_MAX:
                 responses.clear()
-            response = responses[head] = head + b"".join(events)
+            response = responses[head] = b"".join((head, *events.parts))
         stream.outgoing.append(response)
         return len(response)
 
