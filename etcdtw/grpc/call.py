@@ -98,6 +98,15 @@ class SendsMany(Protocol):
 
 
 @runtime_checkable
+class SendsInParts(Protocol):
+    """What a streaming call may offer besides: a large message without ever joining its parts."""
+
+    def send_parts(self, parts: list[bytes]) -> None:
+        """As `Call.send` for the message that ``parts``, none of them empty, are joined."""
+        ...
+
+
+@runtime_checkable
 class KeepsOctets(Protocol):
     """What a streaming call may offer besides: to count what its service keeps for it."""
 

@@ -74,9 +74,12 @@ class GzipStreamCall(StreamCall):
     __slots__ = ()
 
     def send(self, message: bytes) -> None:
-        self._send(b"".join(framed(message)), 1, len(message))
+        self._send([b"".join(framed(message))], 1, len(message))
+
+    def send_parts(self, parts: list[bytes]) -> None:
+        self.send(b"".join(parts))
 
     def send_all(self, messages: list[bytes]) -> None:
         parts = [part for message in messages for part in framed(message)]
         octets = sum([len(message) for message in messages])
-        self._send(b"".join(parts), len(messages), octets)
+        self._send([b"".join(parts)], len(messages), octets)

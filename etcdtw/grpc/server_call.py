@@ -453,14 +453,19 @@ class StreamCall(ServerCall):
 
     def send(self, message: bytes) -> None:
         size = len(message)
-        self._send(PREFIX.pack(0, size) + message, 1, size)
+        self._send([PREFIX.pack(0, size) + message], 1, size)
 
     def send_all(self, messages: list[bytes]) -> None:
         """Send several messages, in order, in as few frames as they fit."""
         framed = b"".join([PREFIX.pack(0, len(message)) + message for message in messages])
-        self._send(framed, len(messages), len(framed) - PREFIX_SIZE * len(messages))
+        self._send([framed], len(messages), len(framed) - PREFIX_SIZE * len(messages))
 
-    def _send(self, framed: bytes, count: int, octets: int) -> None:
+    def send_parts(self, parts: list[bytes]) -> None:
+        """Send one message, joined from ``parts``, without joining them."""
+        size = sum(map(len, parts))
+        self._send([PREFIX.pack(0, size), *parts], 1, size)
+
+    def _send(self, framed: list[bytes], count: int, octets: int) -> None:
         register = self._register
         if register is None:
             return
@@ -472,7 +477,8 @@ class StreamCall(ServerCall):
         self._stats.sent += count
         self._stats.sent_octets += octets
         register.owe(octets)
-        connection.send_data(stream_id, framed)
+        for part in framed:
+            connection.send_data(stream_id, part)
         # Only `drained` takes it back: what was queued may be out already, and not yet told.
         if register.backlog > 0 or connection.queued(stream_id) > 0:
             self._was_queued = True

@@ -36,7 +36,7 @@ Steps = Generator[int, None, None]
 Put = Callable[[Watcher, int, "EncodedEvents", dict[bytes, bytes]], int]
 """Lines up a response to a watcher with a revision's events, if it is to have them still; returns
 its octets.  The last argument remembers responses by watch id for others that want the same."""
-JOINED_MAX: Final = 1 << 14
+JOINED_MAX: Final = 1 << 16
 """Octets up to which events are joined while they are gathered: a million small ones, joined at
 the end, would take 80 ms."""
 FREED_MAX: Final = 64
@@ -46,27 +46,30 @@ FREED_MAX: Final = 64
 class EncodedEvents:
     """Events of one response: ``parts``, each some that follow each other, or a large one."""
 
-    __slots__ = ("_octets", "_some", "count", "parts")
+    __slots__ = ("_some", "_some_octets", "count", "octets", "parts")
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
         self.count = 0
+        self.octets = 0
         self._some: list[bytes] = []
-        self._octets = 0
+        self._some_octets = 0
 
     def add(self, octets: bytes) -> None:
+        size = len(octets)
         self.count += 1
-        if self._octets + len(octets) > JOINED_MAX:
+        self.octets += size
+        if self._some_octets + size > JOINED_MAX:
             self.end()
         self._some.append(octets)
-        self._octets += len(octets)
+        self._some_octets += size
 
     def end(self) -> None:
         """Make what was added a part."""
         if self._some:
             self.parts.append(b"".join(self._some))
             self._some = []
-            self._octets = 0
+            self._some_octets = 0
 
 
 class SharedEvent:

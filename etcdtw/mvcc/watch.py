@@ -47,6 +47,7 @@ from etcdtw.mvcc.watch_stream import (
     COMPACTED,
     FILTER_DELETE,
     FILTER_PUT,
+    LARGE_OCTETS_MIN,
     SYNCED,
     UNSYNCED,
     Send,
@@ -154,10 +155,10 @@ class WatchHub:
 
     # Streams and their watchers.
 
-    def open(self, send: Send, now_ms: int) -> WatchStream:
-        """Return a new stream whose responses go through ``send``."""
+    def open(self, send: Send, now_ms: int, send_parts: Send | None = None) -> WatchStream:
+        """Return a new stream whose responses go through ``send``, large ones in parts."""
         self._now_ms = max(self._now_ms, now_ms)
-        stream = WatchStream(self, send)
+        stream = WatchStream(self, send, send_parts)
         self._streams[stream] = None
         return stream
 
@@ -285,10 +286,8 @@ class WatchHub:
         stream = watcher.stream
         self._lined_up[stream] = None
         self.events_total += events.count
-        if watcher.wants_fragments:
-            place = len(stream.outgoing)
-            stream.put_events(watcher, head, events.parts)
-            return sum(map(len, stream.outgoing[place:]))
+        if watcher.wants_fragments or events.octets >= LARGE_OCTETS_MIN:
+            return stream.put_parts(watcher, head, events.parts)
         watcher.is_idle = False
         head += watcher.id_octets
         response = responses.get(head)

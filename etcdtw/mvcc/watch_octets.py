@@ -85,23 +85,29 @@ def key_of(record: bytes) -> bytes:
 
 
 def fragments(head: bytes, events: list[bytes], size_max: int) -> list[bytes]:
-    """Return the responses for ``events``: one, or several of less than ``size_max`` octets.
+    """Return the responses for ``events``: one, or several of less than ``size_max`` octets."""
+    return [b"".join(parts) for parts in fragment_parts(head, events, size_max)]
+
+
+def fragment_parts(head: bytes, events: list[bytes], size_max: int) -> list[list[bytes]]:
+    """Return the responses for ``events`` as their parts, or several of less than ``size_max``.
 
     ``head`` is header and watch id.  A response is split only between events, so one event
     over ``size_max`` goes alone.  All but the last carry ``fragment``.
     """
     total = len(head) + sum(map(len, events))
     if total < size_max or len(events) < 2:
-        return [head + b"".join(events)]
-    responses: list[bytes] = []
-    parts: list[bytes] = []
+        return [[head, *events]]
+    responses: list[list[bytes]] = []
+    parts: list[bytes] = [head]
     size = len(head) + len(FRAGMENT)
     for event in events:
-        if parts and size + len(event) >= size_max:
-            responses.append(head + FRAGMENT + b"".join(parts))
-            parts = []
+        if len(parts) > 1 and size + len(event) >= size_max:
+            parts[0] = head + FRAGMENT
+            responses.append(parts)
+            parts = [head]
             size = len(head) + len(FRAGMENT)
         parts.append(event)
         size += len(event)
-    responses.append(head + b"".join(parts))
+    responses.append(parts)
     return responses

@@ -15,6 +15,7 @@ from etcdtw.mvcc.watch_octets import (
     encode_compacted,
     encode_reason,
     encode_watch_id,
+    fragment_parts,
     fragments,
 )
 from etcdtw.wire.etcdserverpb import WatchCreateRequest
@@ -50,6 +51,8 @@ REASON_TOO_MANY: Final = (
     "open another stream"
 )
 
+LARGE_OCTETS_MIN: Final = 1 << 18
+"""Octets from which on a response is not joined, where its parts can be sent."""
 Send = Callable[[list[bytes]], bool]
 """Sends encoded WatchResponses in order; returns whether the output is now blocked."""
 
@@ -169,6 +172,7 @@ class WatchStream:
         "_hub",
         "_next_id",
         "_send",
+        "_send_parts",
         "behind",
         "futures",
         "is_open",
@@ -180,9 +184,11 @@ class WatchStream:
         "watchers",
     )
 
-    def __init__(self, hub: StreamHub, send: Send) -> None:
+    def __init__(self, hub: StreamHub, send: Send, send_parts: Send | None) -> None:
+        """``send_parts``: sends the one response that is joined from what it gets."""
         self._hub = hub
         self._send = send
+        self._send_parts = send_parts
         self._next_id = 0
         self.is_open = True
         self.is_paused = False
@@ -291,6 +297,7 @@ class WatchStream:
         self.is_open = False
         self.outgoing = []
         self._send = _nobody
+        self._send_parts = _nobody
         self._hub.closed(self)
         self.watchers = {}
         self.futures = {}
@@ -306,6 +313,26 @@ class WatchStream:
             self.outgoing += fragments(head, events, self._hub.size_max())
         else:
             self.outgoing.append(head + b"".join(events))
+
+    def put_parts(self, watcher: Watcher, head: bytes, events: list[bytes]) -> int:
+        """As `put_events`; what is large is sent unjoined, at once.  Returns the octets."""
+        watcher.is_idle = False
+        head += watcher.id_octets
+        total = 0
+        size_max = self._hub.size_max()
+        whole = [[head, *events]]
+        messages = fragment_parts(head, events, size_max) if watcher.wants_fragments else whole
+        for message in messages:
+            size = sum(map(len, message))
+            total += size
+            send_parts = self._send_parts
+            if size < LARGE_OCTETS_MIN or send_parts is None:
+                self.outgoing.append(b"".join(message))
+                continue
+            self.flush()  # what is lined up comes first; it may end the stream
+            if self.is_open and send_parts(message):
+                self.is_paused = True
+        return total
 
     def put_compacted(self, watcher: Watcher, compact_revision: int) -> None:
         """Line up the end of a watcher whose history is gone.  Its header has no revision."""

@@ -12,7 +12,15 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, Call, KeepsOctets, MethodTable, SendsMany
+from etcdtw.grpc.call import (
+    INTERNAL,
+    RESOURCE_EXHAUSTED,
+    Call,
+    KeepsOctets,
+    MethodTable,
+    SendsInParts,
+    SendsMany,
+)
 from etcdtw.node.facade import Facade
 from etcdtw.rpc.decode import MALFORMED_MESSAGE
 from etcdtw.rpc.leader_loss import LeaderLoss
@@ -59,7 +67,8 @@ class _WatchCall:
         self._requests_while_paused = 0
         if not leader_loss.admit(call, self._close):
             return
-        self._stream = node.hub.open(self._send, node.now_ms)
+        send_parts = self._send_parts if isinstance(call, SendsInParts) else None
+        self._stream = node.hub.open(self._send, node.now_ms, send_parts)
         call.on_message = self._receive
         call.on_drain = self._drained
         call.on_end = self._ended
@@ -91,6 +100,11 @@ class _WatchCall:
 
     def _send(self, responses: list[bytes]) -> bool:
         self._send_all(responses)
+        return self._call.queued > OUTPUT_BYTES_MAX
+
+    def _send_parts(self, parts: list[bytes]) -> bool:
+        assert isinstance(self._call, SendsInParts), "the same call as before"
+        self._call.send_parts(parts)
         return self._call.queued > OUTPUT_BYTES_MAX
 
     def _send_each(self, responses: list[bytes]) -> None:

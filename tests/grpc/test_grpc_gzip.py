@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, Call, StatusError
+from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, Call, SendsInParts, StatusError
 from etcdtw.grpc.gzip import (
     COMPRESSED_SIZE_MAX,
     HEAD,
@@ -350,3 +350,15 @@ def test_the_work_of_all_calls_is_done_in_bounded_pieces_each_in_turn() -> None:
     assert done.count("heavy") == 20
     assert steps >= 20 * (1 << 20) // (WORK_OCTETS_MAX + STEP_OCTETS)
     assert heavy.held == light.held == 0
+
+
+def test_a_stream_answers_a_message_in_parts_in_the_form_of_its_encoding() -> None:
+    rig = ServerRig(client_window=1 << 20)
+    stream_id = rig.begin("Bidi", GZIP)
+    rig.data(stream_id, packed(b"1"), True)
+    call = rig.calls[0]
+    assert isinstance(call, SendsInParts)
+    call.send_parts([b"a" * 1_000, b"b" * 100_000])
+    rig.pump()
+    answer = rig.answers[stream_id]
+    assert (answer.body[0], unpacked(answer.body)) == (1, [b"a" * 1_000 + b"b" * 100_000])

@@ -8,7 +8,7 @@ from etcdtw.mvcc.fan_out import FREED_MAX, JOINED_MAX, EncodedEvents
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.watch_rig import WatchRig
 
-KEYS_COUNT = 3_000
+KEYS_COUNT = 6_000
 
 
 @pytest.mark.parametrize(("size", "parts"), [(JOINED_MAX - 1, 1), (JOINED_MAX, 1), (1, 2)])
@@ -39,7 +39,7 @@ def test_a_response_without_events_has_no_parts() -> None:
 
 @pytest.mark.parametrize("fragment", [False, True])
 def test_a_huge_revision_comes_whole_and_is_forgotten_step_by_step(fragment: bool) -> None:
-    rig = WatchRig(response_size_max=3 * JOINED_MAX)
+    rig = WatchRig(response_size_max=JOINED_MAX + 1_000)
     received: list[pb.WatchResponse] = []
 
     def send(responses: list[bytes]) -> bool:
