@@ -16,12 +16,12 @@ KEYS_COUNT = LARGE_OCTETS_MIN // len(VALUE) + 1
 class Receiver:
     """A stream's other end: what came, in order, as it came."""
 
-    def __init__(self, rig: WatchRig, **fields: bool) -> None:
+    def __init__(self, rig: WatchRig, fragment: bool = False) -> None:
         self.came: list[tuple[str, bytes]] = []
         self.is_blocked = False
         self.is_closing = False
         self.stream: WatchStream = rig.hub.open(self.send, 0, self.send_parts)
-        create = pb.WatchCreateRequest(key=b"k", range_end=b"l", **fields)
+        create = pb.WatchCreateRequest(key=b"k", range_end=b"l", fragment=fragment)
         self.stream.create(create)
         self.came.clear()
 
