@@ -154,25 +154,42 @@ class DiskRoom:
         self._answered: Event | None = None
         """Set when the thread that measures has ended."""
         self._error: OSError | None = None
+        self._has_plenty = False
 
     def look(self) -> RoomFound:
         """Return how things stand.  Raises OSError when a place cannot be looked at.
 
-        Waits `ANSWER_S` at the most, and not at all while an earlier look has no answer yet.
+        Where there was plenty, what the operating system said since the last look counts: that
+        does not vanish within a tick, and nobody waits for a thread.  Else a look waits
+        `ANSWER_S` at the most, and not at all while an earlier one has no answer yet.
         """
         answered = self._answered
-        if answered is None or answered.is_set():
-            answered = self._answered = Event()
-            self._in_thread(self._measure)
-            answered.wait(ANSWER_S)
-        if not answered.is_set():
-            raise TimeoutError(errno.ETIMEDOUT, "the operating system does not answer")
+        had_plenty, self._has_plenty = self._has_plenty, False
+        if had_plenty and answered is not None and answered.is_set():
+            found = self._judge()
+            self._begin_measuring()
+        else:
+            if answered is None or answered.is_set():
+                answered = self._begin_measuring()
+                answered.wait(ANSWER_S)
+            if not answered.is_set():
+                raise TimeoutError(errno.ETIMEDOUT, "the operating system does not answer")
+            found = self._judge()
+        self._has_plenty = not found.is_tight
+        return found
+
+    def _judge(self) -> RoomFound:
         if self._error is not None:
             raise self._error
         found = ROOMY
         for watched in self._watched:
             found = _worse(found, self._look_at(watched))
         return found
+
+    def _begin_measuring(self) -> Event:
+        answered = self._answered = Event()
+        self._in_thread(self._measure)
+        return answered
 
     def facts(self) -> list[tuple[str, int, int, bool]]:
         """Return name, free octets, reserved octets and shortage of each place, as last seen."""

@@ -43,10 +43,13 @@ class FakeDisk:
         self.ahead = 0
         self.size = SIZE
         self.error = 0
+        self.measuring_error = 0
         self.looks = 0
 
     def free(self, path: Path) -> int:
         self.looks += 1
+        if self.measuring_error:
+            raise OSError(self.measuring_error, "no")
         return self.free_bytes
 
     def extent(self, path: Path) -> tuple[int, int]:
@@ -198,6 +201,31 @@ def test_a_full_disk_is_asked_again_and_only_once_at_a_time() -> None:
     rig.look()
     waiting.pop()()
     assert rig.disk.ahead == WANTED
+
+
+def test_where_there_was_plenty_a_look_takes_the_answer_of_the_last_one() -> None:
+    waiting: list[Callable[[], None]] = []
+    rig = Rig(2 * PLENTY_BYTES, in_thread=lambda run: waiting.append(run) if is_slow else run())
+    is_slow = False
+    assert not rig.room.look().is_tight
+    is_slow = True
+    rig.disk.free_bytes = PLENTY_BYTES - 1
+    assert not rig.room.look().is_tight  # nobody has measured since, and nobody is waited for
+    waiting.pop()()
+    is_slow = False
+    assert rig.room.look().is_tight
+
+
+def test_an_error_of_a_roomy_disk_is_told_once_and_asked_about_again() -> None:
+    rig = Rig(2 * PLENTY_BYTES)
+    rig.look()
+    rig.disk.measuring_error = errno.EIO
+    rig.look()
+    rig.disk.measuring_error = 0
+    with pytest.raises(OSError, match="no"):
+        rig.look()
+    rig.look()
+    assert not rig.room.look().is_tight
 
 
 class HungDisk(FakeDisk):
