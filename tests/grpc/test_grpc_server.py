@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from etcdtw.grpc.call import RepliesInParts, SendsInParts
+from etcdtw.grpc.call import RepliesInParts
 from etcdtw.grpc.intake import NEVER_MS, Refusal, not_grpc
 from etcdtw.grpc.message import frame_message
 from etcdtw.grpc.server_call import (
@@ -316,19 +316,6 @@ def test_several_messages_may_be_sent_at_once(rig: ServerRig) -> None:
     wire = frame_message(b"a") + frame_message(b"") + frame_message(b"ccc")
     assert rig.answers[stream_id].body == wire
     assert (rig.counts("Bidi").sent, rig.counts("Bidi").sent_octets) == (3, 4)
-
-
-def test_a_message_may_be_sent_in_parts(rig: ServerRig) -> None:
-    stream_id = rig.begin("Bidi")
-    rig.pump()
-    call = rig.calls[0]
-    assert isinstance(call, SendsInParts)
-    call.send_parts([b"a" * 10, b"b" * 20_000, b"c"])
-    call.send(b"d")
-    rig.pump()
-    message = b"a" * 10 + b"b" * 20_000 + b"c"
-    assert rig.answers[stream_id].body == frame_message(message) + frame_message(b"d")
-    assert (rig.counts("Bidi").sent, rig.counts("Bidi").sent_octets) == (2, len(message) + 1)
 
 
 def test_a_bidi_stream_goes_both_ways_until_both_end(rig: ServerRig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from etcdtw.grpc.call import SendsInParts
 from etcdtw.grpc.message import frame_message
 from etcdtw.grpc.server_call import MANY_REQUESTS, NO_REQUEST, NO_STREAM_REQUEST, TRUNCATED
 from tests.grpc.grpc_rig import ServerRig
@@ -52,3 +53,16 @@ def test_what_follows_the_message_of_a_unary_call_is_not_looked_at(
     rig.calls[-1].reply(b"late")
     rig.pump()
     assert rig.answers[waiting].body == frame_message(b"late")
+
+
+def test_a_message_may_be_sent_in_parts(rig: ServerRig) -> None:
+    stream_id = rig.begin("Bidi")
+    rig.pump()
+    call = rig.calls[0]
+    assert isinstance(call, SendsInParts)
+    call.send_parts([b"a" * 10, b"b" * 20_000, b"c"])
+    call.send(b"d")
+    rig.pump()
+    message = b"a" * 10 + b"b" * 20_000 + b"c"
+    assert rig.answers[stream_id].body == frame_message(message) + frame_message(b"d")
+    assert (rig.counts("Bidi").sent, rig.counts("Bidi").sent_octets) == (2, len(message) + 1)
