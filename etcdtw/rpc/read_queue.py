@@ -88,6 +88,10 @@ def _nothing() -> int:
     return 0
 
 
+def _never() -> bool:
+    return False
+
+
 class ReadQueue:
     """All reads of a member that are not made at once.  ``share_s`` 0: one piece an iteration.
 
@@ -99,10 +103,14 @@ class ReadQueue:
         clock: IReactorTime,
         share_s: float = SHARE_S,
         activity: Callable[[], int] = _nothing,
+        is_turn_due: Callable[[], bool] = _never,
     ) -> None:
-        """``activity``: any number that changes when others are served."""
+        """``activity``: any number that changes when others are served; ``is_turn_due``: whether
+        the node has something to do in this iteration, too."""
         self._clock = clock
         self._activity = activity
+        self._is_turn_due = is_turn_due
+        self._has_given_way = False
         self._seen_activity = 0
         self._active_until_s = 0.0
         self._share_s = share_s
@@ -204,10 +212,17 @@ class ReadQueue:
         self._look_soon()
 
     def _work(self) -> None:
-        """Do this iteration's share."""
-        self._is_due = False
+        """Do this iteration's share; in every other one only if the node has nothing to do.
+
+        Who puts something then waits for one share at the most: the one before its own turn.
+        """
         self._light_s = 0.0
         clock = self._clock
+        if self._ring and not self._has_given_way and self._is_turn_due():
+            self._has_given_way = True
+            clock.callLater(0, self._work)
+            return
+        self._has_given_way = self._is_due = False
         until_s = clock.seconds() + self._share_s
         ring = self._ring
         blocked = 0

@@ -234,7 +234,11 @@ def build_services(
     store = node.store
     quota = node.duties.quota
     election_timeout_s = config.election_timeout_ms / 1000
-    reads = ReadQueue(node.clock, activity=lambda: store.revision + store.ranges_total)
+    reads = ReadQueue(
+        node.clock,
+        activity=lambda: store.revision + store.ranges_total,
+        is_turn_due=lambda: node.wakeup.is_awake,
+    )
     KvService(
         node,
         quota=quota,

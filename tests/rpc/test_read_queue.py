@@ -137,6 +137,21 @@ def test_a_pause_follows_each_share_while_others_are_served() -> None:
     assert [rig.work() for _ in range(3)] == [["a"]] * 3
 
 
+def test_a_share_gives_way_to_a_turn_that_is_due_in_every_other_iteration() -> None:
+    rig = QueueRig()
+    is_due = [True]
+    rig.queue = ReadQueue(rig.clock, 0, is_turn_due=lambda: is_due[0])
+    rig.add(OneClient(), "a", 100)
+    rig.queue.spend(LIGHT_S)
+    assert rig.queue.is_light_spent
+    assert rig.work() == []
+    assert not rig.queue.is_light_spent
+    assert rig.work() == []  # it is begun
+    assert [rig.work() for _ in range(4)] == [[], ["a"], [], ["a"]]
+    is_due[0] = False
+    assert [rig.work() for _ in range(3)] == [["a"]] * 3
+
+
 def test_nothing_is_left_when_all_is_read() -> None:
     rig = QueueRig()
     rig.add(OneClient(), "a", 2)

@@ -65,6 +65,8 @@ APPLY_S: Final = BUDGET_S / 2
 """For how long a turn applies; passed by at most one slice."""
 READS_S: Final = BUDGET_S / 4
 """For how long a turn answers reads; passed by at most one of them."""
+EARLY_READS_S: Final = BUDGET_S / 20
+"""Reads behind which the answers of what was applied go out, if more reads follow."""
 PROPOSED_ENTRIES_MAX: Final = 1024
 PROPOSED_OCTETS_MAX: Final = 1 << 22
 """What a turn proposes at most, unless a single proposal is larger."""
@@ -465,7 +467,13 @@ class Turn:
         count = started_ms = 0
         began_s = now_s = self._seconds()
         until_s = now_s + READS_S
+        flush_s = now_s + EARLY_READS_S if self._has_applied else inf
         while ready and now_s < until_s:
+            if now_s >= flush_s:
+                # Who has put something does not wait for what others read.
+                self._flusher.flush()
+                self._flusher.hold()
+                flush_s = inf
             call, done, asked_ms = ready.popleft()
             done(call, None)
             count += 1

@@ -11,6 +11,7 @@ from etcdtw.node.loop.turn import (
     APPLY_S,
     APPLY_SLICE_ENTRIES,
     APPLY_SLICE_OCTETS,
+    EARLY_READS_S,
     PROPOSED_ENTRIES_MAX,
     PROPOSED_OCTETS_MAX,
     READS_S,
@@ -86,6 +87,26 @@ def test_reads_are_answered_until_time_is_up_and_the_rest_in_later_turns(rig: No
     longest = max(turns.count(turn) for turn in set(turns))
     assert READS_S / STEP_S <= longest <= READS_S / STEP_S + 1
     assert rig.node.reads.is_idle
+
+
+@pytest.mark.parametrize(("takes_s", "flushes"), [(EARLY_READS_S, 1), (EARLY_READS_S * 0.9, 0)])
+def test_answers_of_puts_go_out_before_many_reads_are_answered(
+    rig: NodeRig, takes_s: float, flushes: int
+) -> None:
+    seen: list[tuple[int, int]] = []
+    before = rig.flusher.flushes
+
+    def done(call: Call, error: Exception | None) -> None:
+        rig.clock.rightNow += takes_s
+        seen.append((turn_number(rig), rig.flusher.flushes - before))
+
+    put(rig, [], 0)
+    for _ in range(2):
+        rig.node.read(rig.call, done)
+    rig.run()
+    assert len(rig.outcomes) == 1
+    assert seen == [(seen[0][0], 0), (seen[0][0], flushes)]
+    assert rig.flusher.flushes - before == flushes + 1
 
 
 def test_reads_that_are_left_when_the_member_stops_are_told_so(rig: NodeRig) -> None:
