@@ -154,6 +154,9 @@ class BoundedChannel(HTTPChannel):
         self._cancel_deadline()
         self._waiting = None
         super().connectionLost(reason)
+        # Twisted.web leaves circles of a request whose body did not end.
+        self.requests = []
+        self._transferDecoder = None
 
     def admit(self, request: BoundedRequest) -> None:
         self._waiting = request

@@ -143,3 +143,25 @@ def test_pages_leave_nothing_to_the_garbage_collector(rig: PortRig) -> None:
     finally:
         gc.unfreeze()
         gc.enable()
+
+
+def test_a_client_that_goes_amid_its_body_leaves_nothing_to_the_garbage_collector(
+    rig: PortRig,
+) -> None:
+    def begin_and_go() -> None:
+        peer = rig.connect()
+        peer.protocol.dataReceived(b"POST /health HTTP/1.1\r\nHost: a\r\n")
+        peer.protocol.dataReceived(b"Content-Length: 9\r\n\r\n{")
+        peer.lose()
+
+    begin_and_go()
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    try:
+        for _ in range(3):
+            begin_and_go()
+        assert gc.collect() == 0
+    finally:
+        gc.unfreeze()
+        gc.enable()

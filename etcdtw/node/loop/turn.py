@@ -5,7 +5,8 @@
     append    one durable transaction; its acks and votes are released when it is done
     apply     committed entries; resolve their proposals; collect watch events
     answer    reads whose index is applied; watchers with events
-    flush     each dirty connection writes once; behind each slice of a large apply, too
+    flush     each dirty connection writes once; behind each slice of a large apply, and
+              before many reads, too
 
 Each phase ends or stops within its share of `wire.pieces.BUDGET_S`; what is left is the next
 turn's, after the sockets were read.
