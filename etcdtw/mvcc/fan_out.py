@@ -177,7 +177,7 @@ class FanOut:
             shared = SharedEvent(self.main, event)
             self._shared.append(shared)
             key = event[0]
-            if key in index.exact:
+            if index.exact(key) is not None:
                 exact.setdefault(key, []).append(shared)
             cost += 1 + index.ranges_of(key, ranges)
             if cost >= 64:
@@ -185,7 +185,7 @@ class FanOut:
                 cost = 0
         self._events = []
         for key, wanted in exact.items():
-            watchers = index.exact.get(key)
+            watchers = index.exact(key)
             if watchers is not None:
                 yield from self._serve(list(watchers), wanted)
         found = list(ranges.values())

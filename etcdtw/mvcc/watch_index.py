@@ -1,4 +1,4 @@
-"""Which watchers does a key concern?  Exact keys in a dict, ranges in an interval treap.
+"""Which watchers does a key concern?  Exact keys in dicts, ranges in an interval treap.
 
 Knows nothing of revisions, streams or delivery.  A lookup costs O(log ranges + matches).
 """
@@ -6,7 +6,11 @@ Knows nothing of revisions, streams or delivery.  A lookup costs O(log ranges + 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
+
+EXACT_SHARDS: Final = 64
+"""Dicts of single keys.  One of a million keys is copied whole, for tens of ms, as it grows; hashes
+of octets are salted per process, so that no client can fill one of these."""
 
 
 class Ranged(Protocol):
@@ -127,7 +131,7 @@ class WatcherIndex(Generic[W]):
     """Watchers by what they watch.  Watchers of equal ranges keep the order of `add`."""
 
     def __init__(self) -> None:
-        self.exact: dict[bytes, dict[W, None]] = {}
+        self._exact: list[dict[bytes, dict[W, None]]] = [{} for _ in range(EXACT_SHARDS)]
         self._root: _Range[W] | None = None
         self._ranges: dict[tuple[bytes, bytes], _Range[W]] = {}
         # Open-ended ranges: those of all starts <= key match, so no tree is needed.
@@ -139,7 +143,7 @@ class WatcherIndex(Generic[W]):
     def add(self, watcher: W) -> None:
         key, end = watcher.key, watcher.end
         if watcher.is_exact:
-            self.exact.setdefault(key, {})[watcher] = None
+            self._exact[hash(key) % EXACT_SHARDS].setdefault(key, {})[watcher] = None
             return
         self.has_ranges = True
         self.range_watchers += 1
@@ -160,10 +164,11 @@ class WatcherIndex(Generic[W]):
         """Remove a watcher that was added; nothing may have changed in it since."""
         key, end = watcher.key, watcher.end
         if watcher.is_exact:
-            watchers = self.exact[key]
+            shard = self._exact[hash(key) % EXACT_SHARDS]
+            watchers = shard[key]
             del watchers[watcher]
             if not watchers:
-                del self.exact[key]
+                del shard[key]
             return
         self.range_watchers -= 1
         if end is None:
@@ -179,9 +184,13 @@ class WatcherIndex(Generic[W]):
                 self._root = _without(self._root, node)
         self.has_ranges = bool(self._ranges or self._open)
 
+    def exact(self, key: bytes) -> dict[W, None] | None:
+        """Return the watchers of a single key, or None.  They are the index's own."""
+        return self._exact[hash(key) % EXACT_SHARDS].get(key)
+
     def matching(self, key: bytes) -> list[W]:
         """Return the watchers that ``key`` concerns, in a new list."""
-        exact = self.exact.get(key)
+        exact = self.exact(key)
         found = list(exact) if exact is not None else []
         if self.has_ranges:
             _collect(self._root, key, found)

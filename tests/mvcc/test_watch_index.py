@@ -7,7 +7,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etcdtw.mvcc.watch_index import WatcherIndex
+from etcdtw.mvcc.watch_index import EXACT_SHARDS, WatcherIndex
 
 KEYS = st.binary(max_size=3).map(lambda octets: bytes(octet % 4 for octet in octets))
 
@@ -46,7 +46,17 @@ def test_the_index_finds_what_a_look_at_each_watcher_finds(
     for watcher in present:
         index.remove(watcher)
     assert not index.has_ranges
-    assert not index.exact
+    assert not any(index._exact)
+
+
+def test_no_dict_of_single_keys_grows_with_all_of_them() -> None:
+    index: WatcherIndex[Interest] = WatcherIndex()
+    count = 100 * EXACT_SHARDS
+    for i in range(count):
+        index.add(Interest(b"%d" % i, b"", True))
+    sizes = [len(shard) for shard in index._exact]
+    assert sum(sizes) == count
+    assert max(sizes) < 2 * count // EXACT_SHARDS
 
 
 def test_a_key_between_two_ranges_is_in_neither() -> None:
