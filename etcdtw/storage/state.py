@@ -129,22 +129,21 @@ class LmdbState:
     # The current view.
 
     def get(self, key: bytes) -> bytes | None:
-        record = self._seen.current.get(key, MISSING)
-        if not isinstance(record, Missing):
-            return record
-        if self._closed.generations or self._seen.full:
-            record = self._closed.record(key, self._seen)
-            if not isinstance(record, Missing):
-                return record
-        return self._reader.get(key)
+        record = self._unwritten(key)
+        return self._reader.get(key) if isinstance(record, Missing) else record
 
     def frame(self, key: bytes) -> bytes | None:
-        record = self._seen.current.get(key, MISSING)
-        if isinstance(record, Missing) and (self._closed.generations or self._seen.full):
-            record = self._closed.record(key, self._seen)
+        record = self._unwritten(key)
         if isinstance(record, Missing):
             return self._reader.frame(key)
         return None if record is None else encode_frame(record)
+
+    def _unwritten(self, key: bytes) -> bytes | Missing | None:
+        """Return a key's record as it will be written; `MISSING`: it is as it was read."""
+        record = self._seen.current.get(key, MISSING)
+        if isinstance(record, Missing) and (self._closed.generations or self._seen.full):
+            return self._closed.record(key, self._seen)
+        return record
 
     def frames(
         self, start: bytes, end: bytes | None, limit: int = 0, octets_max: int = 0
