@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -50,6 +50,7 @@ from etcdtw.storage.state_seal import (
     PageDamageError,
     Seal,
     StateDamageError,
+    rest_of_group,
     sealed_rows,
 )
 from etcdtw.storage.state_tables import DATABASES_MAX, Tables
@@ -308,7 +309,7 @@ class StateReader:
             # What is read beyond ``end``, for nothing, is less than one of these.
             chunk = min(chunk * 4, CHUNK_STEP)
         if len(rows[-1][0]) > KEY_SIZE_MAX:
-            rows += _rest_of_group(iterator, rows[-1][0][:KEY_SIZE_MAX])
+            rows += rest_of_group(CURRENT_SEAL, iterator, rows[-1][0][:KEY_SIZE_MAX])
         if rows[-1][0] < start[:KEY_SIZE_MAX]:  # else whoever goes on from there never ends
             raise StateDamageError(TABLE_CURRENT, start, OUT_OF_ORDER)
         return rows, after_group(rows[-1][0], end)
@@ -590,17 +591,6 @@ class StateReader:
             stat = self._txn.stat(handle)
             total += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         return int(total * stat["psize"])
-
-
-def _rest_of_group(stored_rows: Iterator[Row], prefix: bytes) -> list[Row]:
-    """Return the next rows of long keys that begin alike.  Raises `StateDamageError`."""
-    rows: list[Row] = []
-    for name, stored in stored_rows:
-        value = CURRENT_SEAL.opened(name, stored)  # else it may not be the end
-        if name[:KEY_SIZE_MAX] != prefix:
-            break
-        rows.append((name, value))
-    return rows
 
 
 def _nobody_hears(error: StateDamageError) -> None:

@@ -7,7 +7,7 @@ with: rows that stand behind one another are checked in one go, however many.  K
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from struct import Struct
 from typing import Final
 
@@ -16,6 +16,7 @@ import google_crc32c
 from etcdtw.storage.state_codec import (
     BUCKETS,
     DERIVED,
+    KEY_SIZE_MAX,
     ROW_FORMAT,
     TABLE_KEY,
     TABLE_PRIVATE,
@@ -125,3 +126,14 @@ def sealed_rows(table: bytes, rows: list[Row]) -> list[Row]:
 def opened_rows(table: bytes, rows: list[Row]) -> list[Row]:
     """Return a table's stored rows with their values.  Raises `StateDamageError`."""
     return SEALS[table].opened_rows(sealed_rows(table, rows))
+
+
+def rest_of_group(seal: Seal, stored_rows: Iterator[Row], prefix: bytes) -> list[Row]:
+    """Return the next rows of long keys that begin alike.  Raises `StateDamageError`."""
+    rows: list[Row] = []
+    for name, stored in stored_rows:
+        value = seal.opened(name, stored)  # else it may not be the end
+        if name[:KEY_SIZE_MAX] != prefix:
+            break
+        rows.append((name, value))
+    return rows
