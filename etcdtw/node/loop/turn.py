@@ -65,7 +65,11 @@ APPLY_SLICE_OCTETS: Final = 1 << 14
 APPLY_S: Final = BUDGET_S / 2
 """For how long a turn applies; passed by at most one slice."""
 READS_S: Final = BUDGET_S / 4
-"""For how long a turn answers reads; passed by at most one of them."""
+"""For how long a turn answers reads; passed by at most `QUICK_READS` of them."""
+QUICK_READS: Final = 8
+"""So many are answered between two looks at the clock, which cost a fiftieth of a small read."""
+QUICK_READS_S: Final = BUDGET_S / 100
+"""Only while those between the last two looks took less than this; otherwise one."""
 EARLY_READS_S: Final = BUDGET_S / 20
 """Reads behind which the answers of what was applied go out, if more reads follow."""
 PROPOSED_ENTRIES_MAX: Final = 1024
@@ -469,17 +473,21 @@ class Turn:
         began_s = now_s = self._seconds()
         until_s = now_s + READS_S
         flush_s = now_s + EARLY_READS_S if self._has_applied else inf
+        quick = 1
         while ready and now_s < until_s:
             if now_s >= flush_s:
                 # Who has put something does not wait for what others read.
                 self._flusher.flush()
                 self._flusher.hold()
                 flush_s = inf
-            call, done, asked_ms = ready.popleft()
-            done(call, None)
-            count += 1
-            started_ms += asked_ms
+            looked_s = now_s
+            for _ in range(min(quick, len(ready))):
+                call, done, asked_ms = ready.popleft()
+                done(call, None)
+                count += 1
+                started_ms += asked_ms
             now_s = self._seconds()
+            quick = QUICK_READS if now_s - looked_s < QUICK_READS_S else 1
         ranges = self._durations.ranges - ranges
         if ranges:
             part = ranges / count

@@ -12,6 +12,7 @@ from etcdtw.node.loop.turn import (
     APPLY_SLICE_ENTRIES,
     APPLY_SLICE_OCTETS,
     EARLY_READS_S,
+    QUICK_READS,
     PROPOSED_ENTRIES_MAX,
     PROPOSED_OCTETS_MAX,
     READS_S,
@@ -107,6 +108,21 @@ def test_answers_of_puts_go_out_before_many_reads_are_answered(
     assert len(rig.outcomes) == 1
     assert seen == [(seen[0][0], 0), (seen[0][0], flushes)]
     assert rig.flusher.flushes - before == flushes + 1
+
+
+def test_reads_that_were_quick_until_now_pass_their_time_by_a_few_at_most(rig: NodeRig) -> None:
+    turns: list[int] = []
+
+    def done(call: Call, error: Exception | None) -> None:
+        if turns:
+            rig.clock.rightNow += READS_S
+        turns.append(turn_number(rig))
+
+    for _ in range(QUICK_READS + 3):
+        rig.node.read(rig.call, done)
+    rig.run()
+    assert turns.count(turns[0]) == 1 + QUICK_READS
+    assert turns[-2:] == [turns[0] + 1, turns[0] + 2]
 
 
 def test_reads_that_are_left_when_the_member_stops_are_told_so(rig: NodeRig) -> None:
