@@ -12,9 +12,9 @@ from etcdtw.node.loop.turn import (
     APPLY_SLICE_ENTRIES,
     APPLY_SLICE_OCTETS,
     EARLY_READS_S,
-    QUICK_READS,
     PROPOSED_ENTRIES_MAX,
     PROPOSED_OCTETS_MAX,
+    QUICK_READS,
     READS_S,
 )
 from etcdtw.wire import etcdserverpb as pb
