@@ -13,8 +13,8 @@ from etcdtw.gateway.peer_pages import MemberPages
 from etcdtw.server.doors import PEER
 from etcdtw.server.member import Member
 from etcdtw.transport.listener import over_tls
-from etcdtw.transport.peer import PeerIdentity
 from etcdtw.transport.peer_addresses import MemberAddresses
+from etcdtw.transport.peer_headers import PeerIdentity
 from etcdtw.transport.peer_network import PeerNetwork
 from etcdtw.transport.peer_server import PeerBounds, PeerPort
 

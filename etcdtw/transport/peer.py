@@ -12,7 +12,6 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from etcdtw.cluster.version import Version
 from etcdtw.raft.message import (
     LOCAL_TYPES,
     MSG_APP,
@@ -28,20 +27,6 @@ from etcdtw.wire.histogram import Histogram, exponential_bounds
 FORWARDED_TYPES = frozenset((MSG_PROP, MSG_READ_INDEX, MSG_TRANSFER_LEADER))
 # These are asked for before the asker's term matters; everything else carries one.
 TERMLESS_TYPES = frozenset((MSG_PROP, MSG_READ_INDEX))
-
-
-@dataclass(kw_only=True)
-class PeerIdentity:
-    """Who we are to our peers.
-
-    ``version``: the etcd release whose protocol is kept; it follows the cluster's.
-    """
-
-    cluster_id: int
-    member_id: int
-    version: Version
-    peer_urls: tuple[str, ...]
-
 
 ROUND_TRIP_BOUNDS_S = exponential_bounds(0.0001, 16)
 SNAPSHOT_BOUNDS_S = exponential_bounds(0.1, 10)

@@ -16,9 +16,14 @@ from twisted.python.failure import Failure
 
 from etcdtw.cluster.ids import id_text
 from etcdtw.raft.message import Message
-from etcdtw.transport.peer import PeerIdentity, PeerStats
+from etcdtw.transport.peer import PeerStats
 from etcdtw.transport.peer_client import Dial, PeerHttpClient, UrlRing, dial_peer
-from etcdtw.transport.peer_headers import is_of_cluster, mismatch_text, request_headers
+from etcdtw.transport.peer_headers import (
+    PeerIdentity,
+    is_of_cluster,
+    mismatch_text,
+    request_headers,
+)
 from etcdtw.transport.peer_http import Head
 from etcdtw.transport.peer_outlet import STREAM_APPEND
 from etcdtw.transport.peer_stream import AppendReader, MessageReader, PeerStreamError

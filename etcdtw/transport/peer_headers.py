@@ -5,11 +5,11 @@ Ids are hexadecimal without padding.  Texts are etcd's.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from etcdtw.cluster.ids import id_text, parse_id
 from etcdtw.cluster.version import CLUSTER_VERSION_MIN, Version, VersionError, parse_version
-from etcdtw.transport.peer import PeerIdentity
 
 INCOMPATIBLE_VERSION: Final = "incompatible version"
 CLUSTER_ID_MISMATCH: Final = "cluster ID mismatch"
@@ -19,6 +19,19 @@ PEER_URLS_MAX: Final = 16
 """Of one stranger."""
 
 _VERSION_UNSAID: Final = Version(2, 0, 0)
+
+
+@dataclass(kw_only=True)
+class PeerIdentity:
+    """Who we are to our peers.
+
+    ``version``: the etcd release whose protocol is kept; it follows the cluster's.
+    """
+
+    cluster_id: int
+    member_id: int
+    version: Version
+    peer_urls: tuple[str, ...]
 
 
 def request_headers(identity: PeerIdentity, to: int | None = None) -> list[tuple[str, str]]:

@@ -12,9 +12,10 @@ from typing import Protocol as Seam
 from twisted.internet.interfaces import IReactorTime
 
 from etcdtw.raft.message import MSG_APP, Message
-from etcdtw.transport.peer import PeerIdentity, PeerStats
+from etcdtw.transport.peer import PeerStats
 from etcdtw.transport.peer_client import Dial, UrlRing
 from etcdtw.transport.peer_dial import ATTACHED, PeerTimes, StreamDialler
+from etcdtw.transport.peer_headers import PeerIdentity
 from etcdtw.transport.peer_outlet import STREAM_APPEND, STREAM_KINDS, STREAM_MESSAGE, StreamOutlet
 from etcdtw.transport.peer_pipeline import Pipeline, PipelineParts
 from etcdtw.transport.peer_prober import PeerProber

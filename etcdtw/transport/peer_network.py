@@ -13,9 +13,10 @@ from twisted.logger import Logger
 
 from etcdtw.cluster.ids import id_text
 from etcdtw.raft.message import MSG_SNAP, Message
-from etcdtw.transport.peer import PeerIdentity, PeerReceiver, PeerStats, may_travel, refusal
+from etcdtw.transport.peer import PeerReceiver, PeerStats, may_travel, refusal
 from etcdtw.transport.peer_client import Dial
 from etcdtw.transport.peer_dial import PeerTimes
+from etcdtw.transport.peer_headers import PeerIdentity
 from etcdtw.transport.peer_link import LinkParts, PeerLink
 from etcdtw.transport.peer_outlet import StreamOutlet
 from etcdtw.transport.peer_snapshot_out import Offload, SnapshotUpload

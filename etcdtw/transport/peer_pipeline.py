@@ -16,11 +16,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from etcdtw.raft.message import MSG_PROP, Message
-from etcdtw.transport.peer import PeerIdentity, PeerStats
+from etcdtw.transport.peer import PeerStats
 from etcdtw.transport.peer_client import Dial, PeerHttpClient, UrlRing, dial_peer
 from etcdtw.transport.peer_codec import encode_message
 from etcdtw.transport.peer_dial import PeerTimes
-from etcdtw.transport.peer_headers import is_of_cluster, request_headers
+from etcdtw.transport.peer_headers import PeerIdentity, is_of_cluster, request_headers
 from etcdtw.transport.peer_http import Head
 
 POST_QUEUE_MAX: Final = 64

@@ -19,10 +19,9 @@ from zope.interface import implementer
 
 from etcdtw.cluster.ids import id_text
 from etcdtw.raft.message import Message
-from etcdtw.transport.peer import PeerIdentity
 from etcdtw.transport.peer_client import Dial, PeerHttpClient, dial_peer
 from etcdtw.transport.peer_codec import encode_message
-from etcdtw.transport.peer_headers import request_headers
+from etcdtw.transport.peer_headers import PeerIdentity, request_headers
 from etcdtw.transport.peer_http import LAST_CHUNK, Head, encode_chunk
 
 SLICE_SIZE: Final = 256 * 1024

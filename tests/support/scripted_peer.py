@@ -34,8 +34,9 @@ from etcdtw.raft.memory_storage import MemoryStorage
 from etcdtw.raft.message import MSG_SNAP, Message
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.transport.listener import listen, parse_listen_url
-from etcdtw.transport.peer import PageAnswer, PeerIdentity
+from etcdtw.transport.peer import PageAnswer
 from etcdtw.transport.peer_client import build_dial
+from etcdtw.transport.peer_headers import PeerIdentity
 from etcdtw.transport.peer_network import PeerNetwork
 from etcdtw.transport.peer_request import request_page
 from etcdtw.transport.peer_server import PeerPort

@@ -30,8 +30,8 @@ from etcdtw.cluster.version import Version
 from etcdtw.raft.entry import ConfState, Snapshot
 from etcdtw.raft.message import MSG_SNAP, Message
 from etcdtw.transport.listener import listen, parse_listen_url
-from etcdtw.transport.peer import PeerIdentity
 from etcdtw.transport.peer_client import TlsWrap, build_dial
+from etcdtw.transport.peer_headers import PeerIdentity
 from etcdtw.transport.peer_network import PeerNetwork
 from etcdtw.transport.peer_server import PeerPort
 from etcdtw.transport.tls import TlsFiles, TlsPolicy

@@ -18,9 +18,9 @@ from zope.interface import implementer
 from etcdtw.cluster.version import Version
 from etcdtw.raft.entry import Entry
 from etcdtw.raft.message import MSG_APP, MSG_HEARTBEAT, Message
-from etcdtw.transport.peer import PageAnswer, PeerIdentity
+from etcdtw.transport.peer import PageAnswer
 from etcdtw.transport.peer_client import Dial
-from etcdtw.transport.peer_headers import request_headers
+from etcdtw.transport.peer_headers import PeerIdentity, request_headers
 from etcdtw.transport.peer_http import Head, HttpReader, encode_request
 from etcdtw.transport.peer_network import PeerNetwork
 from etcdtw.transport.peer_server import PeerBounds, PeerConnection, PeerPort
