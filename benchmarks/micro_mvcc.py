@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from etcdtw.mvcc.store import Store
-from etcdtw.storage.state import LmdbState
-from etcdtw.storage.state_open import open_state
+from etcdtw.storage.state.open import open_state
+from etcdtw.storage.state.state import LmdbState
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.requests import Put, txn_of
 from tests.support.model_backend import ModelBackend

@@ -22,12 +22,12 @@ from typing import Any
 from twisted.internet import reactor
 
 from etcdtw.raft.entry import Entry
-from etcdtw.storage.journal_open import begin_journal
-from etcdtw.storage.journal_writer import JournalWriter
-from etcdtw.storage.log import MAP_SIZE, LmdbLog, open_log
-from etcdtw.storage.state import LmdbState
-from etcdtw.storage.state_open import open_state
-from etcdtw.storage.state_process import ProcessStateWriter
+from etcdtw.storage.log.journal_open import begin_journal
+from etcdtw.storage.log.journal_writer import JournalWriter
+from etcdtw.storage.log.log import MAP_SIZE, LmdbLog, open_log
+from etcdtw.storage.state.open import open_state
+from etcdtw.storage.state.state import LmdbState
+from etcdtw.storage.writer.process import ProcessStateWriter
 
 VALUE_SIZE = 256
 REACTOR: Any = reactor

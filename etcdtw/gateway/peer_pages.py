@@ -28,7 +28,7 @@ from etcdtw.rpc.errors import status_of
 from etcdtw.rpc.leases_for_peers import LeasesForPeers
 from etcdtw.rpc.promotion import PATH as PROMOTE
 from etcdtw.rpc.promotion import promotion_answer, promotion_id
-from etcdtw.storage.state_errands import ErrandError
+from etcdtw.storage.state.errands import ErrandError
 from etcdtw.transport.peer import PageAnswer
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import leasepb

@@ -23,7 +23,7 @@ from etcdtw.node.loop.wakeup import Wakeup
 from etcdtw.node.standing import Standing
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.raft.storage import LogStore
-from etcdtw.storage.disk_room import ROOMY, RoomFound
+from etcdtw.storage.disk.room import ROOMY, RoomFound
 from etcdtw.wire.encode import ResponseHeaders
 from etcdtw.wire.pieces import UNMEASURED, Pieces
 

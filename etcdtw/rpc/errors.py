@@ -28,7 +28,7 @@ from etcdtw.grpc.call import (
 )
 from etcdtw.lease import errors as lease
 from etcdtw.mvcc import errors as mvcc
-from etcdtw.storage import state_errands as storage
+from etcdtw.storage.state import errands as storage
 
 ROWS: Final = (
     ("EmptyKey", INVALID_ARGUMENT, "key is not provided"),

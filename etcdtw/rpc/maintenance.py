@@ -18,7 +18,7 @@ from etcdtw.node.duties.key_hashes import HASH_BOUNDS_S
 from etcdtw.node.facade import Facade
 from etcdtw.rpc.decode import decode, decode_entry
 from etcdtw.rpc.errors import fail
-from etcdtw.storage.state_errands import ErrandError
+from etcdtw.storage.state.errands import ErrandError
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.histogram import Histogram, exponential_bounds
 

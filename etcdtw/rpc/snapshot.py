@@ -30,7 +30,7 @@ from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, UNKNOWN, Call, Method
 from etcdtw.node.facade import Facade
 from etcdtw.rpc.decode import MALFORMED_MESSAGE
 from etcdtw.rpc.errors import fail
-from etcdtw.storage.state_export import SnapshotExport
+from etcdtw.storage.snapshot.export import SnapshotExport
 from etcdtw.transport.peer_snapshot_out import Offload
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.histogram import Histogram, exponential_bounds

@@ -52,7 +52,7 @@ from etcdtw.server.config import PERIODIC_MODE, REVISION_MODE, Config
 from etcdtw.server.data import Data
 from etcdtw.server.feature_gates import FeatureGates
 from etcdtw.server.leader_line import LeaderLine
-from etcdtw.storage.disk_room import RoomFound
+from etcdtw.storage.disk.room import RoomFound
 from etcdtw.transport.flusher import Flusher
 from etcdtw.transport.peer_client import Dial
 from etcdtw.transport.peer_snapshot_out import Offload

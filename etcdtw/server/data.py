@@ -33,15 +33,16 @@ from etcdtw.server.bootstrap import (
     inspect_directory,
 )
 from etcdtw.server.config import Config
-from etcdtw.storage import disk_room
-from etcdtw.storage.directory import DATA_FILE, DataDirError, prepare_directory
-from etcdtw.storage.disk_room import Place, RealDisk, log_need, no_space_advice, state_need
-from etcdtw.storage.failure import stop_process
-from etcdtw.storage.journal_codec import SALT_SIZE
-from etcdtw.storage.journal_open import begin_journal
-from etcdtw.storage.journal_writer import JournalWriter
-from etcdtw.storage.log import MAP_SIZE, LmdbLog, open_log
-from etcdtw.storage.log_founding import found_log, stored_identity
+from etcdtw.storage.disk import room
+from etcdtw.storage.disk.directory import DATA_FILE, DataDirError, prepare_directory
+from etcdtw.storage.disk.failure import stop_process
+from etcdtw.storage.disk.received_files import ReceptionRoom, remove_leftovers
+from etcdtw.storage.disk.room import Place, RealDisk, log_need, no_space_advice, state_need
+from etcdtw.storage.log.founding import found_log, stored_identity
+from etcdtw.storage.log.journal_codec import SALT_SIZE
+from etcdtw.storage.log.journal_open import begin_journal
+from etcdtw.storage.log.journal_writer import JournalWriter
+from etcdtw.storage.log.log import MAP_SIZE, LmdbLog, open_log
 from etcdtw.storage.presence import (
     ETCD_SNAPSHOTS,
     Mark,
@@ -51,10 +52,9 @@ from etcdtw.storage.presence import (
     lay_mark,
     refuse_empty_log,
 )
-from etcdtw.storage.received_files import ReceptionRoom, remove_leftovers
-from etcdtw.storage.state import LmdbState
-from etcdtw.storage.state_feed import StateWriter
-from etcdtw.storage.state_open import clear_state, open_state
+from etcdtw.storage.state.open import clear_state, open_state
+from etcdtw.storage.state.state import LmdbState
+from etcdtw.storage.writer.feed import StateWriter
 from etcdtw.transport.peer_snapshot_in import SnapshotSaves
 
 MEMBER: Final = "member"
@@ -93,13 +93,13 @@ class Data:
         log, state, writer = self.log, self.state, self.log_writer
         return [
             Place(
-                disk_room.LOG,
+                room.LOG,
                 self.log_path / DATA_FILE,
                 lambda: log_need(writer.unsettled_octets),
                 lambda: log.size_in_use,
             ),
             Place(
-                disk_room.STATE,
+                room.STATE,
                 self.state_path / DATA_FILE,
                 lambda: state_need(*state.pending, state.size_in_use),
                 lambda: state.size_in_use,

@@ -19,7 +19,7 @@ from etcdtw.cluster.member import Member as ClusterMember
 from etcdtw.mvcc.errors import MvccError
 from etcdtw.rpc.errors import status_of
 from etcdtw.server.member import Member
-from etcdtw.storage.state_errands import ErrandError
+from etcdtw.storage.state.errands import ErrandError
 
 GATE: Final = "InitialCorruptCheck"
 CHECK_S: Final = 60.0

@@ -43,11 +43,11 @@ from etcdtw.server.readiness import started_environment
 from etcdtw.server.services import EXIT_REMOVED, leave_with_status
 from etcdtw.server.supervision import Supervision
 from etcdtw.server.tls_roles import PeerTlsRoles
-from etcdtw.storage.disk_room import DiskRoom, RealDisk
-from etcdtw.storage.state_open import MAP_SIZE
-from etcdtw.storage.state_process import ProcessStateWriter
-from etcdtw.storage.state_snapshots import StateSnapshots
-from etcdtw.storage.state_worker import Pace
+from etcdtw.storage.disk.room import DiskRoom, RealDisk
+from etcdtw.storage.snapshot.snapshots import StateSnapshots
+from etcdtw.storage.state.open import MAP_SIZE
+from etcdtw.storage.writer.process import ProcessStateWriter
+from etcdtw.storage.writer.worker import Pace
 from etcdtw.transport.flusher import Flusher
 from etcdtw.transport.inflation import inflate_in_turns
 from etcdtw.transport.listener import Bound

@@ -35,7 +35,7 @@ from etcdtw.server.member import Member
 from etcdtw.server.peering import Peering
 from etcdtw.server.piece_report import watch_collections
 from etcdtw.server.preflight import Taken
-from etcdtw.storage.failure import stop_process
+from etcdtw.storage.disk.failure import stop_process
 from etcdtw.transport.client_port import UnreadTotal
 
 FLUSH_S: Final = 15.0

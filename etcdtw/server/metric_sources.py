@@ -28,10 +28,10 @@ from etcdtw.server.data import Data
 from etcdtw.server.feature_gates import GATES, FeatureGates
 from etcdtw.server.metrics import Source
 from etcdtw.server.peer_metrics import peer_sources
-from etcdtw.storage.disk_room import DiskRoom
-from etcdtw.storage.journal_writer import JournalWriter
-from etcdtw.storage.state_damage import StateDamage
-from etcdtw.storage.state_stats import StateStats
+from etcdtw.storage.disk.room import DiskRoom
+from etcdtw.storage.integrity.damage import StateDamage
+from etcdtw.storage.log.journal_writer import JournalWriter
+from etcdtw.storage.state.stats import StateStats
 from etcdtw.transport.peer_network import PeerNetwork
 from etcdtw.transport.peer_snapshot_in import SnapshotSaves
 from etcdtw.wire.histogram import Histogram

@@ -21,7 +21,7 @@ from etcdtw.server.data import check_data, has_identity
 from etcdtw.server.doors import bind_addresses
 from etcdtw.server.readiness import SocketNameError, inherited_sockets
 from etcdtw.server.tls_roles import PeerTlsRoles, client_policy, peer_roles
-from etcdtw.storage.directory import DataDirError
+from etcdtw.storage.disk.directory import DataDirError
 from etcdtw.transport.listener import Bound, ListenError
 from etcdtw.transport.name_lookup import SystemLookup
 from etcdtw.transport.tls import TlsError, TlsPolicy

@@ -24,16 +24,16 @@ from etcdtw.raft.entry import ConfState, HardState, Snapshot
 from etcdtw.raft.storage import CompactedError, UnavailableError
 from etcdtw.server.bootstrap import BootstrapError, Identity, decode_identity
 from etcdtw.server.data import LOG, MEMBER, STATE, SYSTEM_RANDOM
-from etcdtw.storage.directory import DataDirError, lock_directory
-from etcdtw.storage.journal_codec import SALT_SIZE
-from etcdtw.storage.journal_open import begin_journal
-from etcdtw.storage.journal_writer import JournalWriter
-from etcdtw.storage.log import MAP_SIZE, LmdbLog, open_log
-from etcdtw.storage.log_founding import stored_identity
-from etcdtw.storage.state_check import MARK
-from etcdtw.storage.state_import import SnapshotFacts, SnapshotInstall
-from etcdtw.storage.state_install import build_state
-from etcdtw.storage.state_swap import remove_built, swap_in
+from etcdtw.storage.building.from_bbolt import SnapshotFacts, SnapshotInstall
+from etcdtw.storage.building.swap import remove_built, swap_in
+from etcdtw.storage.disk.directory import DataDirError, lock_directory
+from etcdtw.storage.integrity.check import MARK
+from etcdtw.storage.log.founding import stored_identity
+from etcdtw.storage.log.journal_codec import SALT_SIZE
+from etcdtw.storage.log.journal_open import begin_journal
+from etcdtw.storage.log.journal_writer import JournalWriter
+from etcdtw.storage.log.log import MAP_SIZE, LmdbLog, open_log
+from etcdtw.storage.snapshot.install import build_state
 
 FLUSH_TIMEOUT_S: Final = 60.0
 

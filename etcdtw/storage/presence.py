@@ -17,14 +17,14 @@ from typing import Final, NamedTuple
 
 from twisted.logger import Logger
 
-from etcdtw.storage.directory import (
+from etcdtw.storage.disk.directory import (
     DATA_FILE,
     META_SIZE,
     DataDirError,
     sync_directory,
 )
-from etcdtw.storage.disk_words import disk_words
-from etcdtw.storage.journal import SEGMENT_FILES
+from etcdtw.storage.disk.words import disk_words
+from etcdtw.storage.log.journal import SEGMENT_FILES
 
 ETCD_SNAPSHOTS: Final = "snap"
 """The folder, in that of the member, that real etcd makes or opens first of all: a file here."""

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from etcdtw.storage.directory import DataDirError, lock_directory, open_environment
-from etcdtw.storage.state_codec import (
+from etcdtw.storage.building.renewal import renew
+from etcdtw.storage.disk.directory import DataDirError, lock_directory, open_environment
+from etcdtw.storage.rows.codec import (
     DEAD,
     LIVE,
     TABLE_ATTACHED,
@@ -28,9 +29,8 @@ from etcdtw.storage.state_codec import (
     parse_revision_key,
     stored_key,
 )
-from etcdtw.storage.state_renewal import renew
-from etcdtw.storage.state_seal import SEAL_SIZE, SEALS, StateDamageError
-from etcdtw.storage.state_tables import DATABASES_MAX, Tables
+from etcdtw.storage.rows.seal import SEAL_SIZE, SEALS, StateDamageError
+from etcdtw.storage.rows.tables import DATABASES_MAX, Tables
 
 COMPLAINTS_MAX: Final = 20
 MAP_SIZE: Final = 64 << 30

@@ -30,11 +30,11 @@ import lmdb
 from etcdtw.raft.log import NO_LIMIT
 from etcdtw.server.config import configure
 from etcdtw.server.data import Data, open_data
-from etcdtw.storage.directory import DataDirError
-from etcdtw.storage.log_codec import CorruptionError
-from etcdtw.storage.state_check import MARK
-from etcdtw.storage.state_codec import BUCKETS, StateCorruptionError
-from etcdtw.storage.state_sweep import sweep
+from etcdtw.storage.disk.directory import DataDirError
+from etcdtw.storage.integrity.check import MARK
+from etcdtw.storage.integrity.sweep import sweep
+from etcdtw.storage.log.codec import CorruptionError
+from etcdtw.storage.rows.codec import BUCKETS, StateCorruptionError
 from tests.support.etcd_client import EtcdClient
 from tests.support.page_map import PAGE, free_space, pages_in_use
 from tests.support.processes import RunningMember

@@ -10,13 +10,13 @@ import pytest
 from etcdtw.bbolt.check import check
 from etcdtw.bbolt.reader import BboltFile
 from etcdtw.bbolt.seal import seal_of, verify_seal
-from etcdtw.storage.directory import open_environment
-from etcdtw.storage.state_export import export
-from etcdtw.storage.state_import import SnapshotFacts
-from etcdtw.storage.state_install import load_state
-from etcdtw.storage.state_open import open_state
+from etcdtw.storage.building.from_bbolt import SnapshotFacts
+from etcdtw.storage.disk.directory import open_environment
+from etcdtw.storage.rows.tables import DATABASES_MAX, Tables
+from etcdtw.storage.snapshot.export import export
+from etcdtw.storage.snapshot.install import load_state
+from etcdtw.storage.state.open import open_state
 from etcdtw.storage.state_rebuild import verify
-from etcdtw.storage.state_tables import DATABASES_MAX, Tables
 from etcdtw.wire.mvccpb import KeyValue
 from tests.support.bbolt_rig import Content, open_octets, read_from, revision_rows, write_file
 from tests.support.etcdctl import Etcdctl

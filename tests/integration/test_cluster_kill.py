@@ -8,8 +8,8 @@ import pytest
 
 from etcdtw.raft.entry import HardState
 from etcdtw.server.bootstrap import Identity, encode_identity
-from etcdtw.storage.log import open_log
-from etcdtw.storage.log_founding import found_log
+from etcdtw.storage.log.founding import found_log
+from etcdtw.storage.log.log import open_log
 from tests.integration.cluster_kill_loop import ELECTION_TIMEOUTS_MAX, ClusterKillLoop
 from tests.support.cluster_processes import ELECTION_S, Cluster
 from tests.support.cluster_programs import with_programs

@@ -13,7 +13,7 @@ from typing import Any, Final
 import lmdb
 import pytest
 
-from etcdtw.storage.state_seal import SEALS
+from etcdtw.storage.rows.seal import SEALS
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.cluster_processes import Cluster, ClusterMember, wait_for
 from tests.support.etcd_client import RpcFailedError

@@ -18,7 +18,7 @@ from typing import Final
 import pytest
 
 from etcdtw.server.member_services import FLUSH_S
-from etcdtw.storage.failure import EXIT_FAIL_STOP
+from etcdtw.storage.disk.failure import EXIT_FAIL_STOP
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.etcd_client import EtcdClient
 from tests.support.processes import RunningMember, etcdtw_command, free_port

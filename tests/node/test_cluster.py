@@ -33,7 +33,7 @@ from etcdtw.raft.message import (
     MSG_READ_INDEX,
     Message,
 )
-from etcdtw.storage.log_codec import CorruptionError
+from etcdtw.storage.log.codec import CorruptionError
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.cluster_rig import ELECTION_S, ClusterRig, OpenCall, described, others
 

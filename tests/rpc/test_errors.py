@@ -13,7 +13,7 @@ from etcdtw.grpc.call import INTERNAL, UNAVAILABLE, UNKNOWN, StatusError
 from etcdtw.lease import errors as lease_errors
 from etcdtw.mvcc import errors as mvcc_errors
 from etcdtw.rpc.errors import ROWS, STATUSES, SYMBOLS, fail, status_error, status_of
-from etcdtw.storage.state_errands import SupersededError, TooManyErrandsError
+from etcdtw.storage.state.errands import SupersededError, TooManyErrandsError
 
 # What clients of etcd v3.7 know, written out once more: (code on the wire, text).
 KNOWN = """

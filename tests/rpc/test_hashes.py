@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from etcdtw.gateway.peer_pages import MemberPages
 from etcdtw.grpc.call import MethodTable
 from etcdtw.rpc.maintenance import MaintenanceService
-from etcdtw.storage.state_errands import SupersededError
+from etcdtw.storage.state.errands import SupersededError
 from etcdtw.transport.peer import PageAnswer
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.node_rig import NodeRig

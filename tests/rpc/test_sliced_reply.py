@@ -13,8 +13,8 @@ from etcdtw.mvcc.slices import SLICE_OCTETS_MAX, RangeSlices
 from etcdtw.mvcc.store import Store
 from etcdtw.rpc.read_queue import LIGHT_S, RUNNING_MAX, WAIT_S, ReadQueue
 from etcdtw.rpc.sliced_reply import QUEUED_BYTES_MAX, STALLED_S, Rendering, SlicedReply
-from etcdtw.storage.state import LmdbState
-from etcdtw.storage.state_open import open_state
+from etcdtw.storage.state.open import open_state
+from etcdtw.storage.state.state import LmdbState
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.requests import put_of
 from tests.support.fake_facade import FakeFacade

@@ -21,8 +21,8 @@ from etcdtw.rpc.snapshot import (
     STREAMS_MAX,
     SnapshotService,
 )
-from etcdtw.storage.state_export import SnapshotExport
-from etcdtw.storage.state_snapshots import EXPORTS_MAX
+from etcdtw.storage.snapshot.export import SnapshotExport
+from etcdtw.storage.snapshot.snapshots import EXPORTS_MAX
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.fake_facade import FakeFacade
 from tests.support.recorded_call import RecordedCall

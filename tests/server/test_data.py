@@ -14,12 +14,12 @@ from etcdtw.raft.entry import ENTRY_NORMAL, Entry
 from etcdtw.server.bootstrap import BootstrapError, Identity, encode_identity
 from etcdtw.server.config import configure
 from etcdtw.server.data import _check_together, open_data
-from etcdtw.storage.directory import META_SIZE, DataDirError, lock_directory
-from etcdtw.storage.log import open_log
-from etcdtw.storage.log_codec import KEY_IDENTITY, encode_small
+from etcdtw.storage.disk.directory import META_SIZE, DataDirError, lock_directory
+from etcdtw.storage.log.codec import KEY_IDENTITY, encode_small
+from etcdtw.storage.log.log import open_log
 from etcdtw.storage.presence import ETCD_SNAPSHOTS, GUARD_TEXT, MARK_FILE
-from etcdtw.storage.state_feed import Message
-from etcdtw.storage.state_open import open_state
+from etcdtw.storage.state.open import open_state
+from etcdtw.storage.writer.feed import Message
 from tests.support.node_rig import MemoryLog
 from tests.support.recorded import NAMES, unpack
 

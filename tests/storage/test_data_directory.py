@@ -15,21 +15,21 @@ import lmdb
 import pytest
 
 from etcdtw.raft.entry import Entry, HardState
-from etcdtw.storage import log_codec
-from etcdtw.storage.directory import (
+from etcdtw.storage.disk.directory import (
     DataDirError,
     filesystem_of,
     lock_directory,
     prepare_directory,
     refuse_remote,
 )
-from etcdtw.storage.file_extent import used_size
-from etcdtw.storage.journal_open import begin_journal
-from etcdtw.storage.journal_writer import JournalWriter
-from etcdtw.storage.log import LmdbLog, open_log
-from etcdtw.storage.log_founding import found_log, stored_identity
-from etcdtw.storage.log_writer import NOTHING_UNSETTLED, LogJob, perform
-from etcdtw.storage.state_open import open_state
+from etcdtw.storage.disk.file_extent import used_size
+from etcdtw.storage.log import codec
+from etcdtw.storage.log.founding import found_log, stored_identity
+from etcdtw.storage.log.journal_open import begin_journal
+from etcdtw.storage.log.journal_writer import JournalWriter
+from etcdtw.storage.log.log import LmdbLog, open_log
+from etcdtw.storage.log.writer import NOTHING_UNSETTLED, LogJob, perform
+from etcdtw.storage.state.open import open_state
 from etcdtw.wire.mvccpb import KeyValue
 from tests.support.small_disks import small_disk
 
@@ -120,7 +120,7 @@ def test_a_flipped_bit_in_any_batch_is_refused_at_the_start(wal: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "size"),
-    [(log_codec.KEY_IDENTITY, 6), (log_codec.batch_key(4), 100), (log_codec.batch_key(28), 8)],
+    [(codec.KEY_IDENTITY, 6), (codec.batch_key(4), 100), (codec.batch_key(28), 8)],
 )
 def test_a_changed_or_missing_record_is_refused(wal: Path, key: bytes, size: int) -> None:
     env, lock_fd = open_log(wal, MAP_SIZE)
@@ -136,7 +136,7 @@ def test_a_changed_or_missing_record_is_refused(wal: Path, key: bytes, size: int
 def test_a_missing_batch_is_refused(wal: Path) -> None:
     env, lock_fd = open_log(wal, MAP_SIZE)
     with env.begin(write=True) as txn:
-        txn.delete(log_codec.batch_key(13))
+        txn.delete(codec.batch_key(13))
     env.close()
     os.close(lock_fd)
     with pytest.raises(DataDirError, match="does not continue"):
@@ -226,7 +226,7 @@ def test_another_lmdb_version_is_refused(name: str, wal: Path, state: Path) -> N
 
 
 def test_another_format_version_is_refused(wal: Path, state: Path) -> None:
-    rewrite(wal, None, log_codec.KEY_FORMAT, b"etcdtw-wal 4")
+    rewrite(wal, None, codec.KEY_FORMAT, b"etcdtw-wal 4")
     with pytest.raises(DataDirError, match="has format 4, this program reads format 3"):
         reopen(wal)
     rewrite(state, b"etcdtw", b"format", b"etcdtw-state 7")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from twisted.logger import capturedLogs, formatEvent
 
-from etcdtw.storage.directory import DataDirError
+from etcdtw.storage.disk.directory import DataDirError
 from etcdtw.storage.presence import (
     ETCD_LOG,
     ETCD_SNAPSHOTS,

@@ -8,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from etcdtw.raft.entry import Entry, HardState
-from etcdtw.storage.journal import SEGMENT_FILES
-from etcdtw.storage.journal_codec import PAGE
-from etcdtw.storage.journal_open import begin_journal
-from etcdtw.storage.journal_writer import JournalWriter
-from etcdtw.storage.log import LmdbLog, open_log
-from etcdtw.storage.log_writer import LogJob
+from etcdtw.storage.log.journal import SEGMENT_FILES
+from etcdtw.storage.log.journal_codec import PAGE
+from etcdtw.storage.log.journal_open import begin_journal
+from etcdtw.storage.log.journal_writer import JournalWriter
+from etcdtw.storage.log.log import LmdbLog, open_log
+from etcdtw.storage.log.writer import LogJob
 
 MAP_SIZE = 1 << 24
 SEGMENT_SIZE = 16 * PAGE

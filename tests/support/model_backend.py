@@ -226,7 +226,7 @@ class ModelBackend:
         self.bucket_put(BUCKET_META, b"consistent_index", index.to_bytes(8, "big"))
         self.bucket_put(BUCKET_META, b"term", term.to_bytes(8, "big"))
 
-    # What `storage.state.LmdbState` has beside the seam.
+    # What `storage.state.state.LmdbState` has beside the seam.
 
     is_full = False
 

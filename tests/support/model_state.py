@@ -9,9 +9,9 @@ from typing import Any
 from etcdtw.bbolt.reader import BboltFile
 from etcdtw.bbolt.writer import BboltWriter
 from etcdtw.mvcc.backend import BUCKET_META, BUCKETS
-from etcdtw.storage.state_errands import ErrandError
-from etcdtw.storage.state_export import SnapshotExport
-from etcdtw.storage.state_import import SnapshotFacts, SnapshotInstall
+from etcdtw.storage.building.from_bbolt import SnapshotFacts, SnapshotInstall
+from etcdtw.storage.snapshot.export import SnapshotExport
+from etcdtw.storage.state.errands import ErrandError
 from etcdtw.wire.mvccpb import KeyValue
 from tests.support.model_backend import ModelBackend, encode_revision
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
-from etcdtw.storage.directory import DATA_FILE, open_environment
-from etcdtw.storage.state_codec import FORMAT_BEFORE, ROW_FORMAT, TABLE_HISTORY, TABLE_PRIVATE
-from etcdtw.storage.state_open import open_state
-from etcdtw.storage.state_seal import opened_rows
-from etcdtw.storage.state_tables import DATABASES_MAX, Tables
+from etcdtw.storage.disk.directory import DATA_FILE, open_environment
+from etcdtw.storage.rows.codec import FORMAT_BEFORE, ROW_FORMAT, TABLE_HISTORY, TABLE_PRIVATE
+from etcdtw.storage.rows.seal import opened_rows
+from etcdtw.storage.rows.tables import DATABASES_MAX, Tables
+from etcdtw.storage.state.open import open_state
 from etcdtw.wire.mvccpb import KeyValue
 from tests.support.page_map import PAGE, pages_in_use
 

@@ -37,7 +37,7 @@ from etcdtw.node.loop.seams import StateStore
 from etcdtw.node.no_call import NoCall
 from etcdtw.node.own_proposals import OwnProposals
 from etcdtw.node.standing import Standing
-from etcdtw.storage.state_errands import ErrandError
+from etcdtw.storage.state.errands import ErrandError
 from etcdtw.wire import etcdserverpb as pb
 
 PATIENCE_MS: Final = 120_000

@@ -5,7 +5,7 @@
                 (`corruption`, as with the alarm); entries are stored, acknowledged and voted about
     sound       again once a leader's snapshot has taken the state's place
 
-Why that is safe: ADR 10.  The damage is found, and the state frozen, in `storage.state_damage`.
+Why that is safe: ADR 10.  The damage is found, and the state frozen, in `storage.integrity.damage`.
 """
 
 from __future__ import annotations

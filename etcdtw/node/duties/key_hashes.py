@@ -9,7 +9,7 @@ from etcdtw.cluster.divergence import KeyHash
 from etcdtw.mvcc.errors import CompactedError, FutureRevisionError, MvccError
 from etcdtw.mvcc.store import Store
 from etcdtw.node.loop.seams import StateStore
-from etcdtw.storage.state_errands import ErrandError
+from etcdtw.storage.state.errands import ErrandError
 from etcdtw.wire.histogram import Histogram, exponential_bounds
 
 Hashed = Callable[[KeyHash | ErrandError | MvccError], None]

@@ -34,10 +34,10 @@ from etcdtw.raft.entry import HardState, Snapshot
 from etcdtw.raft.message import Message
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.raft.storage import LogStore
-from etcdtw.storage.received_files import EXPORTED, RECEIVED, remove_leftovers
-from etcdtw.storage.state_codec import META_TERM, encode_u64
-from etcdtw.storage.state_export import SnapshotExport
-from etcdtw.storage.state_import import SnapshotFacts, SnapshotInstall
+from etcdtw.storage.building.from_bbolt import SnapshotFacts, SnapshotInstall
+from etcdtw.storage.disk.received_files import EXPORTED, RECEIVED, remove_leftovers
+from etcdtw.storage.rows.codec import META_TERM, encode_u64
+from etcdtw.storage.snapshot.export import SnapshotExport
 from etcdtw.transport.peer import PeerTransport
 
 SENDS_MAX: Final = 16
@@ -55,7 +55,7 @@ class SnapshotRefusedError(Exception):
 
 
 class StateSnapshotFiles(Protocol):
-    """What of the state's snapshots is used here (`storage.state_snapshots`)."""
+    """What of the state's snapshots is used here (`storage.snapshot.snapshots`)."""
 
     def export(
         self,

@@ -36,7 +36,7 @@ from etcdtw.raft.message import (
     Message,
 )
 from etcdtw.raft.raw_node import RawNode
-from etcdtw.storage.disk_room import RoomFound
+from etcdtw.storage.disk.room import RoomFound
 from etcdtw.wire import etcdserverpb as pb
 
 ROOMY: Final = 0

@@ -9,7 +9,7 @@ from etcdtw.mvcc.backend import Backend
 from etcdtw.mvcc.compaction_hashes import CompactionHashes
 from etcdtw.raft.entry import HardState, Snapshot
 from etcdtw.raft.message import Message
-from etcdtw.storage.state_errands import HashTold
+from etcdtw.storage.state.errands import HashTold
 
 
 class StateStore(Backend, Protocol):

@@ -25,7 +25,7 @@ from etcdtw.node.duties.corruption import (
     HashesTold,
 )
 from etcdtw.node.node import Node
-from etcdtw.storage.state_errands import ErrandError, SupersededError, TooManyErrandsError
+from etcdtw.storage.state.errands import ErrandError, SupersededError, TooManyErrandsError
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.cluster_rig import ClusterRig, OpenCall
 

@@ -26,8 +26,8 @@ from etcdtw.node.duties.space import (
 from etcdtw.node.node import Node
 from etcdtw.raft.entry import Entry, Snapshot
 from etcdtw.raft.message import MSG_APP, MSG_PROP, MSG_SNAP, MSG_TIMEOUT_NOW, Message
-from etcdtw.storage.disk_room import ROOMY as FOUND_ROOMY
-from etcdtw.storage.disk_room import RoomFound
+from etcdtw.storage.disk.room import ROOMY as FOUND_ROOMY
+from etcdtw.storage.disk.room import RoomFound
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.cluster_rig import ClusterRig, OpenCall
 

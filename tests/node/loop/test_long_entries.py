@@ -17,9 +17,9 @@ from etcdtw.apply.applier import (
     FIELD_TXN,
 )
 from etcdtw.mvcc.work_bounds import WorkBounds
-from etcdtw.storage.state import LmdbState
-from etcdtw.storage.state_feed import InlineStateWriter
-from etcdtw.storage.state_open import open_state
+from etcdtw.storage.state.open import open_state
+from etcdtw.storage.state.state import LmdbState
+from etcdtw.storage.writer.feed import InlineStateWriter
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.requests import plain, txn_of
 from tests.support.model_state import State

@@ -10,9 +10,9 @@ import lmdb
 import pytest
 
 from etcdtw.raft.entry import Entry
-from etcdtw.storage.log import LmdbLog, open_log
-from etcdtw.storage.log_writer import NOTHING_UNSETTLED, LogJob
-from etcdtw.storage.state_open import open_state
+from etcdtw.storage.log.log import LmdbLog, open_log
+from etcdtw.storage.log.writer import NOTHING_UNSETTLED, LogJob
+from etcdtw.storage.state.open import open_state
 from etcdtw.storage.state_rebuild import verify
 from tests.support.crashlab.recording import FILES
 from tests.support.crashlab.workload import MAP_SIZE, apply_entry, entry_of

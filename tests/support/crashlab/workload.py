@@ -17,13 +17,13 @@ from typing import Any
 
 from etcdtw.mvcc.backend import BUCKET_META
 from etcdtw.raft.entry import Entry, HardState
-from etcdtw.storage.journal_open import begin_journal
-from etcdtw.storage.journal_writer import JournalWriter
-from etcdtw.storage.log import LmdbLog, open_log
-from etcdtw.storage.state import LmdbState
-from etcdtw.storage.state_codec import revision_key
-from etcdtw.storage.state_open import open_state
-from etcdtw.storage.state_process import ProcessStateWriter
+from etcdtw.storage.log.journal_open import begin_journal
+from etcdtw.storage.log.journal_writer import JournalWriter
+from etcdtw.storage.log.log import LmdbLog, open_log
+from etcdtw.storage.rows.codec import revision_key
+from etcdtw.storage.state.open import open_state
+from etcdtw.storage.state.state import LmdbState
+from etcdtw.storage.writer.process import ProcessStateWriter
 from tests.support.model_backend import ModelBackend, encode_varint
 
 MAP_SIZE = 1 << 26

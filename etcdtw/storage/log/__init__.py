@@ -1,0 +1,1 @@
+"""The Raft log: its octets, a journal that is flushed, and LMDB, which takes that over."""

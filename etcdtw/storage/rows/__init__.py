@@ -1,0 +1,1 @@
+"""The rows of the state: their octets, seals, tables and compaction."""

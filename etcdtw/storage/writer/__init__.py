@@ -1,0 +1,1 @@
+"""The process that writes the state, from both sides of its socket."""
