@@ -24,7 +24,7 @@ from etcdtw.grpc.server_call import OK_BLOCK
 from etcdtw.grpc.stats import ServerStats
 from etcdtw.http2 import events
 from etcdtw.http2.connection import Connection
-from etcdtw.transport.client_port import ClientPort
+from etcdtw.transport.client.port import ClientPort
 from etcdtw.transport.flusher import Flusher
 
 ROUNDS = 7

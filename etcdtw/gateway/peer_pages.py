@@ -29,7 +29,7 @@ from etcdtw.rpc.leases_for_peers import LeasesForPeers
 from etcdtw.rpc.promotion import PATH as PROMOTE
 from etcdtw.rpc.promotion import promotion_answer, promotion_id
 from etcdtw.storage.state.errands import ErrandError
-from etcdtw.transport.peer import PageAnswer
+from etcdtw.transport.peer.seams import PageAnswer
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import leasepb
 
@@ -63,7 +63,7 @@ class PeerCall(NoCall):
 
 
 class MemberPages:
-    """Implements `transport.peer.PeerPages` for one member."""
+    """Implements `transport.peer.seams.PeerPages` for one member."""
 
     def __init__(
         self,

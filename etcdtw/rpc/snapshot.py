@@ -31,7 +31,7 @@ from etcdtw.node.facade import Facade
 from etcdtw.rpc.decode import MALFORMED_MESSAGE
 from etcdtw.rpc.errors import fail
 from etcdtw.storage.snapshot.export import SnapshotExport
-from etcdtw.transport.peer_snapshot_out import Offload
+from etcdtw.transport.peer.snapshot_out import Offload
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.histogram import Histogram, exponential_bounds
 

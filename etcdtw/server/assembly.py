@@ -54,8 +54,8 @@ from etcdtw.server.feature_gates import FeatureGates
 from etcdtw.server.leader_line import LeaderLine
 from etcdtw.storage.disk.room import RoomFound
 from etcdtw.transport.flusher import Flusher
-from etcdtw.transport.peer_client import Dial
-from etcdtw.transport.peer_snapshot_out import Offload
+from etcdtw.transport.peer.client import Dial
+from etcdtw.transport.peer.snapshot_out import Offload
 from etcdtw.wire.encode import ResponseHeaders
 from etcdtw.wire.pieces import Pieces
 

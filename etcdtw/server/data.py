@@ -55,7 +55,7 @@ from etcdtw.storage.presence import (
 from etcdtw.storage.state.open import clear_state, open_state
 from etcdtw.storage.state.state import LmdbState
 from etcdtw.storage.writer.feed import StateWriter
-from etcdtw.transport.peer_snapshot_in import SnapshotSaves
+from etcdtw.transport.peer_port.snapshot_in import SnapshotSaves
 
 MEMBER: Final = "member"
 LOG: Final = "wal"

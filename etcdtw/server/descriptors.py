@@ -5,8 +5,8 @@ from __future__ import annotations
 import resource
 from typing import Final, NamedTuple
 
-from etcdtw.transport.client_places import CLIENTS_MAX
-from etcdtw.transport.peer_places import PlaceBounds
+from etcdtw.transport.client.places import CLIENTS_MAX
+from etcdtw.transport.peer_port.places import PlaceBounds
 
 RESERVE: Final = 150
 """Descriptors that no client gets (etcd's number): files, children, sockets to peers, metrics,

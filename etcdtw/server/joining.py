@@ -16,9 +16,9 @@ from etcdtw.cluster.ids import parse_id
 from etcdtw.cluster.joining import RemoteCluster
 from etcdtw.cluster.member import Member, MemberFormatError
 from etcdtw.cluster.remote import RemoteVersion, decode_member_list, decode_version_page
-from etcdtw.transport.peer import PageAnswer
-from etcdtw.transport.peer_client import Dial
-from etcdtw.transport.peer_request import PeerRequestError, request_page
+from etcdtw.transport.peer.client import Dial
+from etcdtw.transport.peer.request import PeerRequestError, request_page
+from etcdtw.transport.peer.seams import PageAnswer
 
 ASK_S: Final = 5.0
 """How long one member may take to answer."""

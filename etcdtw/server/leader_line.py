@@ -25,9 +25,9 @@ from etcdtw.node.duties.cluster_version import VersionsTold
 from etcdtw.node.loop.wakeup import Wakeup
 from etcdtw.node.standing import Standing
 from etcdtw.rpc.promotion import PATH as PROMOTE
-from etcdtw.transport.peer import PageAnswer
-from etcdtw.transport.peer_client import Dial
-from etcdtw.transport.peer_request import request_page
+from etcdtw.transport.peer.client import Dial
+from etcdtw.transport.peer.request import request_page
+from etcdtw.transport.peer.seams import PageAnswer
 
 RETRY_S: Final = 0.05
 """Between two questions to the leader while it gives no answer; etcd asks about as often."""

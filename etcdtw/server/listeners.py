@@ -34,10 +34,10 @@ from etcdtw.server.readiness import (
     inherited_sockets,
     started_environment,
 )
-from etcdtw.transport.client_places import ClientPlaces
-from etcdtw.transport.client_port import ClientPort, PortBounds, UnreadTotal
-from etcdtw.transport.grpc_channel import KeepAlive
-from etcdtw.transport.http1 import HttpSite
+from etcdtw.transport.client.grpc_channel import KeepAlive
+from etcdtw.transport.client.http1 import HttpSite
+from etcdtw.transport.client.places import ClientPlaces
+from etcdtw.transport.client.port import ClientPort, PortBounds, UnreadTotal
 from etcdtw.transport.listener import over_tls
 
 DRAIN_S: Final = 7.0

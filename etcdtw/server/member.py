@@ -48,15 +48,15 @@ from etcdtw.storage.snapshot.snapshots import StateSnapshots
 from etcdtw.storage.state.open import MAP_SIZE
 from etcdtw.storage.writer.process import ProcessStateWriter
 from etcdtw.storage.writer.worker import Pace
+from etcdtw.transport.client.inflation import inflate_in_turns
+from etcdtw.transport.client.offenders import Offenders
 from etcdtw.transport.flusher import Flusher
-from etcdtw.transport.inflation import inflate_in_turns
 from etcdtw.transport.listener import Bound
 from etcdtw.transport.name_lookup import DialResolver
-from etcdtw.transport.offenders import Offenders
-from etcdtw.transport.peer_client import build_dial
-from etcdtw.transport.peer_network import PeerNetwork
+from etcdtw.transport.peer.client import build_dial
+from etcdtw.transport.peer.network import PeerNetwork
 from etcdtw.transport.rounds import Rounds
-from etcdtw.transport.tls import TlsPolicy
+from etcdtw.transport.tls.policy import TlsPolicy
 from etcdtw.wire import etcdserverpb as pb
 
 READ_ONE: Final = pb.RangeRequest(key=b"\0", range_end=b"\0", limit=1, keys_only=True)

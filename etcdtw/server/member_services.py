@@ -36,7 +36,7 @@ from etcdtw.server.peering import Peering
 from etcdtw.server.piece_report import watch_collections
 from etcdtw.server.preflight import Taken
 from etcdtw.storage.disk.failure import stop_process
-from etcdtw.transport.client_port import UnreadTotal
+from etcdtw.transport.client.port import UnreadTotal
 
 FLUSH_S: Final = 15.0
 """How long a stop waits for the state's writer.  The log holds everything, so nothing is lost

@@ -32,8 +32,8 @@ from etcdtw.storage.disk.room import DiskRoom
 from etcdtw.storage.integrity.damage import StateDamage
 from etcdtw.storage.log.journal_writer import JournalWriter
 from etcdtw.storage.state.stats import StateStats
-from etcdtw.transport.peer_network import PeerNetwork
-from etcdtw.transport.peer_snapshot_in import SnapshotSaves
+from etcdtw.transport.peer.network import PeerNetwork
+from etcdtw.transport.peer_port.snapshot_in import SnapshotSaves
 from etcdtw.wire.histogram import Histogram
 from etcdtw.wire.pieces import Pieces
 

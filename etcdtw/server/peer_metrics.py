@@ -10,8 +10,8 @@ from collections.abc import Callable
 from etcdtw.cluster.ids import id_text
 from etcdtw.node.node import Node
 from etcdtw.server.metrics import Reading, Source
-from etcdtw.transport.peer import PeerStats
-from etcdtw.transport.peer_network import PeerNetwork
+from etcdtw.transport.peer.network import PeerNetwork
+from etcdtw.transport.peer.seams import PeerStats
 
 Readings = dict[tuple[str, ...], Reading]
 

@@ -10,13 +10,13 @@ from twisted.logger import Logger
 
 from etcdtw.cluster.version import parse_version
 from etcdtw.gateway.peer_pages import MemberPages
+from etcdtw.rafthttp.headers import PeerIdentity
 from etcdtw.server.doors import PEER
 from etcdtw.server.member import Member
 from etcdtw.transport.listener import over_tls
-from etcdtw.transport.peer_addresses import MemberAddresses
-from etcdtw.transport.peer_headers import PeerIdentity
-from etcdtw.transport.peer_network import PeerNetwork
-from etcdtw.transport.peer_server import PeerBounds, PeerPort
+from etcdtw.transport.peer.network import PeerNetwork
+from etcdtw.transport.peer_port.addresses import MemberAddresses
+from etcdtw.transport.peer_port.server import PeerBounds, PeerPort
 
 
 class Peering(Service):

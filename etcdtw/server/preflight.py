@@ -24,7 +24,7 @@ from etcdtw.server.tls_roles import PeerTlsRoles, client_policy, peer_roles
 from etcdtw.storage.disk.directory import DataDirError
 from etcdtw.transport.listener import Bound, ListenError
 from etcdtw.transport.name_lookup import SystemLookup
-from etcdtw.transport.tls import TlsError, TlsPolicy
+from etcdtw.transport.tls.policy import TlsError, TlsPolicy
 
 START_ERRORS: Final = (BootstrapError, DataDirError, ListenError, SocketNameError, TlsError)
 """What `take` raises."""

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from etcdtw.transport.tls_files import TlsError
+from etcdtw.transport.tls.files import TlsError
 
 CERT_NAME: Final = "cert.pem"
 KEY_NAME: Final = "key.pem"

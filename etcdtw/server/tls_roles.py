@@ -18,10 +18,10 @@ from etcdtw.cluster.urls import MemberUrl
 from etcdtw.server.config import ClientTls, Config, PeerTls
 from etcdtw.server.self_signed import self_signed_files
 from etcdtw.server.tls_names import openssl_ciphers
-from etcdtw.transport.tls import CIPHERS, CLIENT_ENDPOINT, PEER_ENDPOINT, TlsFiles, TlsPolicy
-from etcdtw.transport.tls_addresses import AddressCheck, NameLookup
-from etcdtw.transport.tls_context import DialFiles
-from etcdtw.transport.tls_dial import PeerDialTls
+from etcdtw.transport.tls.addresses import AddressCheck, NameLookup
+from etcdtw.transport.tls.context import DialFiles
+from etcdtw.transport.tls.dial import PeerDialTls
+from etcdtw.transport.tls.policy import CIPHERS, CLIENT_ENDPOINT, PEER_ENDPOINT, TlsFiles, TlsPolicy
 
 FIXTURES: Final = "fixtures"
 

@@ -1,1 +1,1 @@
-"""Twisted shells: listeners, TLS, gRPC and HTTP/1.1 connections."""
+"""Twisted shells: listeners, TLS, connections of clients and of peers."""

@@ -24,7 +24,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.tcp import Port as TcpPort
 from twisted.internet.unix import Port as UnixPort
 
-from etcdtw.transport.tls import TlsFactory, TlsPolicy
+from etcdtw.transport.tls.policy import TlsFactory, TlsPolicy
 
 SOCKET_MODE: Final = 0o660
 ACCEPTS_MAX: Final = 8

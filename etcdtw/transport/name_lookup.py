@@ -24,7 +24,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from etcdtw.transport.tls_addresses import TooManyLookupsError, plain_address
+from etcdtw.transport.tls.addresses import TooManyLookupsError, plain_address
 
 LOOKUPS_MAX: Final = 6
 """Look-ups at once; each holds one of the ten threads of the reactor's pool."""

@@ -15,7 +15,7 @@ from etcdtw.node.node import Node
 from etcdtw.raft.entry import Entry, HardState, Snapshot
 from etcdtw.raft.message import MSG_APP, MSG_APP_RESP, MSG_SNAP, Message
 from etcdtw.storage.snapshot.export import SnapshotExport
-from etcdtw.transport.peer_memory import deliver_at_once
+from etcdtw.transport.peer.memory import deliver_at_once
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.requests import plain
 from tests.support.cluster_rig import ClusterRig, OpenCall, RigMember, others

@@ -19,7 +19,7 @@ from etcdtw.node.duties import snapshots
 from etcdtw.node.node import Node
 from etcdtw.raft.confchange import ADD_LEARNER_NODE, ADD_NODE, REMOVE_NODE
 from etcdtw.raft.message import MSG_PROP, Message
-from etcdtw.transport.peer_memory import Order, keep_order
+from etcdtw.transport.peer.memory import Order, keep_order
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.mvccpb import KeyValue
 from etcdtw.wire.requests import plain

@@ -11,7 +11,7 @@ from etcdtw.gateway.peer_pages import MemberPages
 from etcdtw.grpc.call import MethodTable
 from etcdtw.rpc.maintenance import MaintenanceService
 from etcdtw.storage.state.errands import SupersededError
-from etcdtw.transport.peer import PageAnswer
+from etcdtw.transport.peer.seams import PageAnswer
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.node_rig import NodeRig
 from tests.support.recorded_call import RecordedCall

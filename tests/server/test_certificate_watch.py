@@ -13,7 +13,7 @@ from etcdtw.server.certificate_watch import (
     LOOK_S,
     CertificateWatch,
 )
-from tests.transport.tls_rig import log_lines
+from tests.transport.tls.tls_rig import log_lines
 
 BEGIN = datetime(2030, 1, 1, tzinfo=UTC)
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from etcdtw.server.descriptors import ALL_SHARES, RESERVE, share_out
-from etcdtw.transport.peer_places import PlaceBounds
+from etcdtw.transport.peer_port.places import PlaceBounds
 
 
 def test_at_etcds_reserve_nobody_can_be_served_and_one_more_serves_one_client() -> None:

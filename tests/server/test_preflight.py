@@ -15,7 +15,7 @@ from etcdtw.server.config import Config, configure
 from etcdtw.server.preflight import check_writable, take
 from etcdtw.server.readiness import SocketNameError
 from etcdtw.transport.listener import ListenError
-from etcdtw.transport.tls import TlsError
+from etcdtw.transport.tls.policy import TlsError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -15,9 +15,9 @@ from twisted.internet.task import Clock
 from etcdtw.server.config import Config, configure
 from etcdtw.server.self_signed import self_signed_files
 from etcdtw.server.tls_roles import client_policy, peer_roles
-from etcdtw.transport.tls import TlsError, TlsFactory
+from etcdtw.transport.tls.policy import TlsError, TlsFactory
 from tests.support.certs import Authority
-from tests.transport.tls_rig import Lookup, Meeting, Speakers, Wire
+from tests.transport.tls.tls_rig import Lookup, Meeting, Speakers, Wire
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 

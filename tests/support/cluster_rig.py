@@ -43,7 +43,7 @@ from etcdtw.raft.entry import HardState
 from etcdtw.raft.memory_storage import MemoryStorage
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.storage.disk.room import ROOMY, RoomFound
-from etcdtw.transport.peer_memory import MemoryNetwork
+from etcdtw.transport.peer.memory import MemoryNetwork
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import ResponseHeaders
 from etcdtw.wire.requests import plain

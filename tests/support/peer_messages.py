@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from etcdtw.raft.entry import ConfState, Entry, Snapshot
 from etcdtw.raft.message import LOCAL_TYPES, MESSAGE_NAMES, MSG_SNAP, Message
-from etcdtw.transport.peer_codec import encode_message
+from etcdtw.rafthttp.codec import encode_message
 
 U64 = st.one_of(st.integers(0, 300), st.integers(0, 2**64 - 1))
 IDS = st.lists(U64, max_size=4).map(tuple)

@@ -33,14 +33,14 @@ from etcdtw.raft.errors import PeerNotFoundError, ProposalDroppedError
 from etcdtw.raft.memory_storage import MemoryStorage
 from etcdtw.raft.message import MSG_SNAP, Message
 from etcdtw.raft.raw_node import RawNode
+from etcdtw.rafthttp.headers import PeerIdentity
 from etcdtw.transport.listener import listen, parse_listen_url
-from etcdtw.transport.peer import PageAnswer
-from etcdtw.transport.peer_client import build_dial
-from etcdtw.transport.peer_headers import PeerIdentity
-from etcdtw.transport.peer_network import PeerNetwork
-from etcdtw.transport.peer_request import request_page
-from etcdtw.transport.peer_server import PeerPort
-from etcdtw.transport.peer_snapshot_out import Offload
+from etcdtw.transport.peer.client import build_dial
+from etcdtw.transport.peer.network import PeerNetwork
+from etcdtw.transport.peer.request import request_page
+from etcdtw.transport.peer.seams import PageAnswer
+from etcdtw.transport.peer.snapshot_out import Offload
+from etcdtw.transport.peer_port.server import PeerPort
 from tests.support.judges import judge_line, judge_version
 
 TICK_S = 0.1

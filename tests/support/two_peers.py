@@ -29,14 +29,14 @@ from twisted.internet.threads import deferToThreadPool
 from etcdtw.cluster.version import Version
 from etcdtw.raft.entry import ConfState, Snapshot
 from etcdtw.raft.message import MSG_SNAP, Message
+from etcdtw.rafthttp.headers import PeerIdentity
 from etcdtw.transport.listener import listen, parse_listen_url
-from etcdtw.transport.peer_client import TlsWrap, build_dial
-from etcdtw.transport.peer_headers import PeerIdentity
-from etcdtw.transport.peer_network import PeerNetwork
-from etcdtw.transport.peer_server import PeerPort
-from etcdtw.transport.tls import TlsFiles, TlsPolicy
+from etcdtw.transport.peer.client import TlsWrap, build_dial
+from etcdtw.transport.peer.network import PeerNetwork
+from etcdtw.transport.peer_port.server import PeerPort
+from etcdtw.transport.tls.policy import TlsFiles, TlsPolicy
 from tests.support.certs import Authority
-from tests.transport.peer_rig import (
+from tests.transport.peer.peer_rig import (
     CLUSTER,
     ONE,
     TWO,

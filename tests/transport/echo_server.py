@@ -18,11 +18,11 @@ from twisted.web.server import Request
 
 from etcdtw.grpc.call import NOT_FOUND, Call, MethodTable, StatusError
 from etcdtw.grpc.stats import ServerStats
-from etcdtw.transport.client_port import ClientPort
+from etcdtw.transport.client.http1 import HttpSite
+from etcdtw.transport.client.port import ClientPort
 from etcdtw.transport.flusher import Flusher
-from etcdtw.transport.http1 import HttpSite
 from etcdtw.transport.listener import listen, parse_listen_url
-from etcdtw.transport.tls import TlsFiles, TlsPolicy
+from etcdtw.transport.tls.policy import TlsFiles, TlsPolicy
 
 CHUNK = b"x" * 32768
 

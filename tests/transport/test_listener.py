@@ -30,7 +30,7 @@ from etcdtw.transport.listener import (
     parse_listen_url,
     remove_stale_socket,
 )
-from etcdtw.transport.tls import TlsFactory, TlsFiles, TlsPolicy
+from etcdtw.transport.tls.policy import TlsFactory, TlsFiles, TlsPolicy
 from tests.grpc.grpc_rig import request_fields
 from tests.support.certs import Authority
 

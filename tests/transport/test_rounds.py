@@ -8,12 +8,12 @@ from pathlib import Path
 from twisted.internet.task import Clock
 
 from etcdtw.grpc.server_call import ENDED_MAX
-from etcdtw.transport.grpc_channel import FRAMES_MAX
-from etcdtw.transport.http1 import RECEIVED_SIZE_MAX
+from etcdtw.transport.client.grpc_channel import FRAMES_MAX
+from etcdtw.transport.client.http1 import RECEIVED_SIZE_MAX
 from etcdtw.transport.rounds import SHARE_S, Rounds
 from etcdtw.wire.pieces import BUDGET_S
-from tests.transport.peer_rig import ONE, Member, Question, Wires, settle
-from tests.transport.port_rig import Peer, PortRig
+from tests.transport.client.port_rig import Peer, PortRig
+from tests.transport.peer.peer_rig import ONE, Member, Question, Wires, settle
 
 STEP_S = SHARE_S / 2
 

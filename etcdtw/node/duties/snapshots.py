@@ -38,7 +38,7 @@ from etcdtw.storage.building.from_bbolt import SnapshotFacts, SnapshotInstall
 from etcdtw.storage.disk.received_files import EXPORTED, RECEIVED, remove_leftovers
 from etcdtw.storage.rows.codec import META_TERM, encode_u64
 from etcdtw.storage.snapshot.export import SnapshotExport
-from etcdtw.transport.peer import PeerTransport
+from etcdtw.transport.peer.seams import PeerTransport
 
 SENDS_MAX: Final = 16
 """Snapshots on their way at once; a peer that wants one more is told later (etcd's number)."""

@@ -20,7 +20,7 @@ from etcdtw.node.loop.seams import Door
 from etcdtw.node.loop.stepping import Stepper
 from etcdtw.node.standing import Standing
 from etcdtw.raft.message import MSG_SNAP, Message
-from etcdtw.transport.peer import PeerTransport
+from etcdtw.transport.peer.seams import PeerTransport
 
 _NOBODY: Final[Mapping[int, Sequence[str]]] = MappingProxyType({})
 
@@ -36,7 +36,7 @@ class PeerSnapshots(Protocol):
 
 
 class Peers:
-    """Implements `transport.peer.PeerReceiver` for one node.
+    """Implements `transport.peer.seams.PeerReceiver` for one node.
 
     Until `attach` this member is alone: what it would send is dropped, as by a network.
     """

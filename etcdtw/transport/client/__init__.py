@@ -1,0 +1,1 @@
+"""The port that clients connect to: gRPC and HTTP/1.x on one socket."""

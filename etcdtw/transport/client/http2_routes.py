@@ -1,0 +1,113 @@
+"""Lets HTTP/2 requests that are not gRPC reach the same routes as HTTP/1.x.
+
+twisted.web writes its answer into a channel in memory; when it is whole it goes back over
+the stream.  Meant for small answers (/health, /version, /metrics).
+"""
+
+from __future__ import annotations
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress, ITCPTransport
+from twisted.python.failure import Failure
+from twisted.web.http import Request
+from twisted.web.http_headers import Headers
+
+from etcdtw.grpc.plain import PlainRequest
+from etcdtw.transport.client.http1 import BoundedRequest, HttpSite
+
+# RFC 9113 section 8.2.2: these have no meaning here and must not be sent.
+_CONNECTION_FIELDS = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
+)
+
+
+class StreamChannel:
+    """What a twisted.web request takes for its connection: collects the answer."""
+
+    def __init__(
+        self,
+        site: HttpSite,
+        transport: ITCPTransport,
+        plain: PlainRequest,
+        addresses: tuple[IAddress, IAddress] | None = None,
+    ) -> None:
+        """``addresses``: of the peer and our own, if they are known; asking costs."""
+        self._addresses = addresses
+        self.site = site
+        self.factory = site
+        self.transport = transport  # requests look for it
+        self._plain = plain
+        self._status = 500
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._body: list[bytes] = []
+        self._is_done = False
+
+    def render(self) -> None:
+        """Let the site answer the request."""
+        plain = self._plain
+        request = self.site.requestFactory(self, queued=False)
+        method = plain.intake.value(b":method") or b"GET"
+        path = plain.intake.value(b":path") or b"/"
+        host = plain.intake.value(b":authority")
+        for name, value in plain.fields:
+            if not name.startswith(b":"):
+                request.requestHeaders.addRawHeader(name, value)
+        if host is not None and not request.requestHeaders.hasHeader(b"host"):
+            request.requestHeaders.addRawHeader(b"host", host)
+        body = plain.body
+        request.gotLength(len(body))
+        request.parseCookies()
+        if body:
+            request.handleContentChunk(body)
+        plain.on_end = lambda: self._gone(request)
+        request.requestReceived(method, path, b"HTTP/2")
+
+    def admit(self, request: BoundedRequest) -> None:
+        """Answer at once: the connection's octets took turns before."""
+        request.answer()
+
+    def writeHeaders(  # noqa: N802
+        self, version: bytes, code: bytes, reason: bytes, headers: Headers
+    ) -> None:
+        self._status = int(code)
+        self._fields = [
+            (name.lower(), value)
+            for name, values in headers.getAllRawHeaders()
+            for value in values
+            if name.lower() not in _CONNECTION_FIELDS
+        ]
+
+    def write(self, data: bytes) -> None:
+        self._body.append(data)
+
+    def writeSequence(self, data: list[bytes]) -> None:
+        self._body.extend(data)
+
+    def requestDone(self, request: Request) -> None:  # noqa: N802
+        self._is_done = True
+        self._plain.respond(self._status, tuple(self._fields), b"".join(self._body))
+
+    def loseConnection(self) -> None:
+        """The request gave up: answer with what there is."""
+        if not self._is_done:
+            self._is_done = True
+            self._plain.respond(413, (), b"")
+
+    def isSecure(self) -> bool:  # noqa: N802
+        return hasattr(self.transport, "getPeerCertificate")
+
+    def getPeer(self) -> IAddress:
+        return self._addresses[0] if self._addresses else self.transport.getPeer()
+
+    def getHost(self) -> IAddress:
+        return self._addresses[1] if self._addresses else self.transport.getHost()
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        raise AssertionError("HTTP/2 routes answer whole")
+
+    def unregisterProducer(self) -> None:
+        """Nothing was registered."""
+
+    def _gone(self, request: Request) -> None:
+        self._is_done = True
+        request.connectionLost(Failure(ConnectionDone()))
