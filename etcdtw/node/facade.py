@@ -1,6 +1,6 @@
 """What services and pages may use of a member's node: one Protocol for all of them.
 
-Metrics are counters of every part and take the whole `node.Node` (`server/metric_sources.py`).
+Metrics are counters of every part and take the whole `node.Node` (`server/metrics/sources.py`).
 """
 
 from __future__ import annotations

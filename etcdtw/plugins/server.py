@@ -18,15 +18,15 @@ from typing import Any, Final
 from twisted.application.service import IService
 from twisted.python import usage
 
-from etcdtw.server.background import enter, launch_of
-from etcdtw.server.config import Config, TextRequestedError, configure
-from etcdtw.server.descriptors import RESERVE, raise_limit, share_out
-from etcdtw.server.flags import STATUS_USAGE, FlagError
-from etcdtw.server.help import help_text
-from etcdtw.server.log_output import build_observer, console_line, fatal_event, json_line
-from etcdtw.server.preflight import START_ERRORS, Taken, take
-from etcdtw.server.readiness import started_environment
-from etcdtw.server.services import CANNOT_START
+from etcdtw.config.config import Config, TextRequestedError, configure
+from etcdtw.config.flags import STATUS_USAGE, FlagError
+from etcdtw.config.help import help_text
+from etcdtw.server.process.background import enter, launch_of
+from etcdtw.server.process.descriptors import RESERVE, raise_limit, share_out
+from etcdtw.server.process.log_output import build_observer, console_line, fatal_event, json_line
+from etcdtw.server.process.readiness import started_environment
+from etcdtw.server.process.services import CANNOT_START
+from etcdtw.server.start.preflight import START_ERRORS, Taken, take
 
 SEEN: Final = frozenset(("stderr", "systemd/journal"))
 """Outputs that are read where stderr is."""
@@ -85,8 +85,8 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor
 
-    from etcdtw.server.member_services import build_member
-    from etcdtw.server.services import MemberService
+    from etcdtw.server.process.services import MemberService
+    from etcdtw.server.services.order import build_member
 
     config = options.config
     limit = raise_limit()

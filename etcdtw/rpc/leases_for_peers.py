@@ -37,7 +37,7 @@ Answered = Callable[[int, bytes], None]
 
 
 class LeaderLine(Protocol):
-    """The way to the leader of the moment (`server.leader_line`)."""
+    """The way to the leader of the moment (`server.member.leader_line`)."""
 
     def ask_leader(self, path: str, body: bytes, answered: Answered) -> None: ...
 

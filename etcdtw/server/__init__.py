@@ -1,1 +1,1 @@
-"""The composition root: configuration, bootstrap, ordered services."""
+"""The composition root: from a configuration to a member that serves, and how it ends."""

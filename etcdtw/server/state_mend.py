@@ -22,8 +22,8 @@ from etcdtw.apply.members import decode_conf_state
 from etcdtw.bbolt.layout import BboltError
 from etcdtw.raft.entry import ConfState, HardState, Snapshot
 from etcdtw.raft.storage import CompactedError, UnavailableError
-from etcdtw.server.bootstrap import BootstrapError, Identity, decode_identity
-from etcdtw.server.data import LOG, MEMBER, STATE, SYSTEM_RANDOM
+from etcdtw.server.start.bootstrap import BootstrapError, Identity, decode_identity
+from etcdtw.server.start.data import LOG, MEMBER, STATE, SYSTEM_RANDOM
 from etcdtw.storage.building.from_bbolt import SnapshotFacts, SnapshotInstall
 from etcdtw.storage.building.swap import remove_built, swap_in
 from etcdtw.storage.disk.directory import DataDirError, lock_directory

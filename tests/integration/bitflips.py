@@ -27,9 +27,9 @@ from typing import Any, Final, cast
 
 import lmdb
 
+from etcdtw.config.config import configure
 from etcdtw.raft.log import NO_LIMIT
-from etcdtw.server.config import configure
-from etcdtw.server.data import Data, open_data
+from etcdtw.server.start.data import Data, open_data
 from etcdtw.storage.disk.directory import DataDirError
 from etcdtw.storage.integrity.check import MARK
 from etcdtw.storage.integrity.sweep import sweep

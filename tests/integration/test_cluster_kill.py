@@ -7,7 +7,7 @@ import os
 import pytest
 
 from etcdtw.raft.entry import HardState
-from etcdtw.server.bootstrap import Identity, encode_identity
+from etcdtw.server.start.bootstrap import Identity, encode_identity
 from etcdtw.storage.log.founding import found_log
 from etcdtw.storage.log.log import open_log
 from tests.integration.cluster_kill_loop import ELECTION_TIMEOUTS_MAX, ClusterKillLoop

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from etcdtw.grpc.status import CODE_NAMES
-from etcdtw.server.metric_table import GRPC_METHODS, HISTOGRAM, SERIES
+from etcdtw.server.metrics.table import GRPC_METHODS, HISTOGRAM, SERIES
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.etcd_client import EtcdClient, RpcFailedError
 from tests.support.judges import judge_program

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from etcdtw.server.services import EXIT_REMOVED
+from etcdtw.server.process.services import EXIT_REMOVED
 from tests.support.judges import judge_program
 from tests.support.launches import launched, member_flags
 from tests.support.processes import free_port

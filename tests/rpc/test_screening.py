@@ -16,7 +16,7 @@ from etcdtw.grpc.call import (
     StatusError,
 )
 from etcdtw.rpc.screening import VERSION_LENGTH_MAX, VERSIONS_MAX, Screening
-from etcdtw.server.metric_sources import call_sources
+from etcdtw.server.metrics.sources import call_sources
 from etcdtw.wire import etcdserverpb as pb
 from tests.grpc.grpc_rig import ServerRig
 from tests.support.fake_facade import FakeFacade

@@ -1,4 +1,4 @@
-"""Guards and marks, on files alone; whole members are in `tests/server/test_data.py`."""
+"""Guards and marks, on files alone; whole members are in `tests/server/start/test_data.py`."""
 
 from __future__ import annotations
 

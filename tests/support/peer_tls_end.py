@@ -20,8 +20,8 @@ from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from etcdtw.server.config import configure
-from etcdtw.server.tls_roles import peer_roles
+from etcdtw.config.config import configure
+from etcdtw.server.doors.tls_roles import peer_roles
 from etcdtw.transport.listener import listen, parse_listen_url
 from etcdtw.transport.name_lookup import SystemLookup
 

@@ -1,0 +1,1 @@
+"""Flags, variables and files, read by etcd's rules into one frozen configuration. Pure."""

@@ -1,0 +1,1 @@
+"""The addresses of a member, and the certificates that are shown there."""

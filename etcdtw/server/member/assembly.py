@@ -1,0 +1,271 @@
+"""A member's parts put together: from open data to a node, from a node to its services.
+
+Builds only; nothing is started here.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from twisted.internet.interfaces import IReactorTime
+
+from etcdtw.apply.alarms import Alarms
+from etcdtw.apply.applier import Applier
+from etcdtw.apply.members import Members, stored_conf_state
+from etcdtw.cluster.line import Line
+from etcdtw.config.config import PERIODIC_MODE, REVISION_MODE, Config
+from etcdtw.config.feature_gates import FeatureGates
+from etcdtw.grpc.call import MethodTable
+from etcdtw.lease.lease import NEVER_MS
+from etcdtw.lease.lessor import CHECKPOINT_INTERVAL_MS, Lessor
+from etcdtw.mvcc.store import Store
+from etcdtw.mvcc.watch import WatchHub
+from etcdtw.node.build import build_node
+from etcdtw.node.config import NodeConfig
+from etcdtw.node.duties.auto_compaction import (
+    AutoCompaction,
+    PeriodicCompaction,
+    RevisionCompaction,
+)
+from etcdtw.node.duties.corruption import CheckIntervals
+from etcdtw.node.duties.snapshots import StateSnapshotFiles
+from etcdtw.node.loop.requests import RequestIds
+from etcdtw.node.loop.wakeup import Wakeup
+from etcdtw.node.node import Node
+from etcdtw.node.parts import Parts
+from etcdtw.node.standing import Standing
+from etcdtw.raft.config import Config as RaftConfig
+from etcdtw.raft.raw_node import RawNode
+from etcdtw.rpc.cluster import ClusterService
+from etcdtw.rpc.downgrade import DowngradeService
+from etcdtw.rpc.health import HealthService
+from etcdtw.rpc.kv import KvService
+from etcdtw.rpc.lease import LeaseService
+from etcdtw.rpc.leases_for_peers import LeasesForPeers
+from etcdtw.rpc.maintenance import MaintenanceService
+from etcdtw.rpc.read_queue import ReadQueue
+from etcdtw.rpc.screening import Screening
+from etcdtw.rpc.snapshot import SnapshotService
+from etcdtw.rpc.watch import WatchService
+from etcdtw.server.member.leader_line import LeaderLine
+from etcdtw.server.start.bootstrap import Identity
+from etcdtw.server.start.data import Data
+from etcdtw.storage.disk.room import RoomFound
+from etcdtw.transport.flusher import Flusher
+from etcdtw.transport.peer.client import Dial
+from etcdtw.transport.peer.snapshot_out import Offload
+from etcdtw.wire.encode import ResponseHeaders
+from etcdtw.wire.pieces import Pieces
+
+COMMITTED_SIZE_PER_READY_MAX = 1024 * 1024
+"""Octets of entries applied before the turn looks up again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What a node finds outside of its data."""
+
+    clock: IReactorTime
+    flusher: Flusher
+    pieces: Pieces
+    randomness: random.Random
+    unix_ms: int
+    """The wall clock at the start, for request ids only."""
+    snapshot_files: StateSnapshotFiles
+    dial: Dial
+    on_removed: Callable[[], None]
+    look_at_disks: Callable[[], RoomFound]
+    fail_stop: Callable[[str], None]
+
+
+def build_member_node(
+    config: Config, data: Data, surroundings: Surroundings
+) -> tuple[Node, LeaderLine]:
+    """Return the node on ``data``, and its line to the leader."""
+    clock = surroundings.clock
+    own_config = node_config(config, data.identity)
+    wakeup = Wakeup(clock.callLater, clock.seconds)
+    raw = _raw(config, data, surroundings.randomness)
+    headers = ResponseHeaders(own_config.cluster_id, own_config.member_id, raw.term)
+    state = data.state
+    lessor = Lessor(
+        lease_ttl_min_s(config.election_timeout_ms),
+        checkpoint_interval_ms=checkpoint_interval_ms(config.feature_gates),
+    )
+    store = Store(state, lessor.exists)
+    store.restore(state.revision)
+    members = Members(state, config.max_learners, Line(data.line))
+    alarms = Alarms(state)
+    applier = Applier(state, store, lessor, members, alarms)
+    applier.restore()
+    standing = Standing(own_config.cluster_id, own_config.member_id, raw, members, alarms)
+    line = LeaderLine(
+        standing, members, wakeup, surroundings.dial, clock, own_config.request_timeout_ms
+    )
+    parts = Parts(
+        wakeup=wakeup,
+        headers=headers,
+        raw=raw,
+        log=data.log,
+        state=state,
+        store=store,
+        lessor=lessor,
+        hub=WatchHub(
+            store,
+            state,
+            headers.encode,
+            surroundings.randomness.random,
+            wakeup.wake,
+            progress_interval_ms=int(config.watch_progress_notify_interval_s * 1000),
+            response_size_max=config.max_request_bytes + 512 * 1024,
+        ),
+        applier=applier,
+        members=members,
+        alarms=alarms,
+        standing=standing,
+        damage=state.damage,
+        flusher=surroundings.flusher,
+        pieces=surroundings.pieces,
+        ids=RequestIds(data.identity.member_id, surroundings.unix_ms),
+        snapshot_files=surroundings.snapshot_files,
+        snapshot_folder=data.snapshot_folder,
+        fail_stop=surroundings.fail_stop,
+        look_at_disks=surroundings.look_at_disks,
+        on_removed=surroundings.on_removed,
+        ask_versions=line.ask_versions,
+        ask_hashes=line.ask_hashes,
+        check_intervals=check_intervals(config),
+        auto_compaction=auto_compaction(config),
+        quota_bytes=config.quota_backend_bytes,
+    )
+    return build_node(clock, own_config, parts), line
+
+
+def _raw(config: Config, data: Data, randomness: random.Random) -> RawNode:
+    return RawNode(
+        RaftConfig(
+            id=data.identity.member_id,
+            election_ticks=config.election_timeout_ticks,
+            heartbeat_ticks=1,
+            storage=data.log,
+            random=randomness,
+            applied=data.state.applied_index,
+            # The log may be compacted past the entries that made the configuration.
+            conf_state=stored_conf_state(data.state),
+            max_committed_size_per_ready=COMMITTED_SIZE_PER_READY_MAX,
+            pre_vote=config.pre_vote,
+        )
+    )
+
+
+def check_intervals(config: Config) -> CheckIntervals:
+    """Return how often members are compared."""
+    compactions_s = config.compact_hash_check_time_s
+    return CheckIntervals(
+        compactions_ms=int(compactions_s * 1000) if config.feature_gates["CompactHashCheck"] else 0,
+        cut_ms=int(config.corrupt_check_time_s * 1000),
+    )
+
+
+def node_config(config: Config, identity: Identity) -> NodeConfig:
+    """Return what of the configuration the node itself uses."""
+    return NodeConfig(
+        cluster_id=identity.cluster_id,
+        member_id=identity.member_id,
+        heartbeat_ms=config.heartbeat_interval_ms,
+        election_ticks=config.election_timeout_ticks,
+        request_bytes_max=config.max_request_bytes,
+        snapshot_count=config.snapshot_count,
+        catchup_entries=config.snapshot_catchup_entries,
+        max_learners=config.max_learners,
+        warning_apply_s=config.warning_apply_duration_s,
+        warning_request_s=config.warning_unary_request_duration_s,
+    )
+
+
+def auto_compaction(config: Config) -> AutoCompaction | None:
+    """Return what the flags ask for, None for nothing."""
+    if config.auto_compaction_mode == REVISION_MODE and config.auto_compaction_revisions:
+        return RevisionCompaction(config.auto_compaction_revisions)
+    if config.auto_compaction_mode == PERIODIC_MODE and config.auto_compaction_period_s:
+        return PeriodicCompaction(int(config.auto_compaction_period_s * 1000))
+    return None
+
+
+def lease_ttl_min_s(election_timeout_ms: int) -> int:
+    """Return the shortest lease: one and a half election timeouts, in whole seconds up."""
+    return -(-election_timeout_ms * 3 // 2000)
+
+
+def checkpoint_interval_ms(gates: FeatureGates) -> int:
+    """Return how often what is left of a lease is replicated; without the gate never."""
+    return CHECKPOINT_INTERVAL_MS if gates["LeaseCheckpoint"] else NEVER_MS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """What answers a member's clients, and its peers beside Raft."""
+
+    methods: MethodTable
+    maintenance: MaintenanceService
+    snapshots: SnapshotService
+    cluster: ClusterService
+    leases_for_peers: LeasesForPeers
+
+
+def build_services(
+    node: Node,
+    config: Config,
+    data: Data,
+    randomness: random.Random,
+    unix_s: Callable[[], int],
+    line: LeaderLine,
+    offload: Offload,
+) -> Services:
+    """Return every RPC that this member answers.
+
+    ``unix_s``: the wall clock, for member ids; ``line``: the way to the leader; ``offload``:
+    runs what may wait for the disk.
+    """
+    methods = MethodTable()
+    methods.screen = Screening(node)
+    store = node.store
+    quota = node.duties.quota
+    election_timeout_s = config.election_timeout_ms / 1000
+    reads = ReadQueue(
+        node.clock,
+        activity=lambda: store.revision + store.ranges_total,
+        is_turn_due=lambda: node.wakeup.is_awake,
+    )
+    KvService(
+        node,
+        quota=quota,
+        compactions=data.state,
+        txn_ops_max=config.max_txn_ops,
+        request_bytes_max=config.max_request_bytes,
+        durations=node.durations,
+        reads=reads,
+    ).register(methods)
+    WatchService(node, election_timeout_s).register(methods)
+    LeaseService(
+        node, randomness.getrandbits, election_timeout_s, quota=quota, line=line, reads=reads
+    ).register(methods)
+    cluster = ClusterService(
+        node, unix_s=unix_s, is_strict=config.strict_reconfig_check, forward=line
+    )
+    cluster.register(methods)
+    maintenance = MaintenanceService(node, config.quota_backend_bytes or 0)
+    maintenance.register(methods)
+    snapshots = SnapshotService(node, offload)
+    snapshots.register(methods)
+    DowngradeService(node).register(methods)
+    HealthService().register(methods)
+    return Services(
+        methods=methods,
+        maintenance=maintenance,
+        snapshots=snapshots,
+        cluster=cluster,
+        leases_for_peers=LeasesForPeers(node),
+    )

@@ -1,0 +1,1 @@
+"""Metrics under etcd's names: the table of them, and where each number is read."""

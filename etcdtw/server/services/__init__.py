@@ -1,0 +1,1 @@
+"""One member as services, in the order they start."""

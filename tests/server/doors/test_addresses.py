@@ -1,0 +1,51 @@
+"""Addresses that are taken before anybody stands behind them."""
+
+from __future__ import annotations
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.internet.testing import MemoryReactorClock
+
+from etcdtw.server.doors.addresses import PEER, Doors
+from etcdtw.transport.listener import Bound, bind, parse_listen_url
+
+STRANGER = IPv4Address("TCP", "127.0.0.1", 1)
+
+
+class Behind(ServerFactory):
+    protocol = Protocol
+    is_started = False
+
+    def startFactory(self) -> None:
+        self.is_started = True
+
+    def stopFactory(self) -> None:
+        self.is_started = False
+
+
+def opened() -> tuple[Doors, Bound]:
+    bound = bind(parse_listen_url("http://127.0.0.1:0"))
+    doors = Doors(MemoryReactorClock(), lambda: {PEER: [bound]})
+    doors.startService()
+    return doors, bound
+
+
+def test_whoever_comes_too_early_is_sent_away() -> None:
+    doors, _ = opened()
+    (door,) = doors.of(PEER)
+    assert door.buildProtocol(STRANGER) is None
+    behind = Behind()
+    door.open(behind)
+    assert behind.is_started
+    assert door.buildProtocol(STRANGER) is not None
+
+
+def test_closed_doors_stay_closed() -> None:
+    doors, _ = opened()
+    behind = Behind()
+    doors.of(PEER)[0].open(behind)
+    doors.close(PEER)
+    assert not behind.is_started
+    assert doors.of(PEER)[0].buildProtocol(STRANGER) is None
+    assert doors.stopService().called
+    assert not doors.of("nothing")

@@ -1,0 +1,61 @@
+"""Health checks of a member: they read from its state, and say what is wrong with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.testing import MemoryReactorClock
+
+from etcdtw.config.config import configure
+from etcdtw.server.member.member import Member
+from tests.support.node_rig import NodeRig
+
+
+class BrokenStateError(Exception):
+    pass
+
+
+def member_on(rig: NodeRig) -> Member:
+    config = configure(["--name=m1"], {}, lambda path: b"")
+    member = Member(MemoryReactorClock(), config, lambda: 0)
+    member._node = rig.node
+    return member
+
+
+def outcome(done: Deferred[None]) -> list[Any]:
+    found: list[Any] = []
+    done.addCallbacks(found.append, lambda failure: found.append(failure.value))
+    return found
+
+
+@pytest.mark.parametrize("is_linearizable", [False, True])
+def test_check_passes_on_a_state_that_can_be_read(is_linearizable: bool) -> None:
+    rig = NodeRig().start()
+    rig.put(b"k")
+    rig.run()
+    found = outcome(member_on(rig).read(is_linearizable))
+    rig.run()
+    assert found == [None]
+    assert rig.node.store.ranges_total == 1
+
+
+@pytest.mark.parametrize("is_linearizable", [False, True])
+def test_check_fails_with_what_the_state_says(is_linearizable: bool) -> None:
+    rig = NodeRig().start()
+
+    def broken(*_arguments: object) -> list[bytes]:
+        raise BrokenStateError("page 7 is damaged")
+
+    rig.state.frames = broken  # type: ignore[assignment, method-assign]
+    found = outcome(member_on(rig).read(is_linearizable))
+    rig.run()
+    assert [str(error) for error in found] == ["page 7 is damaged"]
+
+
+def test_linearizable_check_fails_when_the_member_stops() -> None:
+    rig = NodeRig().start()
+    rig.node.stop()
+    found = outcome(member_on(rig).read(linearizable=True))
+    assert [str(error) for error in found] == ["etcdserver: server stopped"]
