@@ -16,7 +16,7 @@ from etcdtw.lease.lessor import Lessor
 from etcdtw.mvcc.backend import Change
 from etcdtw.mvcc.fan_out import Event
 from etcdtw.mvcc.watch import WatchHub
-from etcdtw.rpc.lease import LeaseService
+from etcdtw.rpc.lease.service import LeaseService
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import mvccpb
 

@@ -23,11 +23,11 @@ from etcdtw.grpc.call import Call
 from etcdtw.mvcc.errors import MvccError
 from etcdtw.node.facade import Facade
 from etcdtw.node.no_call import NoCall
-from etcdtw.rpc.cluster import ClusterService
+from etcdtw.rpc.cluster.promotion import PATH as PROMOTE
+from etcdtw.rpc.cluster.promotion import promotion_answer, promotion_id
+from etcdtw.rpc.cluster.service import ClusterService
 from etcdtw.rpc.errors import status_of
-from etcdtw.rpc.leases_for_peers import LeasesForPeers
-from etcdtw.rpc.promotion import PATH as PROMOTE
-from etcdtw.rpc.promotion import promotion_answer, promotion_id
+from etcdtw.rpc.lease.for_peers import LeasesForPeers
 from etcdtw.storage.state.errands import ErrandError
 from etcdtw.transport.peer.seams import PageAnswer
 from etcdtw.wire import etcdserverpb as pb

@@ -1,1 +1,1 @@
-"""etcd's v3 services: checks, response headers, error texts."""
+"""etcd's v3 services: screening, checks, response headers, error texts."""

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from etcdtw.rpc.snapshot import CHUNK_SIZE, STREAMS_MAX
+from etcdtw.rpc.maintenance.snapshot import CHUNK_SIZE, STREAMS_MAX
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.cluster_processes import wait_for
 from tests.support.etcd_client import EtcdClient

@@ -12,8 +12,8 @@ from etcdtw.grpc.call import StatusError
 from etcdtw.mvcc.errors import MvccError
 from etcdtw.mvcc.hash_kv import hash_kv
 from etcdtw.mvcc.store import Store
-from etcdtw.rpc.checks import check_txn
 from etcdtw.rpc.errors import status_of
+from etcdtw.rpc.kv.checks import check_txn
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.requests import plain, txn_of
 from tests.mvcc.random_requests import RandomRequests

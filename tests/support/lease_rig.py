@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from etcdtw.lease.lessor import Lessor
-from etcdtw.rpc.lease import LeaseService
+from etcdtw.rpc.lease.service import LeaseService
 from tests.support.fake_facade import FakeFacade
 from tests.support.model_backend import ModelBackend
 from tests.support.watch_rig import encode_header

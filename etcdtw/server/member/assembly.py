@@ -38,16 +38,16 @@ from etcdtw.node.parts import Parts
 from etcdtw.node.standing import Standing
 from etcdtw.raft.config import Config as RaftConfig
 from etcdtw.raft.raw_node import RawNode
-from etcdtw.rpc.cluster import ClusterService
-from etcdtw.rpc.downgrade import DowngradeService
-from etcdtw.rpc.health import HealthService
-from etcdtw.rpc.kv import KvService
-from etcdtw.rpc.lease import LeaseService
-from etcdtw.rpc.leases_for_peers import LeasesForPeers
-from etcdtw.rpc.maintenance import MaintenanceService
-from etcdtw.rpc.read_queue import ReadQueue
+from etcdtw.rpc.cluster.service import ClusterService
+from etcdtw.rpc.kv.read_queue import ReadQueue
+from etcdtw.rpc.kv.service import KvService
+from etcdtw.rpc.lease.for_peers import LeasesForPeers
+from etcdtw.rpc.lease.service import LeaseService
+from etcdtw.rpc.maintenance.downgrade import DowngradeService
+from etcdtw.rpc.maintenance.health import HealthService
+from etcdtw.rpc.maintenance.service import MaintenanceService
+from etcdtw.rpc.maintenance.snapshot import SnapshotService
 from etcdtw.rpc.screening import Screening
-from etcdtw.rpc.snapshot import SnapshotService
 from etcdtw.rpc.watch import WatchService
 from etcdtw.server.member.leader_line import LeaderLine
 from etcdtw.server.start.bootstrap import Identity

@@ -24,7 +24,7 @@ from etcdtw.gateway.peer_pages import HASH_KV, OK
 from etcdtw.node.duties.cluster_version import VersionsTold
 from etcdtw.node.loop.wakeup import Wakeup
 from etcdtw.node.standing import Standing
-from etcdtw.rpc.promotion import PATH as PROMOTE
+from etcdtw.rpc.cluster.promotion import PATH as PROMOTE
 from etcdtw.transport.peer.client import Dial
 from etcdtw.transport.peer.request import request_page
 from etcdtw.transport.peer.seams import PageAnswer

@@ -21,7 +21,7 @@ from etcdtw.grpc.stats import ServerStats
 from etcdtw.node.duties.space import SpaceDuty
 from etcdtw.node.loop.durations import Durations
 from etcdtw.node.node import Node
-from etcdtw.rpc.cluster import ClusterService
+from etcdtw.rpc.cluster.service import ClusterService
 from etcdtw.rpc.screening import UNKNOWN_VERSION
 from etcdtw.server.doors.certificate_watch import CertificateWatch
 from etcdtw.server.member.assembly import Services

@@ -19,10 +19,10 @@ from etcdtw.mvcc.slices import PinnedRange, RangeSlices
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.work_bounds import SLICE_KEYS_MAX, SLICE_PAST_KEYS_MAX
 from etcdtw.node.facade import Facade
-from etcdtw.rpc.checks import check_range_stream
 from etcdtw.rpc.decode import MALFORMED_MESSAGE
 from etcdtw.rpc.errors import fail
-from etcdtw.rpc.read_queue import ReadQueue
+from etcdtw.rpc.kv.checks import check_range_stream
+from etcdtw.rpc.kv.read_queue import ReadQueue
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import delimited
 

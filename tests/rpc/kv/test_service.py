@@ -14,8 +14,8 @@ from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, MethodTable, StatusEr
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.work_bounds import WorkBounds
-from etcdtw.rpc.kv import KvService
-from etcdtw.rpc.read_queue import WAIT_S, ReadQueue
+from etcdtw.rpc.kv.read_queue import WAIT_S, ReadQueue
+from etcdtw.rpc.kv.service import KvService
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import ResponseHeaders
 from etcdtw.wire.requests import Put, Txn, put_of
@@ -498,7 +498,7 @@ def test_a_reply_has_a_largest_size(
     fill(rig, 10)
     everything = pb.RangeRequest(key=b"\0", range_end=b"\0")
     size = len(rig.node.store.range(everything))
-    monkeypatch.setattr("etcdtw.rpc.sliced_reply.REPLY_BYTES_MAX", size + spare)
+    monkeypatch.setattr("etcdtw.rpc.kv.sliced_reply.REPLY_BYTES_MAX", size + spare)
     call = rig.start("Range", everything.SerializeToString())
     while call.is_open:
         rig.node.clock.advance(0)
@@ -511,7 +511,7 @@ def test_a_reply_has_a_largest_size(
 def test_only_the_oldest_goes_on_while_too_much_is_being_rendered(
     rig: KvRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("etcdtw.rpc.sliced_reply.RENDERED_BYTES_MAX", 0)
+    monkeypatch.setattr("etcdtw.rpc.kv.sliced_reply.RENDERED_BYTES_MAX", 0)
     fill(rig, 10)
     everything = pb.RangeRequest(key=b"\0", range_end=b"\0").SerializeToString()
     first, second, third = (rig.start("Range", everything) for _ in range(3))

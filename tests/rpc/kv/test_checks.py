@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from etcdtw.grpc.call import StatusError
-from etcdtw.rpc.checks import (
+from etcdtw.rpc.kv.checks import (
     check_delete_range,
     check_put,
     check_range,

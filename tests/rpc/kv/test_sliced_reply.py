@@ -11,8 +11,8 @@ from twisted.internet.task import Clock
 
 from etcdtw.mvcc.slices import SLICE_OCTETS_MAX, RangeSlices
 from etcdtw.mvcc.store import Store
-from etcdtw.rpc.read_queue import LIGHT_S, RUNNING_MAX, WAIT_S, ReadQueue
-from etcdtw.rpc.sliced_reply import QUEUED_BYTES_MAX, STALLED_S, Rendering, SlicedReply
+from etcdtw.rpc.kv.read_queue import LIGHT_S, RUNNING_MAX, WAIT_S, ReadQueue
+from etcdtw.rpc.kv.sliced_reply import QUEUED_BYTES_MAX, STALLED_S, Rendering, SlicedReply
 from etcdtw.storage.state.open import open_state
 from etcdtw.storage.state.state import LmdbState
 from etcdtw.wire import etcdserverpb as pb
@@ -113,7 +113,7 @@ def test_no_more_is_queued_than_a_slow_client_may_have_waiting(node: ReplyNode) 
 def test_answers_that_nobody_reads_are_given_up_when_they_hold_all_there_is(
     node: ReplyNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("etcdtw.rpc.sliced_reply.RENDERED_BYTES_MAX", 0)
+    monkeypatch.setattr("etcdtw.rpc.kv.sliced_reply.RENDERED_BYTES_MAX", 0)
     unread, other, rendering = PartsCall(), PartsCall(), Rendering(sending_max=0)
     unread.is_slow = True
     start(node, rendering, unread)
@@ -134,7 +134,7 @@ def test_answers_that_nobody_reads_are_given_up_when_they_hold_all_there_is(
 def test_an_answer_without_a_place_is_never_the_one_that_may_go_on(
     node: ReplyNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("etcdtw.rpc.sliced_reply.RENDERED_BYTES_MAX", 0)
+    monkeypatch.setattr("etcdtw.rpc.kv.sliced_reply.RENDERED_BYTES_MAX", 0)
     rendering = Rendering()
     calls = [PartsCall() for _ in range(RUNNING_MAX + 1)]
     client = OneClient()

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from etcdtw.grpc.call import SERVER_STREAM, MethodTable
-from etcdtw.rpc.snapshot import (
+from etcdtw.rpc.maintenance.snapshot import (
     CHUNK_SIZE,
     QUEUED_BYTES_MAX,
     SLICE_SIZE,

@@ -25,9 +25,9 @@ from etcdtw.cluster.urls import UrlError, parse_url
 from etcdtw.grpc.call import Call, MethodTable
 from etcdtw.node.duties.conf_changes import ConfChangeDone
 from etcdtw.node.facade import Facade
+from etcdtw.rpc.cluster.promotion import ForwardsPromotions, promotion_outcome
 from etcdtw.rpc.decode import decode
 from etcdtw.rpc.errors import fail, status_error, status_of
-from etcdtw.rpc.promotion import ForwardsPromotions, promotion_outcome
 from etcdtw.wire import etcdserverpb as pb
 
 

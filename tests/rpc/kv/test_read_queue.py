@@ -7,8 +7,8 @@ from functools import partial
 import pytest
 from twisted.internet.task import Clock
 
-from etcdtw.rpc import read_queue
-from etcdtw.rpc.read_queue import (
+from etcdtw.rpc.kv import read_queue
+from etcdtw.rpc.kv.read_queue import (
     ACTIVE_S,
     LIGHT_S,
     PAUSE_S,

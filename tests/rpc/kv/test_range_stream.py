@@ -12,9 +12,9 @@ from etcdtw.apply.errors import NoLeaderError
 from etcdtw.grpc.call import INTERNAL, OUT_OF_RANGE, SERVER_STREAM, UNIMPLEMENTED, MethodTable
 from etcdtw.mvcc.store import WORK_BOUNDS, Store
 from etcdtw.mvcc.work_bounds import WorkBounds
-from etcdtw.rpc.kv import KvService
-from etcdtw.rpc.range_stream import QUEUED_BYTES_MAX
-from etcdtw.rpc.read_queue import WAIT_S, ReadQueue
+from etcdtw.rpc.kv.range_stream import QUEUED_BYTES_MAX
+from etcdtw.rpc.kv.read_queue import WAIT_S, ReadQueue
+from etcdtw.rpc.kv.service import KvService
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import ResponseHeaders
 from etcdtw.wire.requests import put_of

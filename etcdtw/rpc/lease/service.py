@@ -18,12 +18,12 @@ from etcdtw.node.facade import Facade
 from etcdtw.node.loop.requests import Done
 from etcdtw.rpc.decode import decode, decode_entry
 from etcdtw.rpc.errors import fail
-from etcdtw.rpc.keep_alive import KeepAliveStream
-from etcdtw.rpc.kv import Quota
+from etcdtw.rpc.kv.read_queue import ReadQueue
+from etcdtw.rpc.kv.service import Quota
 from etcdtw.rpc.leader_loss import LeaderLoss
-from etcdtw.rpc.lease_list import LeaseLists
-from etcdtw.rpc.leases_for_peers import LeaderLine, ask_time_to_live, describe_lease
-from etcdtw.rpc.read_queue import ReadQueue
+from etcdtw.rpc.lease.for_peers import LeaderLine, ask_time_to_live, describe_lease
+from etcdtw.rpc.lease.keep_alive import KeepAliveStream
+from etcdtw.rpc.lease.listing import LeaseLists
 from etcdtw.wire import etcdserverpb as pb
 
 LEADER_CHANGED: Final = "etcdserver: leader changed"

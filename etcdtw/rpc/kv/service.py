@@ -19,7 +19,9 @@ from etcdtw.mvcc.errors import MvccError
 from etcdtw.node.facade import Facade
 from etcdtw.node.loop.durations import RANGE, RANGE_FAILED, READONLY_TXN, Durations
 from etcdtw.node.loop.requests import Done
-from etcdtw.rpc.checks import (
+from etcdtw.rpc.decode import decode, decode_entry, decode_put, decode_txn
+from etcdtw.rpc.errors import fail
+from etcdtw.rpc.kv.checks import (
     TXN_OPS_MAX,
     check_delete_range,
     check_put,
@@ -28,11 +30,9 @@ from etcdtw.rpc.checks import (
     is_read_only,
     is_serializable,
 )
-from etcdtw.rpc.decode import decode, decode_entry, decode_put, decode_txn
-from etcdtw.rpc.errors import fail
-from etcdtw.rpc.range_stream import RangeStream
-from etcdtw.rpc.read_queue import ReadQueue
-from etcdtw.rpc.sliced_reply import Rendering, SlicedReply
+from etcdtw.rpc.kv.range_stream import RangeStream
+from etcdtw.rpc.kv.read_queue import ReadQueue
+from etcdtw.rpc.kv.sliced_reply import Rendering, SlicedReply
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.requests import Txn
 

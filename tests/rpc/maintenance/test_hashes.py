@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from etcdtw.gateway.peer_pages import MemberPages
 from etcdtw.grpc.call import MethodTable
-from etcdtw.rpc.maintenance import MaintenanceService
+from etcdtw.rpc.maintenance.service import MaintenanceService
 from etcdtw.storage.state.errands import SupersededError
 from etcdtw.transport.peer.seams import PageAnswer
 from etcdtw.wire import etcdserverpb as pb

@@ -14,9 +14,9 @@ from etcdtw.lease.by_id import ById
 from etcdtw.lease.errors import LeaseNotFoundError
 from etcdtw.lease.lease import Lease
 from etcdtw.lease.lessor import LOOKS_MAX
-from etcdtw.rpc.lease import LeaseService
-from etcdtw.rpc.lease_list import STEP_LEASES
-from etcdtw.rpc.read_queue import PAUSE_S, ReadQueue
+from etcdtw.rpc.kv.read_queue import PAUSE_S, ReadQueue
+from etcdtw.rpc.lease.listing import STEP_LEASES
+from etcdtw.rpc.lease.service import LeaseService
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.lease_rig import LeaseRig, Outcome
 from tests.support.recorded_call import RecordedCall

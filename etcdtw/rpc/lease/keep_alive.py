@@ -24,7 +24,7 @@ from etcdtw.node.facade import Facade
 from etcdtw.rpc.decode import MALFORMED_MESSAGE
 from etcdtw.rpc.errors import fail
 from etcdtw.rpc.leader_loss import NO_LEADER, LeaderLoss
-from etcdtw.rpc.leases_for_peers import LeaderLine, ask_to_renew
+from etcdtw.rpc.lease.for_peers import LeaderLine, ask_to_renew
 from etcdtw.wire import etcdserverpb as pb
 
 OUTPUT_BYTES_MAX: Final = 256 * 1024

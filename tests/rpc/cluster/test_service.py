@@ -11,8 +11,8 @@ from etcdtw.apply.members import Members
 from etcdtw.cluster.ids import member_id as member_id_of
 from etcdtw.grpc.call import MethodTable, StatusError
 from etcdtw.raft.message import Message
-from etcdtw.rpc.cluster import ClusterService
-from etcdtw.rpc.promotion import PromotionAnswered
+from etcdtw.rpc.cluster.promotion import PromotionAnswered
+from etcdtw.rpc.cluster.service import ClusterService
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.node_rig import MEMBER_ID, NodeRig
 from tests.support.recorded_call import RecordedCall

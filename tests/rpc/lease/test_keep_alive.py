@@ -8,7 +8,7 @@ import pytest
 
 from etcdtw.grpc.call import INTERNAL, NOT_FOUND, RESOURCE_EXHAUSTED, UNAVAILABLE, StatusError
 from etcdtw.lease.errors import LeaseNotFoundError
-from etcdtw.rpc.keep_alive import OUTPUT_BYTES_MAX, PRIMARY_WAIT_S, REQUESTS_PENDING_MAX
+from etcdtw.rpc.lease.keep_alive import OUTPUT_BYTES_MAX, PRIMARY_WAIT_S, REQUESTS_PENDING_MAX
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.lease_rig import LeaseRig, Outcome
 from tests.support.recorded_call import RecordedCall

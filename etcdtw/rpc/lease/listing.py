@@ -14,7 +14,7 @@ from etcdtw.grpc.call import Call
 from etcdtw.lease.arming import Listing
 from etcdtw.node.facade import Facade
 from etcdtw.rpc.errors import fail
-from etcdtw.rpc.read_queue import ReadQueue
+from etcdtw.rpc.kv.read_queue import ReadQueue
 
 STEP_LEASES: Final = 1_000
 """Sorted, or listed, before others are served."""

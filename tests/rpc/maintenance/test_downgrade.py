@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from etcdtw.grpc.call import MethodTable, StatusError
-from etcdtw.rpc.downgrade import CANCEL, ENABLE, VALIDATE, DowngradeService
-from etcdtw.rpc.maintenance import MaintenanceService
+from etcdtw.rpc.maintenance.downgrade import CANCEL, ENABLE, VALIDATE, DowngradeService
+from etcdtw.rpc.maintenance.service import MaintenanceService
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.node_rig import MEMBER_ID, NodeRig, log_with_a_learner
 from tests.support.recorded_call import RecordedCall

@@ -11,7 +11,7 @@ from etcdtw.cluster.errors import (
     MemberNotLearnerError,
 )
 from etcdtw.cluster.member import Member, MemberFormatError
-from etcdtw.rpc.promotion import promotion_answer, promotion_id, promotion_outcome
+from etcdtw.rpc.cluster.promotion import promotion_answer, promotion_id, promotion_outcome
 
 MEMBER = Member(member_id=5, peer_urls=("http://l:1",), name="l")
 

@@ -1,0 +1,1 @@
+"""etcd's Cluster service: members, and promotions that are passed on."""

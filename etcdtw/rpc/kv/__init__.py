@@ -1,0 +1,1 @@
+"""etcd's KV service: checks, ranges, puts, txns, and answers too large for one go."""

@@ -1,0 +1,1 @@
+"""etcd's Lease service: grants, revokes, renewals, and what only the leader's lessor knows."""

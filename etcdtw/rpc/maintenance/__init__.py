@@ -1,0 +1,1 @@
+"""etcd's Maintenance service, and gRPC's health."""
