@@ -20,7 +20,7 @@ FIELD_HEADER: Final = 100
 
 V2_METHODS: Final = frozenset((b"PUT", b"POST", b"DELETE", b"QGET", b"SYNC"))
 
-# Of our own entries: field 100 with a header of eleven octets, as `node.loop.requests` writes it.
+# Of our own entries: field 100 with a header of eleven octets, as `node.intake.requests` writes it.
 _OWN_HEADER: Final = b"\xa2\x06\x0b"
 _OWN_HEADER_SIZE: Final = 14
 _HEADER_TAG: Final = b"\xa2\x06"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from etcdtw.node.loop.inbox import (
+from etcdtw.node.intake.inbox import (
     APPLY_GAP_MAX,
     PROPOSALS_MAX,
     QUEUED_OCTETS_MAX,

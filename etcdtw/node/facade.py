@@ -21,7 +21,7 @@ from etcdtw.node.duties.conf_changes import ConfChanges
 from etcdtw.node.duties.key_hashes import KeyHashes
 from etcdtw.node.duties.leader_transfer import LeaderTransfers
 from etcdtw.node.duties.snapshots import Snapshots
-from etcdtw.node.loop.seams import StateStore
+from etcdtw.node.intake.seams import StateStore
 
 
 class Facade(Protocol):

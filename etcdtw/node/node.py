@@ -26,12 +26,12 @@ from etcdtw.node.duties.quota import SpaceQuota
 from etcdtw.node.duties.snapshots import Snapshots
 from etcdtw.node.duties.space import SpaceDuty
 from etcdtw.node.duties.stalls import Stalls
-from etcdtw.node.loop.durations import Durations
-from etcdtw.node.loop.inbox import Inbox
+from etcdtw.node.intake.durations import Durations
+from etcdtw.node.intake.inbox import Inbox
+from etcdtw.node.intake.reads import Reads
 from etcdtw.node.loop.leadership import Leadership
 from etcdtw.node.loop.loop import Loop
 from etcdtw.node.loop.peers import Peers
-from etcdtw.node.loop.reads import Reads
 from etcdtw.node.loop.slowness import Slowness
 from etcdtw.node.loop.ticks import Ticks
 from etcdtw.node.loop.turn import Turn

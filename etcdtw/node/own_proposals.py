@@ -8,8 +8,8 @@ from typing import Any
 from etcdtw.apply.applier import FIELD_ALARM
 from etcdtw.grpc.call import Call
 from etcdtw.mvcc.applied import Applied
-from etcdtw.node.loop.inbox import Inbox
-from etcdtw.node.loop.requests import RequestIds
+from etcdtw.node.intake.inbox import Inbox
+from etcdtw.node.intake.requests import RequestIds
 from etcdtw.node.no_call import NoCall
 from etcdtw.wire import etcdserverpb as pb
 

@@ -17,9 +17,9 @@ from etcdtw.node.duties.cluster_version import AskVersions, nobody_answers
 from etcdtw.node.duties.corruption import NO_CHECKS, AskHashes, CheckIntervals
 from etcdtw.node.duties.corruption import nobody_answers as nobody_hashes
 from etcdtw.node.duties.snapshots import StateSnapshotFiles
-from etcdtw.node.loop.requests import RequestIds
-from etcdtw.node.loop.seams import NO_DAMAGE, Damage, Flushes, StateStore
-from etcdtw.node.loop.wakeup import Wakeup
+from etcdtw.node.intake.requests import RequestIds
+from etcdtw.node.intake.seams import NO_DAMAGE, Damage, Flushes, StateStore
+from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.standing import Standing
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.raft.storage import LogStore

@@ -11,7 +11,7 @@ from etcdtw.apply.applier import FIELD_PUT, FIELD_TXN, Applier, UnknownEntryErro
 from etcdtw.apply.members import Members
 from etcdtw.lease.lessor import Lessor
 from etcdtw.mvcc.store import Store
-from etcdtw.node.loop.requests import RequestIds, tag
+from etcdtw.node.intake.requests import RequestIds, tag
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import delimited, encode_varint
 from etcdtw.wire.requests import plain

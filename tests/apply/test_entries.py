@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from etcdtw.apply.entries import FIELD_V2, V2_METHODS, find_request
-from etcdtw.node.loop.requests import RequestIds, tag
+from etcdtw.node.intake.requests import RequestIds, tag
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import membershippb
 from etcdtw.wire.encode import delimited, encode_varint

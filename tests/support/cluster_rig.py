@@ -24,9 +24,9 @@ from etcdtw.mvcc.watch import WatchHub
 from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.node.build import build_node
 from etcdtw.node.config import NodeConfig
+from etcdtw.node.intake.requests import RequestIds
+from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.loop.long_apply import WORK_S
-from etcdtw.node.loop.requests import RequestIds
-from etcdtw.node.loop.wakeup import Wakeup
 from etcdtw.node.no_call import NoCall
 from etcdtw.node.node import Node
 from etcdtw.node.parts import Parts

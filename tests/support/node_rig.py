@@ -20,8 +20,8 @@ from etcdtw.mvcc.watch import WatchHub
 from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.node.build import build_node
 from etcdtw.node.config import NodeConfig
-from etcdtw.node.loop.requests import RequestIds
-from etcdtw.node.loop.wakeup import Wakeup
+from etcdtw.node.intake.requests import RequestIds
+from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.parts import Parts
 from etcdtw.node.standing import Standing
 from etcdtw.raft.confchange import (

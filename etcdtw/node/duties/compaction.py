@@ -11,7 +11,7 @@ from etcdtw.apply.applier import FIELD_COMPACTION
 from etcdtw.mvcc.store import Store
 from etcdtw.node.duties.auto_compaction import AutoCompaction
 from etcdtw.node.duties.snapshots import Snapshots
-from etcdtw.node.loop.seams import StateStore
+from etcdtw.node.intake.seams import StateStore
 from etcdtw.node.own_proposals import OwnProposals
 from etcdtw.node.standing import Standing
 from etcdtw.raft.entry import Snapshot

@@ -17,7 +17,7 @@ from typing import Final
 from etcdtw.apply.errors import StoppedError, TooManyRequestsError
 from etcdtw.apply.members import Decision
 from etcdtw.grpc.call import Call
-from etcdtw.node.loop.wakeup import Wakeup
+from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.raft.confchange import UPDATE_NODE, ConfChange
 from etcdtw.raft.entry import ENTRY_CONF_CHANGE
 from etcdtw.raft.errors import ProposalDroppedError

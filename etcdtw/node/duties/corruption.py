@@ -32,8 +32,8 @@ from etcdtw.mvcc.compaction_hashes import CompactionHash
 from etcdtw.mvcc.errors import MvccError
 from etcdtw.node.duties.key_hashes import KeyHashes
 from etcdtw.node.duties.leader_transfer import LeaderTransfers
-from etcdtw.node.loop.inbox import Inbox
-from etcdtw.node.loop.seams import StateStore
+from etcdtw.node.intake.inbox import Inbox
+from etcdtw.node.intake.seams import StateStore
 from etcdtw.node.no_call import NoCall
 from etcdtw.node.own_proposals import OwnProposals
 from etcdtw.node.standing import Standing

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from twisted.logger import Logger
 
-from etcdtw.node.loop.seams import Damage
-from etcdtw.node.loop.wakeup import Wakeup
+from etcdtw.node.intake.seams import Damage
+from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.standing import Standing
 from etcdtw.raft.raw_node import RawNode
 

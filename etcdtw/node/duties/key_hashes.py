@@ -8,7 +8,7 @@ from typing import Final
 from etcdtw.cluster.divergence import KeyHash
 from etcdtw.mvcc.errors import CompactedError, FutureRevisionError, MvccError
 from etcdtw.mvcc.store import Store
-from etcdtw.node.loop.seams import StateStore
+from etcdtw.node.intake.seams import StateStore
 from etcdtw.storage.state.errands import ErrandError
 from etcdtw.wire.histogram import Histogram, exponential_bounds
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from etcdtw.apply.errors import StoppedError, TooManyRequestsError, TransferTimeoutError
 from etcdtw.grpc.call import Call
-from etcdtw.node.loop.wakeup import Wakeup
+from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.standing import Standing
 from etcdtw.raft.raw_node import RawNode
 

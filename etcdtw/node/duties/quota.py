@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from etcdtw.apply.alarms import Alarms
 from etcdtw.grpc.call import Call
 from etcdtw.mvcc.applied import Applied
-from etcdtw.node.loop.requests import Done
+from etcdtw.node.intake.requests import Done
 from etcdtw.wire import etcdserverpb as pb
 
 ALARM_EVERY_MS: Final = 500

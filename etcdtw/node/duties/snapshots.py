@@ -29,7 +29,7 @@ from etcdtw.mvcc.backend import (
     BUCKET_MEMBERS,
     BUCKET_MEMBERS_REMOVED,
 )
-from etcdtw.node.loop.stepping import Stepper
+from etcdtw.node.intake.stepping import Stepper
 from etcdtw.raft.entry import HardState, Snapshot
 from etcdtw.raft.message import Message
 from etcdtw.raft.raw_node import RawNode

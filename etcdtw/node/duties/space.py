@@ -20,11 +20,11 @@ from etcdtw.apply.alarms import Alarms
 from etcdtw.apply.applier import FIELD_ALARM, FIELD_LEASE_GRANT, FIELD_PUT, FIELD_TXN
 from etcdtw.apply.errors import NoSpaceError
 from etcdtw.node.duties.quota import SpaceQuota
-from etcdtw.node.loop.inbox import Inbox
-from etcdtw.node.loop.requests import PREFIX_SIZE
-from etcdtw.node.loop.seams import StateStore
-from etcdtw.node.loop.stepping import Stepper
-from etcdtw.node.loop.wakeup import Wakeup
+from etcdtw.node.intake.inbox import Inbox
+from etcdtw.node.intake.requests import PREFIX_SIZE
+from etcdtw.node.intake.seams import StateStore
+from etcdtw.node.intake.stepping import Stepper
+from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.own_proposals import OwnProposals
 from etcdtw.node.standing import Standing
 from etcdtw.raft.message import (

@@ -17,9 +17,9 @@ from twisted.logger import Logger
 
 from etcdtw.grpc.call import Call
 from etcdtw.lease.lessor import Lessor
-from etcdtw.node.loop.reads import ReadDone
-from etcdtw.node.loop.seams import StateStore
-from etcdtw.node.loop.wakeup import Wakeup
+from etcdtw.node.intake.reads import ReadDone
+from etcdtw.node.intake.seams import StateStore
+from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.no_call import NoCall
 from etcdtw.node.standing import Standing
 from etcdtw.raft.raw_node import RawNode

@@ -1,1 +1,1 @@
-"""The loop of one member: requests gather in the inbox, and a turn carries them out."""
+"""The loop of one member: ticks and turns, and what is done in one."""

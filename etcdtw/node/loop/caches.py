@@ -5,7 +5,7 @@ from __future__ import annotations
 from etcdtw.apply.applier import Applier
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.watch import WatchHub
-from etcdtw.node.loop.seams import StateStore
+from etcdtw.node.intake.seams import StateStore
 
 
 class Caches:

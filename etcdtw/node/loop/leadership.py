@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from twisted.logger import Logger
 
 from etcdtw.lease.lessor import Lessor
-from etcdtw.node.loop.inbox import Inbox
-from etcdtw.node.loop.wakeup import Wakeup
+from etcdtw.node.intake.inbox import Inbox
+from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.standing import Standing
 
 

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.long_entry import Steps
-from etcdtw.node.loop.requests import Waiter
+from etcdtw.node.intake.requests import Waiter
 from etcdtw.raft.entry import Entry
 
 WORK_S: Final = 0.003

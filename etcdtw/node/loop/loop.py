@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from twisted.logger import Logger
 
+from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.loop.turn import Turn
-from etcdtw.node.loop.wakeup import Wakeup
 from etcdtw.node.standing import Standing
 from etcdtw.raft.raw_node import RawNode
 

@@ -16,8 +16,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from etcdtw.apply.members import Members
-from etcdtw.node.loop.seams import Door
-from etcdtw.node.loop.stepping import Stepper
+from etcdtw.node.intake.seams import Door
+from etcdtw.node.intake.stepping import Stepper
 from etcdtw.node.standing import Standing
 from etcdtw.raft.message import MSG_SNAP, Message
 from etcdtw.transport.peer.seams import PeerTransport

@@ -12,7 +12,7 @@ from typing import Final
 from twisted.logger import Logger
 
 from etcdtw.apply.applier import NAMES
-from etcdtw.node.loop.requests import Waiter
+from etcdtw.node.intake.requests import Waiter
 from etcdtw.node.no_call import NoCall
 from etcdtw.raft.entry import Entry
 

@@ -8,7 +8,7 @@ from typing import Final
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from etcdtw.node.loop.wakeup import Wakeup
+from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.standing import Standing
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.wire.pieces import DUTIES, Pieces

@@ -29,16 +29,16 @@ from etcdtw.mvcc.long_entry import LongEntryError
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.watch import WatchHub
 from etcdtw.node.duties.conf_changes import ConfChanges
-from etcdtw.node.loop.durations import Durations
-from etcdtw.node.loop.inbox import Inbox
+from etcdtw.node.intake.durations import Durations
+from etcdtw.node.intake.inbox import Inbox
+from etcdtw.node.intake.reads import oldest_client_ms
+from etcdtw.node.intake.requests import PREFIX_SIZE, Waiter
+from etcdtw.node.intake.seams import Flushes, Installs, StateStore
+from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.loop.leadership import Leadership
 from etcdtw.node.loop.long_apply import LongApply
 from etcdtw.node.loop.peers import Peers
-from etcdtw.node.loop.reads import oldest_client_ms
-from etcdtw.node.loop.requests import PREFIX_SIZE, Waiter
-from etcdtw.node.loop.seams import Flushes, Installs, StateStore
 from etcdtw.node.loop.slowness import Slowness
-from etcdtw.node.loop.wakeup import Wakeup
 from etcdtw.raft.entry import ENTRY_NORMAL, Entry, HardState
 from etcdtw.raft.errors import ProposalDroppedError
 from etcdtw.raft.message import NO_MEMBER, STORAGE_APPEND, STORAGE_APPLY, Message

@@ -17,8 +17,8 @@ from etcdtw.mvcc.applied import Applied, Slices
 from etcdtw.mvcc.cost import put_cost, txn_cost
 from etcdtw.mvcc.errors import MvccError
 from etcdtw.node.facade import Facade
-from etcdtw.node.loop.durations import RANGE, RANGE_FAILED, READONLY_TXN, Durations
-from etcdtw.node.loop.requests import Done
+from etcdtw.node.intake.durations import RANGE, RANGE_FAILED, READONLY_TXN, Durations
+from etcdtw.node.intake.requests import Done
 from etcdtw.rpc.decode import decode, decode_entry, decode_put, decode_txn
 from etcdtw.rpc.errors import fail
 from etcdtw.rpc.kv.checks import (

@@ -15,7 +15,7 @@ from etcdtw.lease.lessor import NO_LEASE
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.cost import LEASE_GRANT_COST
 from etcdtw.node.facade import Facade
-from etcdtw.node.loop.requests import Done
+from etcdtw.node.intake.requests import Done
 from etcdtw.rpc.decode import decode, decode_entry
 from etcdtw.rpc.errors import fail
 from etcdtw.rpc.kv.read_queue import ReadQueue

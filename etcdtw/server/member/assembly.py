@@ -31,8 +31,8 @@ from etcdtw.node.duties.auto_compaction import (
 )
 from etcdtw.node.duties.corruption import CheckIntervals
 from etcdtw.node.duties.snapshots import StateSnapshotFiles
-from etcdtw.node.loop.requests import RequestIds
-from etcdtw.node.loop.wakeup import Wakeup
+from etcdtw.node.intake.requests import RequestIds
+from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.node import Node
 from etcdtw.node.parts import Parts
 from etcdtw.node.standing import Standing

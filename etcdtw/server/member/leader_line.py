@@ -22,7 +22,7 @@ from etcdtw.cluster.remote import decode_version_page
 from etcdtw.cluster.version import Version
 from etcdtw.gateway.peer_pages import HASH_KV, OK
 from etcdtw.node.duties.cluster_version import VersionsTold
-from etcdtw.node.loop.wakeup import Wakeup
+from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.standing import Standing
 from etcdtw.rpc.cluster.promotion import PATH as PROMOTE
 from etcdtw.transport.peer.client import Dial

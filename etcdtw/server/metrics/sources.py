@@ -19,7 +19,7 @@ from etcdtw.gateway.health import HealthCounts
 from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, UNARY
 from etcdtw.grpc.stats import ServerStats
 from etcdtw.node.duties.space import SpaceDuty
-from etcdtw.node.loop.durations import Durations
+from etcdtw.node.intake.durations import Durations
 from etcdtw.node.node import Node
 from etcdtw.rpc.cluster.service import ClusterService
 from etcdtw.rpc.screening import UNKNOWN_VERSION

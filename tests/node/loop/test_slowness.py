@@ -12,7 +12,7 @@ from zope.interface import implementer
 from etcdtw.apply.applier import FIELD_PUT
 from etcdtw.grpc.call import Call
 from etcdtw.mvcc.applied import Applied
-from etcdtw.node.loop.requests import Waiter
+from etcdtw.node.intake.requests import Waiter
 from etcdtw.node.loop.turn import APPLY_SLICE_ENTRIES
 from etcdtw.node.no_call import NoCall
 from etcdtw.wire import etcdserverpb as pb

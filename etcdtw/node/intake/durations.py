@@ -23,7 +23,7 @@ from etcdtw.apply.applier import (
     FIELD_PUT,
     FIELD_TXN,
 )
-from etcdtw.node.loop.requests import Waiter
+from etcdtw.node.intake.requests import Waiter
 from etcdtw.wire.histogram import Histogram, exponential_bounds
 
 APPLY_BOUNDS_S: Final = exponential_bounds(0.0001, 20)

@@ -7,8 +7,8 @@ from typing import Final
 
 from twisted.logger import Logger
 
-from etcdtw.node.loop.seams import Door
-from etcdtw.node.loop.wakeup import Wakeup
+from etcdtw.node.intake.seams import Door
+from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.raft.errors import (
     InvariantError,
     LocalMessageError,

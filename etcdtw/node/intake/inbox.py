@@ -20,10 +20,10 @@ from etcdtw.apply.errors import (
 from etcdtw.grpc.call import Call
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.store import Store
-from etcdtw.node.loop.durations import Durations
-from etcdtw.node.loop.reads import ReadDone, Reads
-from etcdtw.node.loop.requests import PREFIX_SIZE, Done, RequestIds, Waiter, tag
-from etcdtw.node.loop.wakeup import Wakeup
+from etcdtw.node.intake.durations import Durations
+from etcdtw.node.intake.reads import ReadDone, Reads
+from etcdtw.node.intake.requests import PREFIX_SIZE, Done, RequestIds, Waiter, tag
+from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.wire.encode import encode_varint
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from etcdtw.apply.errors import RequestTimeoutError, StoppedError
 from etcdtw.grpc.call import Call
-from etcdtw.node.loop.reads import RETRY_MS, ROUNDS_MAX, Reads
+from etcdtw.node.intake.reads import RETRY_MS, ROUNDS_MAX, Reads
 from etcdtw.node.no_call import NoCall
 
 

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from etcdtw.apply.applier import FIELD_LEASE_GRANT, FIELD_PUT, FIELD_TXN
-from etcdtw.node.loop.durations import (
+from etcdtw.node.intake.durations import (
     LOCAL_RANGES_MAX,
     RANGE,
     RANGE_FAILED,
     READONLY_TXN,
     Durations,
 )
-from etcdtw.node.loop.requests import Waiter
+from etcdtw.node.intake.requests import Waiter
 from etcdtw.node.no_call import NoCall
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.histogram import Histogram

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from etcdtw.node.loop.requests import PREFIX_SIZE, RequestIds, tag
+from etcdtw.node.intake.requests import PREFIX_SIZE, RequestIds, tag
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import read_varint
 

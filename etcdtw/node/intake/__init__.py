@@ -1,0 +1,1 @@
+"""What comes in between two turns: requests, reads, peers' messages; and who asks for a turn."""
