@@ -18,6 +18,7 @@ HOT = [
     "etcdtw/grpc/*.py",
     "etcdtw/http2/*.py",
     "etcdtw/mvcc/*.py",
+    "etcdtw/mvcc/watch/*.py",
     "etcdtw/node/intake/durations.py",
     "etcdtw/node/intake/inbox.py",
     "etcdtw/node/intake/reads.py",

@@ -14,8 +14,8 @@ from twisted.internet.task import Clock
 
 from etcdtw.lease.lessor import Lessor
 from etcdtw.mvcc.backend import Change
-from etcdtw.mvcc.fan_out import Event
-from etcdtw.mvcc.watch import WatchHub
+from etcdtw.mvcc.watch.fan_out import Event
+from etcdtw.mvcc.watch.hub import WatchHub
 from etcdtw.rpc.lease.service import LeaseService
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import mvccpb

@@ -16,7 +16,7 @@ from etcdtw.grpc.call import Call
 from etcdtw.lease.lessor import Lessor
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.store import Store
-from etcdtw.mvcc.watch import WatchHub
+from etcdtw.mvcc.watch.hub import WatchHub
 from etcdtw.node.duties.conf_changes import ConfChanges
 from etcdtw.node.duties.key_hashes import KeyHashes
 from etcdtw.node.duties.leader_transfer import LeaderTransfers

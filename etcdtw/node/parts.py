@@ -11,7 +11,7 @@ from etcdtw.apply.applier import Applier
 from etcdtw.apply.members import Members
 from etcdtw.lease.lessor import Lessor
 from etcdtw.mvcc.store import Store
-from etcdtw.mvcc.watch import WatchHub
+from etcdtw.mvcc.watch.hub import WatchHub
 from etcdtw.node.duties.auto_compaction import AutoCompaction
 from etcdtw.node.duties.cluster_version import AskVersions, nobody_answers
 from etcdtw.node.duties.corruption import NO_CHECKS, AskHashes, CheckIntervals

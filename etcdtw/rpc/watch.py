@@ -1,6 +1,6 @@
 """etcd's Watch service: a gRPC stream's requests to its `WatchStream`, responses back.
 
-What a watch is told is decided in `mvcc.watch`; here are the wire's rules: decoding, the
+What a watch is told is decided in `mvcc.watch.hub`; here are the wire's rules: decoding, the
 pause of a stream whose output is blocked, the bounds, and ``hasleader``.
 
 Source: etcd v3 api, Watch.

@@ -11,7 +11,7 @@ import pytest
 from etcdtw.grpc.message import frame_message
 from etcdtw.grpc.server_call import StreamCall
 from etcdtw.http2 import frames
-from etcdtw.mvcc.watch_stream import Watcher, WatchStream
+from etcdtw.mvcc.watch.stream import Watcher, WatchStream
 from etcdtw.rpc.lease.keep_alive import KeepAliveStream
 from etcdtw.rpc.watch import WatchService, _WatchCall
 from etcdtw.wire import etcdserverpb as pb

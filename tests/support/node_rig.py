@@ -16,7 +16,7 @@ from etcdtw.grpc.call import Call
 from etcdtw.lease.lessor import Lessor
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.store import WORK_BOUNDS, Store
-from etcdtw.mvcc.watch import WatchHub
+from etcdtw.mvcc.watch.hub import WatchHub
 from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.node.build import build_node
 from etcdtw.node.config import NodeConfig

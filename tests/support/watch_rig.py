@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from etcdtw.mvcc.fan_out import Event
-from etcdtw.mvcc.watch import WatchHub
+from etcdtw.mvcc.watch.fan_out import Event
+from etcdtw.mvcc.watch.hub import WatchHub
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import mvccpb
 from tests.support.model_backend import ModelBackend

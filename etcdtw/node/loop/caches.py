@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from etcdtw.apply.applier import Applier
 from etcdtw.mvcc.store import Store
-from etcdtw.mvcc.watch import WatchHub
+from etcdtw.mvcc.watch.hub import WatchHub
 from etcdtw.node.intake.seams import StateStore
 
 

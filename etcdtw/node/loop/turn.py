@@ -27,7 +27,7 @@ from etcdtw.apply.members import Members
 from etcdtw.lease.lessor import ARMED_MAX, Lessor
 from etcdtw.mvcc.long_entry import LongEntryError
 from etcdtw.mvcc.store import Store
-from etcdtw.mvcc.watch import WatchHub
+from etcdtw.mvcc.watch.hub import WatchHub
 from etcdtw.node.duties.conf_changes import ConfChanges
 from etcdtw.node.intake.durations import Durations
 from etcdtw.node.intake.inbox import Inbox

@@ -21,7 +21,7 @@ from etcdtw.grpc.call import MethodTable
 from etcdtw.lease.lease import NEVER_MS
 from etcdtw.lease.lessor import CHECKPOINT_INTERVAL_MS, Lessor
 from etcdtw.mvcc.store import Store
-from etcdtw.mvcc.watch import WatchHub
+from etcdtw.mvcc.watch.hub import WatchHub
 from etcdtw.node.build import build_node
 from etcdtw.node.config import NodeConfig
 from etcdtw.node.duties.auto_compaction import (

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 from etcdtw.mvcc.backend import Change
-from etcdtw.mvcc.fan_out import EventEncoder, SharedEvent
-from etcdtw.mvcc.watch_bounds import SLICE_BYTES_MAX, SLICE_EVENTS_MAX
-from etcdtw.mvcc.watch_index import WatcherIndex
-from etcdtw.mvcc.watch_octets import key_of, tombstone_record
-from etcdtw.mvcc.watch_stream import Batch, Watcher
+from etcdtw.mvcc.watch.bounds import SLICE_BYTES_MAX, SLICE_EVENTS_MAX
+from etcdtw.mvcc.watch.fan_out import EventEncoder, SharedEvent
+from etcdtw.mvcc.watch.index import WatcherIndex
+from etcdtw.mvcc.watch.octets import key_of, tombstone_record
+from etcdtw.mvcc.watch.stream import Batch, Watcher
 
 
 def gather(

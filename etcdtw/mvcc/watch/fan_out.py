@@ -11,9 +11,9 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Final, Protocol
 
 from etcdtw.mvcc.backend import Change
-from etcdtw.mvcc.watch_index import WatcherIndex
-from etcdtw.mvcc.watch_octets import encode_event, key_of, tombstone_record
-from etcdtw.mvcc.watch_stream import FILTER_DELETE, FILTER_PUT, UNSYNCED, Watcher
+from etcdtw.mvcc.watch.index import WatcherIndex
+from etcdtw.mvcc.watch.octets import encode_event, key_of, tombstone_record
+from etcdtw.mvcc.watch.stream import FILTER_DELETE, FILTER_PUT, UNSYNCED, Watcher
 from etcdtw.wire.mvccpb import KeyValue
 
 READ_COST: Final = 3

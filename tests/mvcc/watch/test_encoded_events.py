@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from etcdtw.mvcc.fan_out import FREED_MAX, JOINED_MAX, EncodedEvents
+from etcdtw.mvcc.watch.fan_out import FREED_MAX, JOINED_MAX, EncodedEvents
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.watch_rig import WatchRig
 

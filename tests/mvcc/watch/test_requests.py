@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from etcdtw.mvcc import watch_stream
+from etcdtw.mvcc.watch import stream as stream_module
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.watch_rig import WatchRig, keys_of
 
@@ -70,7 +70,7 @@ def test_one_watcher_more_than_the_limit_is_refused_kindly(rig: WatchRig) -> Non
     client.create(b"a")
     watcher = client.stream.watchers[0]
     client.stream.watchers.update(
-        dict.fromkeys(range(1, watch_stream.WATCHERS_PER_STREAM_MAX - 1), watcher)
+        dict.fromkeys(range(1, stream_module.WATCHERS_PER_STREAM_MAX - 1), watcher)
     )
     assert not client.create(b"a", watch_id=-1).canceled
     refused = client.create(b"a", watch_id=-2)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from etcdtw.mvcc.watch_octets import fragment_parts, fragments
-from etcdtw.mvcc.watch_stream import LARGE_OCTETS_MIN, WatchStream
+from etcdtw.mvcc.watch.octets import fragment_parts, fragments
+from etcdtw.mvcc.watch.stream import LARGE_OCTETS_MIN, WatchStream
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.watch_rig import WatchRig, encode_header
 

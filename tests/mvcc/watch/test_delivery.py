@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from etcdtw.mvcc.watch_bounds import SLICE_EVENTS_MAX, SLICE_WATCHERS_MAX
-from etcdtw.mvcc.watch_stream import BATCH_OCTETS_MAX, BATCH_REVISIONS_MAX
+from etcdtw.mvcc.watch.bounds import SLICE_EVENTS_MAX, SLICE_WATCHERS_MAX
+from etcdtw.mvcc.watch.stream import BATCH_OCTETS_MAX, BATCH_REVISIONS_MAX
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.watch_rig import WatchRig, keys_of
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etcdtw.mvcc.watch_octets import (
+from etcdtw.mvcc.watch.octets import (
     CANCELED,
     CREATED,
     FRAGMENT,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from etcdtw.mvcc.watch_bounds import (
+from etcdtw.mvcc.watch.bounds import (
     DISMISSED_MAX,
     QUEUED_REVISIONS_MAX,
     REPORTED_MAX,

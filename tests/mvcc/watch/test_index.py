@@ -7,7 +7,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etcdtw.mvcc.watch_index import EXACT_SHARDS, WatcherIndex
+from etcdtw.mvcc.watch.index import EXACT_SHARDS, WatcherIndex
 
 KEYS = st.binary(max_size=3).map(lambda octets: bytes(octet % 4 for octet in octets))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from etcdtw.mvcc.watch_stream import CLOSED, COMPACTED, SYNCED, UNSYNCED, Watcher
+from etcdtw.mvcc.watch.stream import CLOSED, COMPACTED, SYNCED, UNSYNCED, Watcher
 from tests.support.watch_rig import Client, WatchRig
 
 START = ("synced", "synced paused", "unsynced", "unsynced paused", "compacted")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from etcdtw.mvcc.watch_bounds import PROGRESS_INTERVAL_MS_MIN, REPORTED_MAX
-from etcdtw.mvcc.watch_stream import Watcher, WatchStream
+from etcdtw.mvcc.watch.bounds import PROGRESS_INTERVAL_MS_MIN, REPORTED_MAX
+from etcdtw.mvcc.watch.stream import Watcher, WatchStream
 
 
 class ProgressTicks:

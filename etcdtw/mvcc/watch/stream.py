@@ -1,7 +1,7 @@
 """One gRPC watch stream and its watchers: requests in, ready responses out.
 
 Knows no gRPC: responses leave through a callable.  Fan-out and catching up are the hub's
-(`mvcc.watch`); the states of a watcher are drawn in docs/machines/watch-stream.md.
+(`mvcc.watch.hub`); the states of a watcher are drawn in docs/machines/watch-stream.md.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from etcdtw.mvcc.watch_octets import (
+from etcdtw.mvcc.watch.octets import (
     CANCELED,
     CREATED,
     encode_compacted,

@@ -15,16 +15,7 @@ from collections import deque
 from collections.abc import Callable
 
 from etcdtw.mvcc.backend import Change
-from etcdtw.mvcc.fan_out import (
-    SHARED_RESPONSES_MAX,
-    EncodedEvents,
-    Event,
-    EventEncoder,
-    FanOut,
-    HugeRevision,
-    SharedEvent,
-)
-from etcdtw.mvcc.watch_bounds import (
+from etcdtw.mvcc.watch.bounds import (
     BATCHES_OCTETS_MAX,
     DIRECT_MAX,
     DISMISSED_MAX,
@@ -37,12 +28,21 @@ from etcdtw.mvcc.watch_bounds import (
     SLICE_WATCHERS_MAX,
     STEP_COST,
 )
-from etcdtw.mvcc.watch_history import gather
-from etcdtw.mvcc.watch_index import WatcherIndex
-from etcdtw.mvcc.watch_octets import encode_event
-from etcdtw.mvcc.watch_progress import ProgressTicks
-from etcdtw.mvcc.watch_source import WatchBackend, WatchSource
-from etcdtw.mvcc.watch_stream import (
+from etcdtw.mvcc.watch.fan_out import (
+    SHARED_RESPONSES_MAX,
+    EncodedEvents,
+    Event,
+    EventEncoder,
+    FanOut,
+    HugeRevision,
+    SharedEvent,
+)
+from etcdtw.mvcc.watch.history import gather
+from etcdtw.mvcc.watch.index import WatcherIndex
+from etcdtw.mvcc.watch.octets import encode_event
+from etcdtw.mvcc.watch.progress import ProgressTicks
+from etcdtw.mvcc.watch.source import WatchBackend, WatchSource
+from etcdtw.mvcc.watch.stream import (
     CLOSED,
     COMPACTED,
     FILTER_DELETE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from etcdtw.mvcc.backend import Change
-from etcdtw.mvcc.fan_out import Event
+from etcdtw.mvcc.watch.fan_out import Event
 
 
 class WatchBackend(Protocol):

@@ -1,0 +1,1 @@
+"""Watches: who hears of which events, from where on, in which order and octets. Pure."""
