@@ -16,7 +16,8 @@ from twisted.python.failure import Failure
 
 from etcdtw.raft.message import MSG_SNAP, Message
 from etcdtw.rafthttp.codec import decode_message, encode_message
-from etcdtw.transport.peer.seams import PeerReceiver, may_travel, refusal
+from etcdtw.rafthttp.messages import may_travel, refusal
+from etcdtw.transport.peer.seams import PeerReceiver
 
 Fate = Callable[[Message], Sequence[float]]
 """Returns after how many seconds each copy of a message arrives; none: it is lost."""

@@ -14,11 +14,12 @@ from twisted.logger import Logger
 from etcdtw.cluster.ids import id_text
 from etcdtw.raft.message import MSG_SNAP, Message
 from etcdtw.rafthttp.headers import PeerIdentity
+from etcdtw.rafthttp.messages import may_travel, refusal
 from etcdtw.transport.peer.client import Dial
 from etcdtw.transport.peer.dial import PeerTimes
 from etcdtw.transport.peer.link import LinkParts, PeerLink
 from etcdtw.transport.peer.outlet import StreamOutlet
-from etcdtw.transport.peer.seams import PeerReceiver, PeerStats, may_travel, refusal
+from etcdtw.transport.peer.seams import PeerReceiver, PeerStats
 from etcdtw.transport.peer.snapshot_out import Offload, SnapshotUpload
 
 SNAPSHOTS_MAX: Final = 16

@@ -17,8 +17,9 @@ from twisted.python.failure import Failure
 
 from etcdtw.raft.message import MSG_SNAP, Message
 from etcdtw.rafthttp.codec import MalformedMessageError, decode_message
+from etcdtw.rafthttp.messages import refusal
 from etcdtw.rafthttp.stream import Octets
-from etcdtw.transport.peer.seams import PeerReceiver, refusal
+from etcdtw.transport.peer.seams import PeerReceiver
 from etcdtw.transport.peer.snapshot_out import Offload
 from etcdtw.wire.histogram import Histogram, exponential_bounds
 
