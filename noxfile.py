@@ -15,6 +15,7 @@ def lint(session: nox.Session) -> None:
     session.run("lint-imports")
     session.run("python", "tools/check_size.py")
     session.run("python", "tools/check_circles.py")
+    session.run("python", "tools/check_packages.py")
     session.run("python", "tools/generate_wire.py", "--check")
     session.run("codespell", "etcdtw", "tests", "tools", "benchmarks", "docs")
 
