@@ -6,7 +6,7 @@ behind the name of every counter, and some of etcd's do not end so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Metric
@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
+from etcdtw.grpc.call import UNARY
 from etcdtw.grpc.stats import MethodStats, ServerStats
 from etcdtw.grpc.status import CODE_NAMES
 from etcdtw.server.metrics.process import ProcessMetrics
@@ -35,6 +36,10 @@ Source = Callable[[], Reading | Mapping[tuple[str, ...], Reading]]
 _GRPC_LABELS: Final = ("grpc_method", "grpc_service", "grpc_type")
 
 
+_Heads = list[tuple[str, list[str]]]
+"""By the path of a method: what each of its lines begins with."""
+
+NOTHING: Final = floatToGoString(0)
 BUCKET_LABEL: Final = "le"
 """Comes last; all other labels by their names, as Go's client writes them."""
 
@@ -49,42 +54,60 @@ class EtcdCollector(Collector):
     A metric without a source is not shown: a zero that nobody counts would be a lie.
     """
 
-    def __init__(self, sources: Mapping[str, Source], calls: ServerStats) -> None:
+    def __init__(self, sources: Mapping[str, Source]) -> None:
         """Raises `UnknownMetricError` for a name that is not in the table."""
         for name in sources:
             if name not in SERIES:
                 raise UnknownMetricError(name)
         self._sources = dict(sources)
-        self._calls = calls
 
     def collect(self) -> Iterator[Metric]:
         for name, series in SERIES.items():
             source = self._sources.get(name)
             if source is not None:
                 yield _family(series, source())
-        yield from self._grpc()
 
-    def _grpc(self) -> Iterator[Metric]:
-        started, handled, received, sent = (
-            Metric(f"grpc_server_{name}", text, COUNTER)
-            for name, text in (
-                ("started_total", "Calls started."),
-                ("handled_total", "Calls ended, by status."),
-                ("msg_received_total", "Messages received."),
-                ("msg_sent_total", "Messages sent."),
-            )
-        )
-        known = {stats.path: stats for stats in self._calls.methods()}
+
+class GrpcCalls:
+    """The counters of calls: most of the page, so that what their lines begin with is made once."""
+
+    def __init__(self, calls: ServerStats) -> None:
+        self._calls = calls
+        self._families: list[tuple[str, Callable[[MethodStats], Sequence[int]], _Heads]] = [
+            self._family("started_total", "Calls started.", lambda stats: (stats.started,)),
+            self._family(
+                "handled_total", "Calls ended, by status.", lambda stats: stats.handled, CODE_NAMES
+            ),
+            self._family(
+                "msg_received_total", "Messages received.", lambda stats: (stats.received,)
+            ),
+            self._family("msg_sent_total", "Messages sent.", lambda stats: (stats.sent,)),
+        ]
+
+    def _family(
+        self,
+        name: str,
+        text: str,
+        counts: Callable[[MethodStats], Sequence[int]],
+        codes: Sequence[str] = (),
+    ) -> tuple[str, Callable[[MethodStats], Sequence[int]], _Heads]:
+        name = f"grpc_server_{name}"
+        heads: _Heads = []
         for kind, service, method in GRPC_METHODS:
-            path = f"/{service}/{method}"
-            stats = known.get(path) or MethodStats(path, 0)
             labels = dict(zip(_GRPC_LABELS, (method, service, kind), strict=True))
-            started.add_sample(started.name, labels, stats.started)
-            received.add_sample(received.name, labels, stats.received)
-            sent.add_sample(sent.name, labels, stats.sent)
-            for code, count in zip(CODE_NAMES, stats.handled, strict=True):
-                handled.add_sample(handled.name, {"grpc_code": code, **labels}, count)
-        yield from (started, handled, received, sent)
+            each = [{"grpc_code": code, **labels} for code in codes] or [labels]
+            heads.append((f"/{service}/{method}", [f"{_named(name, one)} " for one in each]))
+        return _heading(name, text, COUNTER), counts, heads
+
+    def render(self, parts: list[str]) -> None:
+        """Add their text form to ``parts``."""
+        known = {stats.path: stats for stats in self._calls.methods()}
+        for heading, counts, methods in self._families:
+            parts.append(heading)
+            for path, heads in methods:
+                stats = known.get(path) or MethodStats(path, UNARY)
+                for head, count in zip(heads, counts(stats), strict=True):
+                    parts.append(f"{head}{floatToGoString(count) if count else NOTHING}\n")
 
 
 def _family(series: Series, value: Reading | Mapping[tuple[str, ...], Reading]) -> Metric:
@@ -121,9 +144,10 @@ class Scrape:
     def __init__(self, sources: Mapping[str, Source], calls: ServerStats) -> None:
         """Raises `UnknownMetricError` for a name that is not in the table."""
         registry = CollectorRegistry()
-        registry.register(EtcdCollector(sources, calls))
+        registry.register(EtcdCollector(sources))
         registry.register(ProcessMetrics())
         self._registry = registry
+        self._calls = GrpcCalls(calls)
         self._scrapes = 0
 
     def render(self) -> bytes:
@@ -131,6 +155,7 @@ class Scrape:
         parts: list[str] = []
         for metric in self._registry.collect():
             _render(metric, parts)
+        self._calls.render(parts)
         current = Metric("promhttp_metric_handler_requests_in_flight", "Scrapes now.", GAUGE)
         current.add_sample(current.name, {}, 1)  # one rendering is for all that wait for it
         _render(current, parts)
@@ -146,12 +171,22 @@ def _render(metric: Metric, parts: list[str]) -> None:
     if not metric.samples:
         return
     name = metric.samples[0].name if metric.type in (COUNTER, GAUGE) else metric.name
-    parts.append(f"# HELP {name} {metric.documentation}\n# TYPE {name} {metric.type}\n")
+    parts.append(_heading(name, metric.documentation, metric.type))
     for sample in metric.samples:
-        names = sorted(sample.labels, key=lambda name: (name == BUCKET_LABEL, name))
-        labels = ",".join(f'{name}="{_escaped(sample.labels[name])}"' for name in names)
-        shown = f"{{{labels}}}" if labels else ""
-        parts.append(f"{sample.name}{shown} {floatToGoString(sample.value)}\n")
+        shown = _named(sample.name, sample.labels)
+        parts.append(f"{shown} {floatToGoString(sample.value)}\n")
+
+
+def _heading(name: str, text: str, kind: str) -> str:
+    return f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
+
+
+def _named(name: str, labels: Mapping[str, str]) -> str:
+    if not labels:
+        return name
+    names = sorted(labels, key=lambda name: (name == BUCKET_LABEL, name))
+    shown = ",".join([f'{one}="{_escaped(labels[one])}"' for one in names])
+    return f"{name}{{{shown}}}"
 
 
 def _escaped(text: str) -> str:
