@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
 from typing import Final, cast
 
 from OpenSSL import SSL
@@ -29,7 +27,7 @@ from zope.interface import implementer
 
 from etcdtw.transport.tls.context import DialFiles, build_dial_context
 from etcdtw.transport.tls.policy import TlsConnection, cut_revoked
-from etcdtw.transport.tls.rotation import RotatingContext
+from etcdtw.transport.tls.rotation import RotatingContext, UsesTlsFiles
 from etcdtw.transport.tls.verification import (
     NO_TLS,
     JudgedConnection,
@@ -46,7 +44,7 @@ class DialRefusedError(Exception):
     """A TLS handshake with a server failed; the text says whose fault it is, and which."""
 
 
-class PeerDialTls:
+class PeerDialTls(UsesTlsFiles):
     """Gives each new connection to a server the newest context.
 
     Raises `TlsError` from the constructor when the files cannot be used.
@@ -60,19 +58,6 @@ class PeerDialTls:
             files.paths(), lambda: build_dial_context(files), self._cut_revoked
         )
         self._is_revoked = self._files.is_revoked if files.crl_file is not None else None
-
-    @property
-    def reloads(self) -> int:
-        return self._files.reloads
-
-    @property
-    def failed_reloads(self) -> int:
-        return self._files.failed_reloads
-
-    @property
-    def ends(self) -> Mapping[str, datetime]:
-        """When the certificates in use end, by file."""
-        return self._files.ends
 
     def wrap(self, endpoint: IStreamClientEndpoint, host: str) -> TlsClientEndpoint:
         """Return ``endpoint`` with TLS on top; the server must prove to be ``host``.

@@ -6,8 +6,6 @@ bundles and revocation lists rotate without a restart.  A bad new file keeps the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
 from typing import Final
 
 from OpenSSL import SSL
@@ -34,7 +32,7 @@ from etcdtw.transport.tls.context import (
     build_server_context,
 )
 from etcdtw.transport.tls.files import TlsError
-from etcdtw.transport.tls.rotation import RotatingContext
+from etcdtw.transport.tls.rotation import RotatingContext, UsesTlsFiles
 from etcdtw.transport.tls.verification import JudgedConnection, Judgement
 
 __all__ = [
@@ -57,7 +55,7 @@ PEER_ENDPOINT: Final = "peer"
 
 
 @implementer(IOpenSSLServerConnectionCreator)
-class TlsPolicy:
+class TlsPolicy(UsesTlsFiles):
     """Gives each new connection the newest context.  Shared by all listeners of one kind.
 
     ``endpoint`` names the kind in the log.  With ``addresses`` a client's certificate must
@@ -79,19 +77,6 @@ class TlsPolicy:
             files.paths(), lambda: build_server_context(files), self._cut_revoked
         )
         self._is_revoked = self._files.is_revoked if files.crl_file is not None else None
-
-    @property
-    def reloads(self) -> int:
-        return self._files.reloads
-
-    @property
-    def failed_reloads(self) -> int:
-        return self._files.failed_reloads
-
-    @property
-    def ends(self) -> Mapping[str, datetime]:
-        """When the certificates in use end, by file."""
-        return self._files.ends
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         self.refresh()

@@ -89,3 +89,22 @@ class RotatingContext:
         self.failed_reloads += 1
         self.log.error("TLS files changed but cannot be used, old ones stay: {why}", why=why)
         self._fingerprint = found
+
+
+class UsesTlsFiles:
+    """What whoever stands on a `RotatingContext` tells of it."""
+
+    _files: RotatingContext
+
+    @property
+    def reloads(self) -> int:
+        return self._files.reloads
+
+    @property
+    def failed_reloads(self) -> int:
+        return self._files.failed_reloads
+
+    @property
+    def ends(self) -> Mapping[str, datetime]:
+        """When the certificates in use end, by file."""
+        return self._files.ends
