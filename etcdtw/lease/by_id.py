@@ -89,17 +89,20 @@ class ById(Generic[V]):
 
     def _keep(self, at: int) -> None:
         """A dict is about to change: let those keep it who have yet to take it."""
-        moments = [moment() for moment in self._moments]
-        for moment in moments:
-            if moment is not None:
-                moment.keep(at)
-        if None in moments:
-            self._moments = [one for one in self._moments if one() is not None]
+        for moment in self._living():
+            moment.keep(at)
+
+    def _living(self) -> list[Moment[V]]:
+        """Return the moments that somebody still takes from, and forget the others."""
+        living = [moment for one in self._moments if (moment := one()) is not None]
+        if len(living) < len(self._moments):
+            self._moments = [ref(moment) for moment in living]
+        return living
 
     def moment(self) -> Moment[V]:
         """Return the values of now, to be taken one after the other."""
         moment = Moment(self._shards, self.count)
-        self._moments = [one for one in self._moments if one() is not None]
+        self._living()
         self._moments.append(ref(moment))
         return moment
 
@@ -108,7 +111,7 @@ class ById(Generic[V]):
 
         What somebody still takes from is freed when that ends.
         """
-        if any(moment() is not None for moment in self._moments):
+        if self._living():
             return True
         shards = self._shards
         while shards:

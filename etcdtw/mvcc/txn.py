@@ -253,7 +253,8 @@ class Transactor:
                 _, made = yield from self._writer.delete_range_steps(op.delete_range)
                 size = sum(map(len, made))
                 is_late = is_late or size > SLICE_OCTETS_MAX  # too large to be joined
-                parts.append(self._head_of_delete(size))
+                head = self._head(b"\x1a", size)
+                parts.append(b"\x1a%b%b" % (encode_varint(len(head) + size), head))
                 parts += made
                 yield
                 continue
@@ -365,16 +366,15 @@ class Transactor:
             self._header_revision = revision
         return self._header
 
-    def _head_of_delete(self, size: int) -> bytes:
-        """Return what stands before the body of a delete, which has ``size``, in a TxnResponse."""
+    def _head(self, tag: bytes, size: int) -> bytes:
+        """Return what stands before a body of ``size`` in a ResponseOp: the header holds the
+        revision alone."""
         header = self._header_octets()
-        head = b"\x1a%b%b" % (encode_varint(len(header) + size), header)
-        return b"\x1a%b%b" % (encode_varint(len(head) + size), head)
+        return b"%b%b%b" % (tag, encode_varint(len(header) + size), header)
 
     def _with_header(self, tag: bytes, body: bytes) -> bytes:
-        """Return a ResponseOp whose response's header holds the revision alone."""
-        header = self._header_octets()
-        return b"%b%b%b%b" % (tag, encode_varint(len(header) + len(body)), header, body)
+        """Return a ResponseOp."""
+        return self._head(tag, len(body)) + body
 
 
 def _nested(body: bytes) -> bytes:

@@ -318,10 +318,10 @@ class WatchStream:
         """As `put_events`; what is large is sent unjoined, at once.  Returns the octets."""
         watcher.is_idle = False
         head += watcher.id_octets
+        messages = [[head, *events]]
+        if watcher.wants_fragments:
+            messages = fragment_parts(head, events, self._hub.size_max())
         total = 0
-        size_max = self._hub.size_max()
-        whole = [[head, *events]]
-        messages = fragment_parts(head, events, size_max) if watcher.wants_fragments else whole
         for message in messages:
             size = sum(map(len, message))
             total += size

@@ -7,7 +7,7 @@ behind the name of every counter, and some of etcd's do not end so.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.registry import Collector
@@ -34,10 +34,6 @@ Source = Callable[[], Reading | Mapping[tuple[str, ...], Reading]]
 
 # By name, as Prometheus' client for Go sorts them; so in `_family`.
 _GRPC_LABELS: Final = ("grpc_method", "grpc_service", "grpc_type")
-
-
-_Heads = list[tuple[str, list[str]]]
-"""By the path of a method: what each of its lines begins with."""
 
 NOTHING: Final = floatToGoString(0)
 BUCKET_LABEL: Final = "le"
@@ -68,45 +64,58 @@ class EtcdCollector(Collector):
                 yield _family(series, source())
 
 
+class _Calls(NamedTuple):
+    """One family of the counters of calls."""
+
+    name: str
+    help: str
+    counts: Callable[[MethodStats], Sequence[int]]
+    codes: Sequence[str] = ()
+    """Labels of the counts, where there are several."""
+
+    def heads(self, labels: dict[str, str]) -> list[str]:
+        """Return what the lines of a method with these labels begin with."""
+        each = [{"grpc_code": code, **labels} for code in self.codes] or [labels]
+        return [f"{_named(self.name, one)} " for one in each]
+
+
+_CALLS: Final = (
+    _Calls("grpc_server_started_total", "Calls started.", lambda stats: (stats.started,)),
+    _Calls(
+        "grpc_server_handled_total",
+        "Calls ended, by status.",
+        lambda stats: stats.handled,
+        CODE_NAMES,
+    ),
+    _Calls("grpc_server_msg_received_total", "Messages received.", lambda stats: (stats.received,)),
+    _Calls("grpc_server_msg_sent_total", "Messages sent.", lambda stats: (stats.sent,)),
+)
+_UNCALLED: Final = MethodStats("", UNARY)
+"""Stands for the counters of methods that nobody has called."""
+
+
 class GrpcCalls:
     """The counters of calls: most of the page, so that what their lines begin with is made once."""
 
     def __init__(self, calls: ServerStats) -> None:
         self._calls = calls
-        self._families: list[tuple[str, Callable[[MethodStats], Sequence[int]], _Heads]] = [
-            self._family("started_total", "Calls started.", lambda stats: (stats.started,)),
-            self._family(
-                "handled_total", "Calls ended, by status.", lambda stats: stats.handled, CODE_NAMES
-            ),
-            self._family(
-                "msg_received_total", "Messages received.", lambda stats: (stats.received,)
-            ),
-            self._family("msg_sent_total", "Messages sent.", lambda stats: (stats.sent,)),
+        methods = [
+            (f"/{service}/{method}", dict(zip(_GRPC_LABELS, (method, service, kind), strict=True)))
+            for kind, service, method in GRPC_METHODS
         ]
-
-    def _family(
-        self,
-        name: str,
-        text: str,
-        counts: Callable[[MethodStats], Sequence[int]],
-        codes: Sequence[str] = (),
-    ) -> tuple[str, Callable[[MethodStats], Sequence[int]], _Heads]:
-        name = f"grpc_server_{name}"
-        heads: _Heads = []
-        for kind, service, method in GRPC_METHODS:
-            labels = dict(zip(_GRPC_LABELS, (method, service, kind), strict=True))
-            each = [{"grpc_code": code, **labels} for code in codes] or [labels]
-            heads.append((f"/{service}/{method}", [f"{_named(name, one)} " for one in each]))
-        return _heading(name, text, COUNTER), counts, heads
+        self._families = [
+            (family, [(path, family.heads(labels)) for path, labels in methods])
+            for family in _CALLS
+        ]
 
     def render(self, parts: list[str]) -> None:
         """Add their text form to ``parts``."""
         known = {stats.path: stats for stats in self._calls.methods()}
-        for heading, counts, methods in self._families:
-            parts.append(heading)
+        for family, methods in self._families:
+            parts.append(_heading(family.name, family.help, COUNTER))
             for path, heads in methods:
-                stats = known.get(path) or MethodStats(path, UNARY)
-                for head, count in zip(heads, counts(stats), strict=True):
+                counts = family.counts(known.get(path, _UNCALLED))
+                for head, count in zip(heads, counts, strict=True):
                     parts.append(f"{head}{floatToGoString(count) if count else NOTHING}\n")
 
 

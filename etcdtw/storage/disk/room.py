@@ -163,18 +163,16 @@ class DiskRoom:
         does not vanish within a tick, and nobody waits for a thread.  Else a look waits
         `ANSWER_S` at the most, and not at all while an earlier one has no answer yet.
         """
-        answered = self._answered
         had_plenty, self._has_plenty = self._has_plenty, False
-        if had_plenty and answered is not None and answered.is_set():
-            found = self._judge()
+        answered = self._answered
+        if answered is None or (answered.is_set() and not had_plenty):
+            answered = self._begin_measuring()
+            answered.wait(ANSWER_S)
+        if not answered.is_set():
+            raise TimeoutError(errno.ETIMEDOUT, "the operating system does not answer")
+        found = self._judge()
+        if had_plenty:
             self._begin_measuring()
-        else:
-            if answered is None or answered.is_set():
-                answered = self._begin_measuring()
-                answered.wait(ANSWER_S)
-            if not answered.is_set():
-                raise TimeoutError(errno.ETIMEDOUT, "the operating system does not answer")
-            found = self._judge()
         self._has_plenty = not found.is_tight
         return found
 

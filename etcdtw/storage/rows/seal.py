@@ -81,7 +81,7 @@ class Seal:
 
     def rows(self, rows: Iterable[Row]) -> list[Row]:
         """Return rows as they are stored."""
-        return [(name, self.closed(name, value)) for name, value in rows]
+        return [self.row(name, value) for name, value in rows]
 
     def is_whole(self, name: bytes, stored: bytes) -> bool:
         """Whether the stored value is this row's."""

@@ -91,6 +91,7 @@ def changed_rows(changes: list[Change]) -> ChangedRows:
 
 
 def _name(change: Change) -> bytes:
+    # Asked for again by each row: to carry it along, in pairs, takes 0.5 us more a put.
     return stored_key(change[2])
 
 
@@ -109,7 +110,8 @@ def _history_row(change: Change) -> Row:
 
 def _current_row(change: Change) -> Row:
     main, sub, key, record = change
-    return _CURRENT_SEAL.row(stored_key(key), current_value(main, sub, record or b""))
+    assert record is not None, "the dead have no row"
+    return _CURRENT_SEAL.row(stored_key(key), current_value(main, sub, record))
 
 
 def attached_rows(attachments: list[Attachment]) -> Iterator[tuple[bytes, bytes, bool]]:
