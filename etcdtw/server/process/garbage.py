@@ -17,8 +17,11 @@ DUE_OBJECTS: Final = 2_000
 """That came, less those that went, for a collection; a fraction of a millisecond."""
 VISITED_OBJECTS_MAX: Final = 10_000
 """With more they are frozen unvisited: 20,000 objects of 400 waiting txns take 19 ms."""
+DUE_CPU_MS: Final = 20
+"""After which also fewer are looked at: the count of those that came falls with each that goes,
+so that very many may have come while as many old ones went.  So much time makes few."""
 DUE_MS: Final = 10_000
-"""After which also fewer are looked at: as many may have come as went, and nobody has counted."""
+"""After which also a member that does next to nothing is looked at."""
 IDLE_SHARE: Final = 0.2
 """Of a tick, below which the reactor's thread was idle."""
 WHOLE_EVERY_MS: Final = 3_600_000
@@ -44,6 +47,7 @@ class Collections:
         self._cpu_ns = cpu_ns
         self._last_ms = now_ms
         self._last_cpu_ns = cpu_ns()
+        self._due_cpu_ns = self._last_cpu_ns + DUE_CPU_MS * 1_000_000
         self._due_ms = now_ms + DUE_MS
         self._whole_due_ms = now_ms + WHOLE_EVERY_MS
 
@@ -62,11 +66,16 @@ class Collections:
         elif not is_idle or count > VISITED_OBJECTS_MAX:
             # Unvisited, until everything is.
             collector.freeze()
-            self._due_ms = now_ms + DUE_MS
+            self._begin_anew(now_ms)
             return
-        elif count < DUE_OBJECTS and now_ms < self._due_ms:
+        elif count < DUE_OBJECTS and cpu_ns < self._due_cpu_ns and now_ms < self._due_ms:
             return
         collector.collect()
         collector.freeze()
-        self._due_ms = now_ms + DUE_MS
         self._last_cpu_ns = self._cpu_ns()
+        self._begin_anew(now_ms)
+
+    def _begin_anew(self, now_ms: int) -> None:
+        """All that there is has been frozen."""
+        self._due_ms = now_ms + DUE_MS
+        self._due_cpu_ns = self._last_cpu_ns + DUE_CPU_MS * 1_000_000

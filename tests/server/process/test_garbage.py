@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 
 from etcdtw.server.process.garbage import (
+    DUE_CPU_MS,
     DUE_MS,
     DUE_OBJECTS,
     PATIENCE_MS,
@@ -82,6 +83,14 @@ def test_what_nobody_counted_is_visited_now_and_then() -> None:
     assert rig.tick(after_ms=DUE_MS - 1) == []
     assert rig.tick(busy_ms=90) == ["freeze"]
     assert rig.tick(after_ms=DUE_MS - 1) == []
+
+
+def test_old_objects_that_go_do_not_hide_how_many_have_come() -> None:
+    rig = Rig()
+    rig.objects = 1  # as many went as came
+    assert rig.tick(busy_ms=DUE_CPU_MS - 2) == []
+    assert rig.tick(busy_ms=2) == ["collect", "freeze"]
+    assert rig.tick(busy_ms=DUE_CPU_MS - 2) == []
 
 
 def test_everything_is_visited_once_an_hour_in_an_idle_moment() -> None:
