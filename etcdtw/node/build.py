@@ -137,6 +137,7 @@ def _ticks(
         duties.space.wants_short_log,
         snapshot_count=config.snapshot_count,
         catchup_entries=config.catchup_entries,
+        kept_octets_max=config.log_kept_octets_max,
     )
     return Ticks(
         clock,

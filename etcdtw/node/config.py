@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from etcdtw.node.intake.inbox import (
     APPLY_GAP_MAX,
@@ -11,6 +12,9 @@ from etcdtw.node.intake.inbox import (
     InboxBounds,
 )
 from etcdtw.node.loop.long_apply import WORK_S
+
+LOG_KEPT_OCTETS_MAX: Final = 64 << 20
+"""Of the newest entries, as `LogStore.appended_octets` counts: the most that stays for others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,7 @@ class NodeConfig:
     max_learners: int = 1
     snapshot_count: int = 10_000
     catchup_entries: int = 5_000
+    log_kept_octets_max: int = LOG_KEPT_OCTETS_MAX
     warning_apply_s: float = 0.1
     warning_request_s: float = 0.3
     proposals_max: int = PROPOSALS_MAX

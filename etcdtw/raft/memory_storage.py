@@ -16,6 +16,7 @@ class MemoryStorage:
         self._entries: list[Entry] = []
         self._dummy_index = 0  # the position just before the first entry
         self._dummy_term = 0
+        self._appended_octets = 0
 
     def initial_state(self) -> tuple[HardState, ConfState]:
         return self.hard_state, self._snapshot.conf_state
@@ -26,6 +27,9 @@ class MemoryStorage:
     def recent_index(self) -> int:
         """Nothing is at hand that would cost anything."""
         return self.last_index() + 1
+
+    def appended_octets(self) -> int:
+        return self._appended_octets
 
     def last_index(self) -> int:
         return self._dummy_index + len(self._entries)
@@ -63,6 +67,7 @@ class MemoryStorage:
             position = 0
         if entries:
             self._entries[position:] = entries
+            self._appended_octets += sum([len(entry.data) for entry in entries])
 
     def apply_snapshot(self, snapshot: Snapshot) -> None:
         """Replace the whole log by ``snapshot``.  Raises `CompactedError` if it is not newer."""

@@ -59,6 +59,13 @@ class LogStore(Storage, Protocol):
         """Return the first of the newest entries that are at hand; a few MiB of them."""
         ...
 
+    def appended_octets(self) -> int:
+        """Return what was found at the start and appended since, with a share for each entry.
+
+        Only the difference of two says something: what lies between them.
+        """
+        ...
+
     def append(
         self, hard_state: HardState | None, entries: Sequence[Entry], done: Callable[[], None]
     ) -> None:

@@ -563,7 +563,9 @@ def test_a_leader_that_stood_still_renews_nothing_before_it_has_proved_that_it_l
 
 @pytest.mark.parametrize("seed", range(6))
 def test_lost_doubled_and_late_messages_lose_nothing(tmp_path: Path, seed: int) -> None:
-    rig = ClusterRig(tmp_path, 3, snapshot_count=20, catchup_entries=5, seed=seed)
+    rig = ClusterRig(
+        tmp_path, 3, snapshot_count=20, catchup_entries=5, log_kept_octets_max=0, seed=seed
+    )
 
     def fate(m: Message) -> list[float]:
         roll = rig.random.random()

@@ -25,7 +25,7 @@ from tests.support.watch_rig import Client
 
 @pytest.fixture
 def compacting(tmp_path: Path) -> ClusterRig:
-    return ClusterRig(tmp_path, 3, snapshot_count=10, catchup_entries=5)
+    return ClusterRig(tmp_path, 3, snapshot_count=10, catchup_entries=5, log_kept_octets_max=0)
 
 
 def lag(rig: ClusterRig, puts: int = 40) -> Node:
@@ -113,6 +113,7 @@ def test_a_snapshot_that_comes_amid_a_long_entry_leaves_nothing_of_it(tmp_path: 
         3,
         snapshot_count=10,
         catchup_entries=5,
+        log_kept_octets_max=0,
         bounds=WorkBounds(long_keys_min=5, step_keys_max=1),
         long_work_s=0.0,
     )

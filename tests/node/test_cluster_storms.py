@@ -46,6 +46,7 @@ class Storm:
             3,
             snapshot_count=8,
             catchup_entries=5,
+            log_kept_octets_max=0,
             seed=seed,
             bounds=WorkBounds(long_keys_min=6, step_keys_max=1),
             long_work_s=0.0,

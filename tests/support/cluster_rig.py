@@ -23,7 +23,7 @@ from etcdtw.mvcc.store import WORK_BOUNDS, Store
 from etcdtw.mvcc.watch.hub import WatchHub
 from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.node.build import build_node
-from etcdtw.node.config import NodeConfig
+from etcdtw.node.config import LOG_KEPT_OCTETS_MAX, NodeConfig
 from etcdtw.node.intake.requests import RequestIds
 from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.loop.long_apply import WORK_S
@@ -126,6 +126,7 @@ class RigMember:
             member_id=self.member_id,
             snapshot_count=rig.snapshot_count,
             catchup_entries=rig.catchup_entries,
+            log_kept_octets_max=rig.log_kept_octets_max,
             max_learners=rig.max_learners,
             long_work_s=rig.long_work_s,
         )
@@ -158,6 +159,7 @@ class ClusterRig:
         *,
         snapshot_count: int = 10_000,
         catchup_entries: int = 5_000,
+        log_kept_octets_max: int = LOG_KEPT_OCTETS_MAX,
         max_learners: int = 1,
         seed: int = 1,
         bounds: WorkBounds = WORK_BOUNDS,
@@ -170,6 +172,7 @@ class ClusterRig:
         self.network = MemoryNetwork(self.clock)
         self.snapshot_count = snapshot_count
         self.catchup_entries = catchup_entries
+        self.log_kept_octets_max = log_kept_octets_max
         self.max_learners = max_learners
         self.bounds = bounds
         self.long_work_s = long_work_s

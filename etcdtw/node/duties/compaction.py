@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from twisted.logger import Logger
 
@@ -25,6 +26,9 @@ SHORT_ENTRIES: Final = 100
 
 SILENT_MS: Final = 3_000
 """Nothing is kept for a member that has not answered for so long."""
+FOLLOWER_KEPT_MS: Final = 120_000
+"""So far back a member keeps entries that does not lead: who lacks which only a leader knows."""
+MARKS_MAX: Final = 64
 
 
 class HistoryCompaction:
@@ -50,10 +54,22 @@ class HistoryCompaction:
             self._own.propose(FIELD_COMPACTION, pb.CompactionRequest(revision=revision))
 
 
+class Mark(NamedTuple):
+    """Where the log ended at a time, and the octets appended until then."""
+
+    last_index: int
+    octets: int
+    ms: int
+
+
 class LogCompaction:
     """Drops entries that the state covers durably, but for those that peers may lack.
 
+    A follower that takes no entries for a while, as one whose disk is full, is to go on with the
+    log: a snapshot may find no room, neither there nor here.
+
     ``is_short``: whether the log's disk has too little room to keep many of them.
+    ``kept_octets_max``: of the newest entries, the most that stays for others; 0: none does.
     """
 
     def __init__(
@@ -66,6 +82,7 @@ class LogCompaction:
         *,
         snapshot_count: int,
         catchup_entries: int,
+        kept_octets_max: int,
     ) -> None:
         self._raw = raw
         self._log_store = log_store
@@ -74,17 +91,29 @@ class LogCompaction:
         self._is_short = is_short
         self._snapshot_count = snapshot_count
         self._catchup_entries = catchup_entries
+        self._kept_octets_max = kept_octets_max
+        self._mark_octets = max(1, kept_octets_max // MARKS_MAX)
         self._answered_ms: dict[int, int] = {}
-        """When each member was last known to answer, while the disk is short."""
+        """When each member was last known to answer, in this member's term as the leader."""
+        self._led_term = 0
+        # What was found at the start is one piece: when it came is not known.
+        self._marks: deque[Mark] = deque([Mark(log_store.first_index() - 1, 0, 0)])
+        """Oldest first; behind the first there are no more octets than may be kept."""
 
     def look(self, now_ms: int) -> None:
         """Compact when enough can go (at each tick)."""
         log = self._log_store
+        self._mark(now_ms)
+        answering = self._answering(now_ms)
         durable_index = self._state.applied_durable
-        keep_from, step = durable_index - self._catchup_entries, self._snapshot_count
+        catchup_from, step = durable_index - self._catchup_entries, self._snapshot_count
         if self._is_short():
-            keep_from = self._least_kept(durable_index, now_ms)
+            # Those at hand, which are of a bounded size, stay with what the followers lack.
+            recent = [durable_index - SHORT_ENTRIES, log.recent_index()]
+            keep_from = max(min([*recent, *answering]), catchup_from)
             step = min(step, SHORT_ENTRIES)
+        else:
+            keep_from = min([catchup_from, *self._lacked(answering, now_ms)])
         if keep_from - log.first_index() < step:
             return
         if self._raw.installing_index or self._snapshots.keeps_log(now_ms):
@@ -94,17 +123,41 @@ class LogCompaction:
         log.put_snapshot(Snapshot(durable_index, log.term(durable_index), conf_state), lambda: None)
         log.compact(keep_from)
 
-    def _least_kept(self, durable_index: int, now_ms: int) -> int:
-        """Return from where on entries stay while the log's disk is short.
+    def _mark(self, now_ms: int) -> None:
+        """Note where the log ends now, and forget what is too far back to be kept."""
+        marks, octets = self._marks, self._log_store.appended_octets()
+        if not marks or octets - marks[-1].octets >= self._mark_octets:
+            marks.append(Mark(self._log_store.last_index(), octets, now_ms))
+        while marks and octets - marks[0].octets > self._kept_octets_max:
+            marks.popleft()
 
-        Those at hand, which are of a bounded size, and what followers lack that answer: a snapshot
-        for them may find no room.
+    def _answering(self, now_ms: int) -> list[int]:
+        """Return what the followers hold that answer, as far as this leader knows."""
+        if not self._raw.is_leader:
+            return []
+        if self._led_term != self._raw.term:
+            self._led_term = self._raw.term
+            self._answered_ms.clear()
+        held: list[int] = []
+        for member_id, one in self._raw.progress().items():
+            if one.recent_active:
+                self._answered_ms[member_id] = now_ms
+            if now_ms - self._answered_ms.setdefault(member_id, now_ms) < SILENT_MS:
+                held.append(one.match_index)
+        return held
+
+    def _lacked(self, answering: list[int], now_ms: int) -> list[int]:
+        """Return from where on entries are to stay for others, within the bound of octets.
+
+        Whoever lags further behind needs a snapshot, whatever is kept: nothing is.
         """
-        wanted = [durable_index - SHORT_ENTRIES, self._log_store.recent_index()]
-        if self._raw.is_leader:
-            for member_id, one in self._raw.progress().items():
-                if one.recent_active:
-                    self._answered_ms[member_id] = now_ms
-                if now_ms - self._answered_ms.setdefault(member_id, now_ms) < SILENT_MS:
-                    wanted.append(one.match_index)
-        return max(min(wanted), durable_index - self._catchup_entries)
+        if not self._marks:
+            return []
+        bound = self._marks[0].last_index
+        if not self._raw.is_leader:
+            # It may have to lead next, and the new leader must still have what the old one kept.
+            old = [one.last_index for one in self._marks if now_ms - one.ms >= FOLLOWER_KEPT_MS]
+            return [old[-1] if old else bound]
+        # 0: a new leader has not heard yet what that member holds, and does not while it takes
+        # nothing.
+        return [max(index, bound) for index in answering if index >= bound or index == 0]

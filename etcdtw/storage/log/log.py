@@ -133,6 +133,7 @@ class LmdbLog:
         self._tail: list[Entry] = []
         self._crcs: list[int] = []
         self._tail_size = 0
+        self._appended_octets = 0
         self._last_index = 0
         self._last_term = 0
         self._last_crc = 0
@@ -178,6 +179,9 @@ class LmdbLog:
 
     def recent_index(self) -> int:
         return self._tail[0].index if self._tail else self._last_index + 1
+
+    def appended_octets(self) -> int:
+        return self._appended_octets
 
     def last_index(self) -> int:
         return self._last_index
@@ -441,8 +445,9 @@ class LmdbLog:
         self._last_index = flight[-1].index
         self._last_term = flight[-1].term
         self._last_crc = crcs[-1]
-        self._tail_size += sum([len(entry.data) for entry in flight])
-        self._tail_size += ENTRY_OVERHEAD * len(flight)
+        size = sum([len(entry.data) for entry in flight]) + ENTRY_OVERHEAD * len(flight)
+        self._tail_size += size
+        self._appended_octets += size
         if self._tail_size > self._tail_size_max:
             self._trim_tail()
 

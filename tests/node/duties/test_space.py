@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,9 +46,9 @@ class Disk:
 
 
 class Rig(ClusterRig):
-    def __init__(self, folder: Path, count: int = 3) -> None:
+    def __init__(self, folder: Path, count: int = 3, **sizes: Any) -> None:
         self.disks = {member_id: Disk() for member_id in range(1, count + 1)}
-        super().__init__(folder, count)
+        super().__init__(folder, count, **sizes)
 
     def look_at_disks(self, member_id: int) -> RoomFound:
         disk = self.disks[member_id]
@@ -295,6 +296,23 @@ def test_a_leader_whose_log_is_short_keeps_what_a_follower_lacks_that_answers(ri
     rig.crash(slow.member_id)
     rig.run(2 * SILENT_MS / 1000)
     assert leader.parts.log.first_index() > lacked
+
+
+def test_a_follower_that_was_short_needs_no_snapshot_whoever_leads_by_then(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, snapshot_count=10, catchup_entries=5)
+    leader = rig.leader()
+    slow, other = rig.followers()
+    rig.short(slow)
+    for number in range(40):
+        rig.must_put(leader, b"%d" % number)
+    leader.parts.raw.transfer_leader(other.member_id)
+    rig.until(lambda: rig.leader() is other)
+    for number in range(40):
+        rig.must_put(other, b"%d" % number)
+    rig.run(2 * SILENT_MS / 1000)
+    rig.free(slow)
+    rig.converge()
+    assert [node.snapshots.sent_total for node in rig.nodes] == [0, 0, 0]
 
 
 # The leader.

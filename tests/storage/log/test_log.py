@@ -18,7 +18,7 @@ from etcdtw.raft.storage import CompactedError, LogStore, UnavailableError
 from etcdtw.storage.log.codec import CorruptionError, decode_batch, encode_batch
 from etcdtw.storage.log.journal_open import begin_journal
 from etcdtw.storage.log.journal_writer import INLINE_SIZE_MAX, JournalWriter
-from etcdtw.storage.log.log import LmdbLog, open_log
+from etcdtw.storage.log.log import ENTRY_OVERHEAD, LmdbLog, open_log
 from etcdtw.storage.log.writer import NOTHING_UNSETTLED, LogJob, perform
 
 NO_LIMIT = 1 << 40
@@ -211,6 +211,16 @@ def test_entries_keep_to_the_size_but_return_at_least_one(rig: LogRig) -> None:
     assert len(rig.log.entries(3, 5, 10_000)) == 2
     with pytest.raises(UnavailableError):
         rig.log.entries(3, 12, 1)
+
+
+def test_appended_octets_count_what_was_found_and_what_came(rig: LogRig) -> None:
+    rig.append([entry(1, 1, bytes(100)), entry(2, 1, bytes(50))])
+    size = 150 + 2 * ENTRY_OVERHEAD
+    assert rig.log.appended_octets() == size
+    rig.reopen()
+    assert rig.log.appended_octets() == size
+    rig.append([entry(2, 2, b"x")])
+    assert rig.log.appended_octets() == size + 1 + ENTRY_OVERHEAD
 
 
 def test_old_entries_are_read_back_from_disk(tmp_path: Path) -> None:

@@ -1,0 +1,214 @@
+"""What a log keeps for members that take no entries for a while, and what it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from etcdtw.node.duties.compaction import (
+    FOLLOWER_KEPT_MS,
+    MARKS_MAX,
+    SILENT_MS,
+    LogCompaction,
+)
+from etcdtw.raft.entry import ConfState, Entry, HardState, Snapshot
+from tests.support.node_rig import MemoryLog
+
+ENTRY_OCTETS = 100
+MARK_ENTRIES = 10
+KEPT_ENTRIES = MARKS_MAX * MARK_ENTRIES
+KEPT_OCTETS = KEPT_ENTRIES * ENTRY_OCTETS
+CATCHUP_ENTRIES = 20
+SNAPSHOT_COUNT = 5
+OWN, PEER, OTHER = 1, 2, 3
+
+
+class Log(MemoryLog):
+    def put_snapshot(self, snapshot: Snapshot, done: Callable[[], None]) -> None:
+        self.mark = snapshot
+        super().put_snapshot(snapshot, done)
+
+
+class Rig:
+    """A member whose log, peers and time are told here; all it appends is durable and applied."""
+
+    def __init__(self, found_entries: int = 0, kept_octets_max: int = KEPT_OCTETS) -> None:
+        self.log = Log()
+        self.now_ms = 1_000_000
+        self.is_short = False
+        self.progress = {OWN: SimpleNamespace(match_index=0, recent_active=True)}
+        self.raw = SimpleNamespace(
+            is_leader=True,
+            term=1,
+            installing_index=0,
+            progress=lambda: self.progress,
+            configuration=SimpleNamespace(conf_state=ConfState),
+        )
+        self.state = SimpleNamespace(applied_durable=0)
+        self._append(found_entries)
+        self.compaction = LogCompaction(
+            cast(Any, self.raw),
+            self.log,
+            cast(Any, self.state),
+            cast(Any, SimpleNamespace(keeps_log=lambda now_ms: False)),
+            lambda: self.is_short,
+            snapshot_count=SNAPSHOT_COUNT,
+            catchup_entries=CATCHUP_ENTRIES,
+            kept_octets_max=kept_octets_max,
+        )
+
+    def peer(self, member_id: int, match_index: int) -> Any:
+        found = self.progress[member_id] = SimpleNamespace(
+            match_index=match_index, recent_active=True
+        )
+        return found
+
+    def append(self, count: int, ms: int = 0) -> None:
+        """Append entries, one look after each; ``ms`` pass meanwhile."""
+        for number in range(1, count + 1):
+            self._append(1)
+            self.look(ms * number // count - ms * (number - 1) // count)
+
+    def look(self, ms: int = 0) -> None:
+        self.now_ms += ms
+        self.compaction.look(self.now_ms)
+
+    def _append(self, count: int) -> None:
+        last = self.log.last_index()
+        entries = [Entry(1, last + i, 0, bytes(ENTRY_OCTETS)) for i in range(1, count + 1)]
+        self.log.append(HardState(1, 0, last + count), entries, lambda: None)
+        self.progress[OWN].match_index = self.state.applied_durable = last + count
+
+    @property
+    def kept(self) -> int:
+        return self.log.last_index() - self.log.first_index() + 1
+
+    @property
+    def is_compacted(self) -> bool:
+        """Whether only what every log keeps is there."""
+        return self.kept <= CATCHUP_ENTRIES + SNAPSHOT_COUNT
+
+
+def test_a_member_alone_keeps_nothing_for_others() -> None:
+    rig = Rig()
+    rig.append(100)
+    assert rig.is_compacted
+
+
+def test_a_leader_keeps_what_a_follower_lacks_that_answers() -> None:
+    rig = Rig()
+    rig.append(100)
+    rig.peer(PEER, 90)
+    rig.append(KEPT_ENTRIES // 2, ms=600_000)
+    assert rig.log.first_index() <= 91
+    rig.peer(PEER, rig.log.last_index())
+    rig.look()
+    assert rig.is_compacted
+
+
+def test_a_leader_keeps_no_more_octets_than_the_bound() -> None:
+    rig = Rig()
+    rig.peer(PEER, 0)
+    rig.append(100)
+    rig.peer(PEER, 90)
+    rig.append(90 + KEPT_ENTRIES - rig.log.last_index())
+    assert rig.log.first_index() <= 91
+    rig.append(1)
+    assert rig.is_compacted, "it needs a snapshot, whatever is kept"
+
+
+def test_what_one_follower_lacks_beyond_the_bound_does_not_cost_another_what_it_lacks() -> None:
+    rig = Rig()
+    rig.append(100)
+    rig.peer(OTHER, 90)
+    rig.append(KEPT_ENTRIES // 2)
+    lacked = rig.peer(PEER, rig.log.last_index()).match_index
+    rig.append(KEPT_ENTRIES - MARK_ENTRIES)
+    assert rig.log.first_index() <= lacked + 1
+    assert rig.log.first_index() > lacked - SNAPSHOT_COUNT
+
+
+def test_a_leader_keeps_nothing_for_long_for_a_member_that_is_silent() -> None:
+    rig = Rig()
+    rig.append(100)
+    rig.peer(PEER, 90)
+    rig.append(100)
+    rig.progress[PEER].recent_active = False
+    rig.look(SILENT_MS - 1)
+    assert rig.log.first_index() <= 91
+    rig.look(1)
+    assert rig.is_compacted
+
+
+def test_a_new_leader_keeps_all_it_may_while_it_does_not_know_what_a_member_holds() -> None:
+    rig = Rig()
+    rig.raw.is_leader = False
+    rig.append(100)
+    rig.raw.is_leader, rig.raw.term = True, 2
+    rig.peer(PEER, 0)
+    first = rig.log.first_index()
+    rig.append(KEPT_ENTRIES // 2, ms=600_000)
+    assert rig.log.first_index() == first
+    rig.append(KEPT_ENTRIES)
+    assert rig.kept <= KEPT_ENTRIES + MARK_ENTRIES + SNAPSHOT_COUNT
+
+
+def test_a_leader_again_waits_anew_for_those_that_were_silent_before() -> None:
+    rig = Rig()
+    rig.append(100)
+    peer = rig.peer(PEER, 90)
+    rig.look()
+    peer.recent_active = False
+    rig.raw.is_leader = False
+    rig.append(100, ms=2 * SILENT_MS)
+    rig.raw.is_leader, rig.raw.term = True, 3
+    rig.look()
+    assert rig.log.first_index() <= 91
+    rig.look(SILENT_MS)
+    assert rig.is_compacted
+
+
+def test_a_follower_keeps_what_came_of_late_for_it_may_lead_next() -> None:
+    rig = Rig()
+    rig.raw.is_leader = False
+    rig.append(100, ms=FOLLOWER_KEPT_MS - 1)
+    assert rig.log.first_index() == 1
+    rig.append(100, ms=FOLLOWER_KEPT_MS)
+    assert 100 <= rig.kept <= 100 + MARK_ENTRIES + SNAPSHOT_COUNT
+
+
+def test_a_follower_keeps_no_more_octets_than_the_bound() -> None:
+    rig = Rig()
+    rig.raw.is_leader = False
+    rig.append(KEPT_ENTRIES)
+    assert rig.kept == KEPT_ENTRIES
+    rig.append(KEPT_ENTRIES)
+    assert rig.kept <= KEPT_ENTRIES + SNAPSHOT_COUNT
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_what_was_found_at_the_start_is_kept_as_one_piece_within_the_bound(over: int) -> None:
+    rig = Rig(found_entries=KEPT_ENTRIES + over)
+    rig.raw.is_leader = False
+    rig.look()
+    assert rig.is_compacted == bool(over) or rig.kept == KEPT_ENTRIES
+
+
+def test_a_log_whose_disk_is_short_keeps_for_others_what_it_did_before() -> None:
+    rig = Rig()
+    rig.append(100)
+    rig.peer(PEER, 90)
+    rig.append(100)
+    rig.is_short = True
+    rig.append(150)
+    assert rig.is_compacted
+
+
+def test_marks_are_few_whatever_comes() -> None:
+    rig = Rig()
+    rig.raw.is_leader = False
+    rig.append(4 * KEPT_ENTRIES, ms=4 * FOLLOWER_KEPT_MS)
+    assert len(rig.compaction._marks) <= MARKS_MAX + 1
