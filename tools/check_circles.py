@@ -24,24 +24,38 @@ def modules(root: Path, package: str) -> dict[str, Path]:
     return found
 
 
-def imported(tree: ast.AST, known: Mapping[str, Path]) -> Iterator[str]:
-    """Yield the modules of ``known`` that ``tree`` names; ``from package import module`` is one."""
+def imported(tree: ast.AST, package: str, known: Mapping[str, Path]) -> Iterator[str]:
+    """Yield the modules of ``known`` that ``tree`` names; ``from package import module`` is one.
+
+    ``package``: the one that ``tree`` lies in, where its relative imports begin.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-            if any(name not in known for name in names) and node.module in known:
-                yield node.module
+        elif isinstance(node, ast.ImportFrom):
+            whence = _whence(node, package)
+            names = [f"{whence}.{alias.name}" for alias in node.names]
+            if any(name not in known for name in names) and whence in known:
+                yield whence
             yield from (name for name in names if name in known)
+
+
+def _whence(node: ast.ImportFrom, package: str) -> str:
+    """Return the absolute name of what is imported from."""
+    if not node.level:
+        return node.module or ""
+    parts = package.split(".")
+    return ".".join([*parts[: len(parts) - node.level + 1], *filter(None, [node.module])])
 
 
 def imports(known: Mapping[str, Path]) -> dict[str, set[str]]:
     """Return what each module of ``known`` imports of them."""
-    return {
-        name: set(imported(ast.parse(path.read_text(encoding="utf-8")), known))
-        for name, path in known.items()
-    }
+    graph = {}
+    for name, path in known.items():
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        graph[name] = set(imported(tree, package, known))
+    return graph
 
 
 def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
