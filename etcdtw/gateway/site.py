@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Final
 
 from twisted.web.http import OK
 
+from etcdtw import __version__
+from etcdtw.apply.members import Members
 from etcdtw.gateway.health import HealthCounts, HealthSource, health_pages
 from etcdtw.gateway.pages import ALL_ALLOWED, JSON, Access, Answer, Arguments, Page, Pages
 
@@ -16,35 +18,15 @@ METRICS: Final = b"/metrics"
 VARS_TYPE: Final = b"application/json; charset=utf-8"
 
 
-class VersionSource(Protocol):
-    """The versions that a member shows.  None while the cluster has not decided."""
-
-    @property
-    def server_version(self) -> str:
-        """The etcd release whose contract is kept, ``3.7.3``."""
-        ...
-
-    @property
-    def cluster_version(self) -> str | None: ...
-
-    @property
-    def storage_version(self) -> str | None: ...
-
-    @property
-    def product_version(self) -> str:
-        """etcdtw's own, under a key of its own."""
-        ...
-
-
-def version_page(source: VersionSource) -> Page:
-    """``/version``, with etcd's words for what is not known yet."""
+def version_page(members: Members) -> Page:
+    """``/version``, with etcd's words for what is not known yet; etcdtw's own under its name."""
 
     def page(_arguments: Arguments) -> Answer:
         versions = {
-            "etcdserver": source.server_version,
-            "etcdcluster": source.cluster_version or "not_decided",
-            "storage": source.storage_version or "unknown",
-            "etcdtw": source.product_version,
+            "etcdserver": members.server_version,
+            "etcdcluster": members.cluster_version or "not_decided",
+            "storage": members.storage_version or "unknown",
+            "etcdtw": __version__,
         }
         return Answer(OK, json.dumps(versions, separators=(",", ":")).encode(), JSON)
 
@@ -72,7 +54,7 @@ def metrics_page(render: Callable[[], bytes]) -> Page:
 def client_site(
     health: HealthSource,
     counts: HealthCounts,
-    versions: VersionSource,
+    members: Members,
     render_metrics: Callable[[], bytes],
     access: Access = ALL_ALLOWED,
     variables: Callable[[], Mapping[str, object]] = dict,
@@ -82,7 +64,7 @@ def client_site(
     ``variables``: those of ``/debug/vars``, by name.
     """
     pages = health_pages(health, counts)
-    pages[b"/version"] = version_page(versions)
+    pages[b"/version"] = version_page(members)
     pages[METRICS] = metrics_page(render_metrics)
     pages[b"/debug/vars"] = variables_page(variables)
     return Pages(pages, access, frozenset((METRICS,)))

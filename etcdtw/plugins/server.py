@@ -21,12 +21,13 @@ from twisted.python import usage
 from etcdtw.config.config import Config, TextRequestedError, configure
 from etcdtw.config.flags import STATUS_USAGE, FlagError
 from etcdtw.config.help import help_text
+from etcdtw.server.doors.taken import Taken
 from etcdtw.server.process.background import enter, launch_of
 from etcdtw.server.process.descriptors import RESERVE, raise_limit, share_out
 from etcdtw.server.process.log_output import build_observer, console_line, fatal_event, json_line
 from etcdtw.server.process.readiness import started_environment
 from etcdtw.server.process.services import CANNOT_START
-from etcdtw.server.start.preflight import START_ERRORS, Taken, take
+from etcdtw.server.start.preflight import START_ERRORS, take
 
 SEEN: Final = frozenset(("stderr", "systemd/journal"))
 """Outputs that are read where stderr is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import cast
 
 import pytest
 from twisted.internet.address import UNIXAddress
@@ -14,18 +15,23 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 from twisted.web.server import Site
 
+from etcdtw import __version__
+from etcdtw.apply.members import Members
 from etcdtw.gateway.health import HealthCounts
 from etcdtw.gateway.pages import Access, Pages
 from etcdtw.gateway.site import client_site, metrics_site
 
 
-class FakeMember:
-    """A member whose health the test decides."""
+class FakeMembers:
+    """Knows the versions that the test decides."""
 
     server_version = "3.7.3"
-    product_version = "0.1.0"
-    storage_version: str | None = None
-    cluster_version: str | None = None
+    storage_version = ""
+    cluster_version = ""
+
+
+class FakeMember:
+    """A member whose health the test decides."""
 
     def __init__(self) -> None:
         self.has_leader = True
@@ -80,6 +86,7 @@ class Rig:
 
     def __init__(self) -> None:
         self.member = FakeMember()
+        self.members = FakeMembers()
         self.counts = HealthCounts()
         self.access = Access(frozenset("*"), frozenset("*"))
         self.metrics_only = False
@@ -97,7 +104,7 @@ class Rig:
         return client_site(
             self.member,
             self.counts,
-            self.member,
+            cast(Members, self.members),
             lambda: b"up 1\n",
             self.access,
             lambda: self.variables,
@@ -242,9 +249,9 @@ def test_version_knows_etcds_words_for_not_yet(rig: Rig) -> None:
         "etcdserver": "3.7.3",
         "etcdcluster": "not_decided",
         "storage": "unknown",
-        "etcdtw": "0.1.0",
+        "etcdtw": __version__,
     }
-    rig.member.cluster_version = rig.member.storage_version = "3.7.0"
+    rig.members.cluster_version = rig.members.storage_version = "3.7.0"
     request = rig.ask("/version")
     assert b'"etcdcluster":"3.7.0","storage":"3.7.0"' in body(request)
     assert header(request, "Content-Type") == "application/json"

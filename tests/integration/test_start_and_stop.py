@@ -17,7 +17,7 @@ from typing import Final
 
 import pytest
 
-from etcdtw.server.services.order import FLUSH_S
+from etcdtw.server.services.storage import FLUSH_S
 from etcdtw.storage.disk.failure import EXIT_FAIL_STOP
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.etcd_client import EtcdClient

@@ -9,7 +9,7 @@ away at once and tries again, or another member, sooner than one that is kept wa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 from twisted.application.service import Service
@@ -25,6 +25,7 @@ from twisted.internet.protocol import Factory
 
 from etcdtw.cluster.urls import MemberUrl
 from etcdtw.config.config import Config
+from etcdtw.server.doors.taken import Taken
 from etcdtw.transport.listener import Bound, ListenUrl, bind_all, parse_listen_url
 
 PEER: Final = "peer"
@@ -93,8 +94,8 @@ class Doors(Service):
 
     name = "doors"
 
-    def __init__(self, reactor: object, take: Callable[[], Mapping[str, Sequence[Bound]]]) -> None:
-        """``take`` gives the addresses by role; raises what a start that cannot be has to say."""
+    def __init__(self, reactor: object, take: Callable[[], Taken]) -> None:
+        """``take`` gives the addresses; raises what a start that cannot be has to say."""
         self._reactor = cast(IReactorCore, reactor)
         self._take = take
         self._doors: dict[str, list[Door]] = {}
@@ -103,12 +104,15 @@ class Doors(Service):
         """Return the doors of one role, in the order of its URLs."""
         return self._doors.get(role, ())
 
-    def startService(self) -> None:
+    def startService(self) -> Deferred[Taken]:
+        """Give what was taken, the addresses among it."""
         super().startService()
-        for role, taken in self._take().items():
-            self._doors[role] = [Door(one) for one in taken]
+        taken = self._take()
+        for role, bound in taken.bound.items():
+            self._doors[role] = [Door(one) for one in bound]
             for door in self._doors[role]:
                 door.take_up(self._reactor)
+        return succeed(taken)
 
     def close(self, *roles: str) -> Deferred[Any]:
         """Let nobody new in at the doors of these roles."""

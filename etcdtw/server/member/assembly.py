@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorInThreads
 
 from etcdtw.apply.alarms import Alarms
 from etcdtw.apply.applier import Applier
@@ -30,7 +31,6 @@ from etcdtw.node.duties.auto_compaction import (
     RevisionCompaction,
 )
 from etcdtw.node.duties.corruption import CheckIntervals
-from etcdtw.node.duties.snapshots import StateSnapshotFiles
 from etcdtw.node.intake.requests import RequestIds
 from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.node import Node
@@ -50,44 +50,55 @@ from etcdtw.rpc.maintenance.snapshot import SnapshotService
 from etcdtw.rpc.screening import Screening
 from etcdtw.rpc.watch import WatchService
 from etcdtw.server.member.leader_line import LeaderLine
+from etcdtw.server.member.opened import OpenData, OpenMember, Services
+from etcdtw.server.member.runtime import Runtime
+from etcdtw.server.process.services import EXIT_REMOVED, leave_with_status
 from etcdtw.server.start.bootstrap import Identity
 from etcdtw.server.start.data import Data
-from etcdtw.storage.disk.room import RoomFound
-from etcdtw.transport.flusher import Flusher
+from etcdtw.storage.disk.room import DiskRoom, RealDisk, RoomFound
 from etcdtw.transport.peer.client import Dial
-from etcdtw.transport.peer.snapshot_out import Offload
 from etcdtw.wire.encode import ResponseHeaders
-from etcdtw.wire.pieces import Pieces
 
 COMMITTED_SIZE_PER_READY_MAX = 1024 * 1024
 """Octets of entries applied before the turn looks up again."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Surroundings:
-    """What a node finds outside of its data."""
+def open_member(
+    runtime: Runtime,
+    config: Config,
+    opened: OpenData,
+    dial: Dial,
+    fail_stop: Callable[[str], None],
+) -> OpenMember:
+    """Return the member on ``opened``; ``fail_stop`` ends the process, with a reason."""
+    data = opened.data
+    room = DiskRoom(
+        data.places(), RealDisk(), cast(IReactorInThreads, runtime.reactor).callInThread
+    )
+    node, line = _node(runtime, config, opened, dial, room.look, fail_stop)
+    return OpenMember(
+        data=data,
+        room=room,
+        node=node,
+        line=line,
+        services=_services(runtime, config, data, node, line),
+    )
 
-    clock: IReactorTime
-    flusher: Flusher
-    pieces: Pieces
-    randomness: random.Random
-    unix_ms: int
-    """The wall clock at the start, for request ids only."""
-    snapshot_files: StateSnapshotFiles
-    dial: Dial
-    on_removed: Callable[[], None]
-    look_at_disks: Callable[[], RoomFound]
-    fail_stop: Callable[[str], None]
 
-
-def build_member_node(
-    config: Config, data: Data, surroundings: Surroundings
+def _node(
+    runtime: Runtime,
+    config: Config,
+    opened: OpenData,
+    dial: Dial,
+    look_at_disks: Callable[[], RoomFound],
+    fail_stop: Callable[[str], None],
 ) -> tuple[Node, LeaderLine]:
-    """Return the node on ``data``, and its line to the leader."""
-    clock = surroundings.clock
+    """Return the node on ``opened``, and its line to the leader."""
+    data = opened.data
+    clock = runtime.clock
     own_config = node_config(config, data.identity)
     wakeup = Wakeup(clock.callLater, clock.seconds)
-    raw = _raw(config, data, surroundings.randomness)
+    raw = _raw(config, data, runtime.randomness)
     headers = ResponseHeaders(own_config.cluster_id, own_config.member_id, raw.term)
     state = data.state
     lessor = Lessor(
@@ -101,9 +112,7 @@ def build_member_node(
     applier = Applier(state, store, lessor, members, alarms)
     applier.restore()
     standing = Standing(own_config.cluster_id, own_config.member_id, raw, members, alarms)
-    line = LeaderLine(
-        standing, members, wakeup, surroundings.dial, clock, own_config.request_timeout_ms
-    )
+    line = LeaderLine(standing, members, wakeup, dial, clock, own_config.request_timeout_ms)
     parts = Parts(
         wakeup=wakeup,
         headers=headers,
@@ -116,7 +125,7 @@ def build_member_node(
             store,
             state,
             headers.encode,
-            surroundings.randomness.random,
+            runtime.randomness.random,
             wakeup.wake,
             progress_interval_ms=int(config.watch_progress_notify_interval_s * 1000),
             response_size_max=config.max_request_bytes + 512 * 1024,
@@ -126,14 +135,15 @@ def build_member_node(
         alarms=alarms,
         standing=standing,
         damage=state.damage,
-        flusher=surroundings.flusher,
-        pieces=surroundings.pieces,
-        ids=RequestIds(data.identity.member_id, surroundings.unix_ms),
-        snapshot_files=surroundings.snapshot_files,
+        flusher=runtime.flusher,
+        pieces=runtime.pieces,
+        ids=RequestIds(data.identity.member_id, runtime.unix_ms()),
+        snapshot_files=opened.snapshot_files,
         snapshot_folder=data.snapshot_folder,
-        fail_stop=surroundings.fail_stop,
-        look_at_disks=surroundings.look_at_disks,
-        on_removed=surroundings.on_removed,
+        fail_stop=fail_stop,
+        look_at_disks=look_at_disks,
+        # With a status of its own (etcd's is 0), so that a supervisor does not start it again.
+        on_removed=partial(leave_with_status, runtime.reactor, EXIT_REMOVED),
         ask_versions=line.ask_versions,
         ask_hashes=line.ask_hashes,
         check_intervals=check_intervals(config),
@@ -204,31 +214,10 @@ def checkpoint_interval_ms(gates: FeatureGates) -> int:
     return CHECKPOINT_INTERVAL_MS if gates["LeaseCheckpoint"] else NEVER_MS
 
 
-@dataclass(frozen=True, kw_only=True)
-class Services:
-    """What answers a member's clients, and its peers beside Raft."""
-
-    methods: MethodTable
-    maintenance: MaintenanceService
-    snapshots: SnapshotService
-    cluster: ClusterService
-    leases_for_peers: LeasesForPeers
-
-
-def build_services(
-    node: Node,
-    config: Config,
-    data: Data,
-    randomness: random.Random,
-    unix_s: Callable[[], int],
-    line: LeaderLine,
-    offload: Offload,
+def _services(
+    runtime: Runtime, config: Config, data: Data, node: Node, line: LeaderLine
 ) -> Services:
-    """Return every RPC that this member answers.
-
-    ``unix_s``: the wall clock, for member ids; ``line``: the way to the leader; ``offload``:
-    runs what may wait for the disk.
-    """
+    """Return every RPC that this member answers; ``line``: the way to the leader."""
     methods = MethodTable()
     methods.screen = Screening(node)
     store = node.store
@@ -250,15 +239,20 @@ def build_services(
     ).register(methods)
     WatchService(node, election_timeout_s).register(methods)
     LeaseService(
-        node, randomness.getrandbits, election_timeout_s, quota=quota, line=line, reads=reads
+        node,
+        runtime.randomness.getrandbits,
+        election_timeout_s,
+        quota=quota,
+        line=line,
+        reads=reads,
     ).register(methods)
     cluster = ClusterService(
-        node, unix_s=unix_s, is_strict=config.strict_reconfig_check, forward=line
+        node, unix_s=runtime.unix_s, is_strict=config.strict_reconfig_check, forward=line
     )
     cluster.register(methods)
     maintenance = MaintenanceService(node, config.quota_backend_bytes or 0)
     maintenance.register(methods)
-    snapshots = SnapshotService(node, offload)
+    snapshots = SnapshotService(node, runtime.offload)
     snapshots.register(methods)
     DowngradeService(node).register(methods)
     HealthService().register(methods)

@@ -18,16 +18,17 @@ from etcdtw.config.feature_gates import GATES, FeatureGates
 from etcdtw.gateway.health import HealthCounts
 from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, UNARY
 from etcdtw.grpc.stats import ServerStats
+from etcdtw.lease.lessor import Lessor
+from etcdtw.node.duties.lease_expiry import LeaseExpiry
 from etcdtw.node.duties.space import SpaceDuty
 from etcdtw.node.intake.durations import Durations
 from etcdtw.node.node import Node
 from etcdtw.rpc.cluster.service import ClusterService
 from etcdtw.rpc.screening import UNKNOWN_VERSION
 from etcdtw.server.doors.certificate_watch import CertificateWatch
-from etcdtw.server.member.assembly import Services
+from etcdtw.server.member.opened import OpenMember, Services
 from etcdtw.server.metrics.metrics import Source
 from etcdtw.server.metrics.peers import peer_sources
-from etcdtw.server.start.data import Data
 from etcdtw.storage.disk.room import DiskRoom
 from etcdtw.storage.integrity.damage import StateDamage
 from etcdtw.storage.log.journal_writer import JournalWriter
@@ -48,36 +49,34 @@ OPEN_FILES: Final = "/proc/self/fd"
 
 
 def member_sources(
-    node: Node,
-    data: Data,
-    services: Services,
+    member: OpenMember,
     config: Config,
     calls: ServerStats,
     health: HealthCounts,
     certificates: CertificateWatch,
     network: PeerNetwork,
-    *,
-    room: DiskRoom,
+    pieces: Pieces,
 ) -> Mapping[str, Source]:
     """Return the sources of all metrics of one member."""
+    node, data, duties = member.node, member.data, member.node.duties
     return {
         **peer_sources(node, network),
-        **_cluster_sources(services.cluster),
+        **_cluster_sources(member.services.cluster),
         **_node_sources(node, config.quota_backend_bytes or 0),
         **disk_sources(data.log_writer, data.state.stats),
         **_duration_sources(node.durations),
         **_snapshot_sources(data.saves),
         "etcd_mvcc_db_open_read_transactions": data.state.stats.open_reads,
-        **_room_sources(room, node.duties.space),
+        **_room_sources(member.room, duties.space),
         **_damage_sources(data.state.damage),
         "etcdtw_snapshots_refused_for_room_total": lambda: data.reception_room.refused_total,
-        **_maintenance_sources(services),
+        **_maintenance_sources(member.services),
         "etcd_mvcc_hash_rev_duration_seconds": lambda: node.hashes.duration_s,
-        "etcdtw_corruption_checks_total": lambda: {**node.duties.corruption.results},
+        "etcdtw_corruption_checks_total": lambda: {**duties.corruption.results},
         **_feature_sources(config.feature_gates),
-        **piece_sources(node.parts.pieces),
+        **piece_sources(pieces),
         **_store_sources(node),
-        **_lease_sources(node),
+        **_lease_sources(node.lessor, duties.lease_expiry),
         **call_sources(calls),
         "etcdtw_tls_certificate_expiry_seconds": lambda: {**certificates.readings()},
         "etcd_server_health_success": lambda: health.successes,
@@ -245,11 +244,10 @@ def _store_sources(node: Node) -> dict[str, Source]:
     }
 
 
-def _lease_sources(node: Node) -> dict[str, Source]:
-    lessor = node.lessor
+def _lease_sources(lessor: Lessor, expiry: LeaseExpiry) -> dict[str, Source]:
     return {
         "etcd_debugging_lease_ttl_total": lambda: lessor.granted_ttls_s,
-        "etcd_debugging_server_lease_expired_total": lambda: node.duties.lease_expiry.expired_total,
+        "etcd_debugging_server_lease_expired_total": lambda: expiry.expired_total,
         "etcd_debugging_lease_granted_total": lambda: lessor.granted_total,
         "etcd_debugging_lease_renewed_total": lambda: lessor.renewed_total,
         "etcd_debugging_lease_revoked_total": lambda: lessor.revoked_total,

@@ -1,7 +1,9 @@
 """Services that start one after another and stop the other way round.
 
 Twisted's MultiService starts all at once and stops all at once; a member must open its data
-before it listens and stop listening before it closes its data.
+before it listens and stop listening before it closes its data.  And it has all its children at
+once, where here each is built from what those before it have given: the order is a coroutine
+(ADR 16).
 """
 
 from __future__ import annotations
@@ -9,8 +11,8 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final, Protocol, TypeVar, overload
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
@@ -24,23 +26,47 @@ EXIT_REMOVED: Final = 77  # EX_NOPERM of sysexits.h
 CANNOT_START: Final = "the member cannot start"
 
 
+_T = TypeVar("_T")
+
+
+class Gives(Protocol[_T]):
+    """A service whose start has a result, for those that are built behind it."""
+
+    def startService(self) -> Deferred[_T]: ...
+
+
+class Begin(Protocol):
+    """Starts a child and waits for it; returns what its start has given."""
+
+    @overload
+    def __call__(self, child: Gives[_T], /) -> Awaitable[_T]: ...
+
+    @overload
+    def __call__(self, child: IService, /) -> Awaitable[object]: ...
+
+
+Plan = Callable[[Begin], Coroutine[Any, Any, None]]
+"""Begins one child after the other."""
+
+
 class OrderedService(Service):
-    """Children start first to last and stop last to first, each when the one before is done.
+    """Children start as ``plan`` begins them and stop last to first, each when the one before is
+    done.
 
     A child's ``startService`` may return a Deferred: the next one waits for it.  When a start
-    fails, ``on_failure`` is called once, with the child's name and the failure; then what was
-    started is stopped, and ``on_given_up`` is called.
+    fails, ``on_failure`` is called once, with the name of the child begun last and the failure;
+    then what was started is stopped, and ``on_given_up`` is called.
     """
 
     log = Logger()
 
     def __init__(
         self,
-        children: Sequence[IService],
+        plan: Plan,
         on_failure: Callable[[str, Failure], None],
         on_given_up: Callable[[], None],
     ) -> None:
-        self._children = tuple(children)
+        self._plan = plan
         self._on_failure = on_failure
         self._on_given_up = on_given_up
         self._started: list[IService] = []
@@ -64,20 +90,22 @@ class OrderedService(Service):
         return done
 
     async def _start(self) -> None:
-        for child in self._children:
-            try:
-                # Noted first: a child that fails half way is stopped too.
-                self._started.append(child)
-                await _call(child.startService)
-            except CancelledError:
-                return
-            except Exception:
-                self._on_failure(_name_of(child), Failure())
-                await self._stop_children()
-                self._on_given_up()
-                return
-            if not self.running:
-                return
+        try:
+            await self._plan(self._begin)
+        except CancelledError:
+            return
+        except Exception:
+            self._on_failure(_name_of(self._started[-1] if self._started else self), Failure())
+            await self._stop_children()
+            self._on_given_up()
+
+    async def _begin(self, child: Any) -> Any:
+        # Noted first: a child that fails half way is stopped too.
+        self._started.append(child)
+        given: object = await maybeDeferred(child.startService)
+        if not self.running:
+            raise CancelledError
+        return given
 
     async def _stop(self) -> None:
         if self._starting is not None and not self._starting.called:
@@ -88,14 +116,10 @@ class OrderedService(Service):
         while self._started:
             child = self._started.pop()
             try:
-                await _call(child.stopService)
+                await maybeDeferred(child.stopService)
             except Exception:
                 # The others must still be stopped: data is closed by the last of them.
                 self.log.failure("could not stop {service}", service=_name_of(child))
-
-
-def _call(function: Callable[[], object]) -> Deferred[object]:
-    return maybeDeferred(function)
 
 
 def _pass_to(result: Failure | None, waiting: Deferred[None]) -> Failure | None:
@@ -113,14 +137,14 @@ class MemberService(OrderedService):
     def __init__(
         self,
         reactor: IReactorCore,
-        children: Sequence[IService],
+        plan: Plan,
         observer: ILogObserver,
         warnings: Sequence[str] = (),
         at_exit: Callable[..., object] = atexit.register,
         *,
         is_daemon: bool = False,
     ) -> None:
-        super().__init__(children, self._fail, self._give_up)
+        super().__init__(plan, self._fail, self._give_up)
         self._is_daemon = is_daemon
         self._reason = ""
         self._at_exit = at_exit

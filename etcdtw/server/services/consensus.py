@@ -6,14 +6,14 @@ from typing import Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from etcdtw.cluster.ids import id_text
 from etcdtw.grpc.call import Call
 from etcdtw.node.duties.publication import Publication
 from etcdtw.node.no_call import NoCall
-from etcdtw.server.member.member import Member
+from etcdtw.node.node import Node
 
 LOOK_S: Final = 0.01
 """Between two looks at whether this member is published, or has handed over."""
@@ -33,8 +33,10 @@ class Consensus(Service):
     name = "consensus"
     log = Logger()
 
-    def __init__(self, member: Member) -> None:
-        self._member = member
+    def __init__(self, node: Node, clock: IReactorTime, publication: Publication) -> None:
+        self._node = node
+        self._clock = clock
+        self._publication = publication
         self._is_published: Deferred[None] | None = None
         self._looking: IDelayedCall | None = None
         self._waiting: IDelayedCall | None = None
@@ -42,17 +44,13 @@ class Consensus(Service):
     def startService(self) -> Deferred[None]:
         """Start; the result fires when the cluster knows this member's name and URLs."""
         super().startService()
-        member = self._member
-        node = member.node
+        node = self._node
         self.log.info(
             "starting member {member} of cluster {cluster} at applied index {applied}",
             member=id_text(node.member_id),
             cluster=id_text(node.cluster_id),
             applied=node.applied_index,
         )
-        config = member.config
-        urls = [str(url) for url in config.advertise_client_urls]
-        self._publication = Publication(node.standing, node.members, node.own, config.name, urls)
         self._is_published = Deferred(lambda _: None)
         node.start()
         self._wait(WAITING_S)
@@ -60,11 +58,11 @@ class Consensus(Service):
         return self._is_published.addBoth(self._waited)
 
     def _wait(self, seconds: float) -> None:
-        self._waiting = self._member.clock.callLater(seconds, self._tell, seconds)
+        self._waiting = self._clock.callLater(seconds, self._tell, seconds)
 
     def _tell(self, seconds: float) -> None:
         """Say that nobody leads: with fewer than a quorum a member waits for ever."""
-        node = self._member.node
+        node = self._node
         if not node.leader_id:
             others = node.standing.others()
             self.log.warn(
@@ -86,11 +84,11 @@ class Consensus(Service):
         self._looking = None
         if self._is_published is None:
             return
-        node = self._member.node
+        node = self._node
         if self._publication.look(node.now_ms):
             node.read(NoCall(), self._read)
         else:
-            self._looking = self._member.clock.callLater(LOOK_S, self._look)
+            self._looking = self._clock.callLater(LOOK_S, self._look)
 
     def _read(self, call: Call, error: Exception | None) -> None:
         waiting = self._is_published
@@ -112,16 +110,16 @@ class Consensus(Service):
             self._looking = None
         self._waited(None)
         await self._hand_over()
-        self._member.node.stop()
+        self._node.stop()
 
     async def _hand_over(self) -> None:
         """Let another member lead before this one goes: nobody waits for an election then."""
-        node = self._member.node
+        node = self._node
         target = node.transfers.hand_over()
         if target is None:
             return
         self.log.info("handing the leadership over to {target}", target=id_text(target))
-        clock = self._member.clock
+        clock = self._clock
         # One election timeout is what Raft gives a transfer; etcd waits for as long.
         until_s = clock.seconds() + node.config.election_timeout_ms / 1000
         while node.is_leader and clock.seconds() < until_s:

@@ -11,14 +11,17 @@ from typing import Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from etcdtw.cluster.divergence import KeyHash, contradicting, revision_to_ask
 from etcdtw.cluster.ids import id_text
-from etcdtw.cluster.member import Member as ClusterMember
+from etcdtw.cluster.member import Member
 from etcdtw.mvcc.errors import MvccError
+from etcdtw.node.duties.corruption import AskHashes
+from etcdtw.node.duties.key_hashes import KeyHashes
+from etcdtw.node.standing import Standing
 from etcdtw.rpc.errors import status_of
-from etcdtw.server.member.member import Member
 from etcdtw.storage.state.errands import ErrandError
 
 GATE: Final = "InitialCorruptCheck"
@@ -39,17 +42,29 @@ class KeyCheck(Service):
     name = "comparison with the other members"
     log = Logger()
 
-    def __init__(self, member: Member) -> None:
-        self._member = member
+    def __init__(
+        self,
+        clock: IReactorTime,
+        standing: Standing,
+        hashes: KeyHashes,
+        ask_hashes: AskHashes,
+        *,
+        is_wanted: bool,
+    ) -> None:
+        """``ask_hashes`` asks other members for theirs; ``is_wanted``: the gate `GATE` is open."""
+        self._clock = clock
+        self._standing = standing
+        self._hashes = hashes
+        self._ask_hashes = ask_hashes
+        self._is_wanted = is_wanted
 
     def startService(self) -> Deferred[None] | None:
         super().startService()
-        node = self._member.node
-        others = node.standing.others()
-        if not others or not self._member.config.feature_gates[GATE]:
+        others = self._standing.others()
+        if not others or not self._is_wanted:
             return None
         checked = Deferred.fromCoroutine(self._check(others))
-        checked.addTimeout(CHECK_S, self._member.clock, self._timed_out)
+        checked.addTimeout(CHECK_S, self._clock, self._timed_out)
         return checked
 
     def _timed_out(self, result: object, timeout_s: float) -> None:
@@ -58,7 +73,7 @@ class KeyCheck(Service):
             seconds=timeout_s,
         )
 
-    async def _check(self, others: list[ClusterMember]) -> None:
+    async def _check(self, others: list[Member]) -> None:
         own = await self._own_hash()
         if not isinstance(own, KeyHash):
             # What a leader has just sent is as good as what it would have answered.
@@ -77,7 +92,7 @@ class KeyCheck(Service):
         differing = contradicting(own, answers, len(others) + 1)
         if differing:
             raise KeysDifferError(
-                f"{id_text(self._member.node.member_id)} found data inconsistency with peers: at "
+                f"{id_text(self._standing.member_id)} found data inconsistency with peers: at "
                 f"revision {own.hash_revision}, compacted at {own.compact_revision}, its keys have "
                 f"the hash {own.value:08x}, but "
                 + ", ".join(
@@ -95,15 +110,15 @@ class KeyCheck(Service):
     def _own_hash(self) -> Deferred[KeyHash | ErrandError | MvccError]:
         # Without a canceller of its own: what comes after a cancellation is ignored.
         hashed: Deferred[KeyHash | ErrandError | MvccError] = Deferred()
-        self._member.node.hashes.compute(0, hashed.callback)
+        self._hashes.compute(0, hashed.callback)
         return hashed
 
-    def _ask(self, others: list[ClusterMember], revision: int) -> Deferred[Mapping[int, KeyHash]]:
+    def _ask(self, others: list[Member], revision: int) -> Deferred[Mapping[int, KeyHash]]:
         told: Deferred[Mapping[int, KeyHash]] = Deferred()
-        self._member.line.ask_hashes(others, revision, told.callback)
+        self._ask_hashes(others, revision, told.callback)
         return told
 
     def _pause(self) -> Deferred[None]:
         pause: Deferred[None] = Deferred(lambda _: due.cancel())
-        due = self._member.clock.callLater(ROUND_S, pause.callback, None)
+        due = self._clock.callLater(ROUND_S, pause.callback, None)
         return pause

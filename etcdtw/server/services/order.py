@@ -1,4 +1,4 @@
-"""One member as services, in the order they start.
+"""The composition root: one member as services, in the order they start.
 
     Supervision       tells systemd how it goes, from the first moment to the last
     Doors             takes the member's addresses, if that was not done before twistd forked
@@ -10,102 +10,71 @@
     Listeners         opens the client ports
     Readiness         says that clients may come
 
-They stop the other way round: clients are let go first, the data is closed last.
+They stop the other way round: clients are let go first, the data is closed last.  Each is built
+when those before it have started, from what they gave and from nothing else.
 """
 
 from __future__ import annotations
 
-import gc
-import sys
-import time
+import os
 from collections.abc import Callable
-from typing import Any, Final, cast
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
 
-from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred
-from twisted.logger import Logger
+from twisted.internet.interfaces import IReactorCore, IReactorPluggableNameResolver
 
+from etcdtw.cluster.version import parse_version
 from etcdtw.config.config import Config
-from etcdtw.server.member.member import Member
+from etcdtw.gateway.health import HealthCounts
+from etcdtw.gateway.member_health import MemberHealth
+from etcdtw.gateway.pages import Access
+from etcdtw.gateway.peer_pages import MemberPages
+from etcdtw.gateway.shared_page import SharedPage
+from etcdtw.gateway.site import client_site, metrics_site
+from etcdtw.grpc.stats import ServerStats
+from etcdtw.node.duties.publication import Publication
+from etcdtw.rafthttp.headers import PeerIdentity
+from etcdtw.server.doors.addresses import Doors
+from etcdtw.server.doors.certificate_watch import CertificateWatch
+from etcdtw.server.doors.taken import Taken
+from etcdtw.server.member.assembly import open_member
+from etcdtw.server.member.opened import OpenMember
+from etcdtw.server.member.runtime import Runtime, build_runtime
+from etcdtw.server.metrics.metrics import Scrape
+from etcdtw.server.metrics.sources import member_sources
 from etcdtw.server.process.descriptors import ALL_SHARES, DescriptorShares
-from etcdtw.server.process.garbage import Collections
-from etcdtw.server.process.piece_report import watch_collections
+from etcdtw.server.process.readiness import started_environment
+from etcdtw.server.process.services import Begin, Plan
+from etcdtw.server.process.supervision import Supervision
 from etcdtw.server.services.consensus import Consensus
-from etcdtw.server.services.key_check import KeyCheck
-from etcdtw.server.services.listeners import Listeners, MetricsListeners
+from etcdtw.server.services.debug_variables import process_variables
+from etcdtw.server.services.key_check import GATE, KeyCheck
+from etcdtw.server.services.listeners import Listeners, MetricsListeners, client_side
 from etcdtw.server.services.peering import Peering
-from etcdtw.server.start.preflight import Taken
-from etcdtw.storage.disk.failure import stop_process
-from etcdtw.transport.client.port import UnreadTotal
-
-FLUSH_S: Final = 15.0
-"""How long a stop waits for the state's writer.  The log holds everything, so nothing is lost
-by not waiting longer."""
-WRITER_SILENT: Final = "the state's writer does not answer"
-SWITCH_INTERVAL_S: Final = 0.0005
-"""How long the log's thread waits for a busy reactor at the most, before and after a commit."""
-
-
-class Storage(Service):
-    """The open data directory."""
-
-    name = "storage"
-
-    def __init__(self, member: Member) -> None:
-        self._member = member
-
-    def startService(self) -> Deferred[None]:
-        super().startService()
-        # What was imported lives as long as the process: the collector need not visit it again.
-        gc.freeze()
-        gc.disable()
-        watch_collections(self._member.pieces)
-        self._member.supervision.opening()
-        opened = Deferred.fromCoroutine(self._member.open())
-        return opened.addCallback(self._opened)
-
-    def _opened(self, _: None) -> None:
-        self._member.supervision.joining(self._member.node)
-
-    def stopService(self) -> Deferred[None] | None:
-        """Bring everything applied to the disk, then let go of it."""
-        super().stopService()
-        data = self._member.data
-        if data is None:
-            return None
-        flushed: Deferred[None] = Deferred()
-        overdue = self._member.clock.callLater(FLUSH_S, stop_process, WRITER_SILENT)
-        data.state.flush(lambda: flushed.callback(None))
-        flushed.addBoth(lambda _: overdue.cancel())
-        flushed.addBoth(lambda _: self._member.snapshot_files.close())
-        flushed.addBoth(lambda _: data.close())
-        return flushed
+from etcdtw.server.services.readiness import Readiness
+from etcdtw.server.services.storage import Storage
+from etcdtw.server.start.data import telling_stop
+from etcdtw.server.start.preflight import take
+from etcdtw.transport.client.inflation import inflate_in_turns
+from etcdtw.transport.client.places import ClientPlaces
+from etcdtw.transport.name_lookup import DialResolver
+from etcdtw.transport.peer.client import Dial, build_dial
+from etcdtw.transport.peer.network import PeerNetwork
+from etcdtw.transport.peer_port.addresses import MemberAddresses
+from etcdtw.transport.peer_port.server import PeerBounds, PeerPort
 
 
-class Readiness(Service):
-    """Tells people and systemd that the member serves."""
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """What a member is built on: there before its first service starts."""
 
-    name = "readiness"
-    log = Logger()
-
-    def __init__(self, member: Member) -> None:
-        self._member = member
-
-    def startService(self) -> None:
-        super().startService()
-        # So does what lives now.
-        gc.collect()
-        gc.freeze()
-        now_ms = self._member.node.now_ms
-        collections = Collections(gc, time.thread_time_ns, now_ms)
-        self._member.node.ticks.follow(collections.look)
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
-        self.log.info("ready to serve client requests")
-        self._member.supervision.serving()
-
-    def stopService(self) -> None:
-        super().stopService()
-        self._member.supervision.stopping()
+    config: Config
+    runtime: Runtime
+    shares: DescriptorShares
+    calls: ServerStats
+    supervision: Supervision
+    doors: Doors
 
 
 def build_member(
@@ -114,23 +83,143 @@ def build_member(
     unix_ms: Callable[[], int],
     shares: DescriptorShares = ALL_SHARES,
     taken: Taken | None = None,
-) -> list[IService]:
-    """Return the services of one member; nothing is opened before they start.
+) -> Plan:
+    """Return how one member starts; nothing is opened before it does.
 
-    ``taken``: its addresses and keys; None: they are taken by the first service.
+    ``taken``: its addresses and keys; None: they are taken when its doors start.
     """
-    member = Member(reactor, config, unix_ms, shares, taken)
-    unread = UnreadTotal(member.call_stats)
-    measured = MetricsListeners(member, unread)
-    services = [
-        member.supervision,
-        member.doors,
-        Storage(member),
-        Peering(member),
-        measured,
-        Consensus(member),
-        KeyCheck(member),
-        Listeners(member, unread, measured),
-        Readiness(member),
-    ]
-    return cast("list[IService]", services)
+    runtime = build_runtime(reactor, unix_ms)
+    calls = ServerStats()
+    inflate_in_turns(reactor, calls.inflations, runtime.pieces)
+
+    def take_now() -> Taken:
+        return take(config, started_environment(), reactor, runtime.now())
+
+    ground = Ground(
+        config=config,
+        runtime=runtime,
+        shares=shares,
+        calls=calls,
+        supervision=Supervision(runtime.clock, os.environ),
+        doors=Doors(reactor, take_now if taken is None else lambda: taken),
+    )
+    return partial(_start, ground)
+
+
+async def _start(ground: Ground, begin: Begin) -> None:
+    config, runtime, supervision = ground.config, ground.runtime, ground.supervision
+    await begin(supervision)
+    taken = await begin(ground.doors)
+    dial = _dial(ground, taken)
+    fail_stop = telling_stop(config)
+    opened = await begin(Storage(runtime, config, supervision, dial, fail_stop))
+    member = open_member(runtime, config, opened, dial, fail_stop)
+    ground.calls.prepare(member.services.methods)
+    supervision.joining(member.node)
+    network = _network(ground, member, dial)
+    await begin(_peering(ground, taken, member, network))
+    await _serve(ground, taken, member, network, begin)
+
+
+async def _serve(
+    ground: Ground, taken: Taken, member: OpenMember, network: PeerNetwork, begin: Begin
+) -> None:
+    """Begin what needs the peers: the ports for clients and probes, and what is between them."""
+    config, runtime, node = ground.config, ground.runtime, member.node
+    clock = runtime.clock
+    policies = (taken.client_tls, taken.peer_tls.listens, taken.peer_tls.dials)
+    certificates = CertificateWatch(
+        clock, runtime.now, [one for one in policies if one is not None]
+    )
+    counts = HealthCounts()
+    scrape = Scrape(
+        member_sources(member, config, ground.calls, counts, certificates, network, runtime.pieces),
+        ground.calls,
+    )
+    metrics = SharedPage(scrape.render, clock.seconds, partial(clock.callLater, 0))
+    health = MemberHealth(node, node.duties.damage, node.duties.space)
+    side = client_side(runtime, config, ground.doors, taken.client_tls, ground.calls)
+    probed = metrics_site(health, counts, metrics.body)
+    await begin(MetricsListeners(side, probed, certificates))
+    urls = [str(url) for url in config.advertise_client_urls]
+    publication = Publication(node.standing, node.members, node.own, config.name, urls)
+    await begin(Consensus(node, clock, publication))
+    is_wanted = config.feature_gates[GATE]
+    ask_hashes = member.line.ask_hashes
+    await begin(KeyCheck(clock, node.standing, node.hashes, ask_hashes, is_wanted=is_wanted))
+    pages = client_site(
+        health,
+        counts,
+        node.members,
+        metrics.body,
+        Access(config.cors_origins, config.host_whitelist),
+        lambda: process_variables(node.raft_status()),
+    )
+    places = ClientPlaces(ground.shares.clients_max)
+    methods = member.services.methods
+    await begin(Listeners(side, methods, places, pages, node.standing, node.ticks))
+    await begin(Readiness(ground.supervision, node.ticks, node.wakeup.time_ms))
+
+
+def _dial(ground: Ground, taken: Taken) -> Dial:
+    """Return the way to other members; redials are many: what looks their names up is bounded."""
+    reactor = ground.runtime.reactor
+    resolver = DialResolver(taken.lookup)
+    cast(IReactorPluggableNameResolver, reactor).installNameResolver(resolver)
+    # etcd's dial timeout: a second and an election.
+    dial_s = 1.0 + ground.config.election_timeout_ms / 1000
+    return build_dial(cast(IReactorCore, reactor), taken.peer_tls.dials.wrap, dial_s)
+
+
+def _network(ground: Ground, member: OpenMember, dial: Dial) -> PeerNetwork:
+    runtime, node = ground.runtime, member.node
+    identity = PeerIdentity(
+        cluster_id=node.cluster_id,
+        member_id=node.member_id,
+        version=parse_version(node.members.server_version),
+        peer_urls=tuple(str(url) for url in ground.config.initial_advertise_peer_urls),
+    )
+    return PeerNetwork(
+        identity,
+        node.peers,
+        clock=runtime.clock,
+        dial=dial,
+        offload=runtime.offload,
+        unix_ns=runtime.unix_ns,
+    )
+
+
+def _peering(ground: Ground, taken: Taken, member: OpenMember, network: PeerNetwork) -> Peering:
+    runtime, node, data = ground.runtime, member.node, member.data
+    services = member.services
+
+    def member_urls() -> list[str]:
+        """Return where members may come from: a cluster that is joined shows itself first."""
+        return [url for one in (*node.members.all(), *data.remotes) for url in one.peer_urls]
+
+    addresses = MemberAddresses(taken.lookup, member_urls)
+    port = PeerPort(
+        network,
+        MemberPages(node, services.cluster, services.leases_for_peers),
+        clock=runtime.clock,
+        offload=runtime.offload,
+        unix_ns=runtime.unix_ns,
+        bounds=PeerBounds(places=ground.shares.places),
+        is_member=addresses.has,
+        proves=taken.peer_tls.proves_members,
+        room=data.reception_room,
+        saves=data.saves,
+    )
+    return Peering(
+        peers=node.peers,
+        snapshots=node.snapshots,
+        ticks=node.ticks,
+        members=node.members,
+        network=network,
+        remotes=data.remotes,
+        addresses=addresses,
+        port=port,
+        doors=ground.doors,
+        tls=taken.peer_tls.listens,
+        clock=runtime.clock,
+    )

@@ -9,39 +9,25 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from etcdtw.config.config import Config
 from etcdtw.server.doors.addresses import bind_addresses
-from etcdtw.server.doors.tls_roles import PeerTlsRoles, client_policy, peer_roles
+from etcdtw.server.doors.taken import Taken, let_go
+from etcdtw.server.doors.tls_roles import client_policy, peer_roles
 from etcdtw.server.process.readiness import SocketNameError, inherited_sockets
 from etcdtw.server.start.bootstrap import BootstrapError, remote_urls
 from etcdtw.server.start.data import check_data, has_identity
 from etcdtw.storage.disk.directory import DataDirError
-from etcdtw.transport.listener import Bound, ListenError
+from etcdtw.transport.listener import ListenError
 from etcdtw.transport.name_lookup import SystemLookup
-from etcdtw.transport.tls.policy import TlsError, TlsPolicy
+from etcdtw.transport.tls.policy import TlsError
 
 START_ERRORS: Final = (BootstrapError, DataDirError, ListenError, SocketNameError, TlsError)
 """What `take` raises."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Taken:
-    """What a member holds before it starts."""
-
-    bound: Mapping[str, Sequence[Bound]]
-    client_tls: TlsPolicy | None
-    peer_tls: PeerTlsRoles
-    lookup: SystemLookup
-
-    def let_go(self) -> None:
-        """Free the addresses of a member that does not start."""
-        _close(self.bound)
 
 
 def take(config: Config, environment: Mapping[str, str], reactor: Any, now: datetime) -> Taken:
@@ -72,7 +58,7 @@ def take(config: Config, environment: Mapping[str, str], reactor: Any, now: date
             lookup=lookup,
         )
     except Exception:
-        _close(bound)
+        let_go(bound)
         raise
 
 
@@ -96,9 +82,3 @@ def _refused(path: str, error: OSError) -> str:
         f"the data directory cannot be used: {path}: {reason} (this process has the user id "
         f"{os.geteuid()}): run the member as the owner of the directory, or give it to this user"
     )
-
-
-def _close(bound: Mapping[str, Sequence[Bound]]) -> None:
-    for taken in bound.values():
-        for one in taken:
-            one.close()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from twisted.internet.address import IPv4Address
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.internet.testing import MemoryReactorClock
 
 from etcdtw.server.doors.addresses import PEER, Doors
+from etcdtw.server.doors.taken import Taken
 from etcdtw.transport.listener import Bound, bind, parse_listen_url
 
 STRANGER = IPv4Address("TCP", "127.0.0.1", 1)
@@ -25,8 +28,10 @@ class Behind(ServerFactory):
 
 def opened() -> tuple[Doors, Bound]:
     bound = bind(parse_listen_url("http://127.0.0.1:0"))
-    doors = Doors(MemoryReactorClock(), lambda: {PEER: [bound]})
-    doors.startService()
+    nothing = cast(Any, None)
+    taken = Taken(bound={PEER: [bound]}, client_tls=None, peer_tls=nothing, lookup=nothing)
+    doors = Doors(MemoryReactorClock(), lambda: taken)
+    assert doors.startService().result is taken
     return doors, bound
 
 

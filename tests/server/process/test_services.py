@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.application.service import Application, Service
 from twisted.internet.defer import Deferred
@@ -11,8 +13,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from etcdtw.server.process.services import (
+    Begin,
     MemberService,
     OrderedService,
+    Plan,
     StartError,
     leave_with_status,
 )
@@ -24,7 +28,7 @@ class Recording(Service):
     def __init__(self, name: str, log: list[str]) -> None:
         self.name = name
         self._log = log
-        self.start_result: Deferred[None] | Exception | None = None
+        self.start_result: Any = None
         self.stop_result: Deferred[None] | Exception | None = None
 
     def startService(self) -> object:
@@ -40,6 +44,14 @@ class Recording(Service):
         return self.stop_result
 
 
+def in_order(*children: Recording) -> Plan:
+    async def plan(begin: Begin) -> None:
+        for child in children:
+            await begin(child)
+
+    return plan
+
+
 class ServiceRig:
     """Three children in order, and the failures that were reported."""
 
@@ -47,7 +59,7 @@ class ServiceRig:
         self.log: list[str] = []
         self.failures: list[tuple[str, str]] = []
         self.a, self.b, self.c = (Recording(name, self.log) for name in "abc")
-        self.service = OrderedService([self.a, self.b, self.c], self.failed, self.given_up)
+        self.service = OrderedService(in_order(self.a, self.b, self.c), self.failed, self.given_up)
 
     def failed(self, name: str, failure: Failure) -> None:
         self.failures.append((name, failure.getErrorMessage()))
@@ -103,6 +115,47 @@ def test_start_that_fails_later_is_reported_too(rig: ServiceRig) -> None:
     assert rig.failures == [("c", "no")]
 
 
+def test_a_child_is_built_from_what_those_before_it_gave(rig: ServiceRig) -> None:
+    given: Deferred[object] = Deferred()
+    rig.a.start_result = given
+    given_to_b: list[object] = []
+
+    async def plan(begin: Begin) -> None:
+        given_to_b.append(await begin(rig.a))
+        await begin(rig.b)
+
+    OrderedService(plan, rig.failed, rig.given_up).startService()
+    assert rig.log == ["start a"]
+    given.callback("the data")
+    assert (rig.log, given_to_b) == (["start a", "start b"], ["the data"])
+
+
+def test_what_cannot_be_built_fails_the_start_under_the_name_of_what_it_stands_on(
+    rig: ServiceRig,
+) -> None:
+    async def plan(begin: Begin) -> None:
+        await begin(rig.a)
+        raise ValueError("a row is damaged")
+
+    assert OrderedService(plan, rig.failed, rig.given_up).startService().called
+    assert rig.log == ["start a", "stop a", "given up"]
+    assert rig.failures == [("a", "a row is damaged")]
+
+
+def test_stop_while_a_child_starts_begins_no_other(rig: ServiceRig) -> None:
+    class Stopping(Recording):
+        def startService(self) -> object:
+            super().startService()
+            rig.service.stopService()
+            return None
+
+    rig.b = Stopping("b", rig.log)
+    rig.service = OrderedService(in_order(rig.a, rig.b, rig.c), rig.failed, rig.given_up)
+    rig.service.startService()
+    assert rig.log == ["start a", "start b", "stop b", "stop a"]
+    assert rig.failures == []
+
+
 def test_stop_during_a_start_cancels_it(rig: ServiceRig) -> None:
     cancelled: list[object] = []
     rig.b.start_result = Deferred(cancelled.append)
@@ -143,7 +196,7 @@ class Events:
 def test_member_service_gives_twistd_its_observer() -> None:
     observer = Events()
     application = Application("etcdtw")
-    MemberService(MemoryReactorClock(), [], observer).setServiceParent(application)
+    MemberService(MemoryReactorClock(), in_order(), observer).setServiceParent(application)
     assert application.getComponent(ILogObserver) is observer
 
 
@@ -156,7 +209,11 @@ def test_member_service_logs_its_warnings_and_ends_the_process_when_it_cannot_st
     globalLogPublisher.addObserver(events)
     try:
         service = MemberService(
-            reactor, [child], events, ["careful"], lambda *arguments: hooks.append(arguments)
+            reactor,
+            in_order(child),
+            events,
+            ["careful"],
+            lambda *arguments: hooks.append(arguments),
         )
         service.startService()
     finally:
@@ -172,7 +229,7 @@ def test_who_waits_for_a_daemon_hears_of_a_start_that_fails_at_once(is_daemon: b
     child = Recording("store", [])
     child.start_result = OSError("disk on fire")
     service = MemberService(
-        MemoryReactorClock(), [child], Events(), (), lambda *_: None, is_daemon=is_daemon
+        MemoryReactorClock(), in_order(child), Events(), (), lambda *_: None, is_daemon=is_daemon
     )
     if is_daemon:
         with pytest.raises(StartError, match="disk on fire"):

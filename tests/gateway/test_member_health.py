@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.testing import MemoryReactorClock
 
-from etcdtw.config.config import configure
-from etcdtw.server.member.member import Member
+from etcdtw.gateway.member_health import MemberHealth
 from tests.support.node_rig import NodeRig
 
 
@@ -17,11 +15,8 @@ class BrokenStateError(Exception):
     pass
 
 
-def member_on(rig: NodeRig) -> Member:
-    config = configure(["--name=m1"], {}, lambda path: b"")
-    member = Member(MemoryReactorClock(), config, lambda: 0)
-    member._node = rig.node
-    return member
+def health_of(rig: NodeRig) -> MemberHealth:
+    return MemberHealth(rig.node, rig.node.duties.damage, rig.node.duties.space)
 
 
 def outcome(done: Deferred[None]) -> list[Any]:
@@ -35,7 +30,7 @@ def test_check_passes_on_a_state_that_can_be_read(is_linearizable: bool) -> None
     rig = NodeRig().start()
     rig.put(b"k")
     rig.run()
-    found = outcome(member_on(rig).read(is_linearizable))
+    found = outcome(health_of(rig).read(is_linearizable))
     rig.run()
     assert found == [None]
     assert rig.node.store.ranges_total == 1
@@ -49,7 +44,7 @@ def test_check_fails_with_what_the_state_says(is_linearizable: bool) -> None:
         raise BrokenStateError("page 7 is damaged")
 
     rig.state.frames = broken  # type: ignore[assignment, method-assign]
-    found = outcome(member_on(rig).read(is_linearizable))
+    found = outcome(health_of(rig).read(is_linearizable))
     rig.run()
     assert [str(error) for error in found] == ["page 7 is damaged"]
 
@@ -57,5 +52,5 @@ def test_check_fails_with_what_the_state_says(is_linearizable: bool) -> None:
 def test_linearizable_check_fails_when_the_member_stops() -> None:
     rig = NodeRig().start()
     rig.node.stop()
-    found = outcome(member_on(rig).read(linearizable=True))
+    found = outcome(health_of(rig).read(linearizable=True))
     assert [str(error) for error in found] == ["etcdserver: server stopped"]
