@@ -16,9 +16,10 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 
 from etcdtw.apply.alarms import Alarms, encode_alarms
-from etcdtw.apply.entries import FIELD_V2, find_request
+from etcdtw.apply.entries import FIELD_V2, asker_of, find_request
 from etcdtw.apply.errors import CorruptError, NoSpaceError
 from etcdtw.apply.members import Members
+from etcdtw.apply.permissions import Permissions
 from etcdtw.cluster.member import MemberFormatError, decode_attributes
 from etcdtw.cluster.version import VersionError
 from etcdtw.lease.errors import LeaseExistsError, LeaseNotFoundError, LeaseTtlTooLargeError
@@ -31,6 +32,7 @@ from etcdtw.mvcc.long_entry import LongEntryError, Steps
 from etcdtw.mvcc.store import Store
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import leasepb, membershippb
+from etcdtw.wire.entry_header import NOBODY, Asker
 from etcdtw.wire.requests import parse_put, parse_txn
 
 FIELD_PUT: Final = 4
@@ -121,10 +123,19 @@ class UnknownEntryError(Exception):
 
 
 class Applier:
-    """Applies entries to the store, the lessor, the alarms and the membership.  One a member."""
+    """Applies entries to the store, the lessor, the alarms and the membership.  One a member.
+
+    ``permissions`` None: everybody may have everything.
+    """
 
     def __init__(
-        self, backend: Backend, store: Store, lessor: Lessor, members: Members, alarms: Alarms
+        self,
+        backend: Backend,
+        store: Store,
+        lessor: Lessor,
+        members: Members,
+        alarms: Alarms,
+        permissions: Permissions | None = None,
     ) -> None:
         self._backend = backend
         self.counts: dict[int, int] = {}
@@ -135,6 +146,7 @@ class Applier:
         self._lessor = lessor
         self._members = members
         self._alarms = alarms
+        self._permissions = permissions
         self._apply_field: dict[int, Callable[[Any], Applied]] = {
             FIELD_PUT: store.apply_put,
             FIELD_DELETE_RANGE: store.apply_delete_range,
@@ -175,9 +187,11 @@ class Applier:
             return self._apply_rare(field)
         try:
             request = parse(data[start:end])
-        except DecodeError as error:
+            # A bare request of the old API is a member's own word and has no header.
+            asker = NOBODY if field == FIELD_V2 else asker_of(data, start, end)
+        except (DecodeError, ValueError) as error:
             raise _unknown_entry() from error
-        return self.apply(field, request)
+        return self.apply(field, request, asker)
 
     def _apply_rare(self, field: int) -> Applied:
         if field in _WITHOUT_EFFECT:
@@ -191,17 +205,20 @@ class Applier:
             )
         raise _unknown_entry()
 
-    def apply(self, field: int, request: Any) -> Applied:
+    def apply(self, field: int, request: Any, asker: Asker = NOBODY) -> Applied:
         """Apply one request of InternalRaftRequest's ``field``; errors are in the outcome.
 
         Puts and txns come as records of `wire.requests`, all others as protobuf's messages.
         """
         self.counts[field] = self.counts.get(field, 0) + 1
+        refusal: Exception | None = None
         if self._alarms.is_any:
             refusal = self._refusal(field, request)
-            if refusal is not None:
-                self.failed[field] = self.failed.get(field, 0) + 1
-                return Applied(self._store.revision, b"", refusal)
+        if refusal is None and self._permissions is not None:
+            refusal = self._permissions.refusal(asker, field, request)
+        if refusal is not None:
+            self.failed[field] = self.failed.get(field, 0) + 1
+            return Applied(self._store.revision, b"", refusal)
         applied = self._apply_field[field](request)
         if applied.error is not None and not isinstance(applied.error, CompactedError):
             self.failed[field] = self.failed.get(field, 0) + 1

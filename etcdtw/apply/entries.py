@@ -13,17 +13,21 @@ from __future__ import annotations
 from typing import Final
 
 from etcdtw.wire.encode import read_varint
+from etcdtw.wire.entry_header import (
+    FIELD_HEADER,
+    HEADER_TAG,
+    NOBODY,
+    NOBODYS,
+    PREFIX_SIZE,
+    Asker,
+    decode_header,
+)
 
 FIELD_ID: Final = 1
 FIELD_V2: Final = 2
-FIELD_HEADER: Final = 100
 
 V2_METHODS: Final = frozenset((b"PUT", b"POST", b"DELETE", b"QGET", b"SYNC"))
 
-# Of our own entries: field 100 with a header of eleven octets, as `node.intake.requests` writes it.
-_OWN_HEADER: Final = b"\xa2\x06\x0b"
-_OWN_HEADER_SIZE: Final = 14
-_HEADER_TAG: Final = b"\xa2\x06"
 _V2_TAG: Final = 0x12
 _VARINT: Final = 0
 _DELIMITED: Final = 2
@@ -36,7 +40,7 @@ def find_request(data: bytes) -> tuple[int, int, int]:
     exactly one request.
     """
     size = len(data)
-    position = _OWN_HEADER_SIZE if data.startswith(_OWN_HEADER) else 0
+    position = PREFIX_SIZE if data.startswith(NOBODYS) else 0
     if position + 3 <= size:
         tag = data[position]
         length = data[position + 1]
@@ -57,12 +61,31 @@ def find_request(data: bytes) -> tuple[int, int, int]:
     return _find_among_all(data)
 
 
+def asker_of(data: bytes, start: int, end: int) -> Asker:
+    """Return who asked for an entry; ``start`` and ``end`` are its request's.
+
+    Raises ValueError for a header that cannot be read.
+    """
+    if data.startswith(NOBODYS):
+        return NOBODY
+    asker = NOBODY
+    for position, stop in ((0, start), (end, len(data))):
+        while position < stop:
+            tag, position = read_varint(data, position)
+            if tag & 7 == _VARINT:
+                _, position = read_varint(data, position)
+                continue
+            size, position = read_varint(data, position)
+            if tag >> 3 == FIELD_HEADER:
+                asker = decode_header(data[position : position + size]).asker
+            position += size
+    return asker
+
+
 def _is_header(data: bytes, position: int, size: int) -> bool:
     """Tell whether a header with a short length is all that follows."""
     length = data[position + 2]
-    return (
-        data.startswith(_HEADER_TAG, position) and length < 0x80 and position + 3 + length == size
-    )
+    return data.startswith(HEADER_TAG, position) and length < 0x80 and position + 3 + length == size
 
 
 def _find_among_all(data: bytes) -> tuple[int, int, int]:

@@ -16,6 +16,7 @@ from etcdtw.cluster.member import encode_json
 from etcdtw.cluster.version import Version
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import membershippb
+from etcdtw.wire.entry_header import EntryHeader, encode_header
 
 
 def attributes_entry(
@@ -71,5 +72,5 @@ def _v2_put(request_id: int, path: str, value: bytes) -> bytes:
 
 
 def _internal(request_id: int, **request: Any) -> bytes:
-    header = pb.RequestHeader(ID=request_id)
-    return pb.InternalRaftRequest(header=header, **request).SerializeToString()
+    header = encode_header(EntryHeader(request_id))
+    return header + pb.InternalRaftRequest(**request).SerializeToString()

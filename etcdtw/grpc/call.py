@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol, runtime_checkable
 
+from etcdtw.grpc.caller import Caller
+
 UNARY: Final = 0
 SERVER_STREAM: Final = 1
 BIDI_STREAM: Final = 2
@@ -65,6 +67,11 @@ class Call(Protocol):
     @property
     def deadline_ms(self) -> int | None:
         """When the client gives up, on the transport's clock; None: never."""
+        ...
+
+    @property
+    def caller(self) -> Caller:
+        """Who makes it; looked at for each call, never kept for a header block."""
         ...
 
     def metadata(self, name: bytes) -> bytes | None:

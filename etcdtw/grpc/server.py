@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from etcdtw.grpc.call import RESOURCE_EXHAUSTED, UNARY, MethodTable, StatusError
+from etcdtw.grpc.caller import NOBODY_KNOWN, Caller
 from etcdtw.grpc.gzip import GZIP
 from etcdtw.grpc.gzip_call import GzipCall, GzipStreamCall
 from etcdtw.grpc.inflating import Inflating
@@ -54,7 +55,8 @@ class CallServer:
 
     ``on_output`` is called once when there is something to send, until `take_output`.
     ``on_plain`` gets requests that are not gRPC; without it they are answered with 415.
-    ``keeps_bodies``: with their bodies, for routes that read them.
+    ``keeps_bodies``: with their bodies, for routes that read them.  ``caller``: whose connection it
+    is, without a token.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class CallServer:
         on_plain: Callable[[PlainRequest], None] | None = None,
         message_size_max: int = MESSAGE_SIZE_MAX,
         keeps_bodies: bool = False,
+        caller: Caller = NOBODY_KNOWN,
     ) -> None:
         self._keeps_bodies = keeps_bodies
         self._connection = connection
@@ -74,7 +77,7 @@ class CallServer:
         self._stats = stats
         self._on_plain = on_plain
         self._message_size_max = message_size_max
-        self._register = CallRegister(connection, on_output, stats)
+        self._register = CallRegister(connection, on_output, stats, caller)
         self._plain: dict[int, PlainRequest] = {}
         self.goaway_received = False
 

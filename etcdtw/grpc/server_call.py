@@ -20,6 +20,7 @@ from etcdtw.grpc.call import (
     UNKNOWN,
     StatusError,
 )
+from etcdtw.grpc.caller import NOBODY_KNOWN, TOKEN, Caller
 from etcdtw.grpc.inflating import Inflating
 from etcdtw.grpc.intake import NEVER_MS, Intake
 from etcdtw.grpc.message import PREFIX, PREFIX_SIZE, MessageReader
@@ -63,6 +64,7 @@ class CallRegister:
 
     __slots__ = (
         "backlog",
+        "caller",
         "calls",
         "connection",
         "is_marked",
@@ -75,9 +77,14 @@ class CallRegister:
     )
 
     def __init__(
-        self, connection: Connection, on_output: Callable[[], None], stats: ServerStats
+        self,
+        connection: Connection,
+        on_output: Callable[[], None],
+        stats: ServerStats,
+        caller: Caller,
     ) -> None:
         self.stats = stats
+        self.caller = caller
         self.unfinished_octets = 0
         self.unread_octets = 0
         """Of answers since the last `CallServer.settle`, and what that one found."""
@@ -242,6 +249,16 @@ class ServerCall:
     @property
     def deadline_ms(self) -> int | None:
         return None if self.expires_ms >= NEVER_MS else self.expires_ms
+
+    @property
+    def caller(self) -> Caller:
+        """Who makes the call; nobody is known any more once it has ended."""
+        register = self._register
+        if register is None:
+            return NOBODY_KNOWN
+        caller = register.caller
+        token = self._intake.metadata(TOKEN)
+        return caller if token is None else Caller(caller.address, caller.common_name, token)
 
     def metadata(self, name: bytes) -> bytes | None:
         return self._intake.metadata(name)

@@ -22,6 +22,7 @@ from etcdtw.node.duties.stalls import Stalls
 from etcdtw.node.intake.durations import Durations
 from etcdtw.node.intake.inbox import Inbox
 from etcdtw.node.intake.stepping import Stepper
+from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.loop.caches import Caches
 from etcdtw.node.loop.leadership import Leadership
 from etcdtw.node.loop.loop import Loop
@@ -51,9 +52,7 @@ def build_node(clock: IReactorTime, config: NodeConfig, parts: Parts) -> Node:
         max_learners=config.max_learners,
     )
     peers = Peers(standing, parts.members, stepper, snapshots, parts.on_removed)
-    inbox = Inbox(
-        raw, parts.store, parts.ids, config.inbox_bounds, wakeup, peers.is_connected, durations
-    )
+    inbox = _inbox(config, parts, wakeup, peers, durations)
     own = OwnProposals(inbox, parts.ids)
     duties = _duties(clock, config, parts, snapshots, stepper, peers, inbox, own)
     leadership = Leadership(
@@ -162,6 +161,21 @@ def _ticks(
         parts.fail_stop,
         heartbeat_ms=config.heartbeat_ms,
         election_ticks=config.election_ticks,
+    )
+
+
+def _inbox(
+    config: NodeConfig, parts: Parts, wakeup: Wakeup, peers: Peers, durations: Durations
+) -> Inbox:
+    return Inbox(
+        parts.raw,
+        parts.store,
+        parts.ids,
+        config.inbox_bounds,
+        wakeup,
+        peers.is_connected,
+        durations,
+        identify=parts.identify,
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from etcdtw.grpc.caller import NOBODY_KNOWN
+
 
 class NoCall:
     """The call of a proposal that the member makes for itself: nobody to answer."""
@@ -11,6 +13,7 @@ class NoCall:
     is_open = False
     queued = 0
     deadline_ms: int | None = None
+    caller = NOBODY_KNOWN
 
     def __init__(self) -> None:
         self.on_message: Callable[[bytes], None] | None = None

@@ -17,6 +17,7 @@ from etcdtw.node.duties.cluster_version import AskVersions, nobody_answers
 from etcdtw.node.duties.corruption import NO_CHECKS, AskHashes, CheckIntervals
 from etcdtw.node.duties.corruption import nobody_answers as nobody_hashes
 from etcdtw.node.duties.snapshots import StateSnapshotFiles
+from etcdtw.node.intake.inbox import Identify
 from etcdtw.node.intake.requests import RequestIds
 from etcdtw.node.intake.seams import NO_DAMAGE, Damage, Flushes, StateStore
 from etcdtw.node.intake.wakeup import Wakeup
@@ -70,5 +71,7 @@ class Parts:
     """Tells how much room there is; raises OSError when that cannot be told."""
     damage: Damage = NO_DAMAGE
     """What is known of damage to the state."""
+    identify: Identify | None = None
+    """Says on whose behalf a caller asks; None: all are nobody."""
     quota_bytes: int | None = None
     """What the state may grow to; None: anything."""

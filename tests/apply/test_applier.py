@@ -11,6 +11,7 @@ from etcdtw.apply.alarms import Alarms
 from etcdtw.apply.applier import Applier, UnknownEntryError
 from etcdtw.apply.errors import CorruptError, NoSpaceError
 from etcdtw.apply.members import Decision, Members, stored_conf_state
+from etcdtw.apply.permissions import Permissions
 from etcdtw.cluster.errors import MemberIdNotFoundError
 from etcdtw.cluster.member import Member, encode_member
 from etcdtw.lease.errors import LeaseExistsError, LeaseNotFoundError, LeaseTtlTooLargeError
@@ -22,6 +23,7 @@ from etcdtw.raft.confchange import ADD_NODE, REMOVE_NODE, ConfChange, encode_con
 from etcdtw.raft.entry import ENTRY_CONF_CHANGE, ConfState, Entry
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import leasepb, membershippb
+from etcdtw.wire.entry_header import Asker
 from etcdtw.wire.requests import put_of
 from tests.support.model_backend import ModelBackend
 
@@ -31,13 +33,15 @@ MEMBER = Member(member_id=7, peer_urls=("http://localhost:2380",))
 class ApplierRig:
     """An applier over the model backend."""
 
-    def __init__(self) -> None:
+    def __init__(self, permissions: Permissions | None = None) -> None:
         self.backend = ModelBackend()
         self.lessor = Lessor(2)
         self.store = Store(self.backend, self.lessor.exists)
         self.members = Members(self.backend, 1)
         self.alarms = Alarms(self.backend)
-        self.applier = Applier(self.backend, self.store, self.lessor, self.members, self.alarms)
+        self.applier = Applier(
+            self.backend, self.store, self.lessor, self.members, self.alarms, permissions
+        )
 
     def apply(self, **request: Any) -> Applied:
         """Apply an entry as the log holds it."""
@@ -232,3 +236,26 @@ def test_a_restart_reads_the_members_and_the_configuration_from_the_buckets(
     assert again.cluster_version == "3.7.0"
     assert Members(ModelBackend(), 1).cluster_version == ""
     assert Members(ModelBackend(), 1).storage_version == ""
+
+
+class OnlyRoot:
+    """Lets root have everything, and nobody else anything."""
+
+    def refusal(self, asker: Asker, field: int, request: Any) -> Exception | None:
+        return None if asker == Asker("root", 4) else PermissionError(asker.user)
+
+
+def test_entries_of_real_etcd_are_judged_by_whom_their_header_names() -> None:
+    rig = ApplierRig(OnlyRoot())
+    put = pb.PutRequest(key=b"k", value=b"v")
+    roots = pb.RequestHeader(ID=9, username="root", auth_revision=4)
+    assert rig.apply(header=roots, put=put).error is None
+    for header in (
+        pb.RequestHeader(ID=9),
+        pb.RequestHeader(ID=9, username="root", auth_revision=3),
+        pb.RequestHeader(ID=9, username="eve", auth_revision=4),
+    ):
+        applied = rig.apply(header=header, put=put)
+        assert isinstance(applied.error, PermissionError)
+        assert str(applied.error) == header.username
+    assert rig.store.revision == 2

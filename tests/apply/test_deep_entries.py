@@ -30,7 +30,7 @@ def new_applier() -> tuple[Applier, Store]:
 
 
 def entry(field: int, message: bytes) -> bytes:
-    prefix = RequestIds(random.Random(1).getrandbits(15), 1).next_prefix()
+    prefix = RequestIds(random.Random(1).getrandbits(15), 1).next_header()
     return prefix + tag(field) + encode_varint(len(message)) + message
 
 

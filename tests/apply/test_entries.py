@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from etcdtw.apply.entries import FIELD_V2, V2_METHODS, find_request
+from etcdtw.apply.entries import FIELD_V2, V2_METHODS, asker_of, find_request
 from etcdtw.node.intake.requests import RequestIds, tag
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import membershippb
 from etcdtw.wire.encode import delimited, encode_varint
+from etcdtw.wire.entry_header import NOBODY, Asker
 
 ID = b"\x08" + encode_varint(2**63 + 5)
 HEADER = delimited(b"\xa2\x06", ID)
@@ -28,11 +29,13 @@ def test_request_is_found_behind_before_and_without_a_header(field: int, size: i
         (ID, HEADER),
         (ID, b""),
         (b"", b""),
-        (RequestIds(7, 1).next_prefix(), b""),
+        (RequestIds(7, 1).next_header(), b""),
     ]:
         data = before + request + after
         found, start, end = find_request(data)
         assert (found, data[start:end]) == (field, body)
+        is_users = LONG_HEADER in (before, after)
+        assert asker_of(data, start, end) == (Asker("user" * 50, 0) if is_users else NOBODY)
 
 
 def test_real_messages_are_found_as_protobuf_finds_them() -> None:
@@ -49,6 +52,7 @@ def test_real_messages_are_found_as_protobuf_finds_them() -> None:
     ]:
         found, start, end = find_request(data)
         assert (found, data[start:end]) == (field, message.SerializeToString())
+        assert asker_of(data, start, end) == Asker("u", 3)
 
 
 @pytest.mark.parametrize("method", sorted(V2_METHODS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from etcdtw.grpc.call import Call, MethodTable, StatusError
+from etcdtw.grpc.caller import Caller
 from etcdtw.grpc.client import CallClient, ClientCall
 from etcdtw.grpc.intake import Fields
 from etcdtw.grpc.message import frame_message
@@ -85,6 +86,7 @@ class ServerRig:
             on_plain=on_plain,
             message_size_max=message_size_max,
             keeps_bodies=True,
+            caller=Caller("10.0.0.7", "alice"),
         )
         self.client = Connection(client=True, limits=Limits(stream_window=client_window))
         self.client.begin()

@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from etcdtw.apply.alarms import Alarms
 from etcdtw.apply.applier import FIELD_PUT, Applier
 from etcdtw.apply.members import Members
+from etcdtw.apply.permissions import Permissions
 from etcdtw.cluster.member import Member, encode_member
 from etcdtw.grpc.call import Call
 from etcdtw.lease.lessor import Lessor
@@ -20,6 +21,7 @@ from etcdtw.mvcc.watch.hub import WatchHub
 from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.node.build import build_node
 from etcdtw.node.config import NodeConfig
+from etcdtw.node.intake.inbox import Identify
 from etcdtw.node.intake.requests import RequestIds
 from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.parts import Parts
@@ -127,6 +129,8 @@ class NodeRig:
         *,
         bounds: WorkBounds = WORK_BOUNDS,
         config: NodeConfig = CONFIG,
+        identify: Identify | None = None,
+        permissions: Permissions | None = None,
     ) -> None:
         self.clock = Clock()
         self.clock.advance(1_000)
@@ -160,7 +164,7 @@ class NodeRig:
             store=store,
             lessor=lessor,
             hub=hub,
-            applier=Applier(self.state, store, lessor, members, alarms),
+            applier=Applier(self.state, store, lessor, members, alarms, permissions),
             members=members,
             alarms=alarms,
             standing=Standing(config.cluster_id, MEMBER_ID, raw, members, alarms),
@@ -168,6 +172,7 @@ class NodeRig:
             ids=RequestIds(MEMBER_ID, 1_000_000),
             snapshot_files=ModelSnapshots(self.state),
             snapshot_folder=Path("unused"),
+            identify=identify,
             fail_stop=self.stops.append,
         )
         self.node = build_node(self.clock, config, parts)

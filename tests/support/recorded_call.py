@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from etcdtw.grpc.caller import NOBODY_KNOWN
+
 
 class RecordedCall:
     """Implements `grpc.call.Call`.  While ``is_slow`` all that is sent stays queued."""
@@ -20,6 +22,7 @@ class RecordedCall:
         self.is_slow = False
         self.queued = 0
         self.deadline_ms: int | None = None
+        self.caller = NOBODY_KNOWN
         self._metadata = metadata
 
     @property

@@ -21,7 +21,6 @@ from etcdtw.apply.applier import FIELD_ALARM, FIELD_LEASE_GRANT, FIELD_PUT, FIEL
 from etcdtw.apply.errors import NoSpaceError
 from etcdtw.node.duties.quota import SpaceQuota
 from etcdtw.node.intake.inbox import Inbox
-from etcdtw.node.intake.requests import PREFIX_SIZE
 from etcdtw.node.intake.seams import StateStore
 from etcdtw.node.intake.stepping import Stepper
 from etcdtw.node.intake.wakeup import Wakeup
@@ -38,6 +37,7 @@ from etcdtw.raft.message import (
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.storage.disk.room import RoomFound
 from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.entry_header import PREFIX_SIZE
 
 ROOMY: Final = 0
 SLOW: Final = 1

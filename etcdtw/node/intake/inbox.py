@@ -18,14 +18,16 @@ from etcdtw.apply.errors import (
     TooManyRequestsError,
 )
 from etcdtw.grpc.call import Call
+from etcdtw.grpc.caller import Caller
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.store import Store
 from etcdtw.node.intake.durations import Durations
 from etcdtw.node.intake.reads import ReadDone, Reads
-from etcdtw.node.intake.requests import PREFIX_SIZE, Done, RequestIds, Waiter, tag
+from etcdtw.node.intake.requests import Done, RequestIds, Waiter, tag
 from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.wire.encode import encode_varint
+from etcdtw.wire.entry_header import NOBODY, PREFIX_SIZE, Asker, with_asker
 
 APPLY_GAP_MAX: Final = 5000
 """Entries committed and not yet applied past which proposals are refused (etcd's number)."""
@@ -38,6 +40,10 @@ TAG_SIZE: Final = 4
 """Octets of the tag and the length of a request from 16 KiB to 2 MiB; the limit is near those."""
 NEVER_MS: Final = 1 << 62
 NO_BOUND: Final = 1 << 62
+
+
+Identify = Callable[[Caller], "Asker | Exception"]
+"""On whose behalf a caller asks, or why he may not."""
 
 
 class InboxBounds(NamedTuple):
@@ -55,6 +61,7 @@ class Inbox:
     """The requests of one member between their service and the turn.
 
     ``is_connected``: whether the leader (of a leader: a quorum) is reached since a time in ms.
+    ``identify`` None: all are nobody.
     """
 
     def __init__(
@@ -66,6 +73,8 @@ class Inbox:
         wakeup: Wakeup,
         is_connected: Callable[[int], bool],
         durations: Durations,
+        *,
+        identify: Identify | None = None,
     ) -> None:
         self._raw = raw
         self._store = store
@@ -79,6 +88,7 @@ class Inbox:
         self._wakeup = wakeup
         self._is_connected = is_connected
         self._durations = durations
+        self._identify = identify
         self._proposals: list[bytes] = []
         self._queued_octets = 0
         self.waiters: dict[bytes, Waiter] = {}
@@ -111,11 +121,20 @@ class Inbox:
             error = StoppedError() if wakeup.is_stopping else TooManyRequestsError()
             self._refuse(call, done, error)
             return
-        prefix = self._ids.next_prefix()
-        data = b"".join((prefix, tag(field), encode_varint(size), message))
+        header = self._ids.next_header()
+        asker = NOBODY
+        if self._identify is not None:
+            found = self._identify(call.caller)
+            if isinstance(found, Exception):
+                self._refuse(call, done, found)
+                return
+            asker = found
+            header = with_asker(header, asker)
+        data = b"".join((header, tag(field), encode_varint(size), message))
         if not wakeup.is_awake:
             wakeup.wake()
-        self.waiters[prefix] = Waiter(data, field, parsed, call, done, wakeup.now_ms)
+        waiter = Waiter(data, asker, field, parsed, call, done, wakeup.now_ms)
+        self.waiters[header[:PREFIX_SIZE]] = waiter
         self._proposals.append(data)
         self._queued_octets += len(data)
 

@@ -1,12 +1,10 @@
 """Proposals on their way: how a request becomes an entry's octets, and who waits for it.
 
-An entry of ours begins with a prefix of fixed length that holds its request id, so that apply
-finds the waiter with one slice and one look-up, and takes the request already parsed.
+An entry of ours begins with its header (`wire.entry_header`), whose first octets hold the
+request id, so that apply finds the waiter with one slice and one look-up, and takes the request
+already parsed.
 
-    entry := 0xA2 0x06 0x0B 0x08 varint10(request id)  tag(field) varint(length) request
-             `- InternalRaftRequest.header.ID -------'
-
-Source: etcd's ``InternalRaftRequest`` (field 100 is ``RequestHeader``, whose field 1 is ID).
+    entry := header  tag(field) varint(length) request
 """
 
 from __future__ import annotations
@@ -17,11 +15,9 @@ from typing import Any, Final
 from etcdtw.grpc.call import Call
 from etcdtw.mvcc.applied import Applied
 from etcdtw.wire.encode import LEADING, encode_varint
+from etcdtw.wire.entry_header import ID_TOP, NOBODYS, TAG_ID, Asker
 
-HEADER: Final = b"\xa2\x06\x0b\x08"
-PREFIX_SIZE: Final = len(HEADER) + 10
-ID_TOP: Final = 1 << 63
-"""Set in every id of ours: its varint then always takes ten octets."""
+HEADER: Final = NOBODYS + TAG_ID
 LOW_BITS: Final = 14
 LOW_MASK: Final = (1 << LOW_BITS) - 1
 
@@ -29,7 +25,7 @@ Done = Callable[[Call, Applied], None]
 
 
 class RequestIds:
-    """Entry prefixes with unique request ids.
+    """Headers of entries with unique request ids.
 
     As in etcd, an id is member (15 bits here, after the top one), milliseconds (40 bits) and a
     counter (8 bits) that overflows into the milliseconds; ids stay unique over restarts as long
@@ -42,8 +38,8 @@ class RequestIds:
         self._low = first & LOW_MASK
         self._tail = encode_varint(self._high)
 
-    def next_prefix(self) -> bytes:
-        """Return the octets with which the next entry begins."""
+    def next_header(self) -> bytes:
+        """Return the header of the next entry, as nobody's."""
         # Two groups of the varint by one look-up; the other eight change once in 16,384 requests.
         low = self._next_low()
         return HEADER + LEADING[low] + self._tail
@@ -66,16 +62,25 @@ class RequestIds:
 class Waiter:
     """One proposal whose outcome somebody waits for.
 
-    ``request`` is what ``data`` encodes, parsed once.  Apply uses it only for an entry that holds
-    exactly ``data``: an id met again in an old entry must not change what that entry does.
+    ``request`` is what ``data`` encodes, parsed once.  Apply uses it, and ``asker``, who is in the
+    header, only for an entry that holds exactly ``data``: an id met again in an old one must not
+    change what that entry does.
     """
 
-    __slots__ = ("call", "data", "done", "field", "request", "started_ms")
+    __slots__ = ("asker", "call", "data", "done", "field", "request", "started_ms")
 
     def __init__(
-        self, data: bytes, field: int, request: Any, call: Call, done: Done, started_ms: int
+        self,
+        data: bytes,
+        asker: Asker,
+        field: int,
+        request: Any,
+        call: Call,
+        done: Done,
+        started_ms: int,
     ) -> None:
         self.data = data
+        self.asker = asker
         self.field = field
         self.request = request
         self.call = call

@@ -32,7 +32,7 @@ from etcdtw.node.duties.conf_changes import ConfChanges
 from etcdtw.node.intake.durations import Durations
 from etcdtw.node.intake.inbox import Inbox
 from etcdtw.node.intake.reads import oldest_client_ms
-from etcdtw.node.intake.requests import PREFIX_SIZE, Waiter
+from etcdtw.node.intake.requests import Waiter
 from etcdtw.node.intake.seams import Flushes, Installs, StateStore
 from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.loop.leadership import Leadership
@@ -45,6 +45,7 @@ from etcdtw.raft.message import NO_MEMBER, STORAGE_APPEND, STORAGE_APPLY, Messag
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.raft.storage import LogStore
 from etcdtw.wire.encode import ResponseHeaders
+from etcdtw.wire.entry_header import PREFIX_SIZE
 from etcdtw.wire.pieces import (
     APPEND,
     APPLY,
@@ -435,7 +436,7 @@ class Turn:
                 if waiter is None:
                     applier.apply_data(data)
                 elif waiter.data == data:
-                    applied = applier.apply(waiter.field, waiter.request)
+                    applied = applier.apply(waiter.field, waiter.request, waiter.asker)
                     waiter.done(waiter.call, applied)
                     answered.append(waiter)
                 else:

@@ -8,6 +8,7 @@ adapt to the size of the keys.  Source: etcd v3.7 api, KV.RangeStream.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -34,8 +35,16 @@ class RangeStream:
     """One RangeStream call, from its request to its last chunk; a `read_queue.ReadTask`."""
 
     def __init__(
-        self, node: Facade, store: Store, reads: ReadQueue, call: Call, request_bytes_max: int
+        self,
+        node: Facade,
+        store: Store,
+        reads: ReadQueue,
+        call: Call,
+        request_bytes_max: int,
+        refuses: Callable[[Call, pb.RangeRequest], bool],
     ) -> None:
+        """``refuses`` fails a call that may not read what it asks for."""
+        self._refuses = refuses
         self._node = node
         self._store = store
         self._reads = reads
@@ -80,6 +89,8 @@ class RangeStream:
         """Pin the range and send what a first piece holds."""
         request = self._request
         assert request is not None, "started before the request"
+        if self._refuses(self._call, request):
+            return None
         store = self._store
         try:
             view = view_of(request.revision, store.revision, store.compact_revision)

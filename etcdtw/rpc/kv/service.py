@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from etcdtw.apply.applier import FIELD_COMPACTION, FIELD_DELETE_RANGE, FIELD_PUT, FIELD_TXN
 from etcdtw.apply.errors import NoSpaceError, RequestTimeoutError
 from etcdtw.grpc.call import Call, MethodTable
+from etcdtw.grpc.caller import Caller
 from etcdtw.mvcc.applied import Applied, Slices
 from etcdtw.mvcc.cost import put_cost, txn_cost
 from etcdtw.mvcc.errors import MvccError
@@ -67,11 +68,16 @@ class Compactions(Protocol):
         ...
 
 
+CheckRead = Callable[[Caller, "pb.RangeRequest | Txn"], "Exception | None"]
+"""Why a caller may not read what he asks for, if so; asked when it is read."""
+
+
 class KvService:
     """The KV methods of one member.
 
     quota         None: nothing is refused for its size
     compactions   None: a physical compaction is answered when it was applied
+    check_read    None: everybody may read everything
     """
 
     def __init__(
@@ -84,6 +90,7 @@ class KvService:
         request_bytes_max: int = REQUEST_BYTES_MAX,
         reads: ReadQueue | None = None,
         durations: Durations | None = None,
+        check_read: CheckRead | None = None,
     ) -> None:
         self._node = node
         self._store = node.store
@@ -95,6 +102,7 @@ class KvService:
         self._rendering = Rendering()
         self._reads = ReadQueue(node.clock) if reads is None else reads
         self._durations = durations or Durations()
+        self._check_read = check_read
 
     def register(self, methods: MethodTable) -> None:
         """Add this service's methods."""
@@ -117,6 +125,8 @@ class KvService:
                 self._node.read(call, partial(self._get, message[2:]))
                 return None
             if rest == 2 and message[-2:] == _SERIALIZABLE:
+                if self._check_read is not None and self._refuses_key(call, message[2:-2]):
+                    return None
                 seconds = self._seconds
                 began_s = seconds()
                 body = self._store.get_body(message[2:-2])
@@ -134,11 +144,26 @@ class KvService:
         if error is not None:
             fail(call, error)
             return
+        if self._check_read is not None and self._refuses_key(call, key):
+            return
         self._durations.ranges += 1
         body = self._store.get_body(key)
         call.reply(self._node.header(self._store.revision) + body)
         if len(body) > LARGE_OCTETS_MIN:
             self._reads.spend(len(body) * OCTET_S)
+
+    def _refuses_key(self, call: Call, key: bytes) -> bool:
+        return self._refuses(call, pb.RangeRequest(key=key))
+
+    def _refuses(self, call: Call, request: pb.RangeRequest | Txn) -> bool:
+        """Fail a read that its caller may not have."""
+        if self._check_read is None:
+            return False
+        refusal = self._check_read(call.caller, request)
+        if refusal is None:
+            return False
+        fail(call, refusal)
+        return True
 
     def _range(
         self, request: pb.RangeRequest, size: int, call: Call, error: Exception | None
@@ -149,6 +174,8 @@ class KvService:
             self._reads.take(call, size, partial(self._begin_range, request, call))
 
     def _begin_range(self, request: pb.RangeRequest, call: Call) -> SlicedReply | None:
+        if self._refuses(call, request):
+            return None
         answer = partial(self._open_range, request)
         return self._begin(call, answer, RANGE, RANGE_FAILED, is_pinned=request.revision > 0)
 
@@ -191,7 +218,9 @@ class KvService:
 
     def range_stream(self, call: Call) -> None:
         """Open a RangeStream; its one request follows."""
-        RangeStream(self._node, self._store, self._reads, call, self._request_bytes_max)
+        RangeStream(
+            self._node, self._store, self._reads, call, self._request_bytes_max, self._refuses
+        )
 
     # Changes.
 
@@ -245,6 +274,8 @@ class KvService:
             self._reads.take(call, size, partial(self._begin_txn, request, call))
 
     def _begin_txn(self, request: Txn, call: Call) -> SlicedReply | None:
+        if self._refuses(call, request):
+            return None
         return self._begin(call, partial(self._open_txn, request), READONLY_TXN, None)
 
     def _open_txn(self, request: Txn) -> bytes | Slices:

@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from etcdtw.grpc.call import MethodTable
+from etcdtw.grpc.caller import Caller
 from etcdtw.grpc.message import MESSAGE_SIZE_MAX
 from etcdtw.grpc.plain import PlainRequest
 from etcdtw.grpc.server import CallServer
@@ -48,6 +49,7 @@ from etcdtw.transport.flusher import Flusher
 from etcdtw.transport.rejections import RejectionLog, remote_text
 from etcdtw.transport.rounds import Rounds
 from etcdtw.transport.sockets import address_of, tune_socket
+from etcdtw.transport.tls.verification import common_name_of
 from etcdtw.wire.pieces import OCTETS, UNMEASURED, Pieces
 
 SWEEP_S: Final = 0.05
@@ -366,6 +368,7 @@ class ClientPort(Factory):
                 on_plain=on_plain if self.site is not None else None,
                 message_size_max=self.bounds.message_size_max,
                 keeps_bodies=self.site is not None and self.site.keeps_bodies,
+                caller=Caller(connection.address, common_name_of(connection.tcp)),
             )
 
         def on_plain(request: PlainRequest) -> None:

@@ -15,6 +15,7 @@ from OpenSSL import SSL, crypto
 from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import extract_patterns
 from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 from etcdtw.transport.tls.files import TlsError
 
@@ -198,6 +199,17 @@ def failure_text(connection: SSL.Connection | None, error: BaseException | None)
         return "it hung up"
     reason = reasons[0]
     return _REASONS.get(reason) or _ALERTS.get(reason.partition(" alert ")[2]) or reason
+
+
+def common_name_of(transport: object) -> str:
+    """Return the common name that the other end of a connection has proved; empty: none."""
+    if not isinstance(transport, TLSMemoryBIOProtocol):
+        return ""
+    certificate = transport.getPeerCertificate()
+    try:
+        return "" if certificate is None else _common_name(certificate.to_cryptography())
+    except ValueError:  # a subject that cannot be read
+        return ""
 
 
 def _common_name(certificate: x509.Certificate) -> str:

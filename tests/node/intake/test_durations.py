@@ -17,12 +17,13 @@ from etcdtw.node.intake.durations import (
 from etcdtw.node.intake.requests import Waiter
 from etcdtw.node.no_call import NoCall
 from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.entry_header import NOBODY
 from etcdtw.wire.histogram import Histogram
 from tests.support.node_rig import NodeRig
 
 
 def waiter(field: int, started_ms: int) -> Waiter:
-    return Waiter(b"", field, None, NoCall(), lambda call, applied: None, started_ms)
+    return Waiter(b"", NOBODY, field, None, NoCall(), lambda call, applied: None, started_ms)
 
 
 def facts(histograms: dict[tuple[str, ...], Histogram]) -> dict[tuple[str, ...], Any]:

@@ -16,6 +16,7 @@ from etcdtw.node.intake.requests import Waiter
 from etcdtw.node.loop.turn import APPLY_SLICE_ENTRIES
 from etcdtw.node.no_call import NoCall
 from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.entry_header import NOBODY
 from etcdtw.wire.requests import plain
 from tests.support.node_rig import NodeRig
 
@@ -139,7 +140,7 @@ def test_what_a_member_asks_of_itself_is_no_slow_request(rig: NodeRig, lines: li
 
 
 def test_slow_proposal_of_a_members_own_is_not_told(rig: NodeRig, lines: list[str]) -> None:
-    waiter = Waiter(b"", FIELD_PUT, None, NoCall(), lambda call, applied: None, 0)
+    waiter = Waiter(b"", NOBODY, FIELD_PUT, None, NoCall(), lambda call, applied: None, 0)
     rig.node.slowness.answered(9.0, waiter)
     rig.node.slowness.report()
     assert lines == []

@@ -9,7 +9,15 @@ import pytest
 from twisted.internet.task import Clock
 
 from etcdtw.apply.errors import NoLeaderError
-from etcdtw.grpc.call import INTERNAL, OUT_OF_RANGE, SERVER_STREAM, UNIMPLEMENTED, MethodTable
+from etcdtw.grpc.call import (
+    INTERNAL,
+    OUT_OF_RANGE,
+    SERVER_STREAM,
+    UNIMPLEMENTED,
+    MethodTable,
+    StatusError,
+)
+from etcdtw.grpc.caller import NOBODY_KNOWN, Caller
 from etcdtw.mvcc.store import WORK_BOUNDS, Store
 from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.rpc.kv.range_stream import QUEUED_BYTES_MAX
@@ -29,6 +37,7 @@ class StreamCall:
     on_half_close: Callable[[], None] | None = None
     on_end: Callable[[], None] | None = None
     on_drain: Callable[[], None] | None = None
+    caller = NOBODY_KNOWN
 
     def __init__(self) -> None:
         self.is_open = True
@@ -319,3 +328,11 @@ def test_a_stream_that_only_counts_waits_for_no_reader() -> None:
     for _ in range(5):
         rig.clock.advance(0)
     assert [chunk.count for chunk in call.chunks] == [29]
+
+
+def test_a_caller_who_may_not_read_gets_no_chunk() -> None:
+    def check_read(caller: Caller, request: object) -> Exception | None:
+        return StatusError(7, "etcdserver: permission denied")
+
+    call = StreamRig(3, check_read=check_read).run()
+    assert (call.sent, call.status) == ([], (7, "etcdserver: permission denied"))

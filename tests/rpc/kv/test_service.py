@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from etcdtw.apply.applier import FIELD_COMPACTION, FIELD_DELETE_RANGE, FIELD_PUT, FIELD_TXN
 from etcdtw.apply.errors import LeaderChangedError, RequestTooLargeError
 from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, MethodTable, StatusError
+from etcdtw.grpc.caller import NOBODY_KNOWN, Caller
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.work_bounds import WorkBounds
@@ -40,6 +41,7 @@ class FakeCall:
     on_end: Callable[[], None] | None = None
     on_drain: Callable[[], None] | None = None
     deadline_ms: int | None = None
+    caller = NOBODY_KNOWN
 
     def __init__(self) -> None:
         self.is_open = True
@@ -535,3 +537,33 @@ def test_answers_are_rendered_side_by_side_while_there_is_room(rig: KvRig) -> No
     for _ in range(5):
         rig.node.clock.advance(0)
     assert [len(call.replies) for call in calls] == [1, 1, 1]
+
+
+READS = {
+    "a key": ("Range", pb.RangeRequest(key=b"k")),
+    "a key, serializable": ("Range", pb.RangeRequest(key=b"k", serializable=True)),
+    "a span": ("Range", pb.RangeRequest(key=b"k", range_end=b"l")),
+    "a span, serializable": ("Range", pb.RangeRequest(key=b"k", range_end=b"l", serializable=True)),
+    "a txn": (
+        "Txn",
+        pb.TxnRequest(success=[pb.RequestOp(request_range=pb.RangeRequest(key=b"k"))]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_every_form_of_a_read_asks_the_same_question(name: str) -> None:
+    asked: list[Caller] = []
+
+    def check_read(caller: Caller, request: object) -> Exception | None:
+        asked.append(caller)
+        return StatusError(7, "etcdserver: permission denied") if len(asked) == 1 else None
+
+    rig = KvRig(check_read=check_read)
+    method, request = READS[name]
+    assert rig.start(method, request.SerializeToString()).status == (
+        7,
+        "etcdserver: permission denied",
+    )
+    assert rig.start(method, request.SerializeToString()).status == (0, "")
+    assert asked == [NOBODY_KNOWN] * 2

@@ -545,3 +545,12 @@ def test_output_made_by_a_flush_is_flushed_next(rig: PortRig) -> None:
     rig.clock.advance(0)
     rig.clock.advance(0)
     assert chained.flushes == 3
+
+
+def test_a_call_knows_the_address_that_it_came_from(rig: PortRig) -> None:
+    peer = rig.connect()
+    peer.begin()
+    peer.call("Hold")
+    peer.exchange()
+    assert rig.held[0].caller.address == "127.0.0.1"
+    assert rig.held[0].caller.common_name == ""

@@ -36,9 +36,9 @@ from etcdtw.transport.tls.admission import HANDSHAKE_S, UNCHECKED_OCTETS_MAX, Ad
 from etcdtw.transport.tls.context import DialFiles
 from etcdtw.transport.tls.dial import DIAL_HANDSHAKE_S, PeerDialTls
 from etcdtw.transport.tls.policy import TlsError, TlsFactory
-from etcdtw.transport.tls.verification import failure_text
+from etcdtw.transport.tls.verification import common_name_of, failure_text
 from tests.support.certs import DAY, Authority, Issued
-from tests.transport.tls.tls_rig import REMOTE, PeerRig, Speaker, Speakers, Wire, log_lines
+from tests.transport.tls.tls_rig import REMOTE, End, PeerRig, Speaker, Speakers, Wire, log_lines
 
 PREFIX = f"rejected connection on peer endpoint from {REMOTE}:4000: "
 
@@ -439,3 +439,15 @@ def test_a_connection_that_ends_amid_tls_leaves_nothing_to_the_garbage_collector
         assert tls() is None
     finally:
         gc.enable()
+
+
+def test_the_common_name_is_the_one_that_the_other_end_has_proved(rig: PeerRig) -> None:
+    meeting = rig.meet()
+    assert meeting.server is not None
+    assert common_name_of(meeting.server.transport) == "client"
+    assert common_name_of(meeting.client.transport) == "server"
+    assert common_name_of(End(REMOTE)) == ""
+    open_to_all = rig.listener(replace(rig.listen_files, trusted_ca_file=None))
+    meeting = rig.meet(open_to_all)
+    assert meeting.server is not None
+    assert common_name_of(meeting.server.transport) == ""

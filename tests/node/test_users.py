@@ -1,0 +1,92 @@
+"""Who asks, from the call to where an entry is applied: on this member, and from the log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from etcdtw.apply.applier import FIELD_PUT
+from etcdtw.grpc.caller import Caller
+from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.entry_header import NOBODY, Asker
+from tests.support.model_state import State
+from tests.support.node_rig import NodeRig
+from tests.support.recorded_call import RecordedCall
+
+ALICE = Asker("alice", 7)
+
+
+class RefusedError(Exception):
+    """No."""
+
+
+class Judge:
+    """Knows callers by their token, and refuses all others."""
+
+    def __init__(self) -> None:
+        self.judged: list[tuple[Asker, int]] = []
+
+    def identify(self, caller: Caller) -> Asker | Exception:
+        if caller.token is None:
+            return RefusedError("nobody")
+        return Asker(caller.token.decode(), 7)
+
+    def refusal(self, asker: Asker, field: int, request: Any) -> Exception | None:
+        self.judged.append((asker, field))
+        is_refused = field == FIELD_PUT and asker.user.startswith("mallory")
+        return RefusedError(asker.user[:7]) if is_refused else None
+
+
+def put_as(rig: NodeRig, name: str | None, key: bytes) -> None:
+    call = RecordedCall()
+    call.caller = Caller("", "", None if name is None else name.encode())
+    rig.call = call
+    rig.put(key)
+    rig.run()
+
+
+def texts(rig: NodeRig) -> list[str]:
+    return [str(applied.error or "") for applied in rig.outcomes]
+
+
+@pytest.mark.parametrize("name", ["mallory", "mallory" * 20, "mallory" * 3_000])
+def test_apply_hears_who_asked_and_its_refusal_is_the_outcome(name: str) -> None:
+    judge = Judge()
+    rig = NodeRig(identify=judge.identify, permissions=judge).start()
+    put_as(rig, "alice", b"a")
+    put_as(rig, name, b"b")
+    assert texts(rig) == ["", "mallory"]
+    assert judge.judged[-2:] == [(ALICE, FIELD_PUT), (Asker(name, 7), FIELD_PUT)]
+    assert rig.state.get(b"a") is not None
+    assert rig.state.get(b"b") is None
+
+
+def test_whoever_cannot_be_identified_gets_nothing_into_the_log() -> None:
+    judge = Judge()
+    rig = NodeRig(identify=judge.identify, permissions=judge).start()
+    last_index = rig.log.last_index()
+    put_as(rig, None, b"a")
+    assert texts(rig) == ["nobody"]
+    assert rig.log.last_index() == last_index
+
+
+def test_a_member_that_reads_its_log_judges_as_the_one_that_was_asked() -> None:
+    judge = Judge()
+    rig = NodeRig(identify=judge.identify, permissions=judge).start()
+    for i, name in enumerate(["alice", "mallory", "mallory" * 20]):
+        put_as(rig, name, b"k%d" % i)
+    again = Judge()
+    other = NodeRig(rig.log, State(), permissions=again).start()
+    puts = [asker for asker, field in judge.judged if field == FIELD_PUT]
+    assert [asker for asker, field in again.judged if field == FIELD_PUT] == puts
+    assert [other.state.get(b"k%d" % i) is None for i in range(3)] == [False, True, True]
+
+
+def test_without_users_all_are_nobody() -> None:
+    judge = Judge()
+    rig = NodeRig(permissions=judge).start()
+    put_as(rig, "alice", b"a")
+    assert judge.judged[-1] == (NOBODY, FIELD_PUT)
+    data = rig.log.entries(rig.log.last_index(), rig.log.last_index() + 1, 1 << 20)[0].data
+    assert not pb.InternalRaftRequest.FromString(data).header.username
