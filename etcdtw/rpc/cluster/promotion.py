@@ -6,8 +6,8 @@ carries it is the peers' transport.  Source: etcd's peer contract, section 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from collections.abc import Sequence
+from typing import Final
 
 from etcdtw.apply.errors import LearnerNotReadyError, RequestTimeoutError
 from etcdtw.cluster.errors import (
@@ -25,15 +25,6 @@ PRECONDITION_FAILED: Final = 412
 INTERNAL_SERVER_ERROR: Final = 500
 _NOT_READY: Final = "etcdserver: can only promote a learner member which is in sync with leader"
 _FAILED: Final = b'{"message":"Internal Server Error"}'
-
-PromotionAnswered = Callable[[int, bytes], None]
-"""HTTP status and body; status 0: no leader has answered in time."""
-
-
-class ForwardsPromotions(Protocol):
-    """Carries a promotion to the leader, trying again while it gets no answer."""
-
-    def forward_promotion(self, member_id: int, answered: PromotionAnswered) -> None: ...
 
 
 def promotion_id(text: str) -> int:

@@ -25,9 +25,10 @@ from etcdtw.cluster.urls import UrlError, parse_url
 from etcdtw.grpc.call import Call, MethodTable
 from etcdtw.node.duties.conf_changes import ConfChangeDone
 from etcdtw.node.facade import Facade
-from etcdtw.rpc.cluster.promotion import ForwardsPromotions, promotion_outcome
+from etcdtw.rpc.cluster.promotion import PATH, promotion_outcome
 from etcdtw.rpc.decode import decode
 from etcdtw.rpc.errors import fail, status_error, status_of
+from etcdtw.rpc.leader_line import LeaderLine
 from etcdtw.wire import etcdserverpb as pb
 
 
@@ -35,7 +36,7 @@ class ClusterService:
     """Lists and changes the members.
 
     ``unix_s``: the wall clock, which goes into the id of an added member.  ``is_strict``:
-    ``--strict-reconfig-check``.  ``forward``: None while no other member can be asked.
+    ``--strict-reconfig-check``.  ``line``: None while no other member can be asked.
     """
 
     def __init__(
@@ -44,12 +45,12 @@ class ClusterService:
         *,
         unix_s: Callable[[], int],
         is_strict: bool = True,
-        forward: ForwardsPromotions | None = None,
+        line: LeaderLine | None = None,
     ) -> None:
         self._node = node
         self._unix_s = unix_s
         self._is_strict = is_strict
-        self._forward = forward
+        self._line = line
         self.promotions_total = 0
         self.failed_promotions: dict[str, int] = {}
         """How often, by the reason in etcd's words."""
@@ -157,7 +158,7 @@ class ClusterService:
     def member_promote(self, call: Call, message: bytes) -> None:
         """Make a learner a voter; only the leader can tell whether it is ready."""
         member_id = decode(pb.MemberPromoteRequest, message).ID
-        if self._node.is_leader or self._forward is None:
+        if self._node.is_leader or self._line is None:
             self.promote(
                 member_id,
                 call,
@@ -173,7 +174,7 @@ class ClusterService:
                 response = pb.MemberPromoteResponse(members=map(_message, members))
                 call.reply(self._body(response))
 
-        self._forward.forward_promotion(member_id, answered)
+        self._line.ask_leader(f"{PATH}{member_id}", b"", answered)
 
     def promote(self, member_id: int, call: Call, done: ConfChangeDone) -> None:
         """Promote a learner as the leader; also for a member that has forwarded it."""

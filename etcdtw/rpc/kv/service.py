@@ -60,14 +60,6 @@ class Quota(Protocol):
         ...
 
 
-class Compactions(Protocol):
-    """Knows when history is really gone."""
-
-    def on_compacted(self, revision: int, done: Callable[[], None]) -> None:
-        """Call ``done`` once everything below ``revision`` is deleted, durably; maybe at once."""
-        ...
-
-
 CheckRead = Callable[[Caller, "pb.RangeRequest | Txn"], "Exception | None"]
 """Why a caller may not read what he asks for, if so; asked when it is read."""
 
@@ -76,7 +68,6 @@ class KvService:
     """The KV methods of one member.
 
     quota         None: nothing is refused for its size
-    compactions   None: a physical compaction is answered when it was applied
     check_read    None: everybody may read everything
     """
 
@@ -85,7 +76,6 @@ class KvService:
         node: Facade,
         *,
         quota: Quota | None = None,
-        compactions: Compactions | None = None,
         txn_ops_max: int = TXN_OPS_MAX,
         request_bytes_max: int = REQUEST_BYTES_MAX,
         reads: ReadQueue | None = None,
@@ -96,7 +86,6 @@ class KvService:
         self._store = node.store
         self._seconds = node.clock.seconds
         self._quota = quota
-        self._compactions = compactions
         self._txn_ops_max = txn_ops_max
         self._request_bytes_max = request_bytes_max
         self._rendering = Rendering()
@@ -293,11 +282,11 @@ class KvService:
         self._node.propose(FIELD_COMPACTION, message, request, call, done)
 
     def _compacted(self, revision: int, call: Call, applied: Applied) -> None:
-        if applied.error is not None or self._compactions is None:
+        if applied.error is not None:
             self._answer(call, applied)
         else:
             answer = partial(self._answer, call, applied)
-            self._compactions.on_compacted(revision, answer)
+            self._node.storage.on_compacted(revision, answer)
 
     def _answer(self, call: Call, applied: Applied) -> None:
         if applied.error is not None:

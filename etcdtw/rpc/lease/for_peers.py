@@ -7,7 +7,7 @@ peers' HTTP.  Source: etcd's peer contract, section 3 (``/leases``, ``/leases/in
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
@@ -18,8 +18,10 @@ from etcdtw.apply.errors import (
 )
 from etcdtw.grpc.call import Call
 from etcdtw.lease.lessor import RENEW_CHECKPOINTED, RENEW_EXPIRED, Lessor
+from etcdtw.mvcc.backend import Backend
 from etcdtw.node.facade import Facade
 from etcdtw.node.no_call import NoCall
+from etcdtw.rpc.leader_line import LeaderLine
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import leasepb
 
@@ -32,20 +34,6 @@ Renewed = Callable[["Exception | None", int], None]
 """An error, or the TTL in seconds; 0: there is no such lease."""
 Found = Callable[["Exception | None", "pb.LeaseTimeToLiveResponse | None"], None]
 """An error, or the answer without its header; None: there is no such lease."""
-Answered = Callable[[int, bytes], None]
-"""HTTP status and body; status 0: no leader has answered in time."""
-
-
-class LeaderLine(Protocol):
-    """The way to the leader of the moment (`server.member.leader_line`)."""
-
-    def ask_leader(self, path: str, body: bytes, answered: Answered) -> None: ...
-
-
-class AttachedKeys(Protocol):
-    """The part of `mvcc.backend.Backend` that leases need."""
-
-    def attached(self, lease_id: int) -> list[bytes]: ...
 
 
 class LeasesForPeers:
@@ -93,7 +81,7 @@ class LeasesForPeers:
 
 
 def describe_lease(
-    lessor: Lessor, backend: AttachedKeys, lease_id: int, wants_keys: bool
+    lessor: Lessor, backend: Backend, lease_id: int, wants_keys: bool
 ) -> pb.LeaseTimeToLiveResponse | None:
     """Return what a primary lessor knows of a lease, without a header; None: nothing."""
     lease = lessor.lookup(lease_id)

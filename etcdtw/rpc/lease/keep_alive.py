@@ -11,7 +11,7 @@ Source: etcd v3 api, LeaseKeepAlive.  TTL 0 says that the lease does not exist.
 from __future__ import annotations
 
 from collections import deque
-from typing import Final, Protocol
+from typing import Final
 
 from google.protobuf.message import DecodeError
 from twisted.internet.interfaces import IDelayedCall
@@ -20,11 +20,13 @@ from etcdtw.apply.applier import FIELD_LEASE_CHECKPOINT
 from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE, Call
 from etcdtw.lease.errors import LeaseNotFoundError
 from etcdtw.lease.lessor import RENEW_CHECKPOINTED, RENEW_EXPIRED
+from etcdtw.mvcc.applied import Applied
 from etcdtw.node.facade import Facade
 from etcdtw.rpc.decode import MALFORMED_MESSAGE
 from etcdtw.rpc.errors import fail
+from etcdtw.rpc.leader_line import LeaderLine
 from etcdtw.rpc.leader_loss import NO_LEADER, LeaderLoss
-from etcdtw.rpc.lease.for_peers import LeaderLine, ask_to_renew
+from etcdtw.rpc.lease.for_peers import ask_to_renew
 from etcdtw.wire import etcdserverpb as pb
 
 OUTPUT_BYTES_MAX: Final = 256 * 1024
@@ -39,13 +41,6 @@ PRIMARY_WAIT_S: Final = 7.0
 GO_ON: Final = 0
 WAIT_FOR_EVENT: Final = 1
 WAIT_FOR_DRAIN: Final = 2
-
-
-class KeepAliveApplied(Protocol):
-    """What became of a proposal."""
-
-    @property
-    def error(self) -> Exception | None: ...
 
 
 class KeepAliveStream:
@@ -186,7 +181,7 @@ class KeepAliveStream:
         self._is_confirmed = True
         self._proceed(error)
 
-    def _cleared(self, call: Call, applied: KeepAliveApplied) -> None:
+    def _cleared(self, call: Call, applied: Applied) -> None:
         """The checkpoint is cleared, or the lease is gone: the next try will tell."""
         is_gone = isinstance(applied.error, LeaseNotFoundError)
         self._proceed(None if is_gone else applied.error)

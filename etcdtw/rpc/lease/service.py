@@ -20,8 +20,9 @@ from etcdtw.rpc.decode import decode, decode_entry
 from etcdtw.rpc.errors import fail
 from etcdtw.rpc.kv.read_queue import ReadQueue
 from etcdtw.rpc.kv.service import Quota
+from etcdtw.rpc.leader_line import LeaderLine
 from etcdtw.rpc.leader_loss import LeaderLoss
-from etcdtw.rpc.lease.for_peers import LeaderLine, ask_time_to_live, describe_lease
+from etcdtw.rpc.lease.for_peers import ask_time_to_live, describe_lease
 from etcdtw.rpc.lease.keep_alive import KeepAliveStream
 from etcdtw.rpc.lease.listing import LeaseLists
 from etcdtw.wire import etcdserverpb as pb

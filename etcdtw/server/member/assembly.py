@@ -81,7 +81,7 @@ def open_member(
         room=room,
         node=node,
         line=line,
-        services=_services(runtime, config, data, node, line),
+        services=_services(runtime, config, node, line),
     )
 
 
@@ -214,9 +214,7 @@ def checkpoint_interval_ms(gates: FeatureGates) -> int:
     return CHECKPOINT_INTERVAL_MS if gates["LeaseCheckpoint"] else NEVER_MS
 
 
-def _services(
-    runtime: Runtime, config: Config, data: Data, node: Node, line: LeaderLine
-) -> Services:
+def _services(runtime: Runtime, config: Config, node: Node, line: LeaderLine) -> Services:
     """Return every RPC that this member answers; ``line``: the way to the leader."""
     methods = MethodTable()
     methods.screen = Screening(node)
@@ -231,7 +229,6 @@ def _services(
     KvService(
         node,
         quota=quota,
-        compactions=data.state,
         txn_ops_max=config.max_txn_ops,
         request_bytes_max=config.max_request_bytes,
         durations=node.durations,
@@ -247,7 +244,7 @@ def _services(
         reads=reads,
     ).register(methods)
     cluster = ClusterService(
-        node, unix_s=runtime.unix_s, is_strict=config.strict_reconfig_check, forward=line
+        node, unix_s=runtime.unix_s, is_strict=config.strict_reconfig_check, line=line
     )
     cluster.register(methods)
     maintenance = MaintenanceService(node, config.quota_backend_bytes or 0)

@@ -24,7 +24,7 @@ from etcdtw.gateway.peer_pages import HASH_KV, OK
 from etcdtw.node.duties.cluster_version import VersionsTold
 from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.standing import Standing
-from etcdtw.rpc.cluster.promotion import PATH as PROMOTE
+from etcdtw.rpc.leader_line import Answered
 from etcdtw.transport.peer.client import Dial
 from etcdtw.transport.peer.request import request_page
 from etcdtw.transport.peer.seams import PageAnswer
@@ -39,9 +39,6 @@ QUESTIONS_MAX: Final = 1024
 """Questions to the leader at once, past which new ones fail at once."""
 FAILED_STATUSES: Final = (408, 500)
 """Answers of one who does not lead, or not yet: another try may do better."""
-
-Answered = Callable[[int, bytes], None]
-"""HTTP status and body; status 0: there was no answer in time."""
 
 
 class LeaderLine:
@@ -77,10 +74,6 @@ class LeaderLine:
             answered(status, octets)
 
         self._ask_until(until_s, path, body, done)
-
-    def forward_promotion(self, member_id: int, answered: Answered) -> None:
-        """Ask the leader to promote a learner."""
-        self.ask_leader(f"{PROMOTE}{member_id}", b"", answered)
 
     def ask(
         self,

@@ -11,8 +11,8 @@ from etcdtw.apply.members import Members
 from etcdtw.cluster.ids import member_id as member_id_of
 from etcdtw.grpc.call import MethodTable, StatusError
 from etcdtw.raft.message import Message
-from etcdtw.rpc.cluster.promotion import PromotionAnswered
 from etcdtw.rpc.cluster.service import ClusterService
+from etcdtw.rpc.leader_line import Answered
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.node_rig import MEMBER_ID, NodeRig
 from tests.support.recorded_call import RecordedCall
@@ -32,7 +32,7 @@ class ClusterRig(NodeRig):
         self.start()
         self.members.set_attributes(MEMBER_ID, "m1", ("http://localhost:2379",))
         self.service = ClusterService(
-            self.node, unix_s=lambda: UNIX_S, is_strict=is_strict, forward=None
+            self.node, unix_s=lambda: UNIX_S, is_strict=is_strict, line=None
         )
         self.methods = MethodTable()
         self.service.register(self.methods)
@@ -282,11 +282,11 @@ class Forwarder:
     """Remembers what was forwarded."""
 
     def __init__(self) -> None:
-        self.asked: list[int] = []
-        self.answered: list[PromotionAnswered] = []
+        self.asked: list[tuple[str, bytes]] = []
+        self.answered: list[Answered] = []
 
-    def forward_promotion(self, member_id: int, answered: PromotionAnswered) -> None:
-        self.asked.append(member_id)
+    def ask_leader(self, path: str, body: bytes, answered: Answered) -> None:
+        self.asked.append((path, body))
         self.answered.append(answered)
 
 
@@ -304,11 +304,11 @@ def test_follower_lets_its_leader_promote(
     rig = ClusterRig()
     forwarder = Forwarder()
     follower = NodeRig()  # never started: it does not lead
-    service = ClusterService(follower.node, unix_s=lambda: UNIX_S, forward=forwarder)
+    service = ClusterService(follower.node, unix_s=lambda: UNIX_S, line=forwarder)
     call = RecordedCall()
     message = pb.MemberPromoteRequest(ID=5).SerializeToString()
     service.member_promote(call, message)
-    assert (forwarder.asked, call.status) == ([5], None)
+    assert (forwarder.asked, call.status) == ([("/members/promote/5", b"")], None)
     forwarder.answered[0](status, body)
     assert call.status == outcome
     if outcome == OK:
