@@ -12,7 +12,6 @@ from etcdtw.apply.errors import CorruptError
 from etcdtw.node.duties.damage import DamageDuty
 from etcdtw.node.duties.space import SpaceDuty
 from etcdtw.node.facade import Facade
-from etcdtw.node.no_call import NoCall
 from etcdtw.rpc.errors import status_of
 from etcdtw.wire import etcdserverpb as pb
 
@@ -58,7 +57,7 @@ class MemberHealth:
             return execute(self._read_one)
         done: Deferred[None] = Deferred(lambda _: None)
 
-        def answer(_call: object, error: Exception | None) -> None:
+        def answer(error: Exception | None) -> None:
             if done.called:
                 return
             if error is None:
@@ -66,7 +65,7 @@ class MemberHealth:
             else:
                 done.errback(ReadFailedError(status_of(error)[1]))
 
-        self._node.read(NoCall(), answer)
+        self._node.linearize(answer)
         return done
 
     def _read_one(self) -> None:

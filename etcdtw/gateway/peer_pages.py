@@ -22,7 +22,7 @@ from etcdtw.cluster.version import parse_version
 from etcdtw.grpc.call import Call
 from etcdtw.mvcc.errors import MvccError
 from etcdtw.node.facade import Facade
-from etcdtw.node.no_call import NoCall
+from etcdtw.node.no_call import NO_CALL
 from etcdtw.rpc.cluster.promotion import PATH as PROMOTE
 from etcdtw.rpc.cluster.promotion import promotion_answer, promotion_id
 from etcdtw.rpc.cluster.service import ClusterService
@@ -54,12 +54,6 @@ Page = Callable[[str, Headers, bytes], "Deferred[PageAnswer]"]
 def text(status: int, line: str) -> PageAnswer:
     """Return one line of plain text, as Go's ``http.Error`` writes it."""
     return PageAnswer(status, f"{line}\n".encode(), (TEXT, ("X-Content-Type-Options", "nosniff")))
-
-
-class PeerCall(NoCall):
-    """A request of a peer on its way through the node: nobody else is to be answered."""
-
-    is_open = True
 
 
 class MemberPages:
@@ -114,14 +108,14 @@ class MemberPages:
     def _downgrade_enabled(self, path: str, headers: Headers, body: bytes) -> Deferred[PageAnswer]:
         answer: Deferred[PageAnswer] = Deferred()
 
-        def read(call: Call, error: Exception | None) -> None:
+        def read(error: Exception | None) -> None:
             if error is not None:
                 answer.callback(text(FAILED, f"failed linearized read: {status_of(error)[1]}"))
                 return
             enabled = self._node.members.downgrade_target is not None
             answer.callback(PageAnswer(OK, b"true" if enabled else b"false", (TEXT,)))
 
-        self._node.read(PeerCall(), read)
+        self._node.linearize(read)
         return answer
 
     def _hash_kv(self, path: str, headers: Headers, body: bytes) -> Deferred[PageAnswer]:
@@ -206,7 +200,7 @@ class MemberPages:
             kind = TEXT if status in (NOT_FOUND, MISMATCH) else JSON
             answer.callback(PageAnswer(status, octets, (kind,)))
 
-        self._cluster.promote(member_id, PeerCall(), promoted)
+        self._cluster.promote(member_id, NO_CALL, promoted)
         return answer
 
 

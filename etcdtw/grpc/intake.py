@@ -136,7 +136,7 @@ def resolve(fields: Fields, methods: MethodTable, stats: ServerStats) -> Intake:
     path = intake.value(b":path") or b""
     method = methods.find(path)
     if method is None:
-        intake.refusal = Refusal(200, UNIMPLEMENTED, _unknown_method_text(path, methods))
+        intake.refusal = Refusal(200, UNIMPLEMENTED, unknown_method_text(path, methods))
         return intake
     if intake.encoding not in (b"", b"identity", GZIP):
         unknown: StatusError = unknown_encoding(intake.encoding)
@@ -182,7 +182,8 @@ def _refusal_of(intake: Intake) -> Refusal | None:
     return None
 
 
-def _unknown_method_text(path: bytes, methods: MethodTable) -> str:
+def unknown_method_text(path: bytes, methods: MethodTable) -> str:
+    """Return what is said of a ``:path`` that names no method."""
     text = path.decode("utf-8", "replace")
     service, slash, method = text[1:].rpartition("/")
     if not slash or path[:1] != b"/":

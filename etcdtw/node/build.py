@@ -113,7 +113,7 @@ def _stalls(config: NodeConfig, parts: Parts, inbox: Inbox, turn: Turn) -> Stall
         parts.lessor,
         turn,
         parts.wakeup,
-        read=inbox.read,
+        linearize=inbox.linearize,
         fail_stop=parts.fail_stop,
         election_timeout_ms=config.election_timeout_ms,
     )

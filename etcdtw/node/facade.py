@@ -44,6 +44,10 @@ class Facade(Protocol):
         """Call ``done(call, None)`` once a read of local state is linearizable."""
         ...
 
+    def linearize(self, done: Callable[[Exception | None], None]) -> None:
+        """As `read`, where no client waits: it stands in no line of theirs, and is not timed."""
+        ...
+
     def header(self, revision: int) -> bytes:
         """Return the header of a response as a field, at ``revision``."""
         ...

@@ -1,14 +1,15 @@
-"""The call of what a member asks of itself."""
+"""The call of what a member asks of itself, or for another member: nobody is to be answered."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from etcdtw.grpc.caller import NOBODY_KNOWN
 
 
 class NoCall:
-    """The call of a proposal that the member makes for itself: nobody to answer."""
+    """Implements `grpc.call.Call`; keeps nothing that it is told.  All share `NO_CALL`."""
 
     is_open = False
     queued = 0
@@ -35,3 +36,6 @@ class NoCall:
 
     def fail(self, code: int, message: str) -> None:
         pass
+
+
+NO_CALL: Final = NoCall()

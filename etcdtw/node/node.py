@@ -112,6 +112,7 @@ class Node:
         # The doors for services; bound here, so that a request passes no frame of Python.
         self.propose = inbox.propose
         self.read = inbox.read
+        self.linearize = inbox.linearize
         self.header = parts.headers.encode
         self.raft_status = self._raw.status_record
         self.connected_since = peers.connected_since_ms

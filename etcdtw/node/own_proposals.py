@@ -10,7 +10,7 @@ from etcdtw.grpc.call import Call
 from etcdtw.mvcc.applied import Applied
 from etcdtw.node.intake.inbox import Inbox
 from etcdtw.node.intake.requests import RequestIds
-from etcdtw.node.no_call import NoCall
+from etcdtw.node.no_call import NO_CALL
 from etcdtw.wire import etcdserverpb as pb
 
 
@@ -20,11 +20,10 @@ class OwnProposals:
     def __init__(self, inbox: Inbox, ids: RequestIds) -> None:
         self._inbox = inbox
         self._ids = ids
-        self._call: Call = NoCall()
 
     def propose(self, field: int, request: Any) -> None:
         """Propose something of the member's own; a refusal is tried again when it is due again."""
-        self._inbox.propose(field, request.SerializeToString(), request, self._call, _ignore)
+        self._inbox.propose(field, request.SerializeToString(), request, NO_CALL, _ignore)
 
     def ask_alarm(self, action: int, member_id: int, alarm: int) -> None:
         """Propose to raise or to clear an alarm."""

@@ -10,6 +10,7 @@ class FakeFacade:
 
     propose: Any
     read: Any
+    linearize: Any
     header: Any
     clock: Any
     now_ms: Any

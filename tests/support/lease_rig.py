@@ -62,6 +62,9 @@ class LeaseRig(FakeFacade):
     def read(self, call: Any, done: Callable[[Any, Exception | None], None]) -> None:
         self.reads.append((call, done))
 
+    def linearize(self, done: Callable[[Exception | None], None]) -> None:
+        self.read(None, lambda _, error: done(error))
+
     def settle(self, outcome: Outcome) -> tuple[int, bytes]:
         """Apply the oldest proposal with this outcome; return its field and octets."""
         field, message, _, call, done = self.proposals.pop(0)

@@ -27,14 +27,12 @@ from etcdtw.cluster.divergence import (
 )
 from etcdtw.cluster.ids import id_text
 from etcdtw.cluster.member import Member
-from etcdtw.grpc.call import Call
 from etcdtw.mvcc.compaction_hashes import CompactionHash
 from etcdtw.mvcc.errors import MvccError
 from etcdtw.node.duties.key_hashes import KeyHashes
 from etcdtw.node.duties.leader_transfer import LeaderTransfers
 from etcdtw.node.intake.inbox import Inbox
 from etcdtw.node.intake.seams import StateStore
-from etcdtw.node.no_call import NoCall
 from etcdtw.node.own_proposals import OwnProposals
 from etcdtw.node.standing import Standing
 from etcdtw.storage.state.errands import ErrandError
@@ -105,7 +103,6 @@ class CorruptionChecks:
         self._own = own
         self._transfers = transfers
         self._election_timeout_ms = election_timeout_ms
-        self._call: Call = NoCall()
         self.ask = ask
         self.cut_interval_ms = intervals.cut_ms
         self.compactions_interval_ms = intervals.compactions_ms
@@ -200,7 +197,7 @@ class CorruptionChecks:
 
         def told(first: KeyHash, answers: Mapping[int, KeyHash]) -> None:
             if not self._is_over(running):
-                self._inbox.read(self._call, lambda call, error: has_read(first, answers, error))
+                self._inbox.linearize(lambda error: has_read(first, answers, error))
 
         def has_read(
             first: KeyHash, answers: Mapping[int, KeyHash], error: Exception | None

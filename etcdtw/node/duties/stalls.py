@@ -15,12 +15,10 @@ from typing import Final, Protocol
 
 from twisted.logger import Logger
 
-from etcdtw.grpc.call import Call
 from etcdtw.lease.lessor import Lessor
-from etcdtw.node.intake.reads import ReadDone
+from etcdtw.node.intake.reads import Linearized
 from etcdtw.node.intake.seams import StateStore
 from etcdtw.node.intake.wakeup import Wakeup
-from etcdtw.node.no_call import NoCall
 from etcdtw.node.standing import Standing
 from etcdtw.raft.raw_node import RawNode
 
@@ -54,7 +52,7 @@ class Stalls:
         appends: Appends,
         wakeup: Wakeup,
         *,
-        read: Callable[[Call, ReadDone], None],
+        linearize: Callable[[Linearized], None],
         fail_stop: Callable[[str], None],
         election_timeout_ms: int,
     ) -> None:
@@ -64,10 +62,9 @@ class Stalls:
         self._lessor = lessor
         self._appends = appends
         self._wakeup = wakeup
-        self._read = read
+        self._linearize = linearize
         self._fail_stop = fail_stop
         self._election_timeout_ms = election_timeout_ms
-        self._call: Call = NoCall()
         self._last_ms = 0
         self._is_proving = False
         self._is_proof_stale = False  # it was begun before the last standstill
@@ -134,9 +131,9 @@ class Stalls:
     def _prove(self) -> None:
         if not self._is_proving:
             self._is_proving = True
-            self._read(self._call, self._proved)
+            self._linearize(self._proved)
 
-    def _proved(self, call: Call, error: Exception | None) -> None:
+    def _proved(self, error: Exception | None) -> None:
         is_stale, self._is_proof_stale = self._is_proof_stale, False
         self._is_proving = False
         if self._wakeup.is_stopping or self._lessor.is_primary or not self._standing.is_leader:

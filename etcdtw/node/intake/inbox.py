@@ -22,9 +22,10 @@ from etcdtw.grpc.caller import Caller
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.store import Store
 from etcdtw.node.intake.durations import Durations
-from etcdtw.node.intake.reads import ReadDone, Reads
+from etcdtw.node.intake.reads import Linearized, ReadDone, Reads
 from etcdtw.node.intake.requests import Done, RequestIds, Waiter, tag
 from etcdtw.node.intake.wakeup import Wakeup
+from etcdtw.node.no_call import NO_CALL
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.wire.encode import encode_varint
 from etcdtw.wire.entry_header import NOBODY, PREFIX_SIZE, Asker, with_asker
@@ -153,6 +154,10 @@ class Inbox:
         if not wakeup.is_awake:
             wakeup.wake()
         self.reads.ask(call, done, wakeup.now_ms)
+
+    def linearize(self, done: Linearized) -> None:
+        """As `read`, for what the member itself, or another, asks: there is no call."""
+        self.read(NO_CALL, lambda _, error: done(error))
 
     @property
     def is_stopping(self) -> bool:

@@ -22,6 +22,8 @@ ROUNDS_MAX: Final = 64
 """Unconfirmed rounds kept; with one round a turn at most, and retries merging all of them."""
 
 ReadDone = Callable[[Call, "Exception | None"], None]
+Linearized = Callable[["Exception | None"], None]
+"""The same, where there is no call."""
 Read = tuple[Call, ReadDone, int]
 """Who asks, whom to tell, and when it was asked (ms)."""
 

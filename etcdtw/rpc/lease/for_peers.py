@@ -16,11 +16,9 @@ from etcdtw.apply.errors import (
     NoLeaderError,
     RequestTimeoutError,
 )
-from etcdtw.grpc.call import Call
 from etcdtw.lease.lessor import RENEW_CHECKPOINTED, RENEW_EXPIRED, Lessor
 from etcdtw.mvcc.backend import Backend
 from etcdtw.node.facade import Facade
-from etcdtw.node.no_call import NoCall
 from etcdtw.rpc.leader_line import LeaderLine
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import leasepb
@@ -50,7 +48,7 @@ class LeasesForPeers:
             renewed(None, ttl_s)
             return
 
-        def confirmed(call: Call, error: Exception | None) -> None:
+        def confirmed(error: Exception | None) -> None:
             if error is not None:
                 renewed(RequestTimeoutError(), 0)
             elif not lessor.is_primary:
@@ -62,12 +60,12 @@ class LeasesForPeers:
                     again_s = lessor.remaining_ttl_s(lease_id)
                 renewed(None, 0 if again_s is None or again_s == RENEW_EXPIRED else again_s)
 
-        self._node.read(NoCall(), confirmed)
+        self._node.linearize(confirmed)
 
     def time_to_live(self, lease_id: int, wants_keys: bool, found: Found) -> None:
         """Say what is left of a lease, once everything committed is applied."""
 
-        def confirmed(call: Call, error: Exception | None) -> None:
+        def confirmed(error: Exception | None) -> None:
             lessor = self._node.lessor
             if error is not None:
                 found(RequestTimeoutError(), None)
@@ -77,7 +75,7 @@ class LeasesForPeers:
                 lessor.advance(self._node.now_ms)
                 found(None, describe_lease(lessor, self._node.storage, lease_id, wants_keys))
 
-        self._node.read(NoCall(), confirmed)
+        self._node.linearize(confirmed)
 
 
 def describe_lease(

@@ -10,9 +10,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from etcdtw.cluster.ids import id_text
-from etcdtw.grpc.call import Call
 from etcdtw.node.duties.publication import Publication
-from etcdtw.node.no_call import NoCall
 from etcdtw.node.node import Node
 
 LOOK_S: Final = 0.01
@@ -86,11 +84,11 @@ class Consensus(Service):
             return
         node = self._node
         if self._publication.look(node.now_ms):
-            node.read(NoCall(), self._read)
+            node.linearize(self._read)
         else:
             self._looking = self._clock.callLater(LOOK_S, self._look)
 
-    def _read(self, call: Call, error: Exception | None) -> None:
+    def _read(self, error: Exception | None) -> None:
         waiting = self._is_published
         if waiting is None or waiting.called:
             return

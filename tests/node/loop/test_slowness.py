@@ -127,14 +127,15 @@ def test_slow_read_is_logged(rig: NodeRig, lines: list[str]) -> None:
 
 
 def test_what_a_member_asks_of_itself_is_no_slow_request(rig: NodeRig, lines: list[str]) -> None:
-    def done(call: Call, error: Exception | None) -> None:
+    def done(error: Exception | None) -> None:
+        assert error is None
         rig.clock.rightNow += 5.0
 
-    rig.node.read(NoCall(), done)
+    rig.node.linearize(done)
     rig.run()
     assert lines == []
-    rig.node.read(NoCall(), done)
-    rig.node.read(rig.call, done)
+    rig.node.linearize(done)
+    rig.node.read(rig.call, lambda call, error: done(error))
     rig.run()
     assert [line for line in lines if "for a linearizable read" in line]
 
