@@ -23,9 +23,26 @@ CHUNK_OVERHEAD: Final = 64
 MESSAGE_SIZE_MAX: Final = 2 * 1024 * 1024  # etcd: max-request-bytes + 512 KiB of slack
 
 
+_PREFIXES: Final = [PREFIX.pack(0, size) for size in range(1024)]
+
+
+def encode_prefix(size: int) -> bytes:
+    """Return the prefix of a message of ``size`` octets that is not compressed."""
+    return _PREFIXES[size] if size < len(_PREFIXES) else PREFIX.pack(0, size)
+
+
 def frame_message(message: bytes) -> bytes:
     """Return ``message`` with its prefix, never compressed."""
-    return PREFIX.pack(0, len(message)) + message
+    return encode_prefix(len(message)) + message
+
+
+def is_one_message(body: bytes) -> bool:
+    """Whether ``body`` is one message that is not compressed, and nothing else.
+
+    It has a prefix at least.
+    """
+    size = body[1] << 24 | body[2] << 16 | body[3] << 8 | body[4]
+    return body[0] == 0 and size == len(body) - PREFIX_SIZE
 
 
 def check_prefix(compressed: int, length: int, encoding: bytes, size_max: int) -> None:

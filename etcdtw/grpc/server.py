@@ -6,7 +6,6 @@ Pure: knows no socket and no clock.  ``now_ms`` is given with each input.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from etcdtw.grpc.call import RESOURCE_EXHAUSTED, UNARY, MethodTable, StatusError
 from etcdtw.grpc.caller import NOBODY_KNOWN, Caller
@@ -22,7 +21,7 @@ from etcdtw.grpc.intake import (
     not_grpc,
     resolve,
 )
-from etcdtw.grpc.message import MESSAGE_SIZE_MAX, PREFIX, PREFIX_SIZE, MessageReader
+from etcdtw.grpc.message import MESSAGE_SIZE_MAX, PREFIX_SIZE, MessageReader, is_one_message
 from etcdtw.grpc.plain import PlainRequest
 from etcdtw.grpc.server_call import (
     ENDED_MAX,
@@ -36,9 +35,7 @@ from etcdtw.grpc.status import status_fields
 from etcdtw.http2 import events
 from etcdtw.http2.connection import FRAMES_ALL, Connection
 from etcdtw.http2.errors import NO_ERROR, PROTOCOL_ERROR
-
-_REQUEST: Final = events.REQUEST
-_unpack_prefix = PREFIX.unpack_from
+from etcdtw.http2.events import HeaderList
 
 
 def is_path(path: bytes | None) -> bool:
@@ -145,17 +142,20 @@ class CallServer:
         register = self._register
         size_max = self._message_size_max
         for event in self._connection.receive(data, now_ms, frames_max):
-            if event[0] != _REQUEST:
+            kind: int = event[0]
+            if kind != events.REQUEST:
                 self._dispatch(event, now_ms)
                 continue
-            _, stream_id, headers, body = event
-            intake = headers.memo
-            if intake.__class__ is not Intake:
-                intake = self._resolve(headers)
+            # Typed, or the compiled module looks up each attribute by its name.
+            stream_id: int = event[1]
+            headers: HeaderList = event[2]
+            body: bytes = event[3]
+            memo = headers.memo
+            intake = memo if isinstance(memo, Intake) else self._resolve(headers)
             unary = intake.unary
             size = len(body) - PREFIX_SIZE
             # One uncompressed message and nothing else: the only shape that clients send.
-            if unary is None or size < 0 or size > size_max or _unpack_prefix(body) != (0, size):
+            if unary is None or size < 0 or size > size_max or not is_one_message(body):
                 self._opened(stream_id, headers, now_ms, False)
                 self._data(stream_id, body, True)
                 continue
@@ -216,7 +216,7 @@ class CallServer:
     # What follows is off the hot path.
 
     def _dispatch(self, event: events.Event, now_ms: int) -> None:
-        kind = event[0]
+        kind: int = event[0]
         if kind == events.DATA:
             self._data(event[1], event[2], event[3])
         elif kind == events.HEADERS:

@@ -23,7 +23,7 @@ from etcdtw.grpc.call import (
 from etcdtw.grpc.caller import NOBODY_KNOWN, TOKEN, Caller
 from etcdtw.grpc.inflating import Inflating
 from etcdtw.grpc.intake import NEVER_MS, Intake
-from etcdtw.grpc.message import PREFIX, PREFIX_SIZE, MessageReader
+from etcdtw.grpc.message import PREFIX_SIZE, MessageReader, encode_prefix, frame_message
 from etcdtw.grpc.stats import MethodStats, ServerStats
 from etcdtw.grpc.status import status_fields
 from etcdtw.http2.connection import Connection
@@ -48,7 +48,6 @@ TOO_MUCH_UNFINISHED: Final = "too many octets of unfinished requests"
 
 OK_FIELDS: Final = status_fields(OK, "")
 OK_BLOCK: Final = encode_block(OK_FIELDS)
-_pack_prefix = PREFIX.pack
 
 
 QUEUED_FOR_EVER: Final = 1 << 62
@@ -281,7 +280,7 @@ class ServerCall:
         stats.sent_octets += size
         register.owe(size)
         head_block = self._intake.head_block
-        register.connection.reply(stream_id, head_block, message, OK_BLOCK, _pack_prefix(0, size))
+        register.connection.reply(stream_id, head_block, message, OK_BLOCK, encode_prefix(size))
         if self.is_remote_open:
             register.close_remote(stream_id)
         if not register.is_marked:
@@ -289,7 +288,7 @@ class ServerCall:
 
     def begin_reply(self, size: int) -> None:
         """Begin a response whose parts hold ``size`` octets."""
-        self._begin(size, PREFIX.pack(0, size))
+        self._begin(size, encode_prefix(size))
 
     def _begin(self, size: int, prefix: bytes) -> None:
         register = self._register
@@ -470,17 +469,17 @@ class StreamCall(ServerCall):
 
     def send(self, message: bytes) -> None:
         size = len(message)
-        self._send([PREFIX.pack(0, size) + message], 1, size)
+        self._send([encode_prefix(size) + message], 1, size)
 
     def send_all(self, messages: list[bytes]) -> None:
         """Send several messages, in order, in as few frames as they fit."""
-        framed = b"".join([PREFIX.pack(0, len(message)) + message for message in messages])
+        framed = b"".join([frame_message(message) for message in messages])
         self._send([framed], len(messages), len(framed) - PREFIX_SIZE * len(messages))
 
     def send_parts(self, parts: list[bytes]) -> None:
         """Send one message, joined from ``parts``, without joining them."""
         size = sum(map(len, parts))
-        self._send([PREFIX.pack(0, size), *parts], 1, size)
+        self._send([encode_prefix(size), *parts], 1, size)
 
     def _send(self, framed: list[bytes], count: int, octets: int) -> None:
         register = self._register
@@ -527,7 +526,8 @@ class StreamCall(ServerCall):
         return grown <= 0 or not register.holds_too_much
 
     def held_now(self) -> int:
-        return super().held_now() + sum([len(message) for message in self.requests])
+        held = super().held_now()
+        return held + sum([len(message) for message in self.requests]) if self.requests else held
 
     def feed(self, data: bytes, end_stream: bool) -> None:
         reader = self.reader

@@ -12,7 +12,7 @@ one step when the windows admit.  Everything else walks through `receiving`, `co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from etcdtw.http2 import events, frames
@@ -33,8 +33,9 @@ from etcdtw.http2.receiving import Receiving
 from etcdtw.http2.settings import encode_limits
 from etcdtw.http2.stream import CLOSED, IDLE, Stream
 
-_unpack_header = frames.HEADER.unpack_from
-_pack_header = frames.HEADER.pack
+# Typed, or the compiled module goes through objects for each sum and comparison.
+_unpack_header: Final[Callable[[bytes, int], tuple[int, int, int]]] = frames.HEADER.unpack_from
+_pack_header: Final = frames.HEADER.pack
 _DEFAULT_LIMITS: Final = Limits()
 FRAMES_ALL: Final = 1 << 60
 

@@ -292,7 +292,9 @@ class Receiving(Control):
             raise PeerError(PROTOCOL_ERROR, b"header block interrupted")
         if not self._got_settings and (kind != frames.SETTINGS or flags & frames.FLAG_ACK):
             raise PeerError(PROTOCOL_ERROR, b"no SETTINGS first")
-        if kind < len(_READERS):
+        if kind == frames.DATA:
+            self._on_data(flags, stream_id, payload)  # not through the table: it is the usual one
+        elif kind < len(_READERS):
             _READERS[kind](self, flags, stream_id, payload)
         else:
             self._charge_idle()  # unknown types are ignored (5.5)

@@ -36,7 +36,7 @@ WORK_OCTETS_MIN: Final = 1_024
 WINDOW_ALL: Final = 2**31
 """A quantum no window exceeds."""
 
-_pack = frames.HEADER.pack
+_pack: Final = frames.HEADER.pack
 
 
 class Sending:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, StatusError
-from etcdtw.grpc.message import MessageReader, frame_message
+from etcdtw.grpc.message import PREFIX, MessageReader, encode_prefix, frame_message, is_one_message
 
 
 @given(st.lists(st.binary(max_size=40)), st.integers(1, 17))
@@ -54,3 +54,18 @@ def test_a_flag_other_than_plain_is_refused_as_grpc_go_does(
     with pytest.raises(StatusError) as caught:
         MessageReader(10, encoding).feed(bytes([flag, 0, 0, 0, 1]))
     assert (caught.value.code, caught.value.message) == (code, text)
+
+
+@pytest.mark.parametrize("size", [0, 1, 1023, 1024, 1025, 2**24, 2**32 - 1])
+def test_a_prefix_holds_the_size_of_its_message(size: int) -> None:
+    assert encode_prefix(size) == PREFIX.pack(0, size)
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 65_536])
+def test_one_message_is_told_from_less_from_more_and_from_a_compressed_one(size: int) -> None:
+    body = frame_message(bytes(size))
+    assert is_one_message(body)
+    assert not is_one_message(body + b"\0")
+    assert not is_one_message(b"\1" + body[1:])
+    if size:
+        assert not is_one_message(body[:-1])
