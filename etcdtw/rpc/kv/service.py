@@ -83,6 +83,10 @@ class KvService:
         check_read: CheckRead | None = None,
     ) -> None:
         self._node = node
+        # Kept, so that requests look nothing up.
+        self._read = node.read
+        self._header = node.header
+        self._propose = node.propose
         self._store = node.store
         self._seconds = node.clock.seconds
         self._quota = quota
@@ -111,7 +115,7 @@ class KvService:
         if len(message) > 2 and message[0] == 0x0A and 0 < message[1] < 0x80:
             rest = len(message) - 2 - message[1]
             if rest == 0:
-                self._node.read(call, partial(self._get, message[2:]))
+                self._read(call, partial(self._get, message[2:]))
                 return None
             if rest == 2 and message[-2:] == _SERIALIZABLE:
                 if self._check_read is not None and self._refuses_key(call, message[2:-2]):
@@ -120,13 +124,13 @@ class KvService:
                 began_s = seconds()
                 body = self._store.get_body(message[2:-2])
                 self._durations.read_locally(seconds() - began_s)
-                return self._node.header(self._store.revision) + body
+                return self._header(self._store.revision) + body
         request = decode(pb.RangeRequest, message)
         check_range(request)
         if request.serializable:
             self._range(request, len(message), call, None)
         else:
-            self._node.read(call, partial(self._range, request, len(message)))
+            self._read(call, partial(self._range, request, len(message)))
         return None
 
     def _get(self, key: bytes, call: Call, error: Exception | None) -> None:
@@ -137,7 +141,7 @@ class KvService:
             return
         self._durations.ranges += 1
         body = self._store.get_body(key)
-        call.reply(self._node.header(self._store.revision) + body)
+        call.reply(self._header(self._store.revision) + body)
         if len(body) > LARGE_OCTETS_MIN:
             self._reads.spend(len(body) * OCTET_S)
 
@@ -203,7 +207,7 @@ class KvService:
 
     def _open_range(self, request: pb.RangeRequest) -> bytes | Slices:
         store = self._store
-        return store.open_range(request, self._node.header(store.revision))
+        return store.open_range(request, self._header(store.revision))
 
     def range_stream(self, call: Call) -> None:
         """Open a RangeStream; its one request follows."""
@@ -227,13 +231,13 @@ class KvService:
                 return
             check_put(request)
             done = quota.hold(cost, done)
-        self._node.propose(FIELD_PUT, message, request, call, done)
+        self._propose(FIELD_PUT, message, request, call, done)
 
     def delete_range(self, call: Call, message: bytes) -> None:
         """Propose a delete; it is never refused for its size."""
         request, message = decode_entry(pb.DeleteRangeRequest, message)
         check_delete_range(request)
-        self._node.propose(FIELD_DELETE_RANGE, message, request, call, self._answer)
+        self._propose(FIELD_DELETE_RANGE, message, request, call, self._answer)
 
     def txn(self, call: Call, message: bytes) -> None:
         """Propose a txn, or read one that holds nothing but ranges."""
@@ -250,11 +254,11 @@ class KvService:
             done: Done = self._answer
             if quota is not None and cost:
                 done = quota.hold(cost, done)
-            self._node.propose(FIELD_TXN, message, request, call, done)
+            self._propose(FIELD_TXN, message, request, call, done)
         elif is_serializable(request):
             self._read_txn(request, len(message), call, None)
         else:
-            self._node.read(call, partial(self._read_txn, request, len(message)))
+            self._read(call, partial(self._read_txn, request, len(message)))
 
     def _read_txn(self, request: Txn, size: int, call: Call, error: Exception | None) -> None:
         if error is not None:
@@ -273,13 +277,13 @@ class KvService:
             raise applied.error
         if applied.late is not None:
             return applied.late.open()
-        return self._node.header(applied.revision) + applied.body
+        return self._header(applied.revision) + applied.body
 
     def compact(self, call: Call, message: bytes) -> None:
         """Propose a compaction; a physical one is answered when the history is deleted."""
         request, message = decode_entry(pb.CompactionRequest, message)
         done = partial(self._compacted, request.revision) if request.physical else self._answer
-        self._node.propose(FIELD_COMPACTION, message, request, call, done)
+        self._propose(FIELD_COMPACTION, message, request, call, done)
 
     def _compacted(self, revision: int, call: Call, applied: Applied) -> None:
         if applied.error is not None:
@@ -292,7 +296,7 @@ class KvService:
         if applied.error is not None:
             fail(call, applied.error)
         elif applied.late is None:
-            call.reply(self._node.header(applied.revision) + applied.body)
+            call.reply(self._header(applied.revision) + applied.body)
         elif call.is_open:
             # The txn is done: nothing that happens to its answer may say otherwise.
             lost = RequestTimeoutError()
