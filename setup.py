@@ -17,6 +17,7 @@ HOT = [
     "etcdtw/apply/entries.py",
     "etcdtw/grpc/*.py",
     "etcdtw/http2/*.py",
+    "etcdtw/lease/*.py",
     "etcdtw/mvcc/*.py",
     "etcdtw/mvcc/watch/*.py",
     "etcdtw/node/intake/durations.py",
@@ -32,6 +33,7 @@ HOT = [
     "etcdtw/rpc/errors.py",
     "etcdtw/rpc/kv/checks.py",
     "etcdtw/rpc/kv/service.py",
+    "etcdtw/rpc/lease/keep_alive.py",
     "etcdtw/storage/log/codec.py",
     "etcdtw/storage/log/log.py",
     "etcdtw/storage/rows/codec.py",
@@ -53,12 +55,14 @@ HOT = [
     "etcdtw/wire/record.py",
     "etcdtw/wire/requests.py",
 ]
-# Seams are Protocols, which anything may implement; the others are tables and test support.
+# Seams are Protocols, which anything may implement; one has weak references; the others are
+# tables and test support.
 INTERPRETED = {
     "etcdtw/grpc/call.py",
     "etcdtw/grpc/client.py",
     "etcdtw/http2/huffman.py",
     "etcdtw/http2/static_table.py",
+    "etcdtw/lease/moment.py",
     "etcdtw/mvcc/backend.py",
     "etcdtw/raft/memory_storage.py",
     "etcdtw/raft/storage.py",

@@ -10,8 +10,8 @@ from heapq import merge
 from itertools import islice
 from typing import Final
 
-from etcdtw.lease.by_id import Moment
 from etcdtw.lease.lease import Lease
+from etcdtw.lease.moment import Moment
 
 PLACE_BITS: Final = 40
 """Of a number that is sorted: the place in the list; above them are id and deadline."""

@@ -178,7 +178,7 @@ class Node:
         The last turn may be a heartbeat ago, and a TTL must not be short by that; or this
         process stood still since, and the lessor is not primary before that is looked into.
         """
-        now_ms = self.now_ms
+        now_ms = self.wakeup.time_ms()
         self.stalls.stood_still(now_ms)
         self.lessor.advance(now_ms)
         return self.lessor

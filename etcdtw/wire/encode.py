@@ -87,6 +87,13 @@ def encode_record(
     return b"".join(parts)
 
 
+def encode_renewed(header: bytes, lease_id: int, ttl_s: int) -> bytes:
+    """Return a ``LeaseKeepAliveResponse``."""
+    lease = b"\x10" + encode_varint(lease_id) if lease_id else b""
+    ttl = b"\x18" + encode_varint(ttl_s) if ttl_s else b""
+    return header + lease + ttl
+
+
 class ResponseHeaders:
     """Encodes the ``header`` field (number 1) of this member's responses.
 

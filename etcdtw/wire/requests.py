@@ -24,6 +24,7 @@ _DEPTH_MAX: Final = 200
 """Txns within txns that are parsed here: more than the 128 operations of etcd's default admit.
 Protobuf itself, to which the rest is left, ends at 49."""
 _NUMBER_MAX: Final = 0x7FFFFFFF
+_LEASE_ID_TAG: Final = 0x08  # of a LeaseKeepAliveRequest
 _UNUSUAL: Final = -1
 
 
@@ -177,6 +178,15 @@ def usual_put(octets: bytes) -> Put | None:
 def usual_txn(octets: bytes) -> Txn | None:
     """As `usual_put`, of a TxnRequest.  Raises protobuf's ``DecodeError``."""
     return _parse_txn(octets, 0, len(octets), _DEPTH_MAX)
+
+
+def usual_lease_id(octets: bytes) -> int:
+    """Return the id that a LeaseKeepAliveRequest names; a negative number: its shape is unusual."""
+    size = len(octets)
+    if size < 2 or octets[0] != _LEASE_ID_TAG:
+        return _UNUSUAL
+    number = _number(octets, 1, size)
+    return number if number >= 0 and _behind(octets, 1) == size else _UNUSUAL
 
 
 def _number(octets: bytes, at: int, end: int) -> int:

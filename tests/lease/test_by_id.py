@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etcdtw.lease.by_id import SHARDS, ById, Moment
+from etcdtw.lease.by_id import SHARDS, ById
+from etcdtw.lease.moment import Moment
 
 IDS_COUNT = 20 * SHARDS
 

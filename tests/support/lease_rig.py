@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from etcdtw.lease.lessor import Lessor
+from etcdtw.mvcc.store import Store
 from etcdtw.rpc.lease.service import LeaseService
 from tests.support.fake_facade import FakeFacade
 from tests.support.model_backend import ModelBackend
@@ -22,10 +23,6 @@ class Outcome:
         self.error = error
 
 
-class Revisions:
-    revision = 5
-
-
 class LeaseRig(FakeFacade):
     """A node whose proposals and reads wait until the test answers them."""
 
@@ -37,8 +34,9 @@ class LeaseRig(FakeFacade):
         self.leader_id = self.member_id = 2
         self.lessor = Lessor(2)
         self.lessor.promote(0)
-        self.store = Revisions()
         self.storage = self.backend = ModelBackend()
+        self.store = Store(self.backend, self.lessor.exists)
+        self.store.revision = 5
         self.proposals: list[tuple[int, bytes, Any, Any, Callable[[Any, Any], None]]] = []
         self.reads: list[tuple[Any, Callable[[Any, Exception | None], None]]] = []
         self.service = LeaseService(self, Random(1).getrandbits, 1.0)

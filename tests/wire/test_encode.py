@@ -11,6 +11,7 @@ from etcdtw.wire.encode import (
     ResponseHeaders,
     delimited,
     encode_record,
+    encode_renewed,
     encode_varint,
     read_varint,
 )
@@ -93,3 +94,10 @@ def test_a_header_follows_the_term_and_the_revision() -> None:
     assert header_of(headers.encode(7)).raft_term == 3
     assert header_of(headers.encode(8)).revision == 8
     assert headers.encode(8) == headers.encode(8)
+
+
+@given(INT64, st.sampled_from([0, 1, 127, 128, 9_000_000_000]))
+def test_a_renewal_is_what_protobuf_writes(lease_id: int, ttl_s: int) -> None:
+    header = ResponseHeaders(1, 2, 3).encode(4)
+    response = pb.LeaseKeepAliveResponse(header=header_of(header), ID=lease_id, TTL=ttl_s)
+    assert encode_renewed(header, lease_id, ttl_s) == response.SerializeToString()

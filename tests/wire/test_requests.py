@@ -14,7 +14,7 @@ from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import delimited, encode_record
 from etcdtw.wire.mvccpb import KeyValue
 from etcdtw.wire.record import Record, record_of
-from etcdtw.wire.requests import parse_put, parse_txn, put_of, txn_of
+from etcdtw.wire.requests import parse_put, parse_txn, put_of, txn_of, usual_lease_id
 from tests.support.records import content
 
 KEYS = st.sampled_from([b"", b"a", b"key", b"k" * 130, b"\xff\0"])
@@ -176,3 +176,26 @@ def test_a_txn_is_parsed_however_deep_the_most_operations_let_it_nest() -> None:
         txn = op.txn
     assert txn.success[0].put is not None
     assert txn.success[0].put.key == b"k"
+
+
+@pytest.mark.parametrize("lease_id", [1, 127, 128, 2**31, 2**56, 2**63 - 1])
+def test_a_lease_that_is_to_be_renewed_is_read_as_protobuf_reads_it(lease_id: int) -> None:
+    octets = pb.LeaseKeepAliveRequest(ID=lease_id).SerializeToString()
+    assert usual_lease_id(octets) == lease_id
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"",
+        b"\x08",
+        b"\x08\x80",
+        b"\x08\x01\x08\x02",
+        b"\x10\x01",
+        b"\x0a\x01a",
+        b"\x08" + b"\xff" * 10 + b"\x01",
+        pb.LeaseKeepAliveRequest(ID=-1).SerializeToString(),
+    ],
+)
+def test_what_else_a_renewal_may_be_is_left_to_protobuf(octets: bytes) -> None:
+    assert usual_lease_id(octets) < 0

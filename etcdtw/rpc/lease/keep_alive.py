@@ -28,6 +28,8 @@ from etcdtw.rpc.leader_line import LeaderLine
 from etcdtw.rpc.leader_loss import NO_LEADER, LeaderLoss
 from etcdtw.rpc.lease.for_peers import ask_to_renew
 from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.encode import encode_renewed
+from etcdtw.wire.requests import usual_lease_id
 
 OUTPUT_BYTES_MAX: Final = 256 * 1024
 """Octets waiting for the client above which its requests wait too."""
@@ -82,11 +84,13 @@ class KeepAliveStream:
     # From the call.
 
     def _receive(self, message: bytes) -> None:
-        try:
-            lease_id: int = pb.LeaseKeepAliveRequest.FromString(message).ID
-        except DecodeError:
-            self._fail(INTERNAL, MALFORMED_MESSAGE)
-            return
+        lease_id = usual_lease_id(message)
+        if lease_id < 0:
+            try:
+                lease_id = pb.LeaseKeepAliveRequest.FromString(message).ID
+            except DecodeError:
+                self._fail(INTERNAL, MALFORMED_MESSAGE)
+                return
         if self._wait != GO_ON:
             if len(self._pending) >= REQUESTS_PENDING_MAX:
                 self._fail(RESOURCE_EXHAUSTED, TOO_MANY_REQUESTS)
@@ -169,8 +173,7 @@ class KeepAliveStream:
 
     def _answer(self, header: bytes, lease_id: int, ttl_s: int) -> None:
         call = self._call
-        body: bytes = pb.LeaseKeepAliveResponse(ID=lease_id, TTL=ttl_s).SerializeToString()
-        call.send(header + body)
+        call.send(encode_renewed(header, lease_id, ttl_s))
         if call.queued > OUTPUT_BYTES_MAX:
             self._wait = WAIT_FOR_DRAIN
 
