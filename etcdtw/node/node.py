@@ -84,7 +84,6 @@ class Node:
         self.config = config
         self.cluster_id = config.cluster_id
         self.member_id = config.member_id
-        self.parts = parts
         self.store = parts.store
         self.lessor = parts.lessor
         self.hub = parts.hub
@@ -108,6 +107,7 @@ class Node:
         self._turn = turn
         self._loop = loop
         self._raw = parts.raw
+        self._flusher = parts.flusher
         self.wakeup = parts.wakeup
         # The doors for services; bound here, so that a request passes no frame of Python.
         self.propose = inbox.propose
@@ -199,4 +199,4 @@ class Node:
         self.inbox.fail_all()
         self.conf_changes.fail_all(StoppedError())
         self.transfers.fail_all(StoppedError())
-        self.parts.flusher.flush()
+        self._flusher.flush()

@@ -280,7 +280,7 @@ def test_a_learner_follows_and_is_promoted(three: ClusterRig) -> None:
     assert three.promote(4) is None
     three.converge()
     assert not any(m.is_learner for m in learner.members.all())
-    assert sorted(three.leader().parts.raw.configuration.voters) == [1, 2, 3, 4]
+    assert sorted(three.parts_of(three.leader()).raw.configuration.voters) == [1, 2, 3, 4]
 
 
 def test_a_learner_does_not_count_and_does_not_campaign(three: ClusterRig) -> None:
@@ -302,7 +302,7 @@ def test_a_removed_follower_is_told_and_its_id_never_comes_back(three: ClusterRi
     three.run(1.0)
     three.crash(gone)
     del three.members[gone]
-    assert sorted(leader.parts.raw.configuration.voters) == sorted(three.members)
+    assert sorted(three.parts_of(leader).raw.configuration.voters) == sorted(three.members)
     again = three.change(ADD_NODE, gone, encode_member(described(gone)))
     assert type(again) is MemberIdRemovedError
     three.must_put(leader, b"k")
@@ -458,8 +458,8 @@ def test_a_damaged_log_met_by_a_message_ends_the_process(three: ClusterRig) -> N
     def damaged(index: int) -> int:
         raise CorruptionError("entry 7 of the log is missing")
 
-    leader.parts.log.term = damaged  # type: ignore[method-assign]
-    last = leader.parts.log.last_index()
+    three.parts_of(leader).log.term = damaged  # type: ignore[method-assign]
+    last = three.parts_of(leader).log.last_index()
     rejection = Message(
         MSG_APP_RESP,
         to=leader.member_id,
@@ -482,7 +482,7 @@ def test_a_message_that_no_member_can_mean_ends_no_process(three: ClusterRig, ki
     sender, taker = leader, others(three, leader)[0]
     m = Message(kind)
     if kind == MSG_APP:
-        m.index, m.term, m.log_term = taker.parts.raw.last_index, leader.term, leader.term
+        m.index, m.term, m.log_term = three.parts_of(taker).raw.last_index, leader.term, leader.term
         m.entries = [Entry(m.term, m.index + 1), Entry(m.term, m.index + 3)]  # a gap
     else:
         sender, taker = taker, sender
@@ -527,7 +527,7 @@ def test_a_new_leader_ends_no_lease_before_it_has_applied_what_earlier_ones_left
     for state in states:
         state.is_full = False
     three.until(lambda: new.lessor.is_primary)
-    assert new.parts.log.term(new.applied_index) == new.term
+    assert three.parts_of(new).log.term(new.applied_index) == new.term
 
 
 def test_a_proposal_that_timed_out_without_a_leader_is_never_proposed(three: ClusterRig) -> None:

@@ -36,7 +36,7 @@ def lag(rig: ClusterRig, puts: int = 40) -> Node:
     for i in range(puts):
         rig.must_put(leader, b"k%03d" % i)
     rig.run(0.3)
-    assert leader.parts.log.first_index() > 20, "the log was not compacted"
+    assert rig.parts_of(leader).log.first_index() > 20, "the log was not compacted"
     rig.start(lagging)
     return leader
 
@@ -46,9 +46,9 @@ def left_behind(rig: ClusterRig) -> RigMember:
     return next(member for member in rig.members.values() if member.up.applied_index < 20)
 
 
-def files_of(node: Node) -> ModelSnapshots:
+def files_of(rig: ClusterRig, node: Node) -> ModelSnapshots:
     """Return the model behind a node's snapshot files, which fails and waits as it is told."""
-    return cast(ModelSnapshots, node.parts.snapshot_files)
+    return cast(ModelSnapshots, rig.parts_of(node).snapshot_files)
 
 
 def cut_off(rig: ClusterRig, node: Node, puts: int = 40) -> None:
@@ -64,7 +64,7 @@ def cut_off(rig: ClusterRig, node: Node, puts: int = 40) -> None:
 def test_a_member_left_behind_the_log_gets_a_snapshot(compacting: ClusterRig) -> None:
     leader = lag(compacting)
     lagging = left_behind(compacting).up
-    files = files_of(lagging)
+    files = files_of(compacting, lagging)
     files.holds = True
     compacting.until(lambda: lagging.snapshots.installing == 1)
     files.release()
@@ -86,7 +86,7 @@ def test_a_snapshot_is_installed_while_apply_waits_for_a_full_state(
     leader = compacting.leader()
     waiting = others(compacting, leader)[-1]
     member = compacting.members[waiting.member_id]
-    files = files_of(waiting)
+    files = files_of(compacting, waiting)
     applied = waiting.applied_index
     member.state.is_full = files.holds_adoption = True
     for i in range(8):
@@ -123,7 +123,7 @@ def test_a_snapshot_that_comes_amid_a_long_entry_leaves_nothing_of_it(tmp_path: 
     for i in range(20):
         rig.must_put(leader, b"long%02d" % i)
     rig.converge()
-    member.state.is_full = files_of(waiting).holds = True
+    member.state.is_full = files_of(rig, waiting).holds = True
     delete = pb.DeleteRangeRequest(key=b"long", range_end=b"lonh")
     octets = delete.SerializeToString()
     leader.propose(FIELD_DELETE_RANGE, octets, plain(delete), OpenCall(), lambda *_: None)
@@ -136,7 +136,7 @@ def test_a_snapshot_that_comes_amid_a_long_entry_leaves_nothing_of_it(tmp_path: 
         waiting.wakeup.run_now()
     assert waiting.store.revision == before, "the long entry is not under way"
     assert member.state.get(b"long00") is None, "the long entry is not under way"
-    files_of(waiting).release()
+    files_of(rig, waiting).release()
     rig.until(lambda: waiting.snapshots.installed_total == 1)
     leader = rig.leader()
     absent = pb.DeleteRangeRequest(key=b"absent").SerializeToString()
@@ -154,9 +154,9 @@ def test_a_snapshot_that_comes_amid_a_long_entry_leaves_nothing_of_it(tmp_path: 
 def hold_an_adoption(rig: ClusterRig) -> Node:
     """Return a member that is amid an adoption which waits; the others go on."""
     waiting = others(rig, rig.leader())[-1]
-    files_of(waiting).holds_adoption = True
+    files_of(rig, waiting).holds_adoption = True
     cut_off(rig, waiting)
-    rig.until(lambda: files_of(waiting).is_adopting)
+    rig.until(lambda: files_of(rig, waiting).is_adopting)
     return waiting
 
 
@@ -165,9 +165,9 @@ def test_what_waited_for_a_snapshot_is_written_before_what_came_later(
 ) -> None:
     waiting = hold_an_adoption(compacting)
     leader = compacting.leader()
-    raw = waiting.parts.raw
+    raw = compacting.parts_of(waiting).raw
     written: list[int] = []
-    append = waiting.parts.log.append
+    append = compacting.parts_of(waiting).log.append
 
     def noted(
         hard_state: HardState | None, entries: Sequence[Entry], done: Callable[[], None]
@@ -175,7 +175,7 @@ def test_what_waited_for_a_snapshot_is_written_before_what_came_later(
         written.extend(entry.index for entry in entries)
         append(hard_state, entries, done)
 
-    waiting.parts.log.append = noted  # type: ignore[method-assign]
+    compacting.parts_of(waiting).log.append = noted  # type: ignore[method-assign]
     first = raw.installing_index + 1
     for index in (first, first + 1):
         entry = Entry(leader.term, index)
@@ -185,7 +185,7 @@ def test_what_waited_for_a_snapshot_is_written_before_what_came_later(
         if index == first:
             waiting.wakeup.run_now()
             assert not written, "it waits for the snapshot"
-    files_of(waiting).release_adoption()
+    files_of(compacting, waiting).release_adoption()
     assert written == [first, first + 1]
 
 
@@ -195,11 +195,11 @@ def test_what_comes_right_behind_a_snapshot_is_written_before_it_is_acknowledged
     leader = compacting.leader()
     waiting = others(compacting, leader)[-1]
     member = compacting.members[waiting.member_id]
-    files_of(waiting).holds = files_of(waiting).holds_adoption = True
+    files_of(compacting, waiting).holds = files_of(compacting, waiting).holds_adoption = True
     cut_off(compacting, waiting)
     compacting.until(lambda: waiting.snapshots.installing == 1)
-    files_of(waiting).release()  # Raft has heard of it, and no turn has run since
-    index = waiting.parts.raw.installing_index
+    files_of(compacting, waiting).release()  # Raft has heard of it, and no turn has run since
+    index = compacting.parts_of(waiting).raw.installing_index
     m = Message(MSG_APP, to=waiting.member_id, from_id=leader.member_id, term=leader.term)
     m.index, m.log_term = index, leader.term
     m.entries = [Entry(leader.term, index + 1), Entry(leader.term, index + 2)]
@@ -216,7 +216,7 @@ def test_what_comes_right_behind_a_snapshot_is_written_before_it_is_acknowledged
     compacting.run()
     assert not acknowledged
     assert member.log.initial_state()[0].commit == index, "more than a crash would leave"
-    files_of(waiting).release_adoption()
+    files_of(compacting, waiting).release_adoption()
     compacting.run()
     assert max(acknowledged) == index + 2
     assert member.log.last_index() == index + 2
@@ -249,7 +249,7 @@ def test_the_log_is_left_alone_while_a_snapshot_takes_its_place(compacting: Clus
 def test_a_snapshot_that_is_refused_is_not_sent_again_at_once(compacting: ClusterRig) -> None:
     leader = lag(compacting)
     lagging = left_behind(compacting).up
-    files = files_of(lagging)
+    files = files_of(compacting, lagging)
     files.refusal = "users and roles are switched on"
     compacting.run(12 * REFUSAL_REST_S)
     assert 6 <= files.asked <= 12
@@ -264,14 +264,14 @@ def test_a_leader_compacts_its_log_although_a_follower_refuses_every_snapshot(
     compacting: ClusterRig,
 ) -> None:
     leader = lag(compacting)
-    files = files_of(left_behind(compacting).up)
+    files = files_of(compacting, left_behind(compacting).up)
     files.refusal = "no space left on device"
-    began = leader.parts.log.first_index()
+    began = compacting.parts_of(leader).log.first_index()
     for i in range(60):
         compacting.must_put(leader, b"more%d" % i)
         compacting.run(0.5)
     assert files.asked >= 3
-    assert leader.parts.log.first_index() > began
+    assert compacting.parts_of(leader).log.first_index() > began
     files.refusal = ""
     compacting.run(2 * REFUSAL_REST_S)
     compacting.converge()
@@ -307,7 +307,7 @@ def test_a_state_is_not_exported_again_and_again_for_a_peer_that_gets_no_snapsho
     compacting.network.fate = lambda m: [] if m.type == MSG_SNAP else [0.0]
     leader = lag(compacting)
     exported: list[Path] = []
-    export = files_of(leader).export
+    export = files_of(compacting, leader).export
 
     def noted(
         target: Path, done: Callable[[SnapshotExport | str], None], storage_version: bytes = b""
@@ -315,7 +315,7 @@ def test_a_state_is_not_exported_again_and_again_for_a_peer_that_gets_no_snapsho
         exported.append(target)
         export(target, done, storage_version)
 
-    files_of(leader).export = noted  # type: ignore[method-assign]
+    files_of(compacting, leader).export = noted  # type: ignore[method-assign]
     compacting.run(2 * REFUSAL_REST_S - 1.0)
     assert len(exported) == 2
     compacting.must_put(leader, b"served without it")

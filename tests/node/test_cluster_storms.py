@@ -190,7 +190,7 @@ class Storm:
         member = self.rig.members[member_id]
         if member.node is None:
             return
-        files = cast(ModelSnapshots, member.node.parts.snapshot_files)
+        files = cast(ModelSnapshots, member.parts.snapshot_files)
         roll = self.random.randrange(8)  # half of them end what was begun
         if roll == 0:
             files.holds = True
@@ -208,7 +208,7 @@ class Storm:
         member.state.is_full = member.log.holds = False
         member.log.release()
         if member.node is not None:
-            files = cast(ModelSnapshots, member.node.parts.snapshot_files)
+            files = cast(ModelSnapshots, member.parts.snapshot_files)
             files.release()
             files.holds_adoption = False
             if files.is_adopting:
@@ -233,7 +233,7 @@ class Storm:
             rig.members.pop(member_id).crash()  # it was never added, or is removed by now
         rig.converge()
         self.snapshots = sum(node.snapshots.installed_total for node in rig.nodes)
-        state = rig.nodes[0].parts.state
+        state = rig.parts_of(rig.nodes[0]).state
         assert isinstance(state, State)
         places: dict[int, list[tuple[int, bool, bytes, bytes]]] = {}
         for (main, sub), (is_tombstone, key, record) in sorted(state.revisions.items()):

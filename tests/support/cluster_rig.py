@@ -99,7 +99,7 @@ class RigMember:
         wakeup = Wakeup(rig.clock.callLater, rig.clock.seconds)
         headers = ResponseHeaders(1, self.member_id, raw.term)
         unix_ms = 1_000_000 + int(rig.clock.seconds() * 1000)
-        parts = Parts(
+        parts = self.parts = Parts(
             wakeup=wakeup,
             headers=headers,
             raw=raw,
@@ -229,13 +229,17 @@ class ClusterRig:
     def nodes(self) -> list[Node]:
         return [member.node for member in self.members.values() if member.node is not None]
 
+    def parts_of(self, node: Node) -> Parts:
+        """Return what a node of this rig was built from."""
+        return self.members[node.member_id].parts
+
     def leader(self, among: Iterable[int] | None = None) -> Node:
         """Return the leader that a majority knows, once there is one."""
 
         def find() -> Node | None:
             nodes = [n for n in self.nodes if among is None or n.member_id in set(among)]
             for node in nodes:
-                if node.is_leader and node.parts.raw.has_committed_in_term():
+                if node.is_leader and self.parts_of(node).raw.has_committed_in_term():
                     followers = [n for n in nodes if n.leader_id == node.member_id]
                     if len(followers) > len(node.members.voters()) // 2:
                         return node

@@ -155,7 +155,7 @@ class NodeRig:
         )
         wakeup = Wakeup(self.clock.callLater, self.clock.seconds)
         hub = WatchHub(store, self.state, lambda revision: b"", lambda: 0.5, lambda: None)
-        parts = Parts(
+        parts = self.parts = Parts(
             wakeup=wakeup,
             headers=ResponseHeaders(config.cluster_id, MEMBER_ID, raw.term),
             raw=raw,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from etcdtw.cluster.ids import id_text
-from etcdtw.node.node import Node
+from etcdtw.node.facade import Facade
 from etcdtw.server.metrics.metrics import Reading, Source
 from etcdtw.transport.peer.network import PeerNetwork
 from etcdtw.transport.peer.seams import PeerStats
@@ -16,7 +16,7 @@ from etcdtw.transport.peer.seams import PeerStats
 Readings = dict[tuple[str, ...], Reading]
 
 
-def peer_sources(node: Node, network: PeerNetwork) -> dict[str, Source]:
+def peer_sources(node: Facade, network: PeerNetwork) -> dict[str, Source]:
     """Return the sources of what the peers' transport counted."""
     local = id_text(node.member_id)
 

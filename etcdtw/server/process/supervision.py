@@ -19,7 +19,8 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from etcdtw.node.node import Node
+from etcdtw.node.facade import Facade
+from etcdtw.node.loop.ticks import Ticks
 from etcdtw.server.process.readiness import NOTIFY_VARIABLE, READY, notify
 
 EXTEND_EVERY_S: Final = 10.0
@@ -48,7 +49,7 @@ class Supervision(Service):
         self._is_told = bool(environment.get(NOTIFY_VARIABLE))
         self._watchdog_ms = watchdog_interval_ms(environment)
         self._extending: IDelayedCall | None = None
-        self._node: Node | None = None
+        self._node: Facade | None = None
         self._status = ""
         self._is_deaf = False
         self._pinged_ms = self._looked_ms = 0
@@ -63,12 +64,12 @@ class Supervision(Service):
         self._tell(f"EXTEND_TIMEOUT_USEC={OPENING_S * 1_000_000}")
         self._say("opening the data")
 
-    def joining(self, node: Node) -> None:
+    def joining(self, node: Facade, ticks: Ticks) -> None:
         """The data is open; the member waits for the others."""
         self._node = node
         self._say(f"starting at applied index {node.applied_index}")
         if self._is_told or self._watchdog_ms:
-            node.ticks.follow(self.look)
+            ticks.follow(self.look)
 
     def serving(self) -> None:
         """Clients may come."""
@@ -130,7 +131,7 @@ def watchdog_interval_ms(environment: Mapping[str, str]) -> int:
     return max(int(text) // 2000, 1) if text.isdecimal() and int(text) else 0
 
 
-def _status_of(node: Node, *, is_starting: bool) -> str:
+def _status_of(node: Facade, *, is_starting: bool) -> str:
     if not node.leader_id:
         return f"waiting for a leader at term {node.term}"
     role = "leader" if node.is_leader else "learner" if node.is_learner else "follower"

@@ -115,7 +115,7 @@ async def _start(ground: Ground, begin: Begin) -> None:
     opened = await begin(Storage(runtime, config, supervision, dial, fail_stop))
     member = open_member(runtime, config, opened, dial, fail_stop)
     ground.calls.prepare(member.services.methods)
-    supervision.joining(member.node)
+    supervision.joining(member.node, member.node.ticks)
     network = _network(ground, member, dial)
     await begin(_peering(ground, taken, member, network))
     await _serve(ground, taken, member, network, begin)

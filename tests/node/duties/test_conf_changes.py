@@ -58,7 +58,7 @@ def test_change_is_answered_when_it_is_applied_and_not_before() -> None:
     rig.log.release()
     rig.run()
     assert (rig.told, rig.ids()) == ([None], [5, MEMBER_ID])
-    assert rig.node.parts.raw.configuration.learners == {5}
+    assert rig.parts.raw.configuration.learners == {5}
 
 
 def test_refused_change_is_answered_with_its_reason_and_changes_nothing() -> None:
@@ -67,7 +67,7 @@ def test_refused_change_is_answered_with_its_reason_and_changes_nothing() -> Non
     rig.add(MEMBER_ID)
     rig.run()
     assert [type(error) for error in rig.told] == [MemberIdNotFoundError, MemberIdExistsError]
-    assert rig.node.parts.raw.configuration.voters == {MEMBER_ID}
+    assert rig.parts.raw.configuration.voters == {MEMBER_ID}
 
 
 def test_changes_asked_for_at_once_all_come_to_pass_one_after_the_other() -> None:
@@ -85,7 +85,7 @@ def rig_without_room() -> tuple[ConfChangeRig, Member]:
     rig = ConfChangeRig()
     rig.log.holds = True
     other = Member(member_id=7, peer_urls=("http://h:7",), is_learner=True)
-    rig.node.parts.raw.propose_conf_change(
+    rig.parts.raw.propose_conf_change(
         ConfChange(((ADD_LEARNER_NODE, 7),), 0, encode_member(other), ENTRY_CONF_CHANGE, 1)
     )
     return rig, other
@@ -164,7 +164,7 @@ def test_entry_with_the_id_of_another_change_answers_nobody() -> None:
     rig.add(5, is_learner=True)
     (number,) = rig.node.conf_changes.waiting
     stranger = Member(member_id=6, peer_urls=("http://h:6",), is_learner=True)
-    rig.node.parts.raw.propose_conf_change(
+    rig.parts.raw.propose_conf_change(
         ConfChange(((ADD_LEARNER_NODE, 6),), 0, encode_member(stranger), ENTRY_CONF_CHANGE, number)
     )
     rig.log.holds = False

@@ -227,7 +227,7 @@ def test_late_answers_and_lost_leaders_accuse_nobody(tmp_path: Path) -> None:
     rig.held[0](wrong)
     rig.run(0.5)
     target = next(node for node in rig.nodes if node is not leader)
-    leader.parts.raw.transfer_leader(target.member_id)
+    rig.parts_of(leader).raw.transfer_leader(target.member_id)
     leader.wakeup.wake()
     rig.until(lambda: rig.leader() is target)
     rig.held[1](wrong)

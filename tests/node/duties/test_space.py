@@ -96,12 +96,12 @@ def offered(node: Node, octets: int, commit: int = 0) -> Message:
 def test_a_short_follower_takes_no_entries_while_the_others_go_on(rig: Rig) -> None:
     short, other = rig.followers()
     rig.short(short)
-    before = short.parts.raw.last_index
+    before = rig.parts_of(short).raw.last_index
     for number in range(20):
         rig.must_put(rig.leader(), b"%d" % number)
         rig.run(0.2)
     assert rig.state(short) == SLOW
-    assert short.parts.raw.last_index == before
+    assert rig.parts_of(short).raw.last_index == before
     assert other.applied_index > before
     assert rig.alarms() == [[], [], []]
     assert short.leader_id == rig.leader().member_id, "it still follows"
@@ -158,11 +158,11 @@ def test_the_alarm_goes_when_the_others_have_room_though_this_one_has_none(rig: 
     rig.until(
         lambda: not any(node.alarms.active(pb.NOSPACE) for node in taking), 3 * REVIEW_MS / 1000
     )
-    before = first.parts.raw.last_index
+    before = rig.parts_of(first).raw.last_index
     rig.must_put(leader, b"l")
     rig.run(REVIEW_MS / 1000)
     assert rig.state(first) == SLOW
-    assert first.parts.raw.last_index == before
+    assert rig.parts_of(first).raw.last_index == before
 
 
 def test_a_follower_that_lags_notices_that_it_is_needed_after_all(rig: Rig) -> None:
@@ -182,11 +182,11 @@ def test_an_exhausted_follower_takes_nothing_though_it_is_needed(rig: Rig) -> No
     leader = rig.leader()
     followers = rig.followers()
     rig.short(*followers, found=EXHAUSTED)
-    before = [node.parts.raw.last_index for node in followers]
+    before = [rig.parts_of(node).raw.last_index for node in followers]
     outcome = rig.put(leader, b"k")
     rig.run(5)
     assert outcome == []
-    assert [node.parts.raw.last_index for node in followers] == before
+    assert [rig.parts_of(node).raw.last_index for node in followers] == before
     rig.free(*followers)
     rig.until(lambda: outcome)
 
@@ -263,10 +263,10 @@ def test_a_log_that_is_short_lets_go_of_entries_early(rig: Rig) -> None:
     for number in range(2 * SHORT_ENTRIES + 10):
         rig.must_put(leader, b"%d" % number)
     rig.run(2.0)
-    assert follower.parts.log.first_index() == 1
+    assert rig.parts_of(follower).log.first_index() == 1
     rig.short(follower, found=SHORT._replace(is_log_short=True))
     rig.run(1.0)
-    assert follower.parts.log.first_index() > SHORT_ENTRIES
+    assert rig.parts_of(follower).log.first_index() > SHORT_ENTRIES
 
 
 def test_a_short_follower_takes_a_little_while_its_reserve_is_large(rig: Rig) -> None:
@@ -287,15 +287,15 @@ def test_a_leader_whose_log_is_short_keeps_what_a_follower_lacks_that_answers(ri
     leader = rig.leader()
     slow, _ = rig.followers()
     rig.short(slow)
-    lacked = slow.parts.raw.last_index
+    lacked = rig.parts_of(slow).raw.last_index
     rig.disks[leader.member_id].found = TIGHT._replace(is_log_short=True)
     for number in range(2 * SHORT_ENTRIES + 10):
         rig.must_put(leader, b"%d" % number)
     rig.run(1.0)
-    assert leader.parts.log.first_index() <= lacked
+    assert rig.parts_of(leader).log.first_index() <= lacked
     rig.crash(slow.member_id)
     rig.run(2 * SILENT_MS / 1000)
-    assert leader.parts.log.first_index() > lacked
+    assert rig.parts_of(leader).log.first_index() > lacked
 
 
 def test_a_follower_that_was_short_needs_no_snapshot_whoever_leads_by_then(tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_a_follower_that_was_short_needs_no_snapshot_whoever_leads_by_then(tmp_p
     rig.short(slow)
     for number in range(40):
         rig.must_put(leader, b"%d" % number)
-    leader.parts.raw.transfer_leader(other.member_id)
+    rig.parts_of(leader).raw.transfer_leader(other.member_id)
     rig.until(lambda: rig.leader() is other)
     for number in range(40):
         rig.must_put(other, b"%d" % number)

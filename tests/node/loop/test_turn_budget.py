@@ -32,7 +32,7 @@ def rig() -> NodeRig:
 
 def turn_number(rig: NodeRig) -> int:
     """Return a number that each turn has for itself."""
-    return rig.node.parts.pieces.cpu_s[TURN].count
+    return rig.parts.pieces.cpu_s[TURN].count
 
 
 def put(rig: NodeRig, turns: list[int], takes_s: float, value: bytes = b"v") -> None:

@@ -84,7 +84,7 @@ class ClusterRig(NodeRig):
 
     def catch_up(self, member_id: int, match_index: int | None = None) -> None:
         """Let the leader believe that a learner holds its log."""
-        progress = self.node.parts.raw.progress()[member_id]
+        progress = self.parts.raw.progress()[member_id]
         progress.match_index = self.log.last_index() if match_index is None else match_index
 
 
@@ -139,7 +139,7 @@ def test_added_voter_is_in_the_answer_and_in_the_list(rig: ClusterRig) -> None:
     assert not response.member.isLearner
     assert {one.ID for one in response.members} == {MEMBER_ID, expected_id}
     assert (response.header.revision, response.header.member_id) == (0, MEMBER_ID)
-    assert rig.node.parts.raw.configuration.voters == {MEMBER_ID, expected_id}
+    assert rig.parts.raw.configuration.voters == {MEMBER_ID, expected_id}
 
 
 def test_added_learner_is_one(rig: ClusterRig) -> None:
@@ -147,7 +147,7 @@ def test_added_learner_is_one(rig: ClusterRig) -> None:
     call = rig.ask("MemberList", pb.MemberListRequest())
     listed = pb.MemberListResponse.FromString(call.replies[0]).members
     assert {one.ID: one.isLearner for one in listed} == {MEMBER_ID: False, learner: True}
-    assert rig.node.parts.raw.configuration.learners == {learner}
+    assert rig.parts.raw.configuration.learners == {learner}
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_learner_is_promoted_when_it_has_started_and_caught_up(rig: ClusterRig) 
     assert call.status == OK
     response = pb.MemberPromoteResponse.FromString(call.replies[0])
     assert not any(one.isLearner for one in response.members)
-    assert rig.node.parts.raw.configuration.voters == {MEMBER_ID, learner}
+    assert rig.parts.raw.configuration.voters == {MEMBER_ID, learner}
     assert rig.service.promotions_total == 1
     assert rig.service.failed_promotions == {not_ready[1]: 3}
 

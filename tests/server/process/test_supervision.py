@@ -33,7 +33,6 @@ class Supervised:
         self.node = SimpleNamespace(
             term=2, leader_id=0, is_leader=False, is_learner=False,
             applied_index=5, commit_index=9,
-            ticks=SimpleNamespace(follow=self.looks.append),
         )  # fmt: skip
         self.supervision = Supervision(self.clock, environment, self.send)
 
@@ -45,7 +44,8 @@ class Supervised:
     def start(self) -> None:
         self.supervision.startService()
         self.supervision.opening()
-        self.supervision.joining(cast(Any, self.node))
+        ticks = SimpleNamespace(follow=self.looks.append)
+        self.supervision.joining(cast(Any, self.node), cast(Any, ticks))
 
     def new(self) -> list[str]:
         heard, self.heard = self.heard, []
