@@ -191,9 +191,10 @@ def admit_all(method: Method, metadata: Metadata) -> tuple[str, Method]:
 class MethodTable:
     """All methods of a server, by ``:path``.  Unknown paths are UNIMPLEMENTED."""
 
-    def __init__(self) -> None:
+    def __init__(self, screen: Screen = admit_all) -> None:
+        """``screen`` decides on each call before its method is called."""
         self._methods: dict[bytes, Method] = {}
-        self.screen: Screen = admit_all
+        self.screen = screen
 
     def add_unary(self, path: str, handler: UnaryHandler) -> None:
         """``handler`` may raise `StatusError`."""

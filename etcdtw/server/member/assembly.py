@@ -216,8 +216,7 @@ def checkpoint_interval_ms(gates: FeatureGates) -> int:
 
 def _services(runtime: Runtime, config: Config, node: Node, line: LeaderLine) -> Services:
     """Return every RPC that this member answers; ``line``: the way to the leader."""
-    methods = MethodTable()
-    methods.screen = Screening(node)
+    methods = MethodTable(Screening(node))
     store = node.store
     quota = node.duties.quota
     election_timeout_s = config.election_timeout_ms / 1000
