@@ -9,18 +9,12 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from etcdtw.lease.lessor import Lessor
+from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.store import Store
 from etcdtw.rpc.lease.service import LeaseService
 from tests.support.fake_facade import FakeFacade
 from tests.support.model_backend import ModelBackend
 from tests.support.watch_rig import encode_header
-
-
-class Outcome:
-    def __init__(self, revision: int, body: bytes, error: Exception | None) -> None:
-        self.revision = revision
-        self.body = body
-        self.error = error
 
 
 class LeaseRig(FakeFacade):
@@ -63,7 +57,7 @@ class LeaseRig(FakeFacade):
     def linearize(self, done: Callable[[Exception | None], None]) -> None:
         self.read(None, lambda _, error: done(error))
 
-    def settle(self, outcome: Outcome) -> tuple[int, bytes]:
+    def settle(self, outcome: Applied) -> tuple[int, bytes]:
         """Apply the oldest proposal with this outcome; return its field and octets."""
         field, message, _, call, done = self.proposals.pop(0)
         done(call, outcome)

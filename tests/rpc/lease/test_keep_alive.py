@@ -8,9 +8,10 @@ import pytest
 
 from etcdtw.grpc.call import INTERNAL, NOT_FOUND, RESOURCE_EXHAUSTED, UNAVAILABLE, StatusError
 from etcdtw.lease.errors import LeaseNotFoundError
+from etcdtw.mvcc.applied import Applied
 from etcdtw.rpc.lease.keep_alive import OUTPUT_BYTES_MAX, PRIMARY_WAIT_S, REQUESTS_PENDING_MAX
 from etcdtw.wire import etcdserverpb as pb
-from tests.support.lease_rig import LeaseRig, Outcome
+from tests.support.lease_rig import LeaseRig
 from tests.support.recorded_call import RecordedCall
 
 
@@ -119,7 +120,7 @@ def test_bug_13508_a_checkpoint_is_cleared_before_the_answer(rig: StreamRig) -> 
     assert field == 11
     assert [(c.ID, c.remaining_TTL) for c in request.checkpoints] == [(1, 0)]
     rig.lessor.checkpoint(1, 0)
-    rig.settle(Outcome(5, b"", None))
+    rig.settle(Applied(5, b"", None))
     assert rig.answers() == [(1, 10), (2, 10)]
 
 
@@ -129,7 +130,7 @@ def test_bug_14087_a_lease_revoked_while_its_checkpoint_is_cleared_is_unknown(
     rig.lessor.checkpoint(1, 7)
     rig.ask(1)
     rig.lessor.revoke(1)
-    rig.settle(Outcome(5, b"", LeaseNotFoundError(1)))
+    rig.settle(Applied(5, b"", LeaseNotFoundError(1)))
     rig.confirm()
     assert rig.answers() == [(1, 0)]
 

@@ -14,11 +14,12 @@ from etcdtw.lease.by_id import ById
 from etcdtw.lease.errors import LeaseNotFoundError
 from etcdtw.lease.lease import Lease
 from etcdtw.lease.lessor import LOOKS_MAX
+from etcdtw.mvcc.applied import Applied
 from etcdtw.rpc.kv.read_queue import PAUSE_S, ReadQueue
 from etcdtw.rpc.lease.listing import STEP_LEASES
 from etcdtw.rpc.lease.service import LeaseService
 from etcdtw.wire import etcdserverpb as pb
-from tests.support.lease_rig import LeaseRig, Outcome
+from tests.support.lease_rig import LeaseRig
 from tests.support.recorded_call import RecordedCall
 
 
@@ -84,7 +85,7 @@ def test_a_grant_proposes_the_request_and_answers_what_apply_made_of_it(rig: Lea
     message = pb.LeaseGrantRequest(TTL=60, ID=-7).SerializeToString()
     rig.service.grant(call, message)
     body = pb.LeaseGrantResponse(ID=-7, TTL=60).SerializeToString()
-    assert rig.settle(Outcome(9, body, None)) == (8, message)
+    assert rig.settle(Applied(9, body, None)) == (8, message)
     reply = pb.LeaseGrantResponse.FromString(call.replies[0])
     assert (reply.ID, reply.TTL, reply.error) == (-7, 60, "")
     assert (reply.header.revision, reply.header.member_id) == (9, 2)
@@ -113,8 +114,8 @@ def test_a_revoke_is_proposed_and_its_error_is_the_calls(rig: LeaseRig) -> None:
     message = pb.LeaseRevokeRequest(ID=3).SerializeToString()
     rig.service.revoke(call, message)
     rig.service.revoke(other, message)
-    assert rig.settle(Outcome(6, b"", None)) == (9, message)
-    rig.settle(Outcome(6, b"", LeaseNotFoundError(3)))
+    assert rig.settle(Applied(6, b"", None)) == (9, message)
+    rig.settle(Applied(6, b"", LeaseNotFoundError(3)))
     assert pb.LeaseRevokeResponse.FromString(call.replies[0]).header.revision == 6
     assert other.status == (NOT_FOUND, "etcdserver: requested lease not found")
 
