@@ -77,6 +77,8 @@ class CallServer:
         self._register = CallRegister(connection, on_output, stats, caller)
         self._plain: dict[int, PlainRequest] = {}
         self.goaway_received = False
+        self.pages = 0
+        """Requests so far that were not gRPC."""
 
     @property
     def open_calls(self) -> int:
@@ -246,6 +248,7 @@ class CallServer:
             self._connection.reset(stream_id, PROTOCOL_ERROR)
             self._register.mark()
         elif not intake.is_grpc and self._on_plain is not None:
+            self.pages += 1
             request = PlainRequest(
                 self._register, self._plain, stream_id, intake, self._keeps_bodies
             )

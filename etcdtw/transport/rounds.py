@@ -23,12 +23,18 @@ of the log for them all."""
 SHARE_S: Final = 0.002
 """For one client in line, before the next one has its turn."""
 
+NO_MORE: Final = 0
+MORE: Final = 1
+MORE_AFTER_PAGES: Final = 2
+"""What `Guest.serve` says.  Pages gain nothing from being answered together, and what many of them
+make goes out in one piece: after a few their client stands in line."""
+
 
 class Guest(Protocol):
     """A connection, or a request, that octets have come for."""
 
-    def serve(self) -> bool:
-        """Look at a few requests.  True: there are more."""
+    def serve(self) -> int:
+        """Look at a few requests.  Not `NO_MORE`: there are more."""
         ...
 
     def wait(self) -> None:
@@ -89,13 +95,13 @@ class Rounds:
         """Serve it for its share of the time; True: it has more."""
         seconds = self._seconds
         began_s = seconds()
-        has_more = guest.serve()
+        rest = guest.serve()
         used_s = seconds() - began_s
-        while has_more and used_s < share_s:
-            has_more = guest.serve()
+        while rest == MORE and used_s < share_s:
+            rest = guest.serve()
             used_s = seconds() - began_s
         self._used_s += used_s
-        return has_more
+        return rest != NO_MORE
 
     def _line_up(self, guest: Guest, line: deque[Guest]) -> None:
         line.append(guest)

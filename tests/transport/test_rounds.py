@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from etcdtw.grpc.server_call import ENDED_MAX
 from etcdtw.transport.client.grpc_channel import FRAMES_MAX
 from etcdtw.transport.client.http1 import RECEIVED_SIZE_MAX
-from etcdtw.transport.rounds import SHARE_S, Rounds
+from etcdtw.transport.rounds import MORE, MORE_AFTER_PAGES, NO_MORE, SHARE_S, Rounds
 from etcdtw.wire.pieces import BUDGET_S
 from tests.transport.client.port_rig import Peer, PortRig
 from tests.transport.peer.peer_rig import ONE, Member, Question, Wires, settle
@@ -55,20 +55,21 @@ class Work:
 
 
 class Guest:
-    def __init__(self, work: Work, name: str, steps: int) -> None:
+    def __init__(self, work: Work, name: str, steps: int, more: int = MORE) -> None:
         self.work = work
         self.name = name
         self.steps = steps
+        self.more = more
         self._waits = False
 
     def waits(self) -> bool:
         return self._waits
 
-    def serve(self) -> bool:
+    def serve(self) -> int:
         self.work.now_s += STEP_S
         self.work.served.append(self.name)
         self.steps -= 1
-        return self.steps > 0
+        return self.more if self.steps > 0 else NO_MORE
 
     def wait(self) -> None:
         self._waits = True
@@ -116,6 +117,18 @@ def test_who_asks_for_more_than_a_share_waits_behind_itself() -> None:
     assert work.iterate() == ["heavy"]
     assert not heavy.waits()
     assert work.clock.getDelayedCalls() == []
+
+
+def test_who_asks_for_pages_has_a_few_of_them_at_a_time() -> None:
+    work = Work()
+    pages = Guest(work, "pages", 3, MORE_AFTER_PAGES)
+    work.rounds.serve(pages)
+    assert work.served == ["pages"]
+    assert pages.waits()
+    assert work.iterate() == ["pages"]
+    assert pages.waits()
+    assert work.iterate() == ["pages"]
+    assert not pages.waits()
 
 
 def test_when_the_budget_is_spent_everybody_waits_and_new_ones_come_before_heavy_ones() -> None:
@@ -183,6 +196,28 @@ def test_a_packet_of_many_requests_is_served_in_pieces_and_reading_stops_meanwhi
     rig.clock.advance(0)
     other.grpc.receive(other.transport.read(), 0)
     assert other.results == [(b"x", 0, "")]
+
+
+def test_of_a_packet_of_pages_only_a_few_are_answered_before_others_have_their_turn() -> None:
+    rig = PortRig()
+    iterations = Iterations()
+    rig.port.rounds = Rounds(iterations, seconds=lambda: 0.0)  # whatever there is, time is left
+    peer = rig.connect()
+    peer.begin()
+    fields = ((b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/health"))
+    for _ in range(100):
+        peer.http2.send_headers(peer.http2.open_stream(), fields, True)
+    peer.send()
+    answered = 0
+    channel = peer.protocol.channel
+    assert channel is not None
+    for _ in range(30):
+        channel.flush_output()
+        some = peer.transport.read().count(b'{"health":"true"')
+        assert some <= FRAMES_MAX // 2
+        answered += some
+        iterations.iterate()
+    assert answered == 100
 
 
 def test_octets_that_come_in_spite_of_the_pause_keep_their_order() -> None:

@@ -15,7 +15,7 @@ from zope.interface import classImplements
 
 from etcdtw.grpc.server import CallServer
 from etcdtw.transport.flusher import Flusher
-from etcdtw.transport.rounds import Rounds
+from etcdtw.transport.rounds import MORE, MORE_AFTER_PAGES, NO_MORE, Rounds
 from etcdtw.transport.sockets import plain_socket
 
 UNREAD_OCTETS_MAX: Final = 32 * 1024 * 1024
@@ -24,7 +24,7 @@ UNREAD_OCTETS_MAX: Final = 32 * 1024 * 1024
 Twice what the windows of gRPC's own clients ever grant (16 MiB): a slow one is not cut off."""
 PIECE_SIZE: Final = 256 * 1024
 """Octets that a transport is given at once: it copies them, and TLS keeps them encrypted too."""
-SENT_SIZE: Final = 1024 * 1024
+SENT_SIZE: Final = 512 * 1024
 """Octets that a plain socket is offered at once: what the kernel takes costs us no memory."""
 FRAMES_MAX: Final = 16
 """Frames, or small requests, that are looked at before the clock."""
@@ -121,24 +121,28 @@ class GrpcChannel:
             self._is_reading = False
             self._transport.pauseProducing()
 
-    def serve(self) -> bool:
-        """Look at some of what was received; True: there is more."""
+    def serve(self) -> int:
+        """Look at some of what was received; see `Guest`."""
         received = self._received
         if self._is_closing or self._is_lost:
             received.clear()
-            return False
+            return NO_MORE
+        server = self.server
+        pages = server.pages
         data = received[0] if len(received) == 1 else b"".join(received)
         received.clear()
         try:
-            has_more = self.server.receive(data, self._received_ms, FRAMES_MAX)
+            has_more = server.receive(data, self._received_ms, FRAMES_MAX)
         except Exception:
             # A defect of ours: this client's calls are lost, the others' are not.
             _log.failure("a call failed unexpectedly; dropping its connection")
             self.abort()
-            return False
-        if self.server.is_closed:
+            return NO_MORE
+        if server.is_closed:
             self._mark()
-        return has_more
+        if not has_more:
+            return NO_MORE
+        return MORE if server.pages == pages else MORE_AFTER_PAGES
 
     def wait(self) -> None:
         """Octets of this client stand in line: read once more at the most."""
