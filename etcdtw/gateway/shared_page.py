@@ -12,6 +12,9 @@ from etcdtw.http2.flow import TokenBucket
 
 BURST: Final = 16
 """Renderings that may be asked for in short order, each of the very moment."""
+SUDDEN: Final = 4
+"""Of those, the ones that may follow each other at once; one holds everybody up for 2 to 4 ms."""
+SUDDEN_PER_S: Final = 25
 PER_S: Final = 2
 """Renderings a second beyond them: what others get is older by half a second at the most."""
 
@@ -32,13 +35,15 @@ class SharedPage:
         self._seconds = seconds
         self._soon = soon
         self._is_of_now = False
+        self._sudden = TokenBucket(SUDDEN, SUDDEN_PER_S)
         self._renderings = TokenBucket(BURST, PER_S)
         self._last = b""
 
     def body(self) -> bytes:
         if self._is_of_now:
             return self._last
-        if self._renderings.take(int(self._seconds() * 1000)):
+        now_ms = int(self._seconds() * 1000)
+        if self._sudden.take(now_ms) and self._renderings.take(now_ms):
             self._last = self._render()
             self._is_of_now = True
             self._soon(self._passed)

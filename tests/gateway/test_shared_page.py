@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from etcdtw.gateway.shared_page import BURST, PER_S, SharedPage
+from etcdtw.gateway.shared_page import BURST, PER_S, SUDDEN, SUDDEN_PER_S, SharedPage
 
 
 class Rig:
@@ -45,14 +45,17 @@ def test_those_who_ask_in_one_iteration_share_a_rendering() -> None:
 def test_many_in_short_order_share_a_rendering() -> None:
     rig = Rig()
     bodies = [rig.ask() for _ in range(1000)]
-    assert rig.renderings == BURST
-    assert len(set(bodies)) == BURST
-    rig.now_s += 0.99 / PER_S
+    assert rig.renderings == len(set(bodies)) == SUDDEN
+    for i in range(BURST - SUDDEN):
+        rig.now_s += 1.01 / SUDDEN_PER_S
+        bodies += [rig.ask() for _ in range(10)]
+        assert rig.renderings == SUDDEN + i + 1
+    assert rig.renderings == len(set(bodies)) == BURST
     assert rig.ask() is bodies[-1]
-    rig.now_s += 0.02 / PER_S
+    rig.now_s += 1 / PER_S
     assert rig.ask() != bodies[-1]
     assert rig.renderings == BURST + 1
     rig.now_s += 2 * BURST / PER_S
     for _ in range(100):
         rig.ask()
-    assert rig.renderings == 2 * BURST + 1
+    assert rig.renderings == BURST + 1 + SUDDEN
