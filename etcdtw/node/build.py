@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from etcdtw.node.config import NodeConfig
 from etcdtw.node.duties.cluster_version import ClusterVersion
-from etcdtw.node.duties.compaction import HistoryCompaction, LogCompaction
+from etcdtw.node.duties.compaction import HistoryCompaction, LogCompaction, LogMarks
 from etcdtw.node.duties.conf_changes import ConfChanges
 from etcdtw.node.duties.corruption import CorruptionChecks
 from etcdtw.node.duties.damage import DamageDuty
@@ -133,6 +133,8 @@ def _ticks(
         parts.log,
         parts.state,
         duties.snapshots,
+        duties.space.marks,
+        duties.space.wants_small_log,
         duties.space.wants_short_log,
         snapshot_count=config.snapshot_count,
         catchup_entries=config.catchup_entries,
@@ -233,6 +235,7 @@ def _duties(
             wakeup=wakeup,
             quota=quota,
             look=parts.look_at_disks,
+            marks=LogMarks(parts.log, config.log_kept_octets_max),
             connected_since_ms=peers.connected_since_ms,
         ),
     )

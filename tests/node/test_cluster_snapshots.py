@@ -395,3 +395,14 @@ def test_etcd_38_sends_snapshots_whose_message_names_no_members(
     assert told.all() == leader.members.all()
     compacting.must_put(compacting.leader(), b"after")
     compacting.converge()
+
+
+def test_a_leader_without_room_for_a_file_brings_a_member_back_all_the_same(
+    compacting: ClusterRig,
+) -> None:
+    leader = compacting.leader()
+    files_of(compacting, leader).is_disk_full = True
+    assert lag(compacting) is leader
+    compacting.converge()
+    assert (files_of(compacting, leader).streamed, leader.snapshots.sent_total) == (1, 1)
+    assert list(compacting.members[leader.member_id].folder.iterdir()) == []

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
 
 from etcdtw.bbolt.reader import BboltFile
 from etcdtw.bbolt.writer import BboltWriter
 from etcdtw.mvcc.backend import BUCKET_META, BUCKETS
 from etcdtw.storage.building.from_bbolt import SnapshotFacts, SnapshotInstall
+from etcdtw.storage.snapshot.child import NoRoom
 from etcdtw.storage.snapshot.export import SnapshotExport
 from etcdtw.storage.state.errands import ErrandError
 from etcdtw.wire.mvccpb import KeyValue
@@ -88,6 +91,26 @@ class ModelDamage:
         self._state.is_full = False
 
 
+class ModelStream:
+    """A snapshot that is no file.  Is `node.duties.snapshots.StateStream`."""
+
+    def __init__(
+        self, octets: bytes, export: SnapshotExport, buckets: list[list[tuple[bytes, bytes]]]
+    ) -> None:
+        self.octets = octets
+        self.export = export
+        self.buckets = buckets
+        self.is_closed = False
+
+    def read(self, wanted: int) -> Deferred[bytes]:
+        assert not self.is_closed
+        octets, self.octets = self.octets[:wanted], self.octets[wanted:]
+        return succeed(octets)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
 class ModelSnapshots:
     """Snapshots of a model state as real bbolt files, made at once.
 
@@ -103,6 +126,9 @@ class ModelSnapshots:
         """Whether an adoption waits for `release_adoption`."""
         self.refusal = ""
         """What is answered to each request to build, if anything."""
+        self.is_disk_full = False
+        """Whether there is no room for a file."""
+        self.streamed = 0
         self.asked = 0
         """Requests to build so far."""
         self._adopting: Callable[[], None] | None = None
@@ -117,6 +143,20 @@ class ModelSnapshots:
         if state.is_amid_entry:
             state.behind_entry.append(lambda: self.export(target, done, storage_version))
             return
+        if self.is_disk_full:
+            done(NoRoom("no room"))
+            return
+        octets, export = self._exported()
+        target.write_bytes(octets)
+        done(export)
+
+    def stream(self, buckets: Sequence[bytes], done: Callable[[ModelStream | str], None]) -> None:
+        octets, export = self._exported()
+        self.streamed += 1
+        done(ModelStream(octets, export, [self._state.bucket_items(name) for name in buckets]))
+
+    def _exported(self) -> tuple[bytes, SnapshotExport]:
+        state = self._state
         revisions = [
             (encode_revision(main, sub, is_tombstone), record)
             for (main, sub), (is_tombstone, _, record) in sorted(state.revisions.items())
@@ -127,10 +167,11 @@ class ModelSnapshots:
             items = revisions if name == b"key" else state.bucket_items(name)
             writer.add_bucket(name, items)
         metas = writer.finish()
-        target.write_bytes(metas + b"".join(octets)[len(metas) :])
         conf_state = state.bucket_get(BUCKET_META, b"confState") or b""
-        size = target.stat().st_size
-        done(SnapshotExport(size, state.applied_index, state.applied_term, conf_state))
+        whole = metas + b"".join(octets)[len(metas) :]
+        return whole, SnapshotExport(
+            len(whole), state.applied_index, state.applied_term, conf_state
+        )
 
     def build(
         self, source: Path, facts: SnapshotFacts, done: Callable[[SnapshotInstall | str], None]

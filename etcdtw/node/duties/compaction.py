@@ -29,6 +29,10 @@ SILENT_MS: Final = 3_000
 FOLLOWER_KEPT_MS: Final = 120_000
 """So far back a member keeps entries that does not lead: who lacks which only a leader knows."""
 MARKS_MAX: Final = 64
+TIGHT_OCTETS_MAX: Final = 32 << 20
+"""The most that stays where the log's disk is tight, whatever for: the entries that always stay
+(`--snapshot-catchup-entries`) may be more than it holds."""
+FAR: Final = 1 << 62
 
 
 class HistoryCompaction:
@@ -62,14 +66,62 @@ class Mark(NamedTuple):
     ms: int
 
 
+class LogMarks:
+    """Where the newest octets of the log begin, noted in steps of a part of their bound.
+
+    ``octets_max``: of the newest entries, what stays for others where there is room; 0: none.
+    """
+
+    def __init__(self, log_store: LogStore, octets_max: int) -> None:
+        self._log_store = log_store
+        self._octets_max = octets_max
+        self._step = max(1, octets_max // MARKS_MAX)
+        # What was found at the start is one piece: when it came is not known.
+        self._marks: deque[Mark] = deque([Mark(log_store.first_index() - 1, 0, 0)])
+        """Oldest first; behind the first there are no more octets than the bound."""
+
+    def __len__(self) -> int:
+        return len(self._marks)
+
+    @property
+    def octets(self) -> int:
+        return self._log_store.appended_octets()
+
+    def look(self, now_ms: int) -> None:
+        """Note where the log ends now, and forget what is too far back."""
+        marks, octets = self._marks, self._log_store.appended_octets()
+        if not marks or octets - marks[-1].octets >= self._step:
+            marks.append(Mark(self._log_store.last_index(), octets, now_ms))
+        while marks and octets - marks[0].octets > self._octets_max:
+            marks.popleft()
+
+    def bound(self, octets_max: int) -> int:
+        """Return the oldest index noted with no more octets behind it, nor than the bound."""
+        least = self._log_store.appended_octets() - octets_max
+        found = [one.last_index for one in self._marks if one.octets >= least]
+        return found[0] if found else self._log_store.last_index()
+
+    def before(self, ms: int) -> int:
+        """Return the newest index noted at ``ms`` or earlier; 0: all came later."""
+        old = [one.last_index for one in self._marks if one.ms <= ms]
+        return old[-1] if old else 0
+
+    def octets_behind(self, index: int) -> int:
+        """Return the octets behind an index, a step too many at the most; too far: `FAR`."""
+        for one in reversed(self._marks):
+            if one.last_index <= index:
+                return self._log_store.appended_octets() - one.octets
+        return FAR
+
+
 class LogCompaction:
     """Drops entries that the state covers durably, but for those that peers may lack.
 
     A follower that takes no entries for a while, as one whose disk is full, is to go on with the
-    log: a snapshot may find no room, neither there nor here.
+    log: a snapshot may find no room, neither there nor here.  Where the log's disk is tight it
+    must not become short of what is kept, and leave those that lag with nothing.
 
-    ``is_short``: whether the log's disk has too little room to keep many of them.
-    ``kept_octets_max``: of the newest entries, the most that stays for others; 0: none does.
+    ``is_tight``, ``is_short``: whether the log's disk has less room than plenty; too little.
     """
 
     def __init__(
@@ -78,6 +130,8 @@ class LogCompaction:
         log_store: LogStore,
         state: StateStore,
         snapshots: Snapshots,
+        marks: LogMarks,
+        is_tight: Callable[[], bool],
         is_short: Callable[[], bool],
         *,
         snapshot_count: int,
@@ -88,32 +142,35 @@ class LogCompaction:
         self._log_store = log_store
         self._state = state
         self._snapshots = snapshots
+        self._marks = marks
+        self._is_tight = is_tight
         self._is_short = is_short
         self._snapshot_count = snapshot_count
         self._catchup_entries = catchup_entries
         self._kept_octets_max = kept_octets_max
-        self._mark_octets = max(1, kept_octets_max // MARKS_MAX)
         self._answered_ms: dict[int, int] = {}
         """When each member was last known to answer, in this member's term as the leader."""
         self._led_term = 0
-        # What was found at the start is one piece: when it came is not known.
-        self._marks: deque[Mark] = deque([Mark(log_store.first_index() - 1, 0, 0)])
-        """Oldest first; behind the first there are no more octets than may be kept."""
+        self._found: set[int] = set()
+        """Who was a member when this one began to lead; who came later holds nothing."""
 
     def look(self, now_ms: int) -> None:
         """Compact when enough can go (at each tick)."""
         log = self._log_store
-        self._mark(now_ms)
-        answering = self._answering(now_ms)
+        self._marks.look(now_ms)
         durable_index = self._state.applied_durable
-        catchup_from, step = durable_index - self._catchup_entries, self._snapshot_count
-        if self._is_short():
-            # Those at hand, which are of a bounded size, stay with what the followers lack.
-            recent = [durable_index - SHORT_ENTRIES, log.recent_index()]
-            keep_from = max(min([*recent, *answering]), catchup_from)
+        keep_from, step = durable_index - self._catchup_entries, self._snapshot_count
+        is_short = self._is_short()
+        is_tight = is_short or self._is_tight()
+        bound = self._marks.bound(TIGHT_OCTETS_MAX if is_tight else self._kept_octets_max)
+        if is_short:
+            # Those at hand, which are of a bounded size.
+            keep_from = log.recent_index()
             step = min(step, SHORT_ENTRIES)
-        else:
-            keep_from = min([catchup_from, *self._lacked(answering, now_ms)])
+        keep_from = min([keep_from, *self._wanted(bound, now_ms, is_short)])
+        if is_tight and keep_from <= bound:
+            keep_from, step = bound, min(step, SHORT_ENTRIES)
+        keep_from = min(keep_from, durable_index - min(SHORT_ENTRIES, self._catchup_entries))
         if keep_from - log.first_index() < step:
             return
         if self._raw.installing_index or self._snapshots.keeps_log(now_ms):
@@ -123,41 +180,27 @@ class LogCompaction:
         log.put_snapshot(Snapshot(durable_index, log.term(durable_index), conf_state), lambda: None)
         log.compact(keep_from)
 
-    def _mark(self, now_ms: int) -> None:
-        """Note where the log ends now, and forget what is too far back to be kept."""
-        marks, octets = self._marks, self._log_store.appended_octets()
-        if not marks or octets - marks[-1].octets >= self._mark_octets:
-            marks.append(Mark(self._log_store.last_index(), octets, now_ms))
-        while marks and octets - marks[0].octets > self._kept_octets_max:
-            marks.popleft()
+    def _wanted(self, bound: int, now_ms: int, is_short: bool) -> list[int]:
+        """Return from where on entries are to stay for others, ``bound`` at the earliest."""
+        if not self._raw.is_leader:
+            # It may have to lead next, and the new leader must still have what the old one kept.
+            return [] if is_short else [max(self._marks.before(now_ms - FOLLOWER_KEPT_MS), bound)]
+        # Whoever lags further behind needs a snapshot, whatever is kept: nothing is.  0: a new
+        # leader has not heard yet what that member holds, and does not while it takes nothing.
+        held = self._answering(now_ms)
+        return [max(index, bound) for index in held if index >= bound or index == 0]
 
     def _answering(self, now_ms: int) -> list[int]:
         """Return what the followers hold that answer, as far as this leader knows."""
-        if not self._raw.is_leader:
-            return []
         if self._led_term != self._raw.term:
             self._led_term = self._raw.term
             self._answered_ms.clear()
+            self._found = set(self._raw.progress())
         held: list[int] = []
         for member_id, one in self._raw.progress().items():
             if one.recent_active:
                 self._answered_ms[member_id] = now_ms
-            if now_ms - self._answered_ms.setdefault(member_id, now_ms) < SILENT_MS:
+            is_new = one.match_index == 0 and member_id not in self._found
+            if now_ms - self._answered_ms.setdefault(member_id, now_ms) < SILENT_MS and not is_new:
                 held.append(one.match_index)
         return held
-
-    def _lacked(self, answering: list[int], now_ms: int) -> list[int]:
-        """Return from where on entries are to stay for others, within the bound of octets.
-
-        Whoever lags further behind needs a snapshot, whatever is kept: nothing is.
-        """
-        if not self._marks:
-            return []
-        bound = self._marks[0].last_index
-        if not self._raw.is_leader:
-            # It may have to lead next, and the new leader must still have what the old one kept.
-            old = [one.last_index for one in self._marks if now_ms - one.ms >= FOLLOWER_KEPT_MS]
-            return [old[-1] if old else bound]
-        # 0: a new leader has not heard yet what that member holds, and does not while it takes
-        # nothing.
-        return [max(index, bound) for index in answering if index >= bound or index == 0]

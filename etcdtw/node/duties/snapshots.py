@@ -10,7 +10,7 @@ that the moment at which it counts is short and nothing but a crash can end it h
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
@@ -37,8 +37,9 @@ from etcdtw.raft.storage import LogStore
 from etcdtw.storage.building.from_bbolt import SnapshotFacts, SnapshotInstall
 from etcdtw.storage.disk.received_files import EXPORTED, RECEIVED, remove_leftovers
 from etcdtw.storage.rows.codec import META_TERM, encode_u64
+from etcdtw.storage.snapshot.child import NoRoom
 from etcdtw.storage.snapshot.export import SnapshotExport
-from etcdtw.transport.peer.seams import PeerTransport
+from etcdtw.transport.peer.seams import PeerTransport, SnapshotOctets
 
 SENDS_MAX: Final = 16
 """Snapshots on their way at once; a peer that wants one more is told later (etcd's number)."""
@@ -54,6 +55,20 @@ class SnapshotRefusedError(Exception):
     """A received snapshot cannot be used; the text says why."""
 
 
+class StateStream(SnapshotOctets, Protocol):
+    """A snapshot that is no file (`storage.snapshot.stream`)."""
+
+    @property
+    def export(self) -> SnapshotExport: ...
+
+    @property
+    def buckets(self) -> Sequence[Sequence[tuple[bytes, bytes]]]:
+        """The rows of the buckets that were asked for, in that order."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class StateSnapshotFiles(Protocol):
     """What of the state's snapshots is used here (`storage.snapshot.snapshots`)."""
 
@@ -62,6 +77,10 @@ class StateSnapshotFiles(Protocol):
         target: Path,
         done: Callable[[SnapshotExport | str], None],
         storage_version: bytes = b"",
+    ) -> None: ...
+
+    def stream(
+        self, buckets: Sequence[bytes], done: Callable[[StateStream | str], None]
     ) -> None: ...
 
     def build(
@@ -163,40 +182,80 @@ class Snapshots:
         self._sending.add(number)
 
         def exported(path: Path, found: SnapshotExport | str) -> None:
+            if isinstance(found, NoRoom):
+                self.dispose(path)
+                self._send_stream(m, number, transport)
+                return
             if isinstance(found, str):
-                self.log.warn("no snapshot for {peer}: {why}", peer=f"{m.to:x}", why=found)
-                finished(path, False)
-                self._stepper.report_snapshot(m.to, False)
+                self._not_sent(m.to, number, found)
+                self.dispose(path)
                 return
             try:
-                m.snapshot = _snapshot_of(path, found)
+                with _opened(path) as file:
+                    rows = [list(file.items(bucket)) for bucket in MEMBERSHIP_BUCKETS]
+                m.snapshot = _snapshot_of(found, rows)
             except (BboltError, OSError, ValueError) as error:
-                self.log.error("the snapshot just written is unusable: {why}", why=str(error))
-                finished(path, False)
-                self._stepper.report_snapshot(m.to, False)
+                self._not_sent(m.to, number, f"the one just written is unusable: {error}")
+                self.dispose(path)
                 return
-            self.log.info(
-                "sending the snapshot at index {index}, {octets} octets, to {peer}",
-                index=found.index,
-                octets=found.size,
-                peer=f"{m.to:x}",
-            )
-            transport.send_snapshot(m, str(path), found.size, lambda ok: finished(path, ok))
 
-        def finished(path: Path, ok: bool) -> None:
-            self._sending.discard(number)
-            now_ms = self._now_ms()
-            if not ok:
-                self._rests_until_ms[m.to] = now_ms + int(REFUSAL_REST_S * 1000)
-            else:
-                self._rests_until_ms.pop(m.to, None)
-                # Nobody who got nothing needs the log behind it: a peer that refuses for ever
-                # must not stop its compaction.
-                self._last_sent_ms = now_ms
-                self.sent_total += 1
-            self.dispose(path)
+            def ended(ok: bool) -> None:
+                self._finished(m.to, number, ok)
+                self.dispose(path)
+
+            self._tell_of(m, found)
+            transport.send_snapshot(m, str(path), found.size, ended)
 
         self.export(exported)
+
+    def _send_stream(self, m: Message, number: int, transport: PeerTransport) -> None:
+        """Send it without a file, for which there is no room here; there may be at the peer's."""
+
+        def opened(found: StateStream | str) -> None:
+            if isinstance(found, str):
+                self._not_sent(m.to, number, found)
+                return
+            stream = found
+            try:
+                m.snapshot = _snapshot_of(found.export, found.buckets)
+            except ValueError as error:
+                stream.close()
+                self._not_sent(m.to, number, f"the state's members cannot be read: {error}")
+                return
+
+            def ended(ok: bool) -> None:
+                stream.close()
+                self._finished(m.to, number, ok)
+
+            self._tell_of(m, found.export)
+            transport.send_snapshot(m, stream, found.export.size, ended)
+
+        self._files.stream(MEMBERSHIP_BUCKETS, opened)
+
+    def _tell_of(self, m: Message, found: SnapshotExport) -> None:
+        self.log.info(
+            "sending the snapshot at index {index}, {octets} octets, to {peer}",
+            index=found.index,
+            octets=found.size,
+            peer=f"{m.to:x}",
+        )
+
+    def _not_sent(self, peer: int, number: int, why: str) -> None:
+        self.log.warn("no snapshot for {peer}: {why}", peer=f"{peer:x}", why=why)
+        self._finished(peer, number, False)
+        self._stepper.report_snapshot(peer, False)
+
+    def _finished(self, peer: int, number: int, ok: bool) -> None:
+        self._sending.discard(number)
+        now_ms = self._now_ms()
+        if not ok:
+            self._rests_until_ms[peer] = now_ms + int(REFUSAL_REST_S * 1000)
+            return
+        self._rests_until_ms.pop(peer, None)
+        # Nobody who got nothing needs the log behind it: a peer that refuses for ever must not
+        # stop its compaction.
+        self._last_sent_ms = now_ms
+        self.sent_total += 1
 
     # In.
 
@@ -284,11 +343,9 @@ def _opened(path: Path) -> Iterator[BboltFile]:
         yield BboltFile(lambda offset, size: os.pread(fd, size, offset), os.fstat(fd).st_size)
 
 
-def _snapshot_of(path: Path, export: SnapshotExport) -> Snapshot:
-    """Return what the file at ``path`` is a snapshot of, membership included."""
+def _snapshot_of(export: SnapshotExport, rows: Sequence[Sequence[tuple[bytes, bytes]]]) -> Snapshot:
+    """Return what a database is a snapshot of; ``rows``: of its `MEMBERSHIP_BUCKETS`."""
     membership = Membership()
-    with _opened(path) as file:
-        rows = [list(file.items(bucket)) for bucket in MEMBERSHIP_BUCKETS]
     membership.restore(*rows)
     return Snapshot(
         export.index,

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from etcdtw.apply.alarms import Alarms
 from etcdtw.apply.applier import FIELD_ALARM, FIELD_LEASE_GRANT, FIELD_PUT, FIELD_TXN
 from etcdtw.apply.errors import NoSpaceError
+from etcdtw.node.duties.compaction import FAR, LogMarks
 from etcdtw.node.duties.quota import SpaceQuota
 from etcdtw.node.intake.inbox import Inbox
 from etcdtw.node.intake.seams import StateStore
@@ -52,6 +53,10 @@ SLOW_SPARE_MIN: Final = 1 << 20
 """Octets to spare below which a slow member takes no entries at all."""
 SLOW_PART: Final = 8
 """A slow member takes, between two looks, one of so many parts of what is above that."""
+TRICKLE_AFTER_MS: Final = 3_000
+"""After so long a slow member takes what the others have committed, out of what it spares."""
+TRICKLE_SPARE_MIN: Final = 64 << 10
+"""Octets that are left of it, for the alarm and what ends it."""
 FIRST_FACTOR: Final = 2
 """Half of what entries need at the worst is left out for the first message after each look."""
 NEEDED_AFTER_MS: Final = 1_000
@@ -66,8 +71,14 @@ ASK_EVERY_MS: Final = 1_000
 """Between two requests for the same change of the alarm."""
 ALARM_LATE_MS: Final = 15_000
 """So long after it was asked for the alarm may yet be raised: proposals wait for a leader."""
+AHEAD_OCTETS_MAX: Final = 8 << 20
+"""So far may a leader whose log's disk is tight be ahead of a follower: half of what is at hand."""
+TAKEN_OCTETS_MIN: Final = 1 << 20
+TAKEN_WITHIN_MS: Final = 1_000
+"""A follower that is left behind is waited for while it takes so many octets within that time."""
 KEPT_OCTETS_MAX: Final = 8 << 20
-"""Octets of other members' proposals that wait while the leadership is handed over."""
+"""Octets of other members' proposals that wait while the leadership is handed over, or for a
+follower."""
 ENTRY_COST: Final = 300
 """Octets that an entry costs beside its data."""
 GROWING: Final = frozenset((FIELD_PUT, FIELD_TXN, FIELD_LEASE_GRANT))
@@ -91,6 +102,7 @@ class SpaceDuty:
         wakeup: Wakeup,
         quota: SpaceQuota,
         look: Callable[[], RoomFound],
+        marks: LogMarks,
         connected_since_ms: Callable[[int], int | None],
     ) -> None:
         """``look`` may raise OSError: then nothing is known, and what was known holds.
@@ -107,13 +119,21 @@ class SpaceDuty:
         self._wakeup = wakeup
         self._quota = quota
         self._look = look
+        self.marks = marks
         self._connected_since_ms = connected_since_ms
         self.state = ROOMY
         self.where = ""
         """The place with the least room, while the disk is not roomy."""
         self.is_log_short = False
         """Whether entries that nobody needs are to leave the log early."""
+        self.is_log_tight = False
+        self._taken: dict[int, tuple[int, int]] = {}
+        """By follower: octets of the log that it held when it last took much, and when."""
+        self._is_waiting = False
+        """Whether proposals wait for a follower, which this leader is too far ahead of."""
         self._budget = 0
+        self._trickle = 0
+        """Of what the others have committed, what a slow member takes until the next look."""
         self._first = 0
         """What the first message after a look may have: one may be larger than the budget."""
         self._pressed_ms: int | None = None
@@ -146,6 +166,9 @@ class SpaceDuty:
     def wants_short_log(self) -> bool:
         return self.is_log_short
 
+    def wants_small_log(self) -> bool:
+        return self.is_log_tight
+
     def trouble(self) -> str:
         """Return what a readiness check says; empty while there is room."""
         return f"the disk is short of space: {self.where}" if self.is_short else ""
@@ -162,7 +185,8 @@ class SpaceDuty:
         self._is_unknown = False
         self.where = found.where
         self.is_log_short = found.is_log_short
-        self._budget = found.spare
+        self.is_log_tight = found.is_log_tight
+        self._budget = found.spare  # for what is let go before the state's portion is known
         is_pressed = found.is_short or found.is_exhausted
         if is_pressed or found.spare < FLUSH_SPARE_MIN:
             self._flush()
@@ -172,9 +196,7 @@ class SpaceDuty:
             self._pressed_ms = now_ms
         pressed_ms = 0 if self._pressed_ms is None else now_ms - self._pressed_ms
         self._weigh(now_ms, is_pressed, pressed_ms)
-        self._first = 0 if self.is_short else FIRST_FACTOR * found.spare
-        if self.state == SLOW:
-            self._budget = max(0, found.spare - SLOW_SPARE_MIN) // SLOW_PART
+        self._portion(now_ms, found.spare)
         if self.state == GIVING_UP:
             self._hand_over(now_ms)
         elif self.state == SLOW:
@@ -185,14 +207,52 @@ class SpaceDuty:
             self._disarm(now_ms)
         self._stepper.door = self if found.is_tight or self.is_short else None
         self._quota.block(self.state in (SLOW, NEEDED))
-        is_held = self.state == GIVING_UP or (
-            (found.is_exhausted or (is_pressed and self.state == ROOMY))
-            and self._standing.is_leader
-            and (self.state != NEEDED or self._is_raised())  # the alarm is small, and must pass
-        )
+        self._hold(now_ms, found, is_pressed)
+
+    def _portion(self, now_ms: int, spare: int) -> None:
+        """Say what may be taken until the next look."""
+        self._budget = spare
+        self._trickle = 0
+        self._first = 0 if self.is_short else FIRST_FACTOR * spare
+        if self.state == SLOW:
+            self._budget = max(0, spare - SLOW_SPARE_MIN) // SLOW_PART
+            if now_ms - self._since_ms >= TRICKLE_AFTER_MS:
+                self._trickle = max(0, spare - TRICKLE_SPARE_MIN)
+
+    def _hold(self, now_ms: int, found: RoomFound, is_pressed: bool) -> None:
+        """Have proposals wait, or no longer."""
+        was_waiting, self._is_waiting = self._is_waiting, self._is_far_ahead(now_ms)
+        if was_waiting and not self._is_waiting and self.state != GIVING_UP:
+            self._let_go()
+        is_held = self._is_waiting or self.state == GIVING_UP
+        if found.is_exhausted or (is_pressed and self.state == ROOMY):
+            # The alarm is small, and must pass.
+            may_wait = self.state != NEEDED or self._is_raised()
+            is_held = is_held or (may_wait and self._standing.is_leader)
         if self._inbox.is_held and not is_held:
             self._wakeup.wake()
         self._inbox.is_held = is_held
+
+    def _is_far_ahead(self, now_ms: int) -> bool:
+        """Whether a follower that takes entries is left behind by a log that cannot keep many.
+
+        It would need a snapshot soon, for which such a disk has no room.  One that takes little
+        or nothing is not waited for.
+        """
+        if not (self.is_log_tight and self._standing.is_leader and self.state == ROOMY):
+            self._taken.clear()
+            return False
+        is_far_ahead = False
+        for member_id, one in self._raw.progress().items():
+            behind = self.marks.octets_behind(one.match_index)
+            held = self.marks.octets - behind
+            before, since_ms = self._taken.get(member_id, (held, now_ms))
+            if behind <= AHEAD_OCTETS_MAX or held - before >= TAKEN_OCTETS_MIN:
+                before, since_ms = held, now_ms
+            if AHEAD_OCTETS_MAX < behind < FAR and now_ms - since_ms < TAKEN_WITHIN_MS:
+                is_far_ahead = True
+            self._taken[member_id] = before, since_ms
+        return is_far_ahead
 
     # The states.
 
@@ -356,13 +416,39 @@ class SpaceDuty:
         self._leader_commit = max(self._leader_commit, m.commit)
         if not m.entries:
             return True
-        is_taken = self._pay(m)
-        if not is_taken and self._refused_ms is None:
+        if self._pay(m) or self._takes_some(m):
+            return True
+        if self._refused_ms is None:
             self._refused_ms = self._wakeup.time_ms()
-        return is_taken
+        return False
+
+    def _takes_some(self, m: Message) -> bool:
+        """Cut a message down to what may be taken of it, as if the leader had sent no more.
+
+        Beyond the budget that is what the others have committed without this member, in trickles:
+        they do not need it, but it needs what makes room again, as a compaction that lies ahead.
+        """
+        budget, committed = self._budget, len(m.entries)
+        if not budget:
+            budget, committed = self._trickle, m.commit - m.index
+        count = size = 0
+        for entry in m.entries[: max(0, committed)]:
+            cost = len(entry.data) + ENTRY_COST
+            if size + cost > budget:
+                break
+            size += cost
+            count += 1
+        if not count:
+            return False
+        m.entries = m.entries[:count]
+        if self._budget:
+            return self._pay(m)
+        self._trickle -= size
+        self._refused_ms = None
+        return True
 
     def _takes_proposal(self, m: Message) -> bool:
-        if self.state != GIVING_UP:
+        if self.state != GIVING_UP and not self._is_waiting:
             return self._pay(m)
         size = _size_of(m)
         if self._kept_octets + size <= KEPT_OCTETS_MAX:

@@ -116,6 +116,7 @@ class RoomFound(NamedTuple):
     where: str
     """The place with the least room, and how much it has, in words."""
     is_log_short: bool = False
+    is_log_tight: bool = False
 
 
 ROOMY: Final = RoomFound(False, False, False, PLENTY_BYTES, "")
@@ -244,6 +245,7 @@ class DiskRoom:
             max(0, spare // TAKEN_FACTOR),
             where,
             one.is_short and place.name == LOG,
+            place.name == LOG,
         )
 
     def _allocate(self, one: _Watched, octets: int) -> None:
@@ -273,6 +275,7 @@ def _worse(one: RoomFound, other: RoomFound) -> RoomFound:
         min(one.spare, other.spare),
         other.where if is_worse else one.where,
         one.is_log_short or other.is_log_short,
+        one.is_log_tight or other.is_log_tight,
     )
 
 

@@ -41,6 +41,11 @@ def errno_of(error: Exception) -> int:
     return next((number for number in _KNOWN if os.strerror(number) in text), 0)
 
 
+def is_full(error: Exception) -> bool:
+    """Whether the disk, or what of it this user may take, has no room."""
+    return errno_of(error) in _FULL
+
+
 def is_outside_cause(error: Exception) -> bool:
     """Whether the disk lacks room or rights: then nothing is damaged."""
     return errno_of(error) in _KNOWN

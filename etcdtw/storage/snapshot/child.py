@@ -24,6 +24,7 @@ from zope.interface import implementer
 from etcdtw.bbolt.layout import BboltError
 from etcdtw.storage.disk.directory import DataDirError
 from etcdtw.storage.disk.failure import Guard
+from etcdtw.storage.disk.words import is_full
 from etcdtw.storage.rows.codec import StateCorruptionError
 
 READ_SIZE: Final = 1 << 16
@@ -35,13 +36,62 @@ ADVICE: Final = (
     "check the limits of open files and processes and the room for temporary files, then try again"
 )
 FAILED: Final = "failed"
+NO_ROOM: Final = "no room"
 DONE: Final = "done"
+
+FAILURES: Final = (lmdb.Error, OSError, DataDirError, BboltError, StateCorruptionError)
+NO_ANSWER: Final = (EOFError, ValueError, TypeError)
 
 Answer = tuple[Any, ...]
 
 
 class ParentGoneError(Exception):
     """The member has ended: nobody waits for the answer."""
+
+
+class NoRoom(str):
+    """The sentence why there is no file, where its disk has no room for one."""
+
+    __slots__ = ()
+
+
+def spawn(module: str, job: Answer) -> subprocess.Popen[bytes]:
+    """Start ``module`` with ``job``; what it says is read without waiting.  Raises `OSError`."""
+    with tempfile.TemporaryFile() as task:
+        task.write(marshal.dumps(job))
+        task.seek(0)
+        child = subprocess.Popen(
+            [sys.executable, "-m", module, str(os.getpid())], stdin=task, stdout=subprocess.PIPE
+        )
+    assert child.stdout is not None
+    os.set_blocking(child.stdout.fileno(), False)
+    return child
+
+
+def reap(child: subprocess.Popen[bytes], *, is_wanted: bool) -> int:
+    """Close what a child says, end it unless it is about to end, and return its status."""
+    assert child.stdout is not None
+    child.stdout.close()
+    if not is_wanted:
+        child.kill()
+    try:
+        return child.wait(REAP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        return child.wait()
+
+
+def decode_answer(octets: bytes) -> Answer | str:
+    """Return what a child has answered.  Raises when it is no answer: `NO_ANSWER`."""
+    kind, *rest = marshal.loads(octets)  # noqa: S302 - our own child's
+    if kind == DONE:
+        return tuple(rest)
+    return NoRoom(rest[0]) if kind == NO_ROOM else str(rest[0])
+
+
+def answer_to(error: Exception) -> Answer:
+    """Return what a child says that could not do its job."""
+    return (NO_ROOM if is_full(error) else FAILED, str(error))
 
 
 @implementer(IReadDescriptor)
@@ -101,18 +151,10 @@ class StateChild:
         self.doRead()
 
     def _spawn(self, module: str, job: Answer) -> None:
-        with tempfile.TemporaryFile() as task:
-            task.write(marshal.dumps(job))
-            task.seek(0)
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", module, str(os.getpid())],
-                stdin=task,
-                stdout=subprocess.PIPE,
-            )
+        self._child = spawn(module, job)
         self.pid = self._child.pid
         assert self._child.stdout is not None
         self._fd = self._child.stdout.fileno()
-        os.set_blocking(self._fd, False)
 
     def _read(self) -> None:
         while self._fd >= 0:
@@ -139,27 +181,19 @@ class StateChild:
             return
         self._reactor.removeReader(self)
         self._fd = -1
-        assert child.stdout is not None
-        child.stdout.close()
-        if self._done is None:
-            child.kill()
-        try:
-            status = child.wait(REAP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            status = child.wait()
+        status = reap(child, is_wanted=self._done is not None)
         done, self._done = self._done, None
         if done is None:
             return
         try:
-            kind, *rest = marshal.loads(self._octets)  # noqa: S302 - our own child's
-        except (EOFError, ValueError, TypeError):
+            answer = decode_answer(self._octets)
+        except NO_ANSWER:
             if status == -signal.SIGALRM:
                 done(f"the process made no progress for {STALL_S} s and was ended")
                 return
             done(f"the process ended with status {status} and no answer")
             return
-        done(tuple(rest) if kind == DONE else str(rest[0]))
+        done(answer)
 
 
 def run_child(arguments: list[str], work: Callable[..., Answer], stall_s: int = STALL_S) -> int:
@@ -183,7 +217,7 @@ def run_child(arguments: list[str], work: Callable[..., Answer], stall_s: int = 
         answer = (DONE, *work(still_wanted, *job))
     except ParentGoneError:
         return 1
-    except (lmdb.Error, OSError, DataDirError, BboltError, StateCorruptionError) as error:
-        answer = (FAILED, str(error))
+    except FAILURES as error:
+        answer = answer_to(error)
     os.write(1, marshal.dumps(answer))
     return 0

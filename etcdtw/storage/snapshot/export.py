@@ -9,11 +9,12 @@ Started by `snapshots`: ``python -m etcdtw.storage.snapshot.export PARENT``, its
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,8 @@ from etcdtw.storage.disk.directory import (
     sync_directory,
 )
 from etcdtw.storage.disk.old_file import held
+from etcdtw.storage.disk.room import free_octets
+from etcdtw.storage.disk.words import size_words
 from etcdtw.storage.rows.codec import (
     BUCKETS,
     META,
@@ -43,6 +46,7 @@ from etcdtw.storage.rows.tables import DATABASES_MAX, Tables
 from etcdtw.storage.snapshot.child import run_child
 
 FLUSH_SIZE: Final = 1 << 20  # octets; what a flush of the journal may have to wait for
+ROOM_PART: Final = 2  # of what the rows use: a file with less room than this plainly does not fit
 REST_S_MAX: Final = 0.5  # after a flush: as long as it took, but no longer than this
 
 Row = tuple[bytes, bytes]
@@ -89,6 +93,7 @@ def export(
     still_wanted: Callable[[], None] = lambda: None,
     seconds: Callable[[], float] = lambda: 0.0,
     sleep: Callable[[float], object] = lambda _: None,
+    free: Callable[[Path], int] = free_octets,
 ) -> SnapshotExport:
     """Write the state to ``target``, durably, name and all.
 
@@ -105,17 +110,10 @@ def export(
 
         writer = BboltWriter(write)
         with tables.env.begin() as txn:
-            meta = dict(_rows(txn, tables, META))
-            meta.pop(META_STORAGE_VERSION, None)
-            if storage_version:
-                meta[META_STORAGE_VERSION] = storage_version
-            for name in sorted((*BUCKETS, TABLE_KEY)):
-                rows: Iterable[Row] = (
-                    sorted(meta.items()) if name == META else _rows(txn, tables, name)
-                )
-                writer.add_bucket(name, rows)
-        head = writer.finish()
-        os.pwrite(fd, head, 0)
+            require_room(txn, tables, free(target))
+            meta = meta_of(txn, tables, storage_version)
+            add_buckets(writer, txn, tables, meta)
+        os.pwrite(fd, writer.finish(), 0)
         os.fsync(fd)
         sync_directory(target.parent)
     except BaseException:
@@ -123,33 +121,72 @@ def export(
         raise
     finally:
         os.close(fd)
+    return facts_of(writer.size, meta)
+
+
+def require_room(txn: Any, tables: Tables, free: int) -> None:
+    """Raise the error of a full disk where a file plainly does not fit: to try would fill it."""
+    used = 0
+    for name in (*BUCKETS, TABLE_KEY):
+        stat = txn.stat(tables.handles[name])
+        used += (stat["leaf_pages"] + stat["overflow_pages"]) * stat["psize"]
+    if free < used // ROOM_PART:
+        why = f"no room for a snapshot of some {size_words(used)}, {size_words(free)} are free"
+        raise OSError(errno.ENOSPC, why)
+
+
+def meta_of(txn: Any, tables: Tables, storage_version: bytes = b"") -> dict[bytes, bytes]:
+    """Return the rows of the bucket ``meta`` as a snapshot has them."""
+    meta = dict(rows_of(txn, tables, META))
+    meta.pop(META_STORAGE_VERSION, None)
+    if storage_version:
+        meta[META_STORAGE_VERSION] = storage_version
+    return meta
+
+
+def add_buckets(writer: BboltWriter, txn: Any, tables: Tables, meta: dict[bytes, bytes]) -> None:
+    """Write all of etcd's buckets; with one ``txn`` the same octets each time."""
+    for name in sorted((*BUCKETS, TABLE_KEY)):
+        rows: Iterable[Row] = sorted(meta.items()) if name == META else rows_of(txn, tables, name)
+        writer.add_bucket(name, rows)
+
+
+def facts_of(size: int, meta: dict[bytes, bytes]) -> SnapshotExport:
+    """Return what a database of ``size`` octets is a snapshot of."""
     return SnapshotExport(
-        writer.size,
+        size,
         int.from_bytes(meta.get(META_INDEX, b""), "big"),
         int.from_bytes(meta.get(META_TERM, b""), "big"),
         meta.get(META_CONF_STATE, b""),
     )
 
 
-def _rows(txn: Any, tables: Tables, name: bytes) -> Iterator[Row]:
+def rows_of(txn: Any, tables: Tables, name: bytes) -> Iterator[Row]:
     """Yield etcd's rows: a damaged one must not travel.  Raises `StateDamageError`."""
     opened = SEALS[name].opened
     for key, stored in txn.cursor(tables.handles[name]):
         yield key, opened(key, stored)
 
 
-def _export_in_child(
-    still_wanted: Callable[[], None], path: str, map_size: int, target: str, storage_version: bytes
-) -> tuple[Any, ...]:
+@contextmanager
+def opened_tables(path: Path, map_size: int) -> Iterator[Tables]:
+    """Open a running member's state in a process beside it, to be read."""
     # Not between the two renames of a file that takes this one's place.
     with ExitStack() as stack:
-        with names_held(Path(path), is_changing=False):
-            stack.enter_context(held(Path(path) / DATA_FILE))
-            env = open_environment(Path(path), map_size, DATABASES_MAX, readonly=True)
+        with names_held(path, is_changing=False):
+            stack.enter_context(held(path / DATA_FILE))
+            env = open_environment(path, map_size, DATABASES_MAX, readonly=True)
         try:
             tables = Tables(env)
         except lmdb.Error as error:
             raise DataDirError(f"{path} cannot be read: {error}") from error
+        yield tables
+
+
+def _export_in_child(
+    still_wanted: Callable[[], None], path: str, map_size: int, target: str, storage_version: bytes
+) -> tuple[Any, ...]:
+    with opened_tables(Path(path), map_size) as tables:
         # A process of its own: this is where time comes in.
         seconds, sleep = time.monotonic, time.sleep  # noqa: TID251
         return astuple(export(tables, Path(target), storage_version, still_wanted, seconds, sleep))

@@ -6,7 +6,7 @@ builds a complete state beside the running one; `LmdbState.adopt` is the moment 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from etcdtw.storage.building.from_bbolt import SnapshotFacts, SnapshotInstall
 from etcdtw.storage.building.swap import remove_built
 from etcdtw.storage.snapshot.child import Answer, StateChild
 from etcdtw.storage.snapshot.export import SnapshotExport
+from etcdtw.storage.snapshot.stream import SnapshotStream
 from etcdtw.storage.state.state import LmdbState
 
 EXPORTS_MAX: Final = 4  # at once; each pins the pages of its transaction and a core
@@ -44,6 +45,7 @@ class StateSnapshots:
         self._exports: set[StateChild] = set()
         self._waiting = 0
         self._build: StateChild | None = None
+        self._stream: SnapshotStream | None = None
         self._built = 0  # the index of a state that is complete and not adopted; 0: none
         self._is_closed = False
 
@@ -62,6 +64,27 @@ class StateSnapshots:
             return
         self._waiting += 1
         self._state.flush(lambda: self._start_export(target, done, storage_version))
+
+    def stream(
+        self, buckets: Sequence[bytes], done: Callable[[SnapshotStream | str], None]
+    ) -> None:
+        """Hand out everything applied up to now, without a file; one at a time.
+
+        ``done`` gets what the octets are read from, until it is closed, with the facts and the
+        rows of ``buckets``; or why there is none.
+        """
+        if self._stream is not None or self._is_closed:
+            done("another snapshot is being streamed already; try again later")
+            return
+        stream = SnapshotStream(self._reactor, done, self._stream_ended, self._fail_stop)
+        self._stream = stream
+        job = (str(self._path), self._map_size, list(buckets))
+
+        def flushed() -> None:
+            if self._stream is stream:
+                stream.start(job)
+
+        self._state.flush(flushed)
 
     def build(
         self, source: Path, facts: SnapshotFacts, done: Callable[[SnapshotInstall | str], None]
@@ -110,9 +133,12 @@ class StateSnapshots:
     def close(self) -> None:
         """End all children; nothing is told afterwards."""
         self._is_closed = True
-        for child in (*self._exports, self._build):
+        for child in (*self._exports, self._build, self._stream):
             if child is not None:
                 child.close()
+
+    def _stream_ended(self) -> None:
+        self._stream = None
 
     def _start_export(
         self, target: Path, done: Callable[[SnapshotExport | str], None], storage_version: bytes

@@ -6,9 +6,9 @@ was passed in.  What happens to each is decided by a function: nothing here is r
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from etcdtw.raft.message import MSG_SNAP, Message
 from etcdtw.rafthttp.codec import decode_message, encode_message
 from etcdtw.rafthttp.messages import may_travel, refusal
-from etcdtw.transport.peer.seams import PeerReceiver
+from etcdtw.transport.peer.seams import PeerReceiver, SnapshotOctets
 
 Fate = Callable[[Message], Sequence[float]]
 """Returns after how many seconds each copy of a message arrives; none: it is lost."""
@@ -142,7 +142,9 @@ class MemoryTransport:
             other.hear(self.member_id)
             other.receiver.receive(m)
 
-    def send_snapshot(self, m: Message, path: str, size: int, done: Callable[[bool], None]) -> None:
+    def send_snapshot(
+        self, m: Message, source: str | SnapshotOctets, size: int, done: Callable[[bool], None]
+    ) -> None:
         assert m.type == MSG_SNAP and m.snapshot is not None, "only snapshots go this way"
         delays = self._network.fate(m)
         ended = partial(self._snapshot_ended, m.to, done)
@@ -150,10 +152,15 @@ class MemoryTransport:
             self._network.clock.callLater(0, ended, False)
             return
         octets = encode_message(m)
-        self._network.clock.callLater(delays[0], self._hand_over, m.to, octets, path, ended)
+        self._network.clock.callLater(delays[0], self._hand_over, m.to, octets, source, size, ended)
 
     def _hand_over(
-        self, target: int, octets: bytes, path: str, ended: Callable[[bool], None]
+        self,
+        target: int,
+        octets: bytes,
+        source: str | SnapshotOctets,
+        size: int,
+        ended: Callable[[bool], None],
     ) -> None:
         if self._is_stopped:
             return  # the file went with its member
@@ -168,12 +175,18 @@ class MemoryTransport:
             return
         other.hear(self.member_id)
         copy = other.receiver.snapshot_path(m.snapshot.index)
-        shutil.copyfile(path, copy)
 
         def failed(failure: Failure) -> None:
             ended(False)
 
-        other.receiver.snapshot_received(m, copy).addCallbacks(lambda _: ended(True), failed)
+        def written(data: bytes) -> None:
+            Path(copy).write_bytes(data)
+            other.receiver.snapshot_received(m, copy).addCallbacks(lambda _: ended(True), failed)
+
+        if isinstance(source, str):
+            written(Path(source).read_bytes())
+        else:
+            source.read(size).addCallbacks(written, failed)
 
     def _snapshot_ended(self, member_id: int, done: Callable[[bool], None], ok: bool) -> None:
         if not self._is_stopped:

@@ -19,7 +19,7 @@ from etcdtw.transport.peer.client import Dial
 from etcdtw.transport.peer.dial import PeerTimes
 from etcdtw.transport.peer.link import LinkParts, PeerLink
 from etcdtw.transport.peer.outlet import StreamOutlet
-from etcdtw.transport.peer.seams import PeerReceiver, PeerStats
+from etcdtw.transport.peer.seams import PeerReceiver, PeerStats, SnapshotOctets
 from etcdtw.transport.peer.snapshot_out import Offload, SnapshotUpload
 
 SNAPSHOTS_MAX: Final = 16
@@ -99,7 +99,9 @@ class PeerNetwork:
         for link in written.values():
             link.flush()
 
-    def send_snapshot(self, m: Message, path: str, size: int, done: Callable[[bool], None]) -> None:
+    def send_snapshot(
+        self, m: Message, source: str | SnapshotOctets, size: int, done: Callable[[bool], None]
+    ) -> None:
         assert m.type == MSG_SNAP and m.snapshot is not None, "only snapshots go this way"
         link = self._links.get(m.to)
         if link is None or self._is_stopped or len(self._uploads) >= SNAPSHOTS_MAX:
@@ -119,7 +121,7 @@ class PeerNetwork:
 
         upload = SnapshotUpload(
             m,
-            path,
+            source,
             size,
             identity=self.identity,
             url=link.urls.current,

@@ -114,6 +114,14 @@ class PeerReceiver(Protocol):
         ...
 
 
+class SnapshotOctets(Protocol):
+    """A snapshot's database that is no file: its octets come as they are asked for."""
+
+    def read(self, wanted: int) -> Deferred[bytes]:
+        """Give the next octets, ``wanted`` at most; none: no more come."""
+        ...
+
+
 class PeerTransport(Protocol):
     """The way to the peers."""
 
@@ -134,10 +142,12 @@ class PeerTransport(Protocol):
         """
         ...
 
-    def send_snapshot(self, m: Message, path: str, size: int, done: Callable[[bool], None]) -> None:
-        """Send a MsgSnap with the ``size`` octets of the file at ``path``.
+    def send_snapshot(
+        self, m: Message, source: str | SnapshotOctets, size: int, done: Callable[[bool], None]
+    ) -> None:
+        """Send a MsgSnap with the ``size`` octets of ``source``: the path of a file, or no file.
 
-        The receiver is told how it ended, then ``done`` is called: the file may go.
+        The receiver is told how it ended, then ``done`` is called: the source may go.
         """
         ...
 

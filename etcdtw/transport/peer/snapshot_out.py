@@ -1,7 +1,7 @@
-"""Sends one snapshot to a peer: the message, then the octets of a file, on a connection of its own.
+"""Sends one snapshot to a peer: the message, then the database, on a connection of its own.
 
-The file is read in slices by whoever ``offload`` stands for, and only as fast as the peer takes
-them: memory holds a slice or two.
+A file is read in slices by whoever ``offload`` stands for; what is no file gives them itself.
+Either is read only as fast as the peer takes it: memory holds a slice or two.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from etcdtw.rafthttp.codec import encode_message
 from etcdtw.rafthttp.headers import PeerIdentity, request_headers
 from etcdtw.rafthttp.http import LAST_CHUNK, Head, encode_chunk
 from etcdtw.transport.peer.client import Dial, PeerHttpClient, dial_peer
+from etcdtw.transport.peer.seams import SnapshotOctets
 
 SLICE_SIZE: Final = 256 * 1024
 STALL_S: Final = 10.0
@@ -57,7 +58,7 @@ class SnapshotUpload:
     def __init__(
         self,
         m: Message,
-        path: str,
+        source: str | SnapshotOctets,
         size: int,
         *,
         identity: PeerIdentity,
@@ -68,7 +69,7 @@ class SnapshotUpload:
         done: Callable[[bool], None],
     ) -> None:
         self._message = m
-        self._path = path
+        self._source = source
         self._size = size
         self._identity = identity
         self._url = url
@@ -121,9 +122,9 @@ class SnapshotUpload:
         sent = 0
         while sent < self._size:
             wanted = min(self._size - sent, SLICE_SIZE)
-            data = await self._offload(partial(_read_slice, self._path, sent, wanted))
+            data = await self._read(sent, wanted)
             if not data:
-                raise SnapshotError(f"{self._path} ends after {sent} octets of {self._size}")
+                raise SnapshotError(f"it ends after {sent} octets of {self._size}")
             sent += len(data)
             connection.wire.write(encode_chunk(data))
             self._wait(STALL_S)
@@ -131,6 +132,12 @@ class SnapshotUpload:
                 await self._woken()
             if self._is_answered:
                 raise SnapshotError(f"the peer refused it with status {self._status}")
+
+    def _read(self, sent: int, wanted: int) -> Deferred[bytes]:
+        source = self._source
+        if isinstance(source, str):
+            return self._offload(partial(_read_slice, source, sent, wanted))
+        return source.read(wanted)
 
     def _woken(self) -> Deferred[None]:
         """Wait for whatever happens next on the connection.  Raises `SnapshotError`."""

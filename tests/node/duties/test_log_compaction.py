@@ -9,10 +9,13 @@ from typing import Any, cast
 import pytest
 
 from etcdtw.node.duties.compaction import (
+    FAR,
     FOLLOWER_KEPT_MS,
     MARKS_MAX,
     SILENT_MS,
+    TIGHT_OCTETS_MAX,
     LogCompaction,
+    LogMarks,
 )
 from etcdtw.raft.entry import ConfState, Entry, HardState, Snapshot
 from tests.support.node_rig import MemoryLog
@@ -35,10 +38,16 @@ class Log(MemoryLog):
 class Rig:
     """A member whose log, peers and time are told here; all it appends is durable and applied."""
 
-    def __init__(self, found_entries: int = 0, kept_octets_max: int = KEPT_OCTETS) -> None:
+    def __init__(
+        self,
+        found_entries: int = 0,
+        kept_octets_max: int = KEPT_OCTETS,
+        entry_octets: int = ENTRY_OCTETS,
+    ) -> None:
+        self.entry_octets = entry_octets
         self.log = Log()
         self.now_ms = 1_000_000
-        self.is_short = False
+        self.is_tight = self.is_short = False
         self.progress = {OWN: SimpleNamespace(match_index=0, recent_active=True)}
         self.raw = SimpleNamespace(
             is_leader=True,
@@ -49,11 +58,14 @@ class Rig:
         )
         self.state = SimpleNamespace(applied_durable=0)
         self._append(found_entries)
+        self.marks = LogMarks(self.log, kept_octets_max)
         self.compaction = LogCompaction(
             cast(Any, self.raw),
             self.log,
             cast(Any, self.state),
             cast(Any, SimpleNamespace(keeps_log=lambda now_ms: False)),
+            self.marks,
+            lambda: self.is_tight,
             lambda: self.is_short,
             snapshot_count=SNAPSHOT_COUNT,
             catchup_entries=CATCHUP_ENTRIES,
@@ -78,7 +90,7 @@ class Rig:
 
     def _append(self, count: int) -> None:
         last = self.log.last_index()
-        entries = [Entry(1, last + i, 0, bytes(ENTRY_OCTETS)) for i in range(1, count + 1)]
+        entries = [Entry(1, last + i, 0, bytes(self.entry_octets)) for i in range(1, count + 1)]
         self.log.append(HardState(1, 0, last + count), entries, lambda: None)
         self.progress[OWN].match_index = self.state.applied_durable = last + count
 
@@ -156,6 +168,14 @@ def test_a_new_leader_keeps_all_it_may_while_it_does_not_know_what_a_member_hold
     assert rig.kept <= KEPT_ENTRIES + MARK_ENTRIES + SNAPSHOT_COUNT
 
 
+def test_nothing_is_kept_for_a_member_that_is_added_with_an_empty_log() -> None:
+    rig = Rig()
+    rig.append(100)
+    rig.peer(PEER, 0)
+    rig.append(100)
+    assert rig.is_compacted
+
+
 def test_a_leader_again_waits_anew_for_those_that_were_silent_before() -> None:
     rig = Rig()
     rig.append(100)
@@ -197,18 +217,55 @@ def test_what_was_found_at_the_start_is_kept_as_one_piece_within_the_bound(over:
     assert rig.is_compacted == bool(over) or rig.kept == KEPT_ENTRIES
 
 
-def test_a_log_whose_disk_is_short_keeps_for_others_what_it_did_before() -> None:
-    rig = Rig()
+TIGHT_ENTRY_OCTETS = TIGHT_OCTETS_MAX // 32
+
+
+@pytest.mark.parametrize("is_leader", [False, True])
+def test_a_log_whose_disk_is_tight_holds_no_more_than_fits_whatever_for(is_leader: bool) -> None:
+    rig = Rig(kept_octets_max=2 * TIGHT_OCTETS_MAX, entry_octets=TIGHT_ENTRY_OCTETS)
+    rig.raw.is_leader = is_leader
+    rig.is_tight = True
+    rig.peer(PEER, 0)
+    rig.append(32)
+    assert rig.kept == 32
+    rig.append(100)
+    assert 32 <= rig.kept <= 32 + SNAPSHOT_COUNT
+    rig.is_tight = False
+    rig.append(32)
+    assert rig.kept >= 64
+
+
+def test_few_entries_stay_on_a_tight_disk_however_large_they_are() -> None:
+    rig = Rig(entry_octets=TIGHT_OCTETS_MAX)
+    rig.is_tight = True
+    rig.append(100)
+    assert rig.is_compacted
+    assert rig.kept >= CATCHUP_ENTRIES
+
+
+def test_a_leader_whose_log_is_short_keeps_what_a_follower_lacks_within_the_same_bound() -> None:
+    rig = Rig(kept_octets_max=2 * TIGHT_OCTETS_MAX, entry_octets=TIGHT_ENTRY_OCTETS)
     rig.append(100)
     rig.peer(PEER, 90)
-    rig.append(100)
     rig.is_short = True
-    rig.append(150)
-    assert rig.is_compacted
+    rig.append(90 + 32 - 100)
+    assert rig.log.first_index() <= 91
+    rig.append(3)
+    assert rig.log.first_index() > 91
+
+
+def test_octets_behind_an_index_are_told_within_a_step() -> None:
+    rig = Rig()
+    rig.append(KEPT_ENTRIES)
+    for behind in (0, 1, MARK_ENTRIES, 5 * MARK_ENTRIES, KEPT_ENTRIES - MARK_ENTRIES):
+        told = rig.marks.octets_behind(rig.log.last_index() - behind) // ENTRY_OCTETS
+        assert behind <= told < behind + MARK_ENTRIES
+    rig.append(MARK_ENTRIES)
+    assert rig.marks.octets_behind(MARK_ENTRIES - 1) == FAR
 
 
 def test_marks_are_few_whatever_comes() -> None:
     rig = Rig()
     rig.raw.is_leader = False
     rig.append(4 * KEPT_ENTRIES, ms=4 * FOLLOWER_KEPT_MS)
-    assert len(rig.compaction._marks) <= MARKS_MAX + 1
+    assert len(rig.marks) <= MARKS_MAX + 1

@@ -105,7 +105,9 @@ class Connections:
     def send(self, messages: list[Message]) -> None:
         pass
 
-    def send_snapshot(self, m: Message, path: str, size: int, done: Callable[[bool], None]) -> None:
+    def send_snapshot(
+        self, m: Message, source: object, size: int, done: Callable[[bool], None]
+    ) -> None:
         raise AssertionError("nobody lags here")
 
     def connected_since_ms(self, member_id: int) -> int | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from etcdtw.raft.entry import ConfState, Snapshot
 from etcdtw.raft.message import MSG_SNAP, Message
@@ -62,6 +62,39 @@ def test_a_snapshot_is_sent_and_both_sides_are_told(pair: Pair, tmp_path: Path, 
         assert traffic.took_s.count == 1
     assert sent.sent_octets >= size
     assert received.received_octets >= size
+
+
+class Octets:
+    """A snapshot that is no file, and gives no more than some at a time."""
+
+    def __init__(self, octets: bytes) -> None:
+        self.octets = octets
+        self.is_stuck = False
+
+    def read(self, wanted: int) -> Deferred[bytes]:
+        if self.is_stuck:
+            return Deferred()
+        given, self.octets = self.octets[: min(wanted, 1000)], self.octets[min(wanted, 1000) :]
+        return succeed(given)
+
+
+@pytest.mark.parametrize(("missing", "is_stuck"), [(0, False), (1, False), (0, True)])
+def test_a_snapshot_that_is_no_file_is_sent_as_it_comes_but_not_waited_for_for_ever(
+    pair: Pair, missing: int, is_stuck: bool
+) -> None:
+    source = Octets(b"x" * 3500)
+    source.is_stuck = is_stuck
+    ended: list[bool] = []
+    pair.one.network.send_snapshot(snapshot(), source, 3500 + missing, ended.append)
+    settle(pair.clock, 100)
+    if is_stuck:
+        assert ended == []
+        pass_time(pair.clock, STALL_S + 1, 0.5)
+    is_sent = not missing and not is_stuck
+    assert ended == [is_sent]
+    assert [Path(path).read_bytes() for _, path in pair.two.receiver.installed] == (
+        [b"x" * 3500] if is_sent else []
+    )
 
 
 def test_a_snapshot_is_waited_for_as_long_as_its_receiver_may_take(
