@@ -434,7 +434,7 @@ class SpaceDuty:
         count = size = 0
         for entry in m.entries[: max(0, committed)]:
             cost = len(entry.data) + ENTRY_COST
-            if size + cost > budget:
+            if size + cost > budget and (count or cost > self._first):
                 break
             size += cost
             count += 1

@@ -213,6 +213,18 @@ def test_a_message_is_cut_to_what_may_be_taken_of_it(rig: Rig) -> None:
     assert [entry.index for entry in m.entries] == [follower.commit_index + 1 + i for i in range(3)]
 
 
+def test_the_first_entry_of_a_message_may_be_larger_than_the_budget(rig: Rig) -> None:
+    follower = rig.followers()[0]
+    rig.disks[follower.member_id].found = TIGHT._replace(spare=3000)
+    rig.run(0.2)
+    door = follower.peers.door
+    assert door is not None
+    m = offered(follower, 5000)
+    m.entries.append(Entry(m.entries[0].term, m.entries[0].index + 1, 0, bytes(5000)))
+    assert door.takes(m)
+    assert [len(entry.data) for entry in m.entries] == [5000]
+
+
 def test_a_leader_waits_for_a_follower_that_takes_entries_where_logs_are_small(rig: Rig) -> None:
     leader = rig.leader()
     slow, _ = rig.followers()
