@@ -1,4 +1,7 @@
-"""A small set of GET pages by exact path, with Go's words for everything else.
+"""A set of pages by exact path, with Go's words for everything else.
+
+Most are asked by GET and answered whole; `Taking` pages get the body of a POST, and any page may
+answer in a stream.
 
 Knows no page: `site` puts them together.
 """
@@ -6,15 +9,17 @@ Knows no page: `site` puts them together.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import INTERNAL_SERVER_ERROR, NOT_ALLOWED, NOT_FOUND, OK
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
+from zope.interface import classImplements
 
 TEXT: Final = b"text/plain; charset=utf-8"
 JSON: Final = b"application/json"
@@ -24,6 +29,8 @@ MISDIRECTED_BODY: Final = (
     b"this host name is not served here: add it to --host-whitelist, or use TLS\n"
 )
 NOT_ALLOWED_BODY: Final = b"Method Not Allowed\n"
+ITERATION_SIZE: Final = 65_536
+"""Octets of a streamed answer that are written in one iteration, passed by one part at the most."""
 
 Arguments = Mapping[bytes, list[bytes]]
 """The query, as twisted.web parses it; a word without = counts as an empty value."""
@@ -39,7 +46,51 @@ class Answer(NamedTuple):
     """Says ``nosniff`` although it is no error, as etcd's checks do."""
 
 
-Page = Callable[[Arguments], "Answer | Deferred[Answer]"]
+class Parts(Protocol):
+    """What a streamed answer is made of; `client.channel.Stream` is one.
+
+    Asked for one part after the other, as the client reads.
+    """
+
+    def receive(self) -> Deferred[bytes | None]:
+        """Return the next part; None: there are no more."""
+        ...
+
+    def cancel(self) -> None:
+        """Nobody wants any more; also called behind the last part."""
+        ...
+
+
+class Streamed(NamedTuple):
+    """An answer whose parts go out as they come.  When they fail the client sees that it is not
+    whole."""
+
+    status: int
+    parts: Parts
+    content_type: bytes = JSON
+
+
+Said = Answer | Streamed
+Page = Callable[[Arguments], "Said | Deferred[Said] | Deferred[Answer]"]
+
+
+class Posted(NamedTuple):
+    """What a page that takes a body is given."""
+
+    arguments: Arguments
+    header: Callable[[bytes], bytes | None]
+    """Returns the last value of a field; names in any case."""
+    body: bytes
+
+
+class Taking(NamedTuple):
+    """A page that is asked by POST; what is larger than ``body_size_max`` is refused."""
+
+    page: Callable[[Posted], Said | Deferred[Said] | Deferred[Answer]]
+    body_size_max: int
+
+
+NONE_TAKING: Final[Mapping[bytes, Taking]] = {}
 
 
 class Access:
@@ -68,9 +119,10 @@ ALL_ALLOWED: Final = Access(frozenset("*"), frozenset("*"))
 
 
 class Pages(Resource):
-    """Serves GET (and no other method) for each path of a table.
+    """Serves GET (and no other method) for each path of a table, POST for those that take a body.
 
-    ``open_paths``: those that are served whatever the method.
+    ``open_paths``: those that are served whatever the method.  ``clock`` gives the iterations in
+    which streamed answers go on; what it calls later are pieces of work.
     """
 
     isLeaf = True
@@ -81,33 +133,54 @@ class Pages(Resource):
         pages: Mapping[bytes, Page],
         access: Access = ALL_ALLOWED,
         open_paths: frozenset[bytes] = frozenset(),
+        *,
+        taking: Mapping[bytes, Taking] = NONE_TAKING,
+        clock: IReactorTime | None = None,
     ) -> None:
         super().__init__()
+        self._taking = dict(taking)
+        self._clock = clock
         self._open_paths = open_paths
         self._pages = dict(pages)
         self._access = access
+
+    def body_size_max(self, verb: bytes, target: bytes) -> int:
+        """Implements `grpc.plain.BodySizeMax`."""
+        if verb != b"POST":
+            return 0
+        taking = self._taking.get(target.partition(b"?")[0])
+        return 0 if taking is None else taking.body_size_max
 
     def render(self, request: Request) -> int:
         """Answer now or when the page's Deferred fires; a client that leaves cancels it."""
         host = _host_of(request)
         page = self._pages.get(request.path)
+        taking = self._taking.get(request.path)
         self._set_cors(request)
         if not request.isSecure() and not self._access.host_allowed(host):
             _write(request, Answer(MISDIRECTED_REQUEST, MISDIRECTED_BODY))
         elif request.method == b"OPTIONS":
             _write(request, Answer(OK, b"", b""))
-        elif page is None:
+        elif taking is not None and request.method == b"POST":
+            self._say(request, taking.page(_posted(request)))
+        elif page is not None and (request.method == b"GET" or request.path in self._open_paths):
+            self._say(request, page(query_of(request.uri)))
+        elif page is None and taking is None:
             _write(request, Answer(NOT_FOUND, NOT_FOUND_BODY))
-        elif request.method != b"GET" and request.path not in self._open_paths:
-            request.setHeader(b"Allow", b"GET")
-            _write(request, Answer(NOT_ALLOWED, NOT_ALLOWED_BODY))
         else:
-            answer = page(query_of(request.uri))
-            if isinstance(answer, Deferred):
-                self._wait(request, answer)
-            else:
-                _write(request, answer)
+            verbs = [b"GET"] * (page is not None) + [b"POST"] * (taking is not None)
+            request.setHeader(b"Allow", b", ".join(verbs))
+            _write(request, Answer(NOT_ALLOWED, NOT_ALLOWED_BODY))
         return NOT_DONE_YET
+
+    def _say(self, request: Request, said: Said | Deferred[Said] | Deferred[Answer]) -> None:
+        if isinstance(said, Deferred):
+            self._wait(request, said)
+        elif isinstance(said, Streamed):
+            assert self._clock is not None, "pages that stream were given a clock"
+            Streaming(request, said, self._clock).start()
+        else:
+            _write(request, said)
 
     def _set_cors(self, request: Request) -> None:
         # Clients may send any octets; Latin-1 has a character for each.
@@ -119,7 +192,7 @@ class Pages(Resource):
             request.setHeader("Access-Control-Allow-Origin", allowed)
             request.setHeader("Access-Control-Allow-Headers", "accept, content-type, authorization")
 
-    def _wait(self, request: Request, answer: Deferred[Answer]) -> None:
+    def _wait(self, request: Request, answer: Deferred[Said] | Deferred[Answer]) -> None:
         is_gone = False
 
         def gone(_: Failure) -> None:
@@ -127,9 +200,11 @@ class Pages(Resource):
             is_gone = True
             answer.cancel()
 
-        def ready(found: Answer) -> None:
-            if not is_gone:  # a page may have made an answer of the cancelling
-                _write(request, found)
+        def ready(found: Said) -> None:
+            if not is_gone:
+                self._say(request, found)
+            elif isinstance(found, Streamed):  # a page may have made an answer of the cancelling
+                found.parts.cancel()
 
         def failed(failure: Failure) -> None:
             if not is_gone:
@@ -139,6 +214,105 @@ class Pages(Resource):
         request.notifyFinish().addErrback(gone)
         answer.addCallback(ready)
         answer.addErrback(failed)
+
+
+class Streaming:
+    """One streamed answer on its way: takes a part when its client has room for it.
+
+    Holds one part at the most; what is before it is its source's, what is behind it the client's
+    connection's, which pauses it.
+    """
+
+    log = Logger()
+
+    def __init__(self, request: Request, streamed: Streamed, clock: IReactorTime) -> None:
+        self._request = request
+        self._streamed = streamed
+        self._clock = clock
+        self._is_paused = False
+        self._is_over = False
+        self._is_going = False
+        self._later: IDelayedCall | None = None
+        self._asked: Deferred[bytes | None] | None = None
+        self._size = 0  # written in this iteration
+
+    def start(self) -> None:
+        """Begin the answer."""
+        request = self._request
+        _begin(request, self._streamed.status, self._streamed.content_type)
+        request.notifyFinish().addErrback(self._gone)
+        request.registerProducer(self, True)
+        request.write(b"")  # the head: the first part may be long in coming
+        self._go_on()
+
+    def pauseProducing(self) -> None:
+        self._is_paused = True
+
+    def resumeProducing(self) -> None:
+        self._is_paused = False
+        self._go_on()
+
+    def stopProducing(self) -> None:
+        """The client is gone, which is told otherwise, too."""
+        self._is_paused = True
+
+    def _go_on(self) -> None:
+        """Take parts until there is none, no room, or enough for one iteration."""
+        if self._is_going:
+            return
+        self._is_going = True
+        while not (self._is_paused or self._is_over or self._later or self._asked):
+            asked = self._asked = self._streamed.parts.receive()
+            asked.addCallbacks(self._got, self._failed)
+        self._is_going = False
+
+    def _got(self, part: bytes | None) -> None:
+        self._asked = None
+        if self._is_over:
+            return
+        if part is None:
+            self._end()
+            self._request.unregisterProducer()
+            self._request.finish()
+            return
+        self._request.write(part)
+        self._size += len(part)
+        if self._size >= ITERATION_SIZE:
+            self._later = self._clock.callLater(0, self._go_on_later)
+        self._go_on()
+
+    def _go_on_later(self) -> None:
+        self._later = None
+        self._size = 0
+        self._go_on()
+
+    def _failed(self, failure: Failure) -> None:
+        self._asked = None
+        if not self._is_over:
+            self._end()
+            self.log.info(
+                "the answer of page {path} breaks off: {error}",
+                path=self._request.path,
+                error=failure.getErrorMessage(),
+            )
+            self._request.unregisterProducer()
+            self._request.loseConnection()
+
+    def _gone(self, _: Failure) -> None:
+        if not self._is_over:
+            self._end()
+            if self._asked is not None:
+                self._asked.cancel()
+
+    def _end(self) -> None:
+        self._is_over = True
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        self._streamed.parts.cancel()
+
+
+classImplements(Streaming, IPushProducer)
 
 
 def _host_of(request: Request) -> str:
@@ -152,12 +326,21 @@ def _host_of(request: Request) -> str:
     return name.decode("latin-1")
 
 
-def _write(request: Request, answer: Answer) -> None:
-    request.setResponseCode(answer.status)
-    if answer.content_type:
-        request.setHeader(b"Content-Type", answer.content_type)
+def _posted(request: Request) -> Posted:
+    assert request.content is not None, "there was a body, if an empty one"
+    return Posted(query_of(request.uri), request.getHeader, request.content.read())
+
+
+def _begin(request: Request, status: int, content_type: bytes) -> None:
+    request.setResponseCode(status)
+    if content_type:
+        request.setHeader(b"Content-Type", content_type)
     else:
         request.defaultContentType = None  # or twisted.web sets its own
+
+
+def _write(request: Request, answer: Answer) -> None:
+    _begin(request, answer.status, answer.content_type)
     request.setHeader(b"Content-Length", str(len(answer.body)).encode())
     if answer.status >= 400 or answer.is_guarded:
         request.setHeader(b"X-Content-Type-Options", b"nosniff")

@@ -22,7 +22,7 @@ from etcdtw.grpc.intake import (
     resolve,
 )
 from etcdtw.grpc.message import MESSAGE_SIZE_MAX, PREFIX_SIZE, MessageReader, is_one_message
-from etcdtw.grpc.plain import PlainRequest
+from etcdtw.grpc.plain import BodySizeMax, PlainRequest, reads_no_body
 from etcdtw.grpc.server_call import (
     ENDED_MAX,
     TOO_MUCH_UNFINISHED,
@@ -52,8 +52,8 @@ class CallServer:
 
     ``on_output`` is called once when there is something to send, until `take_output`.
     ``on_plain`` gets requests that are not gRPC; without it they are answered with 415.
-    ``keeps_bodies``: with their bodies, for routes that read them.  ``caller``: whose connection it
-    is, without a token.
+    ``body_size_max``: with bodies up to that, for routes that read them.
+    ``caller``: whose connection it is, without a token.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class CallServer:
         on_output: Callable[[], None],
         on_plain: Callable[[PlainRequest], None] | None = None,
         message_size_max: int = MESSAGE_SIZE_MAX,
-        keeps_bodies: bool = False,
+        body_size_max: BodySizeMax = reads_no_body,
         caller: Caller = NOBODY_KNOWN,
     ) -> None:
-        self._keeps_bodies = keeps_bodies
+        self._body_size_max = body_size_max
         self._connection = connection
         self._methods = methods
         self._stats = stats
@@ -135,6 +135,8 @@ class CallServer:
             register.backlog = octets
         elif register.backlog:
             register.backlog_cleared()
+            for request in list(self._plain.values()):
+                request.drained()
 
     def receive(self, data: bytes, now_ms: int, frames_max: int = FRAMES_ALL) -> bool:
         """Take octets from the client and do what they ask for.
@@ -249,9 +251,10 @@ class CallServer:
             self._register.mark()
         elif not intake.is_grpc and self._on_plain is not None:
             self.pages += 1
-            request = PlainRequest(
-                self._register, self._plain, stream_id, intake, self._keeps_bodies
+            size_max = self._body_size_max(
+                intake.value(b":method") or b"", intake.value(b":path") or b""
             )
+            request = PlainRequest(self._register, self._plain, stream_id, intake, size_max)
             if self._register.holds_too_much:
                 request.respond(413, (), b"", is_remote_open=not end_stream)
         elif intake.method is None:
@@ -338,3 +341,6 @@ class CallServer:
         call = self._register.calls.get(stream_id)
         if call is not None:
             call.drained()
+        request = self._plain.get(stream_id)
+        if request is not None:
+            request.drained()

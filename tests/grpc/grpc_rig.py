@@ -9,7 +9,7 @@ from etcdtw.grpc.caller import Caller
 from etcdtw.grpc.client import CallClient, ClientCall
 from etcdtw.grpc.intake import Fields
 from etcdtw.grpc.message import frame_message
-from etcdtw.grpc.plain import PlainRequest
+from etcdtw.grpc.plain import PLAIN_BODY_SIZE_MAX, PlainRequest
 from etcdtw.grpc.server import CallServer
 from etcdtw.grpc.stats import MethodStats, ServerStats
 from etcdtw.http2 import events
@@ -85,7 +85,7 @@ class ServerRig:
             on_output=self._marked,
             on_plain=on_plain,
             message_size_max=message_size_max,
-            keeps_bodies=True,
+            body_size_max=lambda verb, target: PLAIN_BODY_SIZE_MAX,
             caller=Caller("10.0.0.7", "alice"),
         )
         self.client = Connection(client=True, limits=Limits(stream_window=client_window))

@@ -18,7 +18,7 @@ from twisted.web.server import Request
 
 from etcdtw.grpc.call import NOT_FOUND, Call, MethodTable, StatusError
 from etcdtw.grpc.stats import ServerStats
-from etcdtw.transport.client.http1 import HttpSite
+from etcdtw.transport.client.http1 import BODY_SIZE_MAX, HttpSite
 from etcdtw.transport.client.port import ClientPort
 from etcdtw.transport.flusher import Flusher
 from etcdtw.transport.listener import listen, parse_listen_url
@@ -89,7 +89,7 @@ class Health(Resource):
 def build_site(clock: IReactorTime) -> HttpSite:
     root = Resource()
     root.putChild(b"health", Health())
-    return HttpSite(root, clock, keeps_bodies=True)
+    return HttpSite(root, clock, body_size_max=lambda verb, target: BODY_SIZE_MAX)
 
 
 async def serve(arguments: list[str]) -> None:

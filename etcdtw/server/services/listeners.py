@@ -85,7 +85,12 @@ class ClientSide:
         )
 
     def http(self, pages: Pages) -> HttpSite:
-        return HttpSite(cast(IResource, pages), self.runtime.clock)
+        return HttpSite(
+            cast(IResource, pages),
+            self.runtime.clock,
+            body_size_max=pages.body_size_max,
+            stats=self.calls,
+        )
 
 
 def client_side(

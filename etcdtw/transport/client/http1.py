@@ -1,6 +1,7 @@
 """HTTP/1.x on the client port: twisted.web with bounds on time and memory.
 
-A body that no route reads is counted against its bound, and dropped.
+A body that no route reads is counted against its bound, and dropped.  One that is read counts
+as an unfinished request, as those of gRPC do, until it is answered.
 
 Knows no routes; the gateway gives the resource.
 """
@@ -11,13 +12,18 @@ from io import BytesIO
 from typing import Any, Final, Protocol, cast
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, ITCPTransport
+from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
+from etcdtw.grpc.message import CHUNK_OVERHEAD
+from etcdtw.grpc.plain import BodySizeMax, reads_no_body
+from etcdtw.grpc.stats import ServerStats
 from etcdtw.transport.rounds import Rounds
 
 BODY_SIZE_MAX: Final = 2 * 1024 * 1024
+"""Octets of a body that no route reads."""
 HEAD_PIECE_SIZE: Final = 2_048
 """Octets of heads that are looked at at once."""
 BODY_PIECE_SIZE: Final = 65_536
@@ -38,11 +44,14 @@ class RequestChannel(Protocol):
 
 
 class BoundedRequest(Request):
-    """A request whose body stays below `BODY_SIZE_MAX`; it is kept if the site reads bodies."""
+    """A request whose body is kept up to what its route reads, or counted up to `BODY_SIZE_MAX`."""
 
     is_refused = False
     _line = (b"", b"", b"")
     _body_size = 0
+    _kept_size_max = 0
+    _stats: ServerStats
+    _held = 0  # octets that count as unfinished
 
     def setHeader(self, name: bytes, value: bytes) -> None:  # noqa: N802
         # etcd does not say what it is made with.
@@ -51,15 +60,22 @@ class BoundedRequest(Request):
 
     def gotLength(self, length: int | None) -> None:  # noqa: N802
         self.content = BytesIO()
-        if length is not None and length > BODY_SIZE_MAX:
+        channel = cast(Any, self.channel)
+        self._stats = channel.site.stats
+        self._kept_size_max = channel.site.body_size_max(*channel.request_line)
+        if length is not None and length > (self._kept_size_max or BODY_SIZE_MAX):
             self._refuse()
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802
         self._body_size += len(data)
-        if self._body_size > BODY_SIZE_MAX:
+        if self.is_refused:
+            return
+        if self._body_size > (self._kept_size_max or BODY_SIZE_MAX):
             self._refuse()
-        elif cast(Any, self.channel).site.keeps_bodies and not self.is_refused:
+        elif self._kept_size_max:
             super().handleContentChunk(data)
+            if not self._hold(len(data) + CHUNK_OVERHEAD):
+                self._refuse()
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:  # noqa: N802
         if not self.is_refused:
@@ -71,9 +87,34 @@ class BoundedRequest(Request):
         if self.channel is not None:
             super().requestReceived(*self._line)
 
+    def finish(self) -> None:
+        self._release()
+        super().finish()
+
+    def connectionLost(self, reason: Failure) -> None:
+        self._release()
+        super().connectionLost(reason)
+
+    def _hold(self, octets: int) -> bool:
+        """Count what is kept; False: all together hold too much.
+
+        A connection has one body at a time, far below what one of gRPC's may hold.
+        """
+        stats = self._stats
+        self._held += octets
+        stats.unfinished_octets += octets
+        return stats.unfinished_octets <= stats.unfinished_max
+
+    def _release(self) -> None:
+        if self._held:
+            self._stats.unfinished_octets -= self._held
+            self._held = 0
+
     def _refuse(self) -> None:
         if not self.is_refused:
             self.is_refused = True
+            self._release()
+            self.content = BytesIO()
             self.channel.write(
                 b"HTTP/1.1 413 Request Entity Too Large\r\n"
                 b"Connection: close\r\nContent-Length: 0\r\n\r\n"
@@ -134,6 +175,11 @@ class BoundedChannel(HTTPChannel):
         """Read nothing more while there is enough to do."""
         if len(self._received) > RECEIVED_SIZE_MAX and not self._is_over:
             cast(IPushProducer, self.transport).pauseProducing()
+
+    @property
+    def request_line(self) -> tuple[bytes, bytes]:
+        """The verb and the target of the request whose header is being read."""
+        return cast(Any, self)._command, cast(Any, self)._path
 
     def allHeadersReceived(self) -> None:  # noqa: N802
         self._is_in_body = True
@@ -205,7 +251,7 @@ class BoundedChannel(HTTPChannel):
 class HttpSite(Site):
     """The HTTP routes of one listener; writes no access log.
 
-    ``keeps_bodies``: for routes that read them.
+    ``body_size_max``: which requests have bodies that a route reads; they count in ``stats``.
     """
 
     protocol = BoundedChannel  # type: ignore[assignment]  # its proxy would choose by ALPN
@@ -217,9 +263,11 @@ class HttpSite(Site):
         clock: IReactorTime,
         idle_s: float = IDLE_S,
         *,
-        keeps_bodies: bool = False,
+        body_size_max: BodySizeMax = reads_no_body,
+        stats: ServerStats | None = None,
     ) -> None:
-        self.keeps_bodies = keeps_bodies
+        self.body_size_max = body_size_max
+        self.stats = stats or ServerStats()
         super().__init__(resource, timeout=idle_s, reactor=clock, parsePOSTFormSubmission=False)
 
     def log(self, request: object) -> None:

@@ -29,7 +29,7 @@ from zope.interface import implementer
 from etcdtw.grpc.call import MethodTable
 from etcdtw.grpc.caller import Caller
 from etcdtw.grpc.message import MESSAGE_SIZE_MAX
-from etcdtw.grpc.plain import PlainRequest
+from etcdtw.grpc.plain import PlainRequest, reads_no_body
 from etcdtw.grpc.server import CallServer
 from etcdtw.grpc.stats import ServerStats
 from etcdtw.http2.connection import Connection
@@ -367,7 +367,7 @@ class ClientPort(Factory):
                 on_output=mark,
                 on_plain=on_plain if self.site is not None else None,
                 message_size_max=self.bounds.message_size_max,
-                keeps_bodies=self.site is not None and self.site.keeps_bodies,
+                body_size_max=reads_no_body if self.site is None else self.site.body_size_max,
                 caller=Caller(connection.address, common_name_of(connection.tcp)),
             )
 

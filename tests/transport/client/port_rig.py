@@ -41,6 +41,9 @@ class SocketLike(StringTransport):
         if self.producer is not None and self.io is not None and len(self.value()) > self.room:
             self.producer.pauseProducing()
 
+    def writeSequence(self, data: list[bytes]) -> None:
+        self.write(b"".join(data))
+
     def read(self) -> bytes:
         """The client reads all there is."""
         data: bytes = self.value()

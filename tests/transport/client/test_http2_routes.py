@@ -112,7 +112,7 @@ def test_an_http_2_route_may_answer_later_and_hears_of_lost_clients(rig: PortRig
     events = peer.http2.receive(peer.transport.read(), 0)
     assert dict(events[0][2].fields)[b":status"] == b"413"
     with pytest.raises(AssertionError):
-        third.channel.registerProducer(None, True)
+        third.channel.registerProducer(None, False)
     third.channel.unregisterProducer()
     peer.lose()
     assert slow.gone == 1

@@ -15,6 +15,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from etcdtw.grpc.plain import reads_no_body
 from etcdtw.http2 import frames
 from etcdtw.http2.sniffing import (
     HTTP1,
@@ -474,7 +475,7 @@ def test_the_largest_http_1_body_passes_in_memory(rig: PortRig) -> None:
 
 def test_a_body_that_no_route_reads_is_counted_and_not_kept(rig: PortRig) -> None:
     assert rig.port.site is not None
-    rig.port.site.keeps_bodies = False
+    rig.port.site.body_size_max = reads_no_body
     peer = rig.connect()
     head = b"POST /health HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"
     peer.protocol.dataReceived(head)
