@@ -17,7 +17,13 @@ from typing import Final
 from twisted.logger import Logger
 
 from etcdtw.apply.alarms import Alarms
-from etcdtw.apply.applier import FIELD_ALARM, FIELD_LEASE_GRANT, FIELD_PUT, FIELD_TXN
+from etcdtw.apply.applier import (
+    FIELD_ALARM,
+    FIELD_COMPACTION,
+    FIELD_LEASE_GRANT,
+    FIELD_PUT,
+    FIELD_TXN,
+)
 from etcdtw.apply.errors import NoSpaceError
 from etcdtw.node.duties.compaction import FAR, LogMarks
 from etcdtw.node.duties.quota import SpaceQuota
@@ -27,6 +33,7 @@ from etcdtw.node.intake.stepping import Stepper
 from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.own_proposals import OwnProposals
 from etcdtw.node.standing import Standing
+from etcdtw.raft.errors import ProposalDroppedError
 from etcdtw.raft.message import (
     MSG_APP,
     MSG_PROP,
@@ -57,6 +64,11 @@ TRICKLE_AFTER_MS: Final = 3_000
 """After so long a slow member takes what the others have committed, out of what it spares."""
 TRICKLE_SPARE_MIN: Final = 64 << 10
 """Octets that are left of it, for the alarm and what ends it."""
+LAST_OCTETS_MAX: Final = 256 << 10
+"""So much a needed member takes in all though nothing is left to spare, once NOSPACE is raised:
+what was on its way, and the compaction that makes room."""
+PASS_EVERY_MS: Final = 1_000
+"""Between two compactions that an exhausted leader lets pass."""
 FIRST_FACTOR: Final = 2
 """Half of what entries need at the worst is left out for the first message after each look."""
 NEEDED_AFTER_MS: Final = 1_000
@@ -134,6 +146,8 @@ class SpaceDuty:
         self._budget = 0
         self._trickle = 0
         """Of what the others have committed, what a slow member takes until the next look."""
+        self._last_left, self._passed_ms = LAST_OCTETS_MAX, -PASS_EVERY_MS
+        """Of these octets; when a compaction was proposed though this leader is exhausted."""
         self._first = 0
         """What the first message after a look may have: one may be larger than the budget."""
         self._pressed_ms: int | None = None
@@ -145,14 +159,12 @@ class SpaceDuty:
         """When the first entries were refused."""
         self._probed_ms: int | None = None
         """When the entry was proposed that is to move the leader's commit index."""
-        self._leader_commit = 0
         self._has_moved = False
-        self._moved_ms = 0
+        self._leader_commit = self._moved_ms = 0
         """When the leader was last seen to have committed what this member does not hold."""
         self._tried: set[int] = set()
         self._kept: list[Message] = []
-        self._kept_octets = 0
-        self._has_raised = False
+        self._kept_octets, self._has_raised = 0, False
         self._asked_ms = -ASK_EVERY_MS
         self._is_flushing = False
         self._is_unknown = False  # how much room there is; told once
@@ -218,6 +230,8 @@ class SpaceDuty:
             self._budget = max(0, spare - SLOW_SPARE_MIN) // SLOW_PART
             if now_ms - self._since_ms >= TRICKLE_AFTER_MS:
                 self._trickle = max(0, spare - TRICKLE_SPARE_MIN)
+        elif self.state == NEEDED and not spare and self._is_raised():
+            self._trickle = self._last_left
 
     def _hold(self, now_ms: int, found: RoomFound, is_pressed: bool) -> None:
         """Have proposals wait, or no longer."""
@@ -265,6 +279,7 @@ class SpaceDuty:
                     "there is room again: {where}", where=self.where or "the disk is roomy"
                 )
                 self._enter(ROOMY, now_ms)
+                self._last_left = LAST_OCTETS_MAX
             return
         self._roomy_ms = None
         if self.state == ROOMY and pressed_ms < SHORT_AFTER_MS:
@@ -371,8 +386,24 @@ class SpaceDuty:
         if not self._is_raised():
             self._ask(pb.AlarmRequest.ACTIVATE, now_ms)
             self._has_raised = True
+        elif self._standing.is_leader and now_ms - self._passed_ms >= PASS_EVERY_MS:
+            self._pass_a_compaction(waiting, now_ms)
         for data in waiting:
             self._inbox.add(data)
+
+    def _pass_a_compaction(self, waiting: list[bytes], now_ms: int) -> None:
+        """Of what an exhausted leader holds, propose what makes room: nothing else would."""
+        for data in waiting:
+            waiter = self._inbox.waiters.get(data[:PREFIX_SIZE])
+            if waiter is not None and waiter.field == FIELD_COMPACTION:
+                self._passed_ms = now_ms
+                waiting.remove(data)
+                try:
+                    self._raw.propose(data)
+                except ProposalDroppedError as error:
+                    self._inbox.drop([data], error)
+                self._wakeup.wake()
+                return
 
     def _disarm(self, now_ms: int) -> None:
         if self._is_raised():
@@ -430,7 +461,9 @@ class SpaceDuty:
         """
         budget, committed = self._budget, len(m.entries)
         if not budget:
-            budget, committed = self._trickle, m.commit - m.index
+            budget = self._trickle
+            if self.state == SLOW:
+                committed = m.commit - m.index
         count = size = 0
         for entry in m.entries[: max(0, committed)]:
             cost = len(entry.data) + ENTRY_COST
@@ -444,6 +477,8 @@ class SpaceDuty:
         if self._budget:
             return self._pay(m)
         self._trickle -= size
+        if self.state == NEEDED:
+            self._last_left -= size
         self._refused_ms = None
         return True
 

@@ -473,6 +473,19 @@ def test_the_alarm_passes_though_the_leader_is_exhausted(tmp_path: Path) -> None
     assert isinstance(outcome[0].error, NoSpaceError)
 
 
+def test_a_compaction_passes_though_all_are_exhausted_and_little_else(rig: Rig) -> None:
+    rig.short(*rig.nodes)
+    rig.until(lambda: all(rig.alarms()))
+    for node in rig.nodes:
+        rig.disks[node.member_id].found = EXHAUSTED
+    rig.run(0.5)
+    leader = rig.leader()
+    deletion = proposed(rig, leader, FIELD_DELETE_RANGE, pb.DeleteRangeRequest(key=b"k"))
+    compaction = proposed(rig, leader, FIELD_COMPACTION, pb.CompactionRequest(revision=1))
+    rig.until(lambda: compaction, 3.0)
+    assert deletion == []
+
+
 def test_proposals_of_others_are_kept_up_to_a_bound_while_a_leader_gives_up(rig: Rig) -> None:
     leader = rig.leader()
     rig.short(*rig.followers())
