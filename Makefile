@@ -5,12 +5,13 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 .DEFAULT_GOAL = help
 
-.PHONY: help run test test-compiled lint cover bench bench-cluster build clean differential kill-loop \
+.PHONY: help run test fast test-compiled lint cover bench bench-cluster build clean differential kill-loop \
 	differential-cluster cluster-kill-loop crashlab bitflips full-disk long judges attacks
 
 help:
 	@echo "make run           one member on 127.0.0.1:2379, data in default.etcd/"
 	@echo "make test          the whole suite, with real etcd as the judge"
+	@echo "make fast          what starts no process: a minute"
 	@echo "make test-compiled the rooms' tests once more, against the compiled modules (needs cc)"
 	@echo "make judges        real etcd 3.7.3, 3.6.16, 3.5.35 (needs Go) and 3.4 into ~/.cache/etcdtw/judges"
 	@echo "make lint          ruff, mypy --strict, import contracts, sizes, circles, packages, spelling"
@@ -53,6 +54,9 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
+
+fast: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m "not integration and not processes and not long" $(ARGS)
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .
@@ -119,7 +123,7 @@ crashlab: $(VENV)/.installed-test
 	$(BIN)/python -m tests.support.crashlab 2000
 
 long: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -n 0 -m long
 
 judges:
 	$(PYTHON) tools/judges.py

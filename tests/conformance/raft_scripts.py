@@ -21,6 +21,11 @@ SCRIPT_COUNTS: Final = {"interaction": 28, "confchange": 9, "quorum": 4}
 _LOG_LINE: Final = re.compile(r"^\s*(DEBUG|INFO|WARN|ERROR|FATAL) ")
 
 
+def scripts_found() -> dict[str, int]:
+    """Return how many scripts of each kind are there."""
+    return {kind: len(list((SCRIPTS / kind).glob("*.txt"))) for kind in SCRIPT_COUNTS}
+
+
 def script_params(kind: str) -> list[object]:
     """Return one pytest parameter a script of ``kind``."""
     return [pytest.param(path, id=path.stem) for path in sorted((SCRIPTS / kind).glob("*.txt"))]

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.raft_cluster import ScriptCluster
-from tests.conformance.raft_scripts import SCRIPT_COUNTS, SCRIPTS, run_script, script_params
+from tests.conformance.raft_scripts import (
+    SCRIPT_COUNTS,
+    SCRIPTS,
+    run_script,
+    script_params,
+    scripts_found,
+)
 from tests.conformance.raft_small import ConfChangeScript, run_quorum_directive
 from tests.support.datadriven import parse_script
 
@@ -27,12 +33,8 @@ def test_quorum_script(path: Path) -> None:
     run_script(path, run_quorum_directive)
 
 
-def test_all_scripts_are_there(capsys: pytest.CaptureFixture[str]) -> None:
-    found = {kind: len(list((SCRIPTS / kind).glob("*.txt"))) for kind in SCRIPT_COUNTS}
-    total = sum(SCRIPT_COUNTS.values())
-    with capsys.disabled():
-        print(f"\nraft scripts found: {sum(found.values())} of {total}")
-    assert found == SCRIPT_COUNTS
+def test_all_scripts_are_there() -> None:
+    assert scripts_found() == SCRIPT_COUNTS
 
 
 def test_every_directive_of_the_scripts_is_parsed() -> None:

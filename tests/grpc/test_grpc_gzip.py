@@ -26,11 +26,18 @@ from etcdtw.grpc.message import PREFIX, PREFIX_SIZE, frame_message
 from tests.grpc.grpc_rig import ServerRig
 
 GZIP: Final = (b"grpc-encoding", b"gzip")
-EMPTY_MEMBER: Final = gzip.compress(b"")
+
+
+def compressed(octets: bytes) -> bytes:
+    """Return a gzip file that is the same whenever it is made: names of tests hold it."""
+    return gzip.compress(octets, mtime=0)
+
+
+EMPTY_MEMBER: Final = compressed(b"")
 
 
 def packed(message: bytes) -> bytes:
-    octets = gzip.compress(message)
+    octets = compressed(message)
     return PREFIX.pack(1, len(octets)) + octets
 
 
@@ -55,24 +62,24 @@ def inflated(octets: bytes, size_max: int = 1 << 21) -> bytes:
 @pytest.mark.parametrize("is_random", [False, True])
 def test_a_message_is_inflated_in_steps(size: int, is_random: bool) -> None:
     message = random.Random(1).randbytes(size) if is_random else bytes(size)
-    assert inflated(gzip.compress(message)) == message
+    assert inflated(compressed(message)) == message
 
 
 def test_a_file_may_have_several_members() -> None:
-    assert inflated(gzip.compress(b"a") + EMPTY_MEMBER + gzip.compress(b"b")) == b"ab"
+    assert inflated(compressed(b"a") + EMPTY_MEMBER + compressed(b"b")) == b"ab"
 
 
 def test_a_message_may_be_as_large_as_the_bound_and_no_larger() -> None:
-    assert len(inflated(gzip.compress(bytes(100_000)), 100_000)) == 100_000
+    assert len(inflated(compressed(bytes(100_000)), 100_000)) == 100_000
     with pytest.raises(StatusError) as caught:
-        inflated(gzip.compress(bytes(100_001)), 100_000)
+        inflated(compressed(bytes(100_001)), 100_000)
     assert caught.value.code == RESOURCE_EXHAUSTED
     text = "grpc: received message after decompression larger than max 100000"
     assert caught.value.message == text
 
 
 def test_a_bomb_is_given_up_one_step_behind_the_bound() -> None:
-    inflater = Inflater(gzip.compress(bytes(1 << 24)), 1 << 17)
+    inflater = Inflater(compressed(bytes(1 << 24)), 1 << 17)
     while inflater.size + STEP_OCTETS <= 1 << 17:
         inflater.step()
     with pytest.raises(StatusError):
@@ -86,13 +93,13 @@ def test_a_bomb_is_given_up_one_step_behind_the_bound() -> None:
         (b"", "decompress the message: EOF"),
         (b"garbage", "decompress the message: unexpected EOF"),
         (zlib.compress(b"not of gzip's form"), "decompress the message: gzip: invalid header"),
-        (gzip.compress(b"abc")[:-6], "read decompressed data: unexpected EOF"),
-        (gzip.compress(b"abc")[:12], "read decompressed data: unexpected EOF"),
-        (gzip.compress(b"abc")[:-8] + bytes(8), "read decompressed data: gzip: invalid checksum"),
-        (gzip.compress(b"abc") + b"xx", "read decompressed data: unexpected EOF"),
-        (gzip.compress(b"abc") + bytes(10), "read decompressed data: gzip: invalid header"),
+        (compressed(b"abc")[:-6], "read decompressed data: unexpected EOF"),
+        (compressed(b"abc")[:12], "read decompressed data: unexpected EOF"),
+        (compressed(b"abc")[:-8] + bytes(8), "read decompressed data: gzip: invalid checksum"),
+        (compressed(b"abc") + b"xx", "read decompressed data: unexpected EOF"),
+        (compressed(b"abc") + bytes(10), "read decompressed data: gzip: invalid header"),
         (
-            gzip.compress(b"")[:10] + b"\xff" * 20,
+            compressed(b"")[:10] + b"\xff" * 20,
             "read decompressed data: flate: corrupt input before offset 0",
         ),
     ],

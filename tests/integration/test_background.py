@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.launches import TWISTD, clean_environment, launched, member_flags
-from tests.support.processes import free_port
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.integration
 READY = "ready to serve client requests"

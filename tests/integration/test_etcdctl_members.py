@@ -45,10 +45,10 @@ def test_learner_comes_changes_and_goes(etcdctl: Etcdctl) -> None:
     too_many = failure(etcdctl, "member", "add", "k", "--peer-urls=http://127.0.0.1:8", "--learner")
     assert "etcdserver: too many learner members in cluster" in too_many
     told = etcdctl.output("member", "update", learner, "--peer-urls=http://127.0.0.1:7")
-    assert f"Member {learner} updated in cluster" in told
+    assert f"Member {learner:>16} updated in cluster" in told
     etcdctl.output("put", "key", "a learner counts for no quorum")
     told = etcdctl.output("member", "remove", learner)
-    assert f"Member {learner} removed from cluster" in told
+    assert f"Member {learner:>16} removed from cluster" in told
     assert "etcdserver: member not found" in failure(etcdctl, "member", "remove", learner)
     assert len(etcdctl.lines("member", "list")) == 1
 

@@ -71,7 +71,8 @@ def test_a_member_whose_disk_fails_ends_within_a_second_and_loses_nothing_acknow
     if eio[0] == "j":
         # Behind the journal everything acknowledged is durable already.
         assert acknowledged_ns < failed_ns[0], "acknowledged after the failure"
-    assert len(revisions) > 100
+        assert len(revisions) > 100
+    assert revisions  # the others fail at a moment that the clock decides
     with RunningMember("etcdtw", data_dir=folder) as member:
         client = WireClient(member.endpoint)
         request = pb.RangeRequest(key=b"key", range_end=b"kez")

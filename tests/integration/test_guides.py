@@ -52,6 +52,7 @@ def kill_all_in(folder: Path) -> None:
                 os.kill(int(path.name), signal.SIGKILL)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("guide", sorted(GUIDES.glob("*.md")), ids=lambda path: path.name)
 def test_every_block_says_what_it_is_and_is_a_shells(guide: Path) -> None:
     for kind, text in blocks(guide):

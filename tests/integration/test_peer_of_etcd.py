@@ -19,7 +19,8 @@ import pytest
 from tests.support.etcd_client import EtcdClient
 from tests.support.etcdctl import Etcdctl
 from tests.support.judges import judge_version
-from tests.support.processes import RunningMember, free_port
+from tests.support.ports import free_port
+from tests.support.processes import RunningMember
 
 pytestmark = pytest.mark.integration
 

@@ -14,7 +14,8 @@ import pytest
 
 from tests.support.etcd_client import EtcdClient
 from tests.support.judges import distributed_program, etcd34_program
-from tests.support.processes import RunningMember, free_port
+from tests.support.ports import free_port
+from tests.support.processes import RunningMember
 from tools import judges
 
 pytestmark = pytest.mark.integration

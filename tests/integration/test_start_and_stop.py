@@ -21,7 +21,8 @@ from etcdtw.server.services.storage import FLUSH_S
 from etcdtw.storage.disk.failure import EXIT_FAIL_STOP
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.etcd_client import EtcdClient
-from tests.support.processes import RunningMember, etcdtw_command, free_port
+from tests.support.ports import free_port
+from tests.support.processes import RunningMember, etcdtw_command
 
 READY: Final = "ready to serve client requests"
 WITHIN_S: Final = 20.0

@@ -18,7 +18,7 @@ import pytest
 from etcdtw.server.process.services import EXIT_REMOVED
 from tests.support.judges import judge_program
 from tests.support.launches import launched, member_flags
-from tests.support.processes import free_port
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.integration
 READY = "ready to serve client requests"

@@ -16,7 +16,8 @@ from typing import Final
 import pytest
 
 from tests.support.certs import Authority, Issued
-from tests.support.processes import RunningMember, free_port
+from tests.support.ports import free_port
+from tests.support.processes import RunningMember
 
 TIMEOUT_S: Final = 15.0
 ROOT: Final = Path(__file__).parent.parent.parent

@@ -252,6 +252,7 @@ def test_the_log_and_the_state_are_not_mistaken_for_one_another(wal: Path, state
         open_state(state, pytest.fail, map_size=MAP_SIZE)
 
 
+@pytest.mark.processes
 def test_a_lost_row_of_the_present_is_made_anew_at_the_start(state: Path) -> None:
     env = lmdb.open(str(state), map_size=MAP_SIZE, max_dbs=32)
     handle = env.open_db(b"current")

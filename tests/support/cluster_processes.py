@@ -24,19 +24,17 @@ from tests.support.certs import Authority, Issued
 from tests.support.etcd_client import EtcdClient, RpcFailedError
 from tests.support.etcdctl import ctl_environment
 from tests.support.judges import judge_line, judge_program
+from tests.support.ports import free_port
 from tests.support.processes import (
     BASE,
     OLDER_LINES,
     READY_TIMEOUT_S,
     RunningMember,
-    free_port_within,
     start_command,
 )
 from tests.support.wire_client import WireClient
 
-# Below the ports that outgoing connections are given: a member finds its port free after a kill.
 ETCDTW: Final = "etcdtw"
-PORTS: Final = "10000-31999"
 ELECTION_S: Final = 1.0  # etcd's default
 HEARTBEAT_S: Final = 0.1
 LEADER_TIMEOUT_S: Final = 30.0
@@ -94,11 +92,6 @@ class ClusterMember(RunningMember):
         cluster_tls: ClusterTls | None = None,
     ) -> None:
         super().__init__(program, flags=flags, data_dir=folder / name)
-        ports = os.environ.get("ETCDTW_TEST_PORTS") or PORTS
-        self.client_port = free_port_within(ports)
-        self.peer_port = free_port_within(ports)
-        while self.peer_port == self.client_port:
-            self.peer_port = free_port_within(ports)
         self.name = name
         self.cluster_tls = cluster_tls
         self.initial_cluster = ""
@@ -430,7 +423,7 @@ class Cluster:
         others = [other for other in self.serving if other is not member]
         self.stop(member)
         before = member.peer_url
-        member.peer_port = free_port_within(os.environ.get("ETCDTW_TEST_PORTS") or PORTS)
+        member.peer_port = free_port()
         request = pb.MemberUpdateRequest(ID=member_id, peerURLs=[member.peer_url])
         self._insist(others[0], "member_update", request)
         member.initial_cluster = member.initial_cluster.replace(before, member.peer_url)

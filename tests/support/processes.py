@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.support.judges import judge_program, older_program
+from tests.support.ports import free_port
 
 READY_LINE: Final = b"ready to serve client requests"
 READY_TIMEOUT_S: Final = 60.0
@@ -66,36 +66,6 @@ def start_command(program: str) -> list[str]:
     if program == BASE:
         return [os.environ[BASE_VARIABLE], "-n", "--pidfile=", "etcdtw"]
     return etcdtw_command()
-
-
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nothing listens on at this moment.
-
-    ``ETCDTW_TEST_PORTS=first-last`` restricts the choice, for machines shared by several runs.
-    """
-    wanted = os.environ.get("ETCDTW_TEST_PORTS", "")
-    if not wanted:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-    return free_port_within(wanted)
-
-
-def free_port_within(wanted: str) -> int:
-    """Return a TCP port of 127.0.0.1 out of ``first-last`` that nothing listens on now."""
-    first, last = (int(part) for part in wanted.split("-"))
-    size = last - first + 1
-    # Start somewhere that differs between calls, so that two members do not race for one port.
-    start = time.monotonic_ns() // 1000 + os.getpid() * 31
-    for i in range(size):
-        port = first + (start + i) % size
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise OSError(f"no free port in {wanted}")
 
 
 def process_tree(pid: int) -> list[int]:
@@ -161,8 +131,6 @@ class RunningMember:
         self.data_dir = data_dir
         self.client_port = free_port()
         self.peer_port = free_port()
-        while self.peer_port == self.client_port:
-            self.peer_port = free_port()
         self.environment = environment or {}
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr_path = data_dir.parent / f"{data_dir.name}.stderr"

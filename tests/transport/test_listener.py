@@ -33,11 +33,9 @@ from etcdtw.transport.listener import (
 from etcdtw.transport.tls.policy import TlsFactory, TlsFiles, TlsPolicy
 from tests.grpc.grpc_rig import request_fields
 from tests.support.certs import Authority
+from tests.support.ports import free_port
 
-PORT_PLAIN = 21110
-PORT_TLS = 21111
-PORT_MUTUAL = 21112
-PORT_USED = 21113
+PORT_PLAIN, PORT_TLS, PORT_MUTUAL, PORT_USED = (free_port() for _ in range(4))
 BIG = b"z" * 1_572_864
 
 
@@ -405,6 +403,7 @@ def test_a_shared_port_that_somebody_holds_alone_is_refused() -> None:
             shared()
 
 
+@pytest.mark.processes
 def test_an_address_in_use_is_said_precisely() -> None:
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -70,6 +70,7 @@ def test_what_is_not_there_is_not_shown(tmp_path: Path) -> None:
     assert values(ProcessMetrics(tmp_path, 7)) == {}
 
 
+@pytest.mark.processes
 def test_a_real_child_counts_while_it_lives() -> None:
     before = values(ProcessMetrics())
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:

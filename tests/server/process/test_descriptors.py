@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from etcdtw.server.process.descriptors import ALL_SHARES, RESERVE, share_out
 from etcdtw.transport.peer_port.places import PlaceBounds
 
@@ -37,6 +39,7 @@ def test_a_usual_limit_leaves_clients_nearly_as_many_as_etcd_does() -> None:
     assert (shares.clients_max, shares.peers_max) == (820, 118)
 
 
+@pytest.mark.processes
 def test_too_few_descriptors_end_the_start_with_etcds_words(tmp_path: Path) -> None:
     code = (
         "import resource, sys;"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,13 +15,9 @@ from etcdtw.server.start.bootstrap import BootstrapError
 from etcdtw.server.start.preflight import check_writable, take
 from etcdtw.transport.listener import ListenError
 from etcdtw.transport.tls.policy import TlsError
+from tests.support.ports import free_port
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 def config(folder: Path, port: int, *more: str) -> Config:

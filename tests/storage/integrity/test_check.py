@@ -66,6 +66,7 @@ def test_a_state_that_is_distrusted_stays_so_until_it_was_looked_at(path: Path) 
     assert begin_mark(path) is None
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("mode", [QUICK, FULL])
 def test_a_sound_state_passes_and_nothing_is_changed(path: Path, mode: str) -> None:
     before = (path / DATA_FILE).read_bytes()
@@ -73,6 +74,7 @@ def test_a_sound_state_passes_and_nothing_is_changed(path: Path, mode: str) -> N
     assert (path / DATA_FILE).read_bytes() == before
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("table", [TABLE_CURRENT, TABLE_HISTORY, b"fences", b"attached"])
 def test_after_a_kill_a_damaged_derived_table_is_made_anew(path: Path, table: bytes) -> None:
     flip(path, table, some_name(path, table))
@@ -83,6 +85,7 @@ def test_after_a_kill_a_damaged_derived_table_is_made_anew(path: Path, table: by
     assert complaints(path) == []
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("table", [TABLE_KEY, b"lease", b"meta"])
 def test_after_a_kill_a_damaged_bucket_is_refused_and_the_next_start_refuses_too(
     path: Path, table: bytes
@@ -94,6 +97,7 @@ def test_after_a_kill_a_damaged_bucket_is_refused_and_the_next_start_refuses_too
             open_state(path, fail, map_size=MAP_SIZE)
 
 
+@pytest.mark.processes
 def test_what_only_a_sweep_finds_is_found_when_the_state_is_distrusted(path: Path) -> None:
     tables = open_tables(path)
     with tables.env.begin(write=True) as txn:
@@ -108,6 +112,7 @@ def test_what_only_a_sweep_finds_is_found_when_the_state_is_distrusted(path: Pat
     assert complaints(path) == []
 
 
+@pytest.mark.processes
 def test_a_crash_within_lmdb_is_a_childs(path: Path) -> None:
     with (path / DATA_FILE).open("r+b") as file:
         size = os.fstat(file.fileno()).st_size
@@ -119,6 +124,7 @@ def test_a_crash_within_lmdb_is_a_childs(path: Path) -> None:
         open_state(path, fail, map_size=MAP_SIZE)
 
 
+@pytest.mark.processes
 def test_to_make_anew_wants_a_sound_key(path: Path) -> None:
     flip(path, TABLE_KEY, some_name(path, TABLE_KEY))
     with pytest.raises(DataDirError, match="`key` is damaged"):

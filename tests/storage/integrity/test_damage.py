@@ -156,6 +156,7 @@ def test_a_version_that_nobody_sees_any_more_is_missed(rig: Rig, is_deleted: boo
     state.close()
 
 
+@pytest.mark.processes
 def test_the_next_start_makes_the_history_anew(rig: Rig) -> None:
     state = rig.damaged(TABLE_HISTORY, KEYS[3])
     with pytest.raises(StateDamageError):

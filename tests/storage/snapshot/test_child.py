@@ -24,6 +24,7 @@ os._exit(run_child(sys.argv[1:], work, stall_s=1))
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("pause_s", "status"), [(0.5, 0), (1.6, -signal.SIGALRM)])
 def test_a_child_without_progress_is_ended(pause_s: float, status: int) -> None:
     done = subprocess.run(

@@ -339,6 +339,7 @@ def test_sizes_tell_the_file_and_the_pages_in_use(rig: Rig) -> None:
     assert 50_000 < rig.state.size_in_use <= rig.state.size_allocated
 
 
+@pytest.mark.processes
 def test_stopping_the_process_says_why_and_fails() -> None:
     program = "from etcdtw.storage.disk.failure import stop_process; stop_process('disk on fire')"
     done = subprocess.run(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from etcdtw.mvcc.backend import BUCKET_META
 from etcdtw.storage.rows.codec import revision_key
 from etcdtw.storage.state.open import open_state
 from tests.support.model_backend import encode_varint
+from tests.support.ports import free_port
 
 
 def program(name: str) -> str | None:
@@ -30,12 +30,6 @@ pytestmark = [
     pytest.mark.skipif(not (ETCD and ETCDCTL), reason="NO ETCD: HASHES ARE NOT COMPARED WITH IT"),
 ]
 START_TRIES_MAX = 100
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 class Etcd:
