@@ -14,7 +14,7 @@ help:
 	@echo "make fast          what starts no process: a minute"
 	@echo "make test-compiled the rooms' tests once more, against the compiled modules (needs cc)"
 	@echo "make judges        real etcd 3.7.3, 3.6.16, 3.5.35 (needs Go) and 3.4 into ~/.cache/etcdtw/judges"
-	@echo "make lint          ruff, mypy --strict, import contracts, sizes, circles, packages, spelling"
+	@echo "make lint          ruff, mypy --strict, import contracts, sizes, circles, packages, patches, spelling"
 	@echo "make cover         branch coverage of the pure rooms"
 	@echo "make bench         side by side with real etcd; results in benchmarks/results/"
 	@echo "make bench-cluster three members of each, through leader and follower; elections; snapshots"
@@ -66,6 +66,7 @@ lint: $(VENV)/.installed-lint
 	$(BIN)/python tools/check_size.py
 	$(BIN)/python tools/check_circles.py
 	$(BIN)/python tools/check_packages.py
+	$(BIN)/python tools/check_patches.py
 	$(BIN)/python tools/generate_wire.py --check
 	$(BIN)/codespell etcdtw tests tools benchmarks docs README.md ARCHITECTURE.md CONTRIBUTING.md STYLE.md
 

@@ -69,10 +69,15 @@ class MethodStats:
 class ServerStats:
     """The `MethodStats` of a server, shared by all its connections."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        unfinished_max: int = UNFINISHED_MAX,
+        unfinished_connection_max: int = UNFINISHED_CONNECTION_MAX,
+    ) -> None:
         self._methods: dict[tuple[str, str], MethodStats] = {}
-        self.unfinished_max = UNFINISHED_MAX
-        self.unfinished_connection_max = UNFINISHED_CONNECTION_MAX
+        self.unfinished_max = unfinished_max
+        self.unfinished_connection_max = unfinished_connection_max
         self.inflations = InflateQueue()
         """What compressed requests still have to be inflated, on all connections."""
         self.unfinished_octets = 0

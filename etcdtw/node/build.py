@@ -50,6 +50,7 @@ def build_node(clock: IReactorTime, config: NodeConfig, parts: Parts) -> Node:
         parts.snapshot_files,
         parts.snapshot_folder,
         max_learners=config.max_learners,
+        log_kept_ms=config.log_kept_ms,
     )
     peers = Peers(standing, parts.members, stepper, snapshots, parts.on_removed)
     inbox = _inbox(config, parts, wakeup, peers, durations)

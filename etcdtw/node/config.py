@@ -15,6 +15,8 @@ from etcdtw.node.loop.long_apply import WORK_S
 
 LOG_KEPT_OCTETS_MAX: Final = 64 << 20
 """Of the newest entries, as `LogStore.appended_octets` counts: the most that stays for others."""
+LOG_KEPT_MS: Final = 30_000
+"""After a snapshot went out its receiver needs the entries behind it (etcd's number)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,7 @@ class NodeConfig:
     snapshot_count: int = 10_000
     catchup_entries: int = 5_000
     log_kept_octets_max: int = LOG_KEPT_OCTETS_MAX
+    log_kept_ms: int = LOG_KEPT_MS
     warning_apply_s: float = 0.1
     warning_request_s: float = 0.3
     proposals_max: int = PROPOSALS_MAX

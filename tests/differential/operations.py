@@ -216,7 +216,7 @@ class OperationSource:
             "max_create_revision",
         ):
             if self._chance(8):
-                setattr(request, name, self._some_revision())
+                setattr(request, name, self._some_revision())  # protobuf
         return request
 
     def _put_request(self) -> Any:

@@ -61,13 +61,14 @@ class ServerRig:
         message_size_max: int = 1000,
         client_window: int = 65_535,
         on_plain: Callable[[PlainRequest], None] | None = None,
+        stats: ServerStats | None = None,
     ) -> None:
         self.calls: list[Call] = []
         self.seen: list[object] = []
         self.ended: list[int] = []
         self.marks = 0
         self.now_ms = 1_000
-        self.stats = ServerStats()
+        self.stats = stats or ServerStats()
         self.methods = MethodTable()
         self.methods.add_unary(PREFIX + "Unary", self._echo)
         self.methods.add_unary(PREFIX + "Wait", self._wait)
@@ -180,9 +181,9 @@ class ServerRig:
 class PlainRig(ServerRig):
     """A server whose other requests are kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, stats: ServerStats | None = None) -> None:
         self.plain: list[PlainRequest] = []
-        super().__init__(on_plain=self.plain.append)
+        super().__init__(on_plain=self.plain.append, stats=stats)
 
     def get(self, *more: tuple[bytes, bytes]) -> int:
         fields = ((b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/health"), *more)

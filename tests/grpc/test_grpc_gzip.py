@@ -23,6 +23,7 @@ from etcdtw.grpc.gzip import (
 from etcdtw.grpc.gzip_call import GzipCall, GzipStreamCall, framed
 from etcdtw.grpc.inflating import DEFECT, WORK_OCTETS_MAX, InflateQueue, Inflating
 from etcdtw.grpc.message import PREFIX, PREFIX_SIZE, frame_message
+from etcdtw.grpc.stats import ServerStats
 from tests.grpc.grpc_rig import ServerRig
 
 GZIP: Final = (b"grpc-encoding", b"gzip")
@@ -218,9 +219,9 @@ def test_what_waits_to_be_inflated_is_counted_until_the_call_is_over(rig: Server
     assert rig.seen == []
 
 
-def test_too_much_that_waits_ends_the_call(rig: ServerRig) -> None:
+def test_too_much_that_waits_ends_the_call() -> None:
+    rig = ServerRig(stats=ServerStats(unfinished_connection_max=1000))
     rig.stats.inflations.on_work = lambda: None
-    rig.stats.unfinished_connection_max = 1000
     stream_id = rig.begin("Bidi", GZIP)
     rig.data(stream_id, packed(b"1" * 500) * 20)
     assert rig.answers[stream_id].status[0] == RESOURCE_EXHAUSTED

@@ -8,6 +8,7 @@ from etcdtw.grpc.call import RESOURCE_EXHAUSTED, KeepsOctets
 from etcdtw.grpc.intake import FIELD_OVERHEAD, HEAVY_OCTETS_MIN, Intake
 from etcdtw.grpc.message import CHUNK_OVERHEAD, PREFIX
 from etcdtw.grpc.plain import PLAIN_BODY_SIZE_MAX
+from etcdtw.grpc.stats import ServerStats
 from tests.grpc.grpc_rig import PlainRig, ServerRig, request_fields
 
 PIECE = PREFIX.pack(0, 1000) + bytes(500)
@@ -55,8 +56,7 @@ def test_unfinished_request_that_is_reset_is_let_go() -> None:
 
 @pytest.mark.parametrize("bound", ["unfinished_connection_max", "unfinished_max"])
 def test_request_that_is_one_octet_too_much_is_refused(bound: str) -> None:
-    rig = ServerRig()
-    setattr(rig.stats, bound, 3 * HELD)
+    rig = ServerRig(stats=ServerStats(**{bound: 3 * HELD}))
     streams = begin_three(rig)
     rig.data(streams[2], b"\0")
     assert rig.answers[streams[2]].status[0] == RESOURCE_EXHAUSTED
@@ -92,8 +92,7 @@ def test_unfinished_requests_that_are_not_grpc_are_counted_until_they_end() -> N
 
 @pytest.mark.parametrize("bound", ["unfinished_connection_max", "unfinished_max"])
 def test_a_request_that_is_not_grpc_is_refused_when_too_much_is_held(bound: str) -> None:
-    rig = PlainRig()
-    setattr(rig.stats, bound, 2 * PLAIN_HELD)
+    rig = PlainRig(ServerStats(**{bound: 2 * PLAIN_HELD}))
     first = rig.begin_plain(1000)
     second = rig.begin_plain(1000)
     assert not rig.answers[second].is_ended
@@ -110,10 +109,10 @@ def heavy_fields(size: int) -> tuple[bytes, bytes]:
 
 @pytest.mark.parametrize("bound", ["unfinished_connection_max", "unfinished_max"])
 def test_header_fields_of_open_calls_are_bounded_and_light_calls_go_on(bound: str) -> None:
-    rig = ServerRig()
     heavy = heavy_fields(HEAVY_OCTETS_MIN)
     one = HEAVY_OCTETS_MIN + len(heavy[0]) + FIELD_OVERHEAD
-    setattr(rig.stats, bound, 2 * (one + Intake(request_fields("Wait")).octets))
+    room = 2 * (one + Intake(request_fields("Wait")).octets)
+    rig = ServerRig(stats=ServerStats(**{bound: room}))
     waiting = [rig.begin("Wait", heavy) for _ in range(2)] + [rig.begin("Bidi", heavy)]
     for stream_id in waiting[:2]:
         rig.data(stream_id, PREFIX.pack(0, 0), True)
@@ -130,13 +129,12 @@ def test_header_fields_of_open_calls_are_bounded_and_light_calls_go_on(bound: st
 
 
 def test_what_a_stream_keeps_counts_until_it_ends() -> None:
-    rig = ServerRig()
+    kept = Intake(request_fields("Bidi")).octets
+    rig = ServerRig(stats=ServerStats(unfinished_connection_max=kept + 100))
     stream_id = rig.begin("Bidi")
     rig.pump()
     call = rig.calls[0]
     assert isinstance(call, KeepsOctets)
-    kept = Intake(request_fields("Bidi")).octets
-    rig.stats.unfinished_connection_max = kept + 100
     assert call.keep(100)
     assert held(rig) == kept + 100
     rig.data(stream_id, PREFIX.pack(0, 0))

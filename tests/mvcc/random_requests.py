@@ -66,7 +66,7 @@ class RandomRequests:
         if name == "value":
             compare.value = random.choice([b"", b"x"])
         elif name:
-            setattr(compare, name, random.randint(0, revision))
+            setattr(compare, name, random.randint(0, revision))  # protobuf
         return compare
 
     def txn(self, revision: int, depth: int = 0) -> Any:

@@ -12,10 +12,11 @@ from etcdtw.apply.applier import FIELD_DELETE_RANGE
 from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.node.duties.snapshots import REFUSAL_REST_S
 from etcdtw.node.node import Node
-from etcdtw.raft.entry import Entry, HardState, Snapshot
+from etcdtw.raft.entry import Entry, HardState
 from etcdtw.raft.message import MSG_APP, MSG_APP_RESP, MSG_SNAP, Message
 from etcdtw.storage.snapshot.export import SnapshotExport
 from etcdtw.transport.peer.memory import deliver_at_once
+from etcdtw.transport.peer.seams import PeerTransport
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.requests import plain
 from tests.support.cluster_rig import ClusterRig, OpenCall, RigMember, others
@@ -49,6 +50,17 @@ def left_behind(rig: ClusterRig) -> RigMember:
 def files_of(rig: ClusterRig, node: Node) -> ModelSnapshots:
     """Return the model behind a node's snapshot files, which fails and waits as it is told."""
     return cast(ModelSnapshots, rig.parts_of(node).snapshot_files)
+
+
+class SlowTransport:
+    """Takes snapshots and does not get them out."""
+
+    def __init__(self) -> None:
+        self.sent: list[Callable[[bool], None]] = []
+        """Each tells how it went with one."""
+
+    def send_snapshot(self, m: Message, path: str, size: int, done: Callable[[bool], None]) -> None:
+        self.sent.append(done)
 
 
 def cut_off(rig: ClusterRig, node: Node, puts: int = 40) -> None:
@@ -226,23 +238,21 @@ def test_the_log_is_left_alone_while_a_snapshot_takes_its_place(compacting: Clus
     leader = compacting.leader()
     waiting = others(compacting, leader)[-1]
     log = compacting.members[waiting.member_id].log
-    keeps_log = waiting.snapshots.keeps_log
-    # It has sent a snapshot itself lately.
-    waiting.snapshots.keeps_log = lambda now_ms: True  # type: ignore[method-assign]
+    slow = SlowTransport()
+    waiting.snapshots.send(Message(type=MSG_SNAP, to=99), cast(PeerTransport, slow))
     for i in range(40):
         compacting.must_put(leader, b"a%03d" % i)
     compacting.converge()
-    installs: list[tuple[HardState, Snapshot, Callable[[], None]]] = []
-    install = log.install_snapshot
-    log.install_snapshot = lambda *job: installs.append(job)  # type: ignore[method-assign]
     cut_off(compacting, waiting)
-    compacting.until(lambda: installs)
-    marks: list[Snapshot] = []
-    log.put_snapshot = lambda snapshot, done: marks.append(snapshot)  # type: ignore[method-assign]
-    waiting.snapshots.keeps_log = keeps_log  # type: ignore[method-assign]
+    log.holds = True
+    compacting.until(lambda: log.installs)
+    marks = log.marks
+    for tell in slow.sent:
+        tell(False)  # nothing else keeps it from compacting its log now
     compacting.run(0.5)
-    assert marks == []
-    install(*installs[0])
+    assert log.marks == marks
+    log.holds = False
+    log.release()
     compacting.converge()
 
 

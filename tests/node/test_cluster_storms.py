@@ -11,11 +11,12 @@ from typing import Any, cast
 import pytest
 
 from etcdtw.apply.applier import FIELD_DELETE_RANGE, FIELD_PUT
+from etcdtw.apply.errors import RequestTimeoutError, StoppedError
 from etcdtw.cluster.member import encode_member, encode_promotion
 from etcdtw.grpc.call import Call
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.work_bounds import WorkBounds
-from etcdtw.node.duties import snapshots
+from etcdtw.node.config import NodeConfig
 from etcdtw.node.node import Node
 from etcdtw.raft.confchange import ADD_LEARNER_NODE, ADD_NODE, REMOVE_NODE
 from etcdtw.raft.message import MSG_PROP, Message
@@ -23,12 +24,13 @@ from etcdtw.transport.peer.memory import Order, keep_order
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.mvccpb import KeyValue
 from etcdtw.wire.requests import plain
-from tests.support.cluster_rig import ClusterRig, OpenCall, RigMember, described
+from tests.support.cluster_rig import TICK_S, ClusterRig, OpenCall, RigMember, described
 from tests.support.model_state import ModelSnapshots, State
 from tests.support.watch_rig import Client
 
 STEPS = 1500
 KEYS = 30
+TIMEOUT_S = NodeConfig(cluster_id=1, member_id=1).request_timeout_ms / 1000
 
 
 class Storm:
@@ -50,6 +52,7 @@ class Storm:
             seed=seed,
             bounds=WorkBounds(long_keys_min=6, step_keys_max=1),
             long_work_s=0.0,
+            log_kept_ms=500,  # or few snapshots would be sent in so short a time
         )
         self.random = self.rig.random
         self.rig.network.fate = self._fate
@@ -60,7 +63,13 @@ class Storm:
         """Of all keys ``k..``: by whom, from which revision on."""
         self.watched = 0
         self.acknowledged = 0  # the highest revision that anybody was told of
+        self.asked = 0
         self.reads = 0
+        self.late_reads = 0
+        self.stopped_at: list[Node] = []
+        """Who answered reads with that it stops."""
+        self.unread: dict[int, Node] = {}
+        """Of whom reads were asked that have no answer yet."""
 
     def _fate(self, m: Message) -> list[float]:
         roll = self.random.random()
@@ -86,10 +95,22 @@ class Storm:
         acknowledged = self.acknowledged
 
         def done(call: Call, error: Exception | None) -> None:
+            del self.unread[number]
             if error is None:
                 assert node.store.revision >= acknowledged
                 self.reads += 1
+            elif isinstance(error, RequestTimeoutError):
+                waited_s = self.rig.clock.seconds() - asked_s
+                assert waited_s > TIMEOUT_S - TICK_S, waited_s
+                self.late_reads += 1
+            else:
+                # Whoever stops tells those that wait, and is gone.
+                assert isinstance(error, StoppedError), error
+                self.stopped_at.append(node)
 
+        number = self.asked = self.asked + 1
+        asked_s = self.rig.clock.seconds()
+        self.unread[number] = node
         node.read(OpenCall(), done)
 
     def step(self, number: int) -> None:
@@ -227,11 +248,14 @@ class Storm:
         rig.until(lambda: all(outcome for _, outcome in self.outcomes), 20.0)
         for _, client, _ in self.watches:
             client.unblock()
+        rig.until(lambda: not self.unread, 20.0)
         rig.must_put(self._leader(), b"last")
         members = {one.member_id for one in self._leader().members.all()}
         for member_id in [i for i in rig.members if i not in members]:
             rig.members.pop(member_id).crash()  # it was never added, or is removed by now
         rig.converge()
+        assert not set(self.stopped_at) & set(rig.nodes)
+        assert self.reads + self.late_reads + len(self.stopped_at) == self.asked
         self.snapshots = sum(node.snapshots.installed_total for node in rig.nodes)
         state = rig.parts_of(rig.nodes[0]).state
         assert isinstance(state, State)
@@ -306,12 +330,6 @@ def weather(folder: Path, seed: int, changes_members: bool, order: Order = keep_
         storm.step(number)
     storm.end()
     return storm
-
-
-@pytest.fixture(autouse=True)
-def short_lived_logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or few snapshots would be sent in so short a time."""
-    monkeypatch.setattr(snapshots, "LOG_KEPT_MS", 500)
 
 
 @pytest.mark.parametrize("changes_members", [False, True])

@@ -28,7 +28,7 @@ SLOW_MACHINE = settings(
 def as_protobuf(m: Message) -> raftpb.Message:
     """Build the same message with the generated class; zeros are left out, as in etcd 3.7."""
     found = raftpb.Message(type=m.type, to=m.to, term=m.term, logTerm=m.log_term, index=m.index)
-    setattr(found, "from", m.from_id)
+    setattr(found, "from", m.from_id)  # protobuf
     for e in m.entries:
         found.entries.add(Type=e.type, Term=e.term, Index=e.index, Data=e.data)
     found.commit = m.commit
@@ -95,7 +95,7 @@ def test_a_message_without_its_zeros_reads_the_same(m: Message) -> None:
         elif descriptor.name == "snapshot":
             terse.snapshot.CopyFrom(value)
         elif value:
-            setattr(terse, descriptor.name, value)
+            setattr(terse, descriptor.name, value)  # protobuf
     assert encode_message(decode_message(terse.SerializeToString())) == encode_message(m)
 
 

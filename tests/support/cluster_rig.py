@@ -23,7 +23,7 @@ from etcdtw.mvcc.store import WORK_BOUNDS, Store
 from etcdtw.mvcc.watch.hub import WatchHub
 from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.node.build import build_node
-from etcdtw.node.config import LOG_KEPT_OCTETS_MAX, NodeConfig
+from etcdtw.node.config import LOG_KEPT_MS, LOG_KEPT_OCTETS_MAX, NodeConfig
 from etcdtw.node.intake.requests import RequestIds
 from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.loop.long_apply import WORK_S
@@ -68,6 +68,7 @@ class RigMember:
         self.was_removed = False
         self.folder = rig.folder / f"{member_id:x}"
         self.folder.mkdir(exist_ok=True)
+        rig.everybody.append(self)
 
     @property
     def up(self) -> Node:
@@ -127,6 +128,7 @@ class RigMember:
             snapshot_count=rig.snapshot_count,
             catchup_entries=rig.catchup_entries,
             log_kept_octets_max=rig.log_kept_octets_max,
+            log_kept_ms=rig.log_kept_ms,
             max_learners=rig.max_learners,
             long_work_s=rig.long_work_s,
         )
@@ -164,6 +166,7 @@ class ClusterRig:
         seed: int = 1,
         bounds: WorkBounds = WORK_BOUNDS,
         long_work_s: float = WORK_S,
+        log_kept_ms: int = LOG_KEPT_MS,
     ) -> None:
         self.folder = folder
         self.random = random.Random(seed)
@@ -176,7 +179,10 @@ class ClusterRig:
         self.max_learners = max_learners
         self.bounds = bounds
         self.long_work_s = long_work_s
+        self.log_kept_ms = log_kept_ms
         self.members: dict[int, RigMember] = {}
+        self.everybody: list[RigMember] = []
+        """Those that have left, too."""
         founders = [(i, encode_member(described(i))) for i in range(1, count + 1)]
         hard_state, entries = bootstrap_log(founders)
         for member_id, _ in founders:
@@ -322,7 +328,8 @@ class ClusterRig:
         """Wait until all members that are up hold the same; fail if they differ then."""
         self.until(lambda: len({node.applied_index for node in self.nodes}) == 1)
         assert len(self.hashes()) == 1, self.hashes()
-        assert not any(member.stops for member in self.members.values())
+        stops = {one.member_id: one.stops for one in self.everybody if one.stops}
+        assert not stops, stops
 
 
 class OpenCall(NoCall):

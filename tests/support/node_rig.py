@@ -55,6 +55,9 @@ class MemoryLog(MemoryStorage):
         self.held: list[Callable[[], None]] = []
         """What is at the disk: calls that make it durable and tell of it."""
         self.appends = 0
+        self.marks = 0
+        """How often it was compacted."""
+        self.installs = 0
 
     def append(  # type: ignore[override]
         self, hard_state: HardState | None, entries: Sequence[Entry], done: Callable[[], None]
@@ -82,6 +85,8 @@ class MemoryLog(MemoryStorage):
             self.held.pop(0)()
 
     def put_snapshot(self, snapshot: Snapshot, done: Callable[[], None]) -> None:
+        self.marks += 1
+
         def write() -> None:
             self._snapshot = snapshot
             done()
@@ -91,6 +96,8 @@ class MemoryLog(MemoryStorage):
     def install_snapshot(
         self, hard_state: HardState, snapshot: Snapshot, done: Callable[[], None]
     ) -> None:
+        self.installs += 1
+
         def write() -> None:
             self.set_hard_state(hard_state)
             self.apply_snapshot(snapshot)
@@ -111,12 +118,14 @@ class NoFlusher:
 
     def __init__(self) -> None:
         self.flushes = 0
+        self.on_flush: Callable[[], None] = lambda: None
 
     def hold(self) -> None:
         pass
 
     def flush(self) -> None:
         self.flushes += 1
+        self.on_flush()
 
 
 class NodeRig:

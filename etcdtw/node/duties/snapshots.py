@@ -46,8 +46,6 @@ SENDS_MAX: Final = 16
 REFUSAL_REST_S: Final = 5.0
 """Before a sender hears that its snapshot is of no use: it sends the same at once again.
 Also before another one is made for a peer that the last did not reach."""
-LOG_KEPT_MS: Final = 30_000
-"""After a snapshot went out its receiver needs the entries behind it (etcd's number)."""
 MEMBERSHIP_BUCKETS: Final = (BUCKET_MEMBERS, BUCKET_MEMBERS_REMOVED, BUCKET_CLUSTER)
 
 
@@ -123,7 +121,9 @@ class Snapshots:
         folder: Path,
         *,
         max_learners: int,
+        log_kept_ms: int,
     ) -> None:
+        """``log_kept_ms``: after a snapshot went out its receiver needs the entries behind it."""
         self._clock = clock
         self._raw = raw
         self._stepper = stepper
@@ -137,7 +137,8 @@ class Snapshots:
         """Numbers of those on their way."""
         self._rests_until_ms: dict[int, int] = {}
         """By the peer that the last one did not reach."""
-        self._last_sent_ms = -LOG_KEPT_MS
+        self._log_kept_ms = log_kept_ms
+        self._last_sent_ms = -log_kept_ms
         self._built_index = 0
         self._built_from = ""
         self.sent_total = 0
@@ -152,7 +153,7 @@ class Snapshots:
 
     def keeps_log(self, now_ms: int) -> bool:
         """Tell whether a receiver still needs the entries behind the snapshot it got."""
-        return bool(self._sending) or now_ms - self._last_sent_ms < LOG_KEPT_MS
+        return bool(self._sending) or now_ms - self._last_sent_ms < self._log_kept_ms
 
     # Out.
 

@@ -104,9 +104,12 @@ class ReadQueue:
         share_s: float = SHARE_S,
         activity: Callable[[], int] = _nothing,
         is_turn_due: Callable[[], bool] = _never,
+        *,
+        waiting_max: int = WAITING_TOTAL_MAX,
+        waiting_octets_max: int = WAITING_OCTETS_TOTAL_MAX,
     ) -> None:
         """``activity``: any number that changes when others are served; ``is_turn_due``: whether
-        the node has something to do in this iteration, too."""
+        the node has something to do in this iteration, too; the rest: of all clients together."""
         self._clock = clock
         self._activity = activity
         self._is_turn_due = is_turn_due
@@ -120,7 +123,9 @@ class ReadQueue:
         self._is_due = False
         self._light_s = 0.0
         self._count = 0
+        self._count_max = waiting_max
         self._octets = 0
+        self._octets_max = waiting_octets_max
         self.refused_total = 0
 
     @property
@@ -161,8 +166,8 @@ class ReadQueue:
         if (
             len(client.waiting) >= WAITING_MAX
             or client.octets + size > WAITING_OCTETS_MAX
-            or self._count >= WAITING_TOTAL_MAX
-            or self._octets + size > WAITING_OCTETS_TOTAL_MAX
+            or self._count >= self._count_max
+            or self._octets + size > self._octets_max
         ):
             self.refused_total += 1
             return False

@@ -81,6 +81,7 @@ class KvService:
         reads: ReadQueue | None = None,
         durations: Durations | None = None,
         check_read: CheckRead | None = None,
+        rendering: Rendering | None = None,
     ) -> None:
         self._node = node
         # Kept, so that requests look nothing up.
@@ -92,7 +93,7 @@ class KvService:
         self._quota = quota
         self._txn_ops_max = txn_ops_max
         self._request_bytes_max = request_bytes_max
-        self._rendering = Rendering()
+        self._rendering = rendering or Rendering()
         self._reads = ReadQueue(node.clock) if reads is None else reads
         self._durations = durations or Durations()
         self._check_read = check_read

@@ -27,8 +27,16 @@ QUEUED_BYTES_MAX: Final = 4 << 20  # of one answer: sent, and not yet let out by
 class Rendering:
     """All answers being rendered, oldest first, and their octets.  One per member."""
 
-    def __init__(self, sending_max: int = SENDING_BYTES_MAX) -> None:
+    def __init__(
+        self,
+        *,
+        rendered_max: int = RENDERED_BYTES_MAX,
+        sending_max: int = SENDING_BYTES_MAX,
+        reply_max: int = REPLY_BYTES_MAX,
+    ) -> None:
+        self._rendered_max = rendered_max
         self._sending_max = sending_max
+        self.reply_max = reply_max
         self.replies: list[SlicedReply] = []
         self.size = 0
         self.sending_size = 0
@@ -41,7 +49,7 @@ class Rendering:
 
     def may_go_on(self, reply: SlicedReply) -> bool:
         """The oldest may, so that it ends, but for clogging; the others while there is room."""
-        if self.size <= RENDERED_BYTES_MAX:
+        if self.size <= self._rendered_max:
             return True
         return self.replies[0] is reply and not self.is_clogged
 
@@ -131,7 +139,7 @@ class SlicedReply:
         held = self._slices.held
         self._rendering.size += len(part) + held - self._held
         self._held = held
-        if self._size + held > REPLY_BYTES_MAX:
+        if self._size + held > self._rendering.reply_max:
             return self._fail(status_error("RequestTooLarge"))
         return True
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from struct import error as StructError  # noqa: N812 - the name says nothing alone
@@ -41,7 +41,16 @@ class DataDirError(Exception):
     """The data directory cannot be used.  The text says what is wrong and what to do."""
 
 
-def prepare_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Make the names in ``path`` durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def prepare_directory(path: Path, sync: Callable[[Path], None] = sync_directory) -> None:
     """Create ``path`` (0700, parents too) and make its name durable; refuse a loose one.
 
     Also of one that is there: a start that was killed may have left it without.
@@ -50,9 +59,9 @@ def prepare_directory(path: Path) -> None:
         missing = [p for p in (path, *path.parents) if not p.exists()]
         for folder in reversed(missing):
             folder.mkdir(mode=0o700)
-            sync_directory(folder.parent)
+            sync(folder.parent)
         if not missing and os.access(path.parent, os.R_OK):
-            sync_directory(path.parent)
+            sync(path.parent)
         mode = path.stat().st_mode & 0o777
     except OSError as error:
         raise DataDirError(
@@ -61,15 +70,6 @@ def prepare_directory(path: Path) -> None:
         ) from error
     if mode & 0o077:
         raise DataDirError(f"{path} is open to others (mode {mode:04o}); run: chmod 0700 {path}")
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in ``path`` durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @contextmanager
@@ -141,7 +141,11 @@ def lock_directory(path: Path, wait_s: float = 0.0) -> int:
 
 
 def open_environment(
-    path: Path, map_size: int, databases_max: int, readonly: bool = False
+    path: Path,
+    map_size: int,
+    databases_max: int,
+    readonly: bool = False,
+    sync: Callable[[Path], None] = sync_directory,
 ) -> lmdb.Environment:
     """Open the LMDB environment in ``path`` in fully synced mode.
 
@@ -171,7 +175,7 @@ def open_environment(
             f"{file} cannot be opened: {disk_words(error, file)}; {_advice(error)}"
         ) from error
     if not readonly:
-        sync_directory(path)  # not only of a new one: who made it may have been killed just then
+        sync(path)  # not only of a new one: who made it may have been killed just then
     return env
 
 

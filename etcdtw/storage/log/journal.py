@@ -8,6 +8,7 @@ neither what records hold nor who settles them.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -57,11 +58,13 @@ def open_segments(path: Path) -> list[int]:
     return fds
 
 
-def write_at(fd: int, octets: bytes, offset: int) -> None:
+def write_at(
+    fd: int, octets: bytes, offset: int, pwrite: Callable[[int, bytes, int], int] = os.pwrite
+) -> None:
     """Write all of ``octets`` at ``offset``, however many calls it takes.  Raises `OSError`."""
-    written = os.pwrite(fd, octets, offset)
+    written = pwrite(fd, octets, offset)
     while written < len(octets):
-        step = os.pwrite(fd, octets[written:], offset + written)
+        step = pwrite(fd, octets[written:], offset + written)
         if step <= 0:
             raise OSError(f"only {written} of {len(octets)} octets could be written")
         written += step

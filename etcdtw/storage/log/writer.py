@@ -71,9 +71,9 @@ class LogWriter(Protocol):
         ...
 
 
-def perform(txn: lmdb.Transaction, job: LogJob) -> bool:
+def perform(txn: lmdb.Transaction, job: LogJob, forget_max: int = FORGET_BATCHES_MAX) -> bool:
     """Carry ``job`` out within ``txn``; return whether batches to forget are left."""
-    return perform_group(txn, (job,), 0)
+    return perform_group(txn, (job,), 0, forget_max)
 
 
 def _truncate(txn: Any, index: int) -> None:
@@ -92,10 +92,10 @@ def _truncate(txn: Any, index: int) -> None:
         txn.put(batch_key(first), shorter)
 
 
-def _forget(txn: Any, below: int) -> bool:
+def _forget(txn: Any, below: int, batches_max: int) -> bool:
     """Delete batches that end before index ``below``; True when the bound was reached first."""
     cursor = txn.cursor()
-    for _ in range(FORGET_BATCHES_MAX):
+    for _ in range(batches_max):
         if not cursor.set_range(batch_key(0)):
             return False
         if index_of_key(cursor.key()) + batch_count(cursor.value()) > below:
@@ -104,7 +104,12 @@ def _forget(txn: Any, below: int) -> bool:
     return True
 
 
-def perform_group(txn: lmdb.Transaction, jobs: Sequence[LogJob], forget_below: int) -> bool:
+def perform_group(
+    txn: lmdb.Transaction,
+    jobs: Sequence[LogJob],
+    forget_below: int,
+    forget_max: int = FORGET_BATCHES_MAX,
+) -> bool:
     """Carry out ``jobs`` in order, neighbouring batches as one value.
 
     Deletes batches below ``forget_below`` or what the jobs ask for; True when some are left.
@@ -132,4 +137,4 @@ def perform_group(txn: lmdb.Transaction, jobs: Sequence[LogJob], forget_below: i
         forget_below = max(forget_below, job.forget_below)
     if run:
         txn.put(batch_key(run_first), join_batches(run, run_count))
-    return forget_below != 0 and _forget(txn, forget_below)
+    return forget_below != 0 and _forget(txn, forget_below, forget_max)

@@ -58,6 +58,8 @@ def open_state(
     allow_remote: bool = False,
     wait_s: float = 2.0,
     compacted: int = 0,
+    *,
+    is_held: bool = False,
 ) -> LmdbState:
     """Open (or create) the state in ``path``, check it, start its writer.
 
@@ -65,7 +67,8 @@ def open_state(
     was being installed when the member ended (`building.swap`).
 
     ``make_writer(path, map_size, lock_fd)`` builds the writer; None: an `InlineStateWriter`,
-    in this process and synchronous, for tests.  Raises `DataDirError` with advice.
+    in this process and synchronous, for tests; ``is_held``: it does nothing before it is told to.
+    Raises `DataDirError` with advice.
     """
     prepare_directory(path)
     if not allow_remote:
@@ -81,7 +84,7 @@ def open_state(
             finish_install(path, boot.applied_index, compacted)
             tables, boot, mended = _open_whole(path, map_size, mended)
         if make_writer is None:
-            writer: StateWriter = InlineStateWriter(tables, map_size)
+            writer: StateWriter = InlineStateWriter(tables, map_size, is_held)
         else:
             # The writer has the environment to itself; this process only reads from now on.
             tables.env.close()

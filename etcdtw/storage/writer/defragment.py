@@ -14,9 +14,9 @@ more, until it is told; nothing is committed in between that it would hear of be
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import lmdb
 
@@ -56,6 +56,26 @@ def remove_copy(path: Path) -> None:
         copy.rmdir()
 
 
+def sync_file(file: Path) -> None:
+    """Make what was written to ``file`` durable."""
+    fd = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class DiskSteps(NamedTuple):
+    """What puts a copy in place; each step may be the last one that happens."""
+
+    rename: Callable[[Path, Path], None] = os.rename
+    sync_directory: Callable[[Path], None] = sync_directory
+    sync_file: Callable[[Path], None] = sync_file
+
+
+DISK_STEPS: Final = DiskSteps()
+
+
 class Defragmentation:
     """One copy that grows and takes the place of the file.
 
@@ -64,7 +84,13 @@ class Defragmentation:
     """
 
     def __init__(
-        self, tables: Tables, path: Path, map_size: int, rows_max: int = COPY_ROWS_MAX
+        self,
+        tables: Tables,
+        path: Path,
+        map_size: int,
+        rows_max: int = COPY_ROWS_MAX,
+        octets_max: int = COPY_OCTETS_MAX,
+        disk: DiskSteps = DISK_STEPS,
     ) -> None:
         """``tables`` will stand on the copy in the end.  Nothing but `follow` and commits may
         change them in between."""
@@ -74,6 +100,8 @@ class Defragmentation:
         self._path = path
         self._map_size = map_size
         self._rows_max = rows_max
+        self._octets_max = octets_max
+        self._disk = disk
         self._copy: Tables | None = None
         self._at = 0  # which of `SORTED_TABLES` is being copied
         self._last: Row | None = None  # the last row of it that was
@@ -142,7 +170,7 @@ class Defragmentation:
                 for row in cursor.iternext():
                     rows.append(row)
                     size += len(row[0]) + len(row[1])
-                    is_full = len(rows) == self._rows_max or size >= COPY_OCTETS_MAX
+                    is_full = len(rows) == self._rows_max or size >= self._octets_max
                     if is_full:
                         break
         if rows:
@@ -159,15 +187,15 @@ class Defragmentation:
             for name, handle in self._tables.handles.items():
                 if name not in SORTED_TABLES:
                     copying.cursor(copy.handles[name]).putmulti(txn.cursor(handle))
-        _sync_file(self._path / COPY_DIRECTORY / DATA_FILE)
+        self._disk.sync_file(self._path / COPY_DIRECTORY / DATA_FILE)
 
     def _swap(self, copy: Tables) -> None:
         path, new = self._path, self._path / COPY_DIRECTORY
         with names_held(path, is_changing=True):
             self.old_file = OldFile(path / DATA_FILE)
-            os.rename(new / DATA_FILE, path / DATA_FILE)
-            os.rename(new / LMDB_LOCK_FILE, path / LMDB_LOCK_FILE)
-        sync_directory(path)
+            self._disk.rename(new / DATA_FILE, path / DATA_FILE)
+            self._disk.rename(new / LMDB_LOCK_FILE, path / LMDB_LOCK_FILE)
+        self._disk.sync_directory(path)
         new.rmdir()
         self._tables.adopt(copy)
 
@@ -213,11 +241,3 @@ def _go_behind(cursor: Any, last: Row | None, has_duplicates: bool) -> bool:
             raise lmdb.CorruptedError("a version has vanished while it was copied")
         return bool(cursor.next())
     return bool(cursor.set_range(name)) and (cursor.key() != name or bool(cursor.next()))
-
-
-def _sync_file(file: Path) -> None:
-    fd = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

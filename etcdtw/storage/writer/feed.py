@@ -38,11 +38,11 @@ class InlineStateWriter:
     ``is_held`` keeps messages until `release`, so that a test decides when they are durable.
     """
 
-    def __init__(self, tables: Tables, map_size: int) -> None:
+    def __init__(self, tables: Tables, map_size: int, is_held: bool = False) -> None:
         self._worker = StateWorker(tables, map_size, self._answer)
         self._receive: Callable[[Message], None] | None = None
         self._held: list[Message] = []
-        self.is_held = False
+        self.is_held = is_held
         self._is_releasing = False
         self._later: list[Callable[[], None]] = []
         self._is_going_on = False

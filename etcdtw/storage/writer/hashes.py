@@ -25,12 +25,16 @@ from etcdtw.storage.rows.compaction import newest_version
 from etcdtw.storage.rows.seal import SEALS
 from etcdtw.storage.rows.tables import Tables
 
-STEP_ROWS_MAX: Final = 2000
+HASH_ROWS_MAX: Final = 2000  # looked at in one step
 HASH_IGNORED: Final = ((META, META_INDEX), (META, META_TERM), (META, META_STORAGE_VERSION))
 
 
 def hash_kv(
-    tables: Tables, number: int, revision: int, compact_revision: int
+    tables: Tables,
+    number: int,
+    revision: int,
+    compact_revision: int,
+    rows_max: int = HASH_ROWS_MAX,
 ) -> Generator[tuple[Any, ...] | None]:
     """Yield None between steps, then ``("hash", number, crc)``.
 
@@ -52,7 +56,7 @@ def hash_kv(
             if main > revision:
                 break
             looked += 1
-            if looked % STEP_ROWS_MAX == 0:
+            if looked % rows_max == 0:
                 yield None
             if main <= compact_revision:
                 if is_tombstone and (keeps_any or main == compact_revision):
@@ -75,7 +79,9 @@ def _has_live(tables: Tables, txn: Any, revision: int) -> bool:
     return False
 
 
-def hash_all(tables: Tables, number: int) -> Generator[tuple[Any, ...] | None]:
+def hash_all(
+    tables: Tables, number: int, rows_max: int = HASH_ROWS_MAX
+) -> Generator[tuple[Any, ...] | None]:
     """Yield None between steps, then ``("hash", number, crc)`` over all of etcd's buckets."""
     import google_crc32c
 
@@ -86,7 +92,7 @@ def hash_all(tables: Tables, number: int) -> Generator[tuple[Any, ...] | None]:
             crc = extend(crc, bucket)
             opened = SEALS[bucket].opened
             for looked, (name, value) in enumerate(txn.cursor(tables.handles[bucket]), 1):
-                if looked % STEP_ROWS_MAX == 0:
+                if looked % rows_max == 0:
                     yield None
                 plain = opened(name, value)
                 if (bucket, name) not in HASH_IGNORED:

@@ -44,6 +44,7 @@ class ProcessStateWriter:
         lock_fd: int,
         pace: Pace = FULL_PACE,
         pieces: Pieces = UNMEASURED,
+        popen: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen,
     ) -> None:
         """Start the child and wait until it has opened the environment.
 
@@ -61,7 +62,7 @@ class ProcessStateWriter:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_SIZE)
         fds = (theirs.fileno(), *((lock_fd,) if lock_fd >= 0 else ()))
         try:
-            self._child = subprocess.Popen(
+            self._child = popen(
                 [sys.executable, "-m", "etcdtw.storage.writer.main", str(path), str(map_size),
                  str(theirs.fileno()), *map(str, pace)],
                 pass_fds=fds,

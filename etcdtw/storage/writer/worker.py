@@ -26,7 +26,7 @@ from etcdtw.storage.rows.tables import (
     anonymous_octets,
 )
 from etcdtw.storage.writer.defragment import Defragmentation
-from etcdtw.storage.writer.hashes import hash_all, hash_kv
+from etcdtw.storage.writer.hashes import HASH_ROWS_MAX, hash_all, hash_kv
 
 # Messages: ("changes", packed), ("attachments", rows), ("bucket_rows", rows),
 # ("commit", number, *batch), ("compact", revision),
@@ -100,6 +100,7 @@ class StateWorker:
         *,
         defragmentation: Callable[[Tables, int], Defragmentation] | None = None,
         adopt: Callable[[int, int], Tables] | None = None,
+        hash_rows_max: int = HASH_ROWS_MAX,
     ) -> None:
         """``defragmentation(tables, map_size)`` makes one; None: there is nothing to do, as where
         the reader shares the environment.  ``adopt(index, map_size)`` swaps a built state in
@@ -107,6 +108,7 @@ class StateWorker:
         self._make_defragmentation = defragmentation
         self._adopt = adopt
         self._old_files: list[tuple[int, OldFile]] = []
+        self._hash_rows_max = hash_rows_max
         self._pace = pace
         self._seconds = seconds
         self._unix_s = unix_s
@@ -140,9 +142,11 @@ class StateWorker:
         elif kind == COMPACT:
             self._queue_compaction(self._compaction(message[1]))
         elif kind == HASH_KV:
-            self._jobs.append(self._hash(hash_kv(self._tables, *message[1:])))
+            _, number, revision, compacted = message
+            job = hash_kv(self._tables, number, revision, compacted, self._hash_rows_max)
+            self._jobs.append(self._hash(job))
         elif kind == HASH_ALL:
-            self._jobs.append(self._hash(hash_all(self._tables, message[1])))
+            self._jobs.append(self._hash(hash_all(self._tables, message[1], self._hash_rows_max)))
         elif kind == DEFRAGMENT:
             self._jobs.append(self._defragmentation(message[1]))
         elif kind == REOPENED:

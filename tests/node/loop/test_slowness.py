@@ -77,15 +77,13 @@ def test_a_slow_apply_ends_its_turn_and_makes_one_line(rig: NodeRig, lines: list
     assert len([line for line in lines if line.startswith("apply request")]) == 2
 
 
-def test_flushes_between_the_slices_of_an_append_are_no_apply(
-    rig: NodeRig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_flushes_between_the_slices_of_an_append_are_no_apply(rig: NodeRig) -> None:
     pauses_s = [0.25, 0.25]  # of those behind the first and the second slice
 
     def flush() -> None:
         rig.clock.rightNow += pauses_s.pop() if pauses_s else 0.0
 
-    monkeypatch.setattr(rig.flusher, "flush", flush)
+    rig.flusher.on_flush = flush
     for _ in range(3 * APPLY_SLICE_ENTRIES):
         rig.put(b"k")
     rig.run()

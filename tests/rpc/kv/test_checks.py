@@ -114,7 +114,7 @@ def test_the_key_of_a_put_is_checked_before_its_value() -> None:
 @pytest.mark.parametrize("field", ["min_mod_revision", "max_create_revision"])
 def test_a_range_stream_takes_no_revision_filters(field: str) -> None:
     request = pb.RangeRequest(key=b"k")
-    setattr(request, field, 1)
+    setattr(request, field, 1)  # protobuf
     text = "RangeStream does not support revision filters"
     assert refusal(check_range_stream, request) == text
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
 
-from etcdtw.rpc.kv import read_queue
 from etcdtw.rpc.kv.read_queue import (
     ACTIVE_S,
     LIGHT_S,
@@ -67,11 +67,11 @@ class Task:
 class QueueRig:
     """A queue and a log of what was worked on.  Pieces take no time at first."""
 
-    def __init__(self, share_s: float = 0) -> None:
+    def __init__(self, share_s: float = 0, **bounds: Any) -> None:
         self.clock = Clock()
         self.piece_s = 0.0
         self.log: list[str] = []
-        self.queue = ReadQueue(self.clock, share_s)
+        self.queue = ReadQueue(self.clock, share_s, **bounds)
 
     def begin(self, name: str, pieces: int) -> Task:
         return Task(self, name, pieces)
@@ -206,12 +206,9 @@ def test_a_client_has_so_many_places(sizes: list[int], is_taken: bool) -> None:
     assert rig.add(OneClient(), "b", 1, 1)
 
 
-@pytest.mark.parametrize("name", ["WAITING_TOTAL_MAX", "WAITING_OCTETS_TOTAL_MAX"])
-def test_all_clients_together_have_so_many_places(
-    monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.setattr(read_queue, name, 3)
-    rig = QueueRig()
+@pytest.mark.parametrize("bound", ["waiting_max", "waiting_octets_max"])
+def test_all_clients_together_have_so_many_places(bound: str) -> None:
+    rig = QueueRig(**{bound: 3})
     assert [rig.add(OneClient(), "a", 1, 1) for _ in range(4)] == [True, True, True, False]
 
 

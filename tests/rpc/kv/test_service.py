@@ -17,6 +17,7 @@ from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.rpc.kv.read_queue import WAIT_S, ReadQueue
 from etcdtw.rpc.kv.service import KvService
+from etcdtw.rpc.kv.sliced_reply import Rendering
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import ResponseHeaders
 from etcdtw.wire.requests import Put, Txn, put_of
@@ -425,11 +426,15 @@ def fill(rig: KvRig, count: int) -> None:
 
 
 @pytest.fixture
+def sliced(rig: KvRig) -> None:
+    small_slices(rig)
+
+
 def small_slices(rig: KvRig) -> None:
     rig.node.store.bounds = WorkBounds(slice_keys_max=3, slice_past_keys_max=3)
 
 
-@pytest.mark.usefixtures("small_slices")
+@pytest.mark.usefixtures("sliced")
 def test_a_large_range_comes_in_slices_and_as_of_one_revision(rig: KvRig) -> None:
     fill(rig, 10)
     everything = pb.RangeRequest(key=b"\0", range_end=b"\0")
@@ -444,7 +449,7 @@ def test_a_large_range_comes_in_slices_and_as_of_one_revision(rig: KvRig) -> Non
     assert (response.kvs, response.count) == (expected.kvs, 10)
 
 
-@pytest.mark.usefixtures("small_slices")
+@pytest.mark.usefixtures("sliced")
 def test_a_large_range_of_now_starts_over_when_it_is_compacted(rig: KvRig) -> None:
     fill(rig, 10)
     call = rig.start("Range", pb.RangeRequest(key=b"\0", range_end=b"\0").SerializeToString())
@@ -458,7 +463,7 @@ def test_a_large_range_of_now_starts_over_when_it_is_compacted(rig: KvRig) -> No
     assert len(response.kvs) == 10
 
 
-@pytest.mark.usefixtures("small_slices")
+@pytest.mark.usefixtures("sliced")
 def test_a_large_range_that_starts_over_may_have_become_small(rig: KvRig) -> None:
     fill(rig, 10)
     call = rig.start("Range", pb.RangeRequest(key=b"\0", range_end=b"\0").SerializeToString())
@@ -468,7 +473,7 @@ def test_a_large_range_that_starts_over_may_have_become_small(rig: KvRig) -> Non
     assert pb.RangeResponse.FromString(call.replies[0]).count == 1
 
 
-@pytest.mark.usefixtures("small_slices")
+@pytest.mark.usefixtures("sliced")
 def test_a_large_range_of_the_past_fails_when_it_is_compacted(rig: KvRig) -> None:
     fill(rig, 10)
     request = pb.RangeRequest(key=b"\0", range_end=b"\0", revision=10)
@@ -478,7 +483,7 @@ def test_a_large_range_of_the_past_fails_when_it_is_compacted(rig: KvRig) -> Non
     assert call.status == (11, "etcdserver: mvcc: required revision has been compacted")
 
 
-@pytest.mark.usefixtures("small_slices")
+@pytest.mark.usefixtures("sliced")
 def test_a_large_range_stops_when_its_caller_is_gone(rig: KvRig) -> None:
     fill(rig, 10)
     call = rig.start("Range", pb.RangeRequest(key=b"\0", range_end=b"\0").SerializeToString())
@@ -488,15 +493,15 @@ def test_a_large_range_stops_when_its_caller_is_gone(rig: KvRig) -> None:
     assert not call.replies
 
 
-@pytest.mark.usefixtures("small_slices")
 @pytest.mark.parametrize(("spare", "is_sent"), [(0, True), (-1, False)])
-def test_a_reply_has_a_largest_size(
-    rig: KvRig, monkeypatch: pytest.MonkeyPatch, spare: int, is_sent: bool
-) -> None:
-    fill(rig, 10)
+def test_a_reply_has_a_largest_size(spare: int, is_sent: bool) -> None:
     everything = pb.RangeRequest(key=b"\0", range_end=b"\0")
-    size = len(rig.node.store.range(everything))
-    monkeypatch.setattr("etcdtw.rpc.kv.sliced_reply.REPLY_BYTES_MAX", size + spare)
+    filled = KvRig()
+    fill(filled, 10)
+    size = len(filled.node.store.range(everything))
+    rig = KvRig(rendering=Rendering(reply_max=size + spare))
+    small_slices(rig)
+    fill(rig, 10)
     call = rig.start("Range", everything.SerializeToString())
     while call.is_open:
         rig.node.clock.advance(0)
@@ -505,11 +510,9 @@ def test_a_reply_has_a_largest_size(
         assert call.status == (3, "etcdserver: request is too large")
 
 
-@pytest.mark.usefixtures("small_slices")
-def test_only_the_oldest_goes_on_while_too_much_is_being_rendered(
-    rig: KvRig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("etcdtw.rpc.kv.sliced_reply.RENDERED_BYTES_MAX", 0)
+def test_only_the_oldest_goes_on_while_too_much_is_being_rendered() -> None:
+    rig = KvRig(rendering=Rendering(rendered_max=0))
+    small_slices(rig)
     fill(rig, 10)
     everything = pb.RangeRequest(key=b"\0", range_end=b"\0").SerializeToString()
     first, second, third = (rig.start("Range", everything) for _ in range(3))
@@ -525,7 +528,7 @@ def test_only_the_oldest_goes_on_while_too_much_is_being_rendered(
     assert rig.node.clock.getDelayedCalls() == []
 
 
-@pytest.mark.usefixtures("small_slices")
+@pytest.mark.usefixtures("sliced")
 def test_answers_are_rendered_side_by_side_while_there_is_room(rig: KvRig) -> None:
     fill(rig, 10)
     everything = pb.RangeRequest(key=b"\0", range_end=b"\0").SerializeToString()

@@ -111,10 +111,10 @@ def test_no_more_is_queued_than_a_slow_client_may_have_waiting(node: ReplyNode) 
 
 
 def test_answers_that_nobody_reads_are_given_up_when_they_hold_all_there_is(
-    node: ReplyNode, monkeypatch: pytest.MonkeyPatch
+    node: ReplyNode,
 ) -> None:
-    monkeypatch.setattr("etcdtw.rpc.kv.sliced_reply.RENDERED_BYTES_MAX", 0)
-    unread, other, rendering = PartsCall(), PartsCall(), Rendering(sending_max=0)
+    unread, other = PartsCall(), PartsCall()
+    rendering = Rendering(rendered_max=0, sending_max=0)
     unread.is_slow = True
     start(node, rendering, unread)
     for _ in range(KEYS):
@@ -131,11 +131,8 @@ def test_answers_that_nobody_reads_are_given_up_when_they_hold_all_there_is(
     assert (rendering.size, rendering.sending_size, rendering.replies) == (0, 0, [])
 
 
-def test_an_answer_without_a_place_is_never_the_one_that_may_go_on(
-    node: ReplyNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("etcdtw.rpc.kv.sliced_reply.RENDERED_BYTES_MAX", 0)
-    rendering = Rendering()
+def test_an_answer_without_a_place_is_never_the_one_that_may_go_on(node: ReplyNode) -> None:
+    rendering = Rendering(rendered_max=0)
     calls = [PartsCall() for _ in range(RUNNING_MAX + 1)]
     client = OneClient()
     for call in calls:

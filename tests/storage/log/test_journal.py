@@ -422,18 +422,18 @@ def test_a_journal_that_is_older_than_its_log_is_refused(tmp_path: Path) -> None
         read_log(tmp_path / "wal")
 
 
-def test_short_writes_are_continued_and_a_stuck_one_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_short_writes_are_continued_and_a_stuck_one_is_an_error(tmp_path: Path) -> None:
     fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
-    real = os.pwrite
     steps = [3, 1, 5, 0]
-    monkeypatch.setattr(os, "pwrite", lambda fd, octets, at: real(fd, octets[: steps.pop(0)], at))
-    write_at(fd, b"123456789", 0)
+
+    def short(fd: int, octets: bytes, at: int) -> int:
+        return os.pwrite(fd, octets[: steps.pop(0)], at)
+
+    write_at(fd, b"123456789", 0, short)
     assert os.pread(fd, 20, 0) == b"123456789"
     steps[:] = [3, 0]
     with pytest.raises(OSError, match="only 3 of 9"):
-        write_at(fd, b"123456789", 0)
+        write_at(fd, b"123456789", 0, short)
     os.close(fd)
 
 

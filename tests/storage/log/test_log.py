@@ -19,7 +19,7 @@ from etcdtw.storage.log.codec import CorruptionError, decode_batch, encode_batch
 from etcdtw.storage.log.journal_open import begin_journal
 from etcdtw.storage.log.journal_writer import INLINE_SIZE_MAX, JournalWriter
 from etcdtw.storage.log.log import ENTRY_OVERHEAD, LmdbLog, open_log
-from etcdtw.storage.log.writer import NOTHING_UNSETTLED, LogJob, perform
+from etcdtw.storage.log.writer import FORGET_BATCHES_MAX, NOTHING_UNSETTLED, LogJob, perform
 
 NO_LIMIT = 1 << 40
 
@@ -40,6 +40,7 @@ class HeldWriter:
         self.jobs: list[tuple[LogJob, Callable[[bool], None]]] = []
         self.written: list[LogJob] = []
         self.is_inline = False
+        self.forget_max = FORGET_BATCHES_MAX
 
     def write(self, job: LogJob, done: Callable[[bool], None]) -> None:
         assert not self.jobs, "at most one job in flight"
@@ -50,7 +51,7 @@ class HeldWriter:
     def release(self) -> None:
         job, done = self.jobs.pop()
         with self.env.begin(write=True) as txn:
-            more = perform(txn, job)
+            more = perform(txn, job, self.forget_max)
         self.written.append(job)
         done(more)
 
@@ -269,10 +270,8 @@ def test_compaction_forgets_in_steps_and_keeps_the_mark(rig: LogRig) -> None:
     assert rig.all() == [entry(8, 3)]
 
 
-def test_compaction_of_many_batches_takes_more_than_one_transaction(
-    rig: LogRig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("etcdtw.storage.log.writer.FORGET_BATCHES_MAX", 10)
+def test_compaction_of_many_batches_takes_more_than_one_transaction(rig: LogRig) -> None:
+    rig.writer.forget_max = 10
     for index in range(1, 36):
         rig.append([entry(index)])
     before = len(rig.writer.written)

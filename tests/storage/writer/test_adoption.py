@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from etcdtw.storage.building.from_bbolt import SnapshotFacts
 from etcdtw.storage.building.swap import has_built, swap_in
 from etcdtw.storage.disk.directory import open_environment
@@ -14,8 +12,8 @@ from etcdtw.storage.rows.tables import DATABASES_MAX, Batch, Change, Tables, pac
 from etcdtw.storage.snapshot.install import build_state
 from etcdtw.storage.state.open import open_state
 from etcdtw.storage.state_rebuild import verify
-from etcdtw.storage.writer import hashes
 from etcdtw.storage.writer.defragment import COPY_DIRECTORY, Defragmentation
+from etcdtw.storage.writer.hashes import HASH_ROWS_MAX
 from etcdtw.storage.writer.worker import SUPERSEDED, StateWorker
 from etcdtw.wire.encode import encode_record
 from tests.support.bbolt_rig import Content, write_file
@@ -32,7 +30,7 @@ SNAPSHOT: Content = {
 class WorkerRig:
     """The writer's work on a state of some hundred rows, beside which another one is built."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, hash_rows_max: int = HASH_ROWS_MAX) -> None:
         self.path = folder / "state"
         make_state(self.path, 1, 60)
         (folder / "source").write_bytes(write_file(SNAPSHOT))
@@ -46,6 +44,7 @@ class WorkerRig:
             self.answers.append,
             defragmentation=lambda tables, size: Defragmentation(tables, self.path, size, 40),
             adopt=self._adopt,
+            hash_rows_max=hash_rows_max,
         )
 
     def _open(self, map_size: int) -> Tables:
@@ -111,9 +110,8 @@ def test_a_defragmentation_under_way_gives_way_to_an_adoption(tmp_path: Path) ->
     assert steps > 8
 
 
-def test_hashes_give_way_to_an_adoption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hashes, "STEP_ROWS_MAX", 4)
-    rig = WorkerRig(tmp_path)
+def test_hashes_give_way_to_an_adoption(tmp_path: Path) -> None:
+    rig = WorkerRig(tmp_path, hash_rows_max=4)
     rig.worker.receive(("hash_kv", 1, 10_000, 0))
     rig.worker.work()
     for number in range(2, 10):

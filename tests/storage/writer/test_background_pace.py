@@ -12,7 +12,7 @@ from etcdtw.storage.disk.directory import open_environment
 from etcdtw.storage.disk.old_file import SHRINK_OCTETS
 from etcdtw.storage.rows.codec import COMPACTIONS_MAX
 from etcdtw.storage.rows.tables import DATABASES_MAX, Batch, Change, Tables, pack_changes
-from etcdtw.storage.writer import hashes
+from etcdtw.storage.writer.hashes import HASH_ROWS_MAX
 from etcdtw.storage.writer.worker import COMMITTED, COMPACTED, COMPACTION_STEP, Pace, StateWorker
 from etcdtw.wire.encode import encode_record
 
@@ -25,7 +25,7 @@ class Worker:
     Or it moves by ``tick_s`` whenever it is looked at.
     """
 
-    def __init__(self, folder: Path, pace: Pace) -> None:
+    def __init__(self, folder: Path, pace: Pace, hash_rows_max: int = HASH_ROWS_MAX) -> None:
         self.now_s = 100.0
         self.tick_s = 0.0
         self.answers: list[tuple[Any, ...]] = []
@@ -33,7 +33,13 @@ class Worker:
         path.mkdir(mode=0o700)
         tables = Tables(open_environment(path, 1 << 24, DATABASES_MAX), is_new=True)
         self.worker = StateWorker(
-            tables, 1 << 24, self.answers.append, pace, self.seconds, lambda: 7.0
+            tables,
+            1 << 24,
+            self.answers.append,
+            pace,
+            self.seconds,
+            lambda: 7.0,
+            hash_rows_max=hash_rows_max,
         )
         rows: list[Change] = [
             (2 + i, 0, b"k", encode_record(b"k", 2, 2 + i, 1 + i, b"", 0)) for i in range(ROWS)
@@ -109,11 +115,8 @@ def test_hash_behind_a_compaction_does_not_rest(tmp_path: Path) -> None:
     assert rig.answers[-1][:2] == ("hash", 3)
 
 
-def test_hash_rests_as_long_as_each_step_took(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hashes, "STEP_ROWS_MAX", 4)
-    rig = Worker(tmp_path, Pace())
+def test_hash_rests_as_long_as_each_step_took(tmp_path: Path) -> None:
+    rig = Worker(tmp_path, Pace(), hash_rows_max=4)
     rig.worker.receive(("hash_kv", 3, 1 + ROWS, 0))
     rig.tick_s = 2.0
     rig.worker.work()

@@ -23,8 +23,13 @@ from etcdtw.storage.rows.tables import (
 )
 from etcdtw.storage.state.open import open_state
 from etcdtw.storage.state_rebuild import verify
-from etcdtw.storage.writer import defragment as defragment_module
-from etcdtw.storage.writer.defragment import COPY_DIRECTORY, Defragmentation
+from etcdtw.storage.writer.defragment import (
+    COPY_DIRECTORY,
+    COPY_OCTETS_MAX,
+    DISK_STEPS,
+    Defragmentation,
+    DiskSteps,
+)
 from etcdtw.storage.writer.feed import InlineStateWriter
 from etcdtw.wire.encode import encode_record
 
@@ -56,9 +61,9 @@ def path(tmp_path: Path) -> Path:
     return directory
 
 
-def defragment(tables: Tables, path: Path) -> str:
+def defragment(tables: Tables, path: Path, disk: DiskSteps = DISK_STEPS) -> str:
     """Do all steps at once; return why there is no copy."""
-    work = Defragmentation(tables, path, MAP_SIZE)
+    work = Defragmentation(tables, path, MAP_SIZE, disk=disk)
     while not work.step():
         pass
     return work.error
@@ -114,7 +119,9 @@ def test_a_key_with_very_many_versions_survives(tmp_path: Path) -> None:
 class Twins:
     """Two states that are committed the same, of which one is defragmented meanwhile."""
 
-    def __init__(self, folder: Path, seed: int, rows_max: int) -> None:
+    def __init__(
+        self, folder: Path, seed: int, rows_max: int, octets_max: int = COPY_OCTETS_MAX
+    ) -> None:
         self._random = Random(seed)
         self._main = 1
         self._committers: list[StateCommitter] = []
@@ -124,7 +131,7 @@ class Twins:
             tables = Tables(open_environment(folder / name, MAP_SIZE, DATABASES_MAX), is_new=True)
             self._tables.append(tables)
             self._committers.append(StateCommitter(tables, MAP_SIZE))
-        self.work = Defragmentation(tables, folder / "defragmented", MAP_SIZE, rows_max)
+        self.work = Defragmentation(tables, folder / "defragmented", MAP_SIZE, rows_max, octets_max)
         self._committers[1].follower = self.work
 
     def key(self) -> bytes:
@@ -201,9 +208,7 @@ def test_a_copy_that_cannot_follow_is_given_up_and_commits_go_on(tmp_path: Path)
     twins.close()
 
 
-def test_a_step_copies_no_more_than_its_bounds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_copies_no_more_than_its_bounds(tmp_path: Path) -> None:
     def copied(work: Defragmentation) -> int:
         work.step()
         assert work._copy is not None
@@ -213,39 +218,30 @@ def test_a_step_copies_no_more_than_its_bounds(
     folders = [tmp_path / name for name in ("rows", "octets")]
     for folder in folders:
         folder.mkdir()
-    few, small = Twins(folders[0], 1, rows_max=10), Twins(folders[1], 1, rows_max=1000)
+    few = Twins(folders[0], 1, rows_max=10)
+    small = Twins(folders[1], 1, rows_max=1000, octets_max=1)
     for twins in (few, small):
         twins.commit(30)
-    monkeypatch.setattr(defragment_module, "COPY_OCTETS_MAX", 1)
     assert copied(small.work) == 1
-    monkeypatch.undo()
     assert copied(few.work) == 10
     few.close()
     small.close()
 
 
-@pytest.mark.parametrize("step", ["rename", "second rename", "sync_directory", "_sync_file"])
-def test_a_crash_at_any_step_does_no_harm(
-    path: Path, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
+@pytest.mark.parametrize("step", ["rename", "second rename", "sync_directory", "sync_file"])
+def test_a_crash_at_any_step_does_no_harm(path: Path, step: str) -> None:
     calls: list[str] = []
-    rename = os.rename
 
     def stop(*arguments: Any) -> None:
         calls.append("called")
         if step == "second rename" and len(calls) == 1:
-            rename(*arguments)
+            os.rename(*arguments)
         else:
             raise PowerLostError
 
     tables = open_tables(path)
-    with monkeypatch.context() as patch:
-        if "rename" in step:
-            patch.setattr("etcdtw.storage.writer.defragment.os.rename", stop)
-        else:
-            patch.setattr(defragment_module, step, stop)
-        with pytest.raises(PowerLostError):
-            defragment(tables, path)
+    with pytest.raises(PowerLostError):
+        defragment(tables, path, DISK_STEPS._replace(**{step.removeprefix("second "): stop}))
     tables.env.close()
     check(path)
 
@@ -253,17 +249,13 @@ def test_a_crash_at_any_step_does_no_harm(
 @pytest.mark.parametrize(
     "error", [OSError(28, "No space left on device"), lmdb.DiskError("no"), DataDirError("no")]
 )
-def test_without_room_for_a_copy_everything_stays_as_it_was(
-    path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
+def test_without_room_for_a_copy_everything_stays_as_it_was(path: Path, error: Exception) -> None:
     def fail(file: Path) -> None:
         raise error
 
     tables = open_tables(path)
     before = (path / "data.mdb").stat()
-    with monkeypatch.context() as patch:
-        patch.setattr(defragment_module, "_sync_file", fail)
-        assert defragment(tables, path) == str(error)
+    assert defragment(tables, path, DISK_STEPS._replace(sync_file=fail)) == str(error)
     assert (path / "data.mdb").stat().st_ino == before.st_ino
     with tables.env.begin(write=True) as txn:
         txn.put(b"x", b"1", db=tables.handles[b"auth"])

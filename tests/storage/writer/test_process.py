@@ -186,14 +186,13 @@ def test_the_death_of_the_writer_stops_the_member(tmp_path: Path) -> None:
 
 
 def test_a_writer_that_cannot_be_started_is_said_with_what_to_look_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    def full(*arguments: object, **named: object) -> None:
+    def full(*arguments: object, **named: object) -> subprocess.Popen[bytes]:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(subprocess, "Popen", full)
     with pytest.raises(DataDirError, match=r"cannot be started.*open files; check the limits"):
-        ProcessStateWriter(cast(IReactorFDSet, None), tmp_path, 1 << 20, -1)
+        ProcessStateWriter(cast(IReactorFDSet, None), tmp_path, 1 << 20, -1, popen=full)
 
 
 def test_the_writer_dies_with_the_member_and_keeps_the_lock_until_then(tmp_path: Path) -> None:
