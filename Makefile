@@ -5,8 +5,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 .DEFAULT_GOAL = help
 
-.PHONY: help run test fast test-compiled lint cover bench bench-cluster build clean differential kill-loop \
-	differential-cluster cluster-kill-loop crashlab bitflips full-disk long judges attacks
+.PHONY: help run test fast test-compiled lint cover untested bench bench-cluster build clean differential \
+	kill-loop differential-cluster cluster-kill-loop crashlab bitflips full-disk long judges attacks
 
 help:
 	@echo "make run           one member on 127.0.0.1:2379, data in default.etcd/"
@@ -15,7 +15,8 @@ help:
 	@echo "make test-compiled the rooms' tests once more, against the compiled modules (needs cc)"
 	@echo "make judges        real etcd 3.7.3, 3.6.16, 3.5.35 (needs Go) and 3.4 into ~/.cache/etcdtw/judges"
 	@echo "make lint          ruff, mypy --strict, import contracts, sizes, circles, packages, patches, spelling"
-	@echo "make cover         branch coverage of the pure rooms"
+	@echo "make cover         branch coverage of each room by what starts no process, and its floor"
+	@echo "make untested      modules that no test imports, and why"
 	@echo "make bench         side by side with real etcd; results in benchmarks/results/"
 	@echo "make bench-cluster three members of each, through leader and follower; elections; snapshots"
 	@echo "make attacks       what one attacker does to others' puts, beside real etcd"
@@ -67,11 +68,18 @@ lint: $(VENV)/.installed-lint
 	$(BIN)/python tools/check_circles.py
 	$(BIN)/python tools/check_packages.py
 	$(BIN)/python tools/check_patches.py
+	$(BIN)/python tools/untested.py --check
 	$(BIN)/python tools/generate_wire.py --check
 	$(BIN)/codespell etcdtw tests tools benchmarks docs README.md ARCHITECTURE.md CONTRIBUTING.md STYLE.md
 
 cover: $(VENV)/.installed-test
-	$(BIN)/python -m pytest --cov --cov-branch --cov-report=term -m "not integration and not long"
+	$(BIN)/python -m pytest --cov --cov-branch --cov-report= \
+	    -m "not integration and not processes and not long" $(ARGS)
+	$(BIN)/coverage json --quiet -o .coverage.json
+	$(BIN)/python tools/check_coverage.py .coverage.json
+
+untested:
+	@$(PYTHON) tools/untested.py
 
 # The benchmark measures an installed wheel, compiled where there is a C compiler.
 BENCH = .venv-bench

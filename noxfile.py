@@ -17,6 +17,7 @@ def lint(session: nox.Session) -> None:
     session.run("python", "tools/check_circles.py")
     session.run("python", "tools/check_packages.py")
     session.run("python", "tools/check_patches.py")
+    session.run("python", "tools/untested.py", "--check")
     session.run("python", "tools/generate_wire.py", "--check")
     session.run("codespell", "etcdtw", "tests", "tools", "benchmarks", "docs")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import pytest
@@ -472,5 +473,5 @@ def test_a_hundred_thousand_leases_cost_microseconds_each(lessor: Lessor) -> Non
         lessor.renew(lease_id)
     at(lessor, 59.9)
     assert lessor.expired(500) == []
-    # Five times what it takes.
-    assert time.process_time() - started < 0.2
+    # Five times what it takes; what a tracer of coverage costs is not ours.
+    assert sys.gettrace() is not None or time.process_time() - started < 0.2
