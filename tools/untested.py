@@ -33,10 +33,10 @@ REASONS: Mapping[str, str] = {
         process.piece_report services.debug_variables services.listeners
         services.peering services.readiness state_mend""",
     "storage": """reached through the state, the log or the snapshots that use it (tests/storage):
-        building.takeover integrity.damage log.settler snapshot.child state.piece_reader
+        building.takeover integrity.damage log.settler state.piece_reader
         state.stats state.step_reader""",
     "transport": """reached through the port, the peer or the listener that use it:
-        client.http2_routes peer.link tls.files tls.rotation""",
+        peer.link tls.files tls.rotation""",
 }
 """By room: the reason, and behind the colon the modules for which it holds."""
 

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.integration
 
 WITHIN_S: Final = 20.0
 PAGE_S: Final = 15.0
+DURABLE_S: Final = 2.0  # a log is compacted behind what the state has made durable
 RECENT_TIMEOUT_S: Final = 9.0
 """A read gives up after five seconds and two elections."""
 SNAPSHOT_FLAGS: Final = ("--snapshot-count", "100", "--snapshot-catchup-entries", "50")
@@ -127,6 +128,7 @@ def test_a_learner_gets_a_snapshot_serves_one_and_is_promoted(cluster: Cluster) 
         cluster.client(leader).invoke("member_promote", ID=announced.member_id)
     failures = scraped(cluster, leader).value("etcd_server_learner_promote_failures", Reason=reason)
     assert failures == 1
+    time.sleep(DURABLE_S)
     cluster.start_members([announced])
     learner = announced
     wait_for(

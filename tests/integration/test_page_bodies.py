@@ -15,7 +15,7 @@ import h2.events
 import pytest
 
 from tests.gateway.page_rig import BODY_SIZE_MAX, PART_SIZE
-from tests.support.processes import free_port
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.integration
 
