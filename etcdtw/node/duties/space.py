@@ -33,6 +33,7 @@ from etcdtw.node.intake.stepping import Stepper
 from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.own_proposals import OwnProposals
 from etcdtw.node.standing import Standing
+from etcdtw.raft.entry import Entry
 from etcdtw.raft.errors import ProposalDroppedError
 from etcdtw.raft.message import (
     MSG_APP,
@@ -459,23 +460,15 @@ class SpaceDuty:
         Beyond the budget that is what the others have committed without this member, in trickles:
         they do not need it, but it needs what makes room again, as a compaction that lies ahead.
         """
-        budget, committed = self._budget, len(m.entries)
-        if not budget:
-            budget = self._trickle
-            if self.state == SLOW:
-                committed = m.commit - m.index
-        count = size = 0
-        for entry in m.entries[: max(0, committed)]:
-            cost = len(entry.data) + ENTRY_COST
-            if size + cost > budget and (count or cost > self._first):
-                break
-            size += cost
-            count += 1
+        count, _ = _fitting(m.entries, self._budget, self._first)
+        if count:
+            m.entries = m.entries[:count]
+            return self._pay(m)
+        committed = m.commit - m.index if self.state == SLOW else len(m.entries)
+        count, size = _fitting(m.entries[: max(0, committed)], self._trickle, 0)
         if not count:
             return False
         m.entries = m.entries[:count]
-        if self._budget:
-            return self._pay(m)
         self._trickle -= size
         if self.state == NEEDED:
             self._last_left -= size
@@ -505,6 +498,18 @@ class SpaceDuty:
         self._kept_octets = 0
         for m in kept:
             self._stepper.receive(m)
+
+
+def _fitting(entries: list[Entry], budget: int, first: int) -> tuple[int, int]:
+    """Return how many fit, and their size; the first alone may be as large as ``first``."""
+    count = size = 0
+    for entry in entries:
+        cost = len(entry.data) + ENTRY_COST
+        if size + cost > budget and (count or cost > first):
+            break
+        size += cost
+        count += 1
+    return count, size
 
 
 def _size_of(m: Message) -> int:

@@ -201,6 +201,18 @@ def test_a_slow_follower_takes_what_the_others_have_committed_and_leaves_some_ro
     assert (rig.state(slow), any(rig.alarms())) == (SLOW, False)
 
 
+def test_a_slow_follower_takes_a_committed_entry_that_is_larger_than_its_budget(rig: Rig) -> None:
+    leader = rig.leader()
+    slow, _ = rig.followers()
+    some = SLOW_SPARE_MIN // 8
+    rig.short(slow, found=SHORT._replace(spare=SLOW_SPARE_MIN + SLOW_PART * some))
+    for number in range(3):
+        rig.must_put(leader, b"%d" % number, bytes(2 * some))
+    rig.run(TRICKLE_AFTER_MS / 1000 + 3.0)
+    assert rig.parts_of(slow).raw.last_index == leader.commit_index
+    assert rig.state(slow) == SLOW
+
+
 def test_a_message_is_cut_to_what_may_be_taken_of_it(rig: Rig) -> None:
     follower = rig.followers()[0]
     rig.disks[follower.member_id].found = TIGHT._replace(spare=3000)
