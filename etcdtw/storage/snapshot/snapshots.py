@@ -76,7 +76,13 @@ class StateSnapshots:
         if self._stream is not None or self._is_closed:
             done("another snapshot is being streamed already; try again later")
             return
-        stream = SnapshotStream(self._reactor, done, self._stream_ended, self._fail_stop)
+
+        def ended() -> None:
+            if self._stream is stream:  # it may end, and be closed after another one has begun
+                self._stream = None
+            self._child_ended()
+
+        stream = SnapshotStream(self._reactor, done, ended, self._fail_stop)
         self._stream = stream
         job = (str(self._path), self._map_size, list(buckets))
 
@@ -137,8 +143,10 @@ class StateSnapshots:
             if child is not None:
                 child.close()
 
-    def _stream_ended(self) -> None:
-        self._stream = None
+    def _child_ended(self) -> None:
+        """It may have been killed while it read."""
+        if not self._is_closed:
+            self._state.forget_ended_reads()
 
     def _start_export(
         self, target: Path, done: Callable[[SnapshotExport | str], None], storage_version: bytes
@@ -149,6 +157,7 @@ class StateSnapshots:
 
         def told(answer: Answer | str) -> None:
             self._exports.discard(child)
+            self._child_ended()
             done(answer if isinstance(answer, str) else SnapshotExport(*answer))
 
         job = (str(self._path), self._map_size, str(target), storage_version)

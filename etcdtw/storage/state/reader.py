@@ -575,6 +575,10 @@ class StateReader:
         rows = self._env.readers().splitlines()[1:]
         return sum(bool(row.split()) and row.split()[-1] != "-" for row in rows)
 
+    def forget_ended_reads(self) -> None:
+        """Let go of the pages that processes read which were killed: LMDB keeps them for ever."""
+        self._env.reader_check()
+
     def size_allocated(self) -> int:
         """Return the octets of the file."""
         return os.stat(os.path.join(self._env.path(), DATA_FILE)).st_size
@@ -586,11 +590,9 @@ class StateReader:
         return self._size_in_use
 
     def _measure(self) -> int:
-        total = 0
-        for handle in self._tables.handles.values():
-            stat = self._txn.stat(handle)
-            total += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-        return int(total * stat["psize"])
+        stats = [self._txn.stat(handle) for handle in self._tables.handles.values()]
+        kinds = ("branch_pages", "leaf_pages", "overflow_pages")
+        return int(sum([stat[kind] for stat in stats for kind in kinds]) * stats[0]["psize"])
 
 
 def _nobody_hears(error: StateDamageError) -> None:

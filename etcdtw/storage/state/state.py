@@ -414,6 +414,9 @@ class LmdbState:
         """Delete a file of any size, a part at a time, beside the reactor."""
         self._writer.send((DISPOSE, str(file)))
 
+    def forget_ended_reads(self) -> None:
+        self._reader.forget_ended_reads()
+
     @property
     def size_allocated(self) -> int:
         return self._reader.size_allocated()

@@ -207,3 +207,48 @@ reactor.run()
         ),
     )
     assert lines == ["True"]
+
+
+@processes
+def test_a_stream_that_was_read_to_its_end_and_is_closed_late_does_not_make_room_for_a_third(
+    tmp_path: Path,
+) -> None:
+    lines = run(
+        tmp_path,
+        member(
+            """
+def opened(first):
+    def read(_):
+        def other(second):
+            first.close()  # its receiver has answered late
+            snapshots.stream([], print)
+            second.close()
+            end()
+        snapshots.stream([], other)
+    whole(first, read)
+snapshots.stream([], opened)
+reactor.run()
+"""
+        ),
+    )
+    assert lines == ["another snapshot is being streamed already; try again later"]
+
+
+@processes
+def test_a_stream_that_is_ended_keeps_no_pages_of_the_state(tmp_path: Path) -> None:
+    lines = run(
+        tmp_path,
+        member(
+            """
+reads = state.stats.open_reads
+def opened(found):
+    before = reads()
+    found.close()
+    print(before - reads())
+    end()
+snapshots.stream([], opened)
+reactor.run()
+"""
+        ),
+    )
+    assert lines == ["1"]
