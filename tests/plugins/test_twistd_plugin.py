@@ -17,9 +17,10 @@ from twisted.application.service import IServiceMaker, ServiceMaker
 from twisted.plugin import getPlugins
 
 from etcdtw.plugins.server import Options
+from tests.support.ports import free_port
 
 TWISTD = Path(sys.executable).parent / "twistd"
-CLIENT_PORT, PEER_PORT, METRICS_PORT = 21620, 21621, 21622
+CLIENT_PORT, PEER_PORT, METRICS_PORT = (free_port() for _ in range(3))
 READY_WITHIN_S = 20
 
 
