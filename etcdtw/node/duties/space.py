@@ -89,6 +89,9 @@ AHEAD_OCTETS_MAX: Final = 8 << 20
 TAKEN_OCTETS_MIN: Final = 1 << 20
 TAKEN_WITHIN_MS: Final = 1_000
 """A follower that is left behind is waited for while it takes so many octets within that time."""
+WAITED_MAX_MS: Final = 5_000
+"""So long in all, until it has come near: the others do not need it, and their clients, whose
+proposals wait meanwhile, give up two seconds later."""
 KEPT_OCTETS_MAX: Final = 8 << 20
 """Octets of other members' proposals that wait while the leadership is handed over, or for a
 follower."""
@@ -140,8 +143,9 @@ class SpaceDuty:
         self.is_log_short = False
         """Whether entries that nobody needs are to leave the log early."""
         self.is_log_tight = False
-        self._taken: dict[int, tuple[int, int]] = {}
-        """By follower: octets of the log that it held when it last took much, and when."""
+        self._taken: dict[int, tuple[int, int, int]] = {}
+        """By follower: octets of the log that it held when it last took much, when that was, and
+        how long it may still be waited for."""
         self._is_waiting = False
         """Whether proposals wait for a follower, which this leader is too far ahead of."""
         self._budget = 0
@@ -154,7 +158,7 @@ class SpaceDuty:
         self._pressed_ms: int | None = None
         """Since when each look found too little room."""
         self._roomy_ms: int | None = None
-        self._since_ms = 0  # of the state
+        self._since_ms, self._looked_ms = 0, 0  # of the state; of the look before
         self._term = 0  # in which it is
         self._refused_ms: int | None = None
         """When the first entries were refused."""
@@ -252,8 +256,9 @@ class SpaceDuty:
         """Whether a follower that takes entries is left behind by a log that cannot keep many.
 
         It would need a snapshot soon, for which such a disk has no room.  One that takes little
-        or nothing is not waited for.
+        or nothing is not waited for, nor one that does not come near in time.
         """
+        passed_ms, self._looked_ms = now_ms - self._looked_ms, now_ms
         if not (self.is_log_tight and self._standing.is_leader and self.state == ROOMY):
             self._taken.clear()
             return False
@@ -261,12 +266,16 @@ class SpaceDuty:
         for member_id, one in self._raw.progress().items():
             behind = self.marks.octets_behind(one.match_index)
             held = self.marks.octets - behind
-            before, since_ms = self._taken.get(member_id, (held, now_ms))
+            before, since_ms, left_ms = self._taken.get(member_id, (held, now_ms, WAITED_MAX_MS))
+            if behind <= AHEAD_OCTETS_MAX:
+                left_ms = WAITED_MAX_MS
             if behind <= AHEAD_OCTETS_MAX or held - before >= TAKEN_OCTETS_MIN:
                 before, since_ms = held, now_ms
-            if AHEAD_OCTETS_MAX < behind < FAR and now_ms - since_ms < TAKEN_WITHIN_MS:
+            takes = now_ms - since_ms < TAKEN_WITHIN_MS
+            if takes and left_ms > 0 and AHEAD_OCTETS_MAX < behind < FAR:
                 is_far_ahead = True
-            self._taken[member_id] = before, since_ms
+                left_ms -= passed_ms
+            self._taken[member_id] = before, since_ms, left_ms
         return is_far_ahead
 
     # The states.
