@@ -95,6 +95,10 @@ class RawNode:
     def last_index(self) -> int:
         return self._state.log.last_index()
 
+    def holds(self, index: int, term: int) -> bool:
+        """Return whether the log has the entry of ``term`` at ``index``, and so all before it."""
+        return self._state.log.match_term(index, term)
+
     @property
     def transfer_target(self) -> int:
         """Whom the leader is handing over to, 0 if nobody."""

@@ -455,13 +455,19 @@ class SpaceDuty:
         if m.commit > max(self._leader_commit, self._raw.last_index):
             self._has_moved = True
         self._leader_commit = max(self._leader_commit, m.commit)
-        if not m.entries:
+        if not m.entries or self._writes_nothing(m):
             return True
         if self._pay(m) or self._takes_some(m):
             return True
         if self._refused_ms is None:
             self._refused_ms = self._wakeup.time_ms()
         return False
+
+    def _writes_nothing(self, m: Message) -> bool:
+        """Whether the entries are of a leader of old, or here already, as when an answer was lost:
+        what is left is for others."""
+        last = m.entries[-1]
+        return 0 < m.term < self._raw.term or self._raw.holds(last.index, last.term)
 
     def _takes_some(self, m: Message) -> bool:
         """Cut a message down to what may be taken of it, as if the leader had sent no more.

@@ -12,8 +12,10 @@ from etcdtw.apply.errors import NoSpaceError
 from etcdtw.mvcc.applied import Applied
 from etcdtw.node.duties.compaction import SHORT_ENTRIES, SILENT_MS
 from etcdtw.node.duties.space import (
+    ENTRY_COST,
     GIVING_UP,
     KEPT_OCTETS_MAX,
+    LAST_OCTETS_MAX,
     NEEDED,
     NEEDED_AFTER_MS,
     REVIEW_MS,
@@ -307,6 +309,27 @@ def test_an_exhausted_follower_takes_nothing_though_it_is_needed(rig: Rig) -> No
     assert [rig.parts_of(node).raw.last_index for node in followers] == before
     rig.free(*followers)
     rig.until(lambda: outcome)
+
+
+@pytest.mark.parametrize("is_held", [True, False], ids=["held", "of an earlier term"])
+def test_entries_that_are_not_written_use_up_nothing(rig: Rig, is_held: bool) -> None:
+    first, second = rig.followers()
+    rig.must_put(rig.leader(), b"k")
+    rig.short(first, second)
+    rig.put(rig.leader(), b"l")
+    rig.until(lambda: all(rig.alarms()))
+    needed = first if rig.state(first) == NEEDED else second
+    rig.disks[needed.member_id].found = EXHAUSTED
+    rig.run(0.2)
+    log, duty = rig.parts_of(needed).log, needed.duties.space
+    last = log.last_index()
+    entries = log.entries(last, last + 1, 1) if is_held else offered(needed, 1000).entries
+    term = needed.term if is_held else needed.term - 1
+    for _ in range(LAST_OCTETS_MAX // ENTRY_COST):
+        again = offered(needed, 0, last)
+        again.term, again.entries = term, entries
+        assert duty.takes(again)
+    assert duty.takes(offered(needed, LAST_OCTETS_MAX // 2))
 
 
 def test_entries_are_paid_for_from_what_the_last_look_found(rig: Rig) -> None:
