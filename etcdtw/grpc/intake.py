@@ -1,12 +1,13 @@
 """What the header block of a request says, worked out once per distinct block.
 
 Clients repeat their header blocks; the http2 core hands back the same header list for a
-repeated block, and the intake made for it is kept in the list's ``memo``.
+repeated block, and the intake made for it is kept in the list's ``memo``.  Where only the timeout
+is another one, the rest is taken from the intake before (`resolve_like`).
 """
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
 from etcdtw.grpc.call import (
     DEADLINE_EXCEEDED,
@@ -40,16 +41,10 @@ FIELD_OVERHEAD: Final = 160
 """Octets of objects that hold one field, about."""
 HEAVY_OCTETS_MIN: Final = 4_096
 """Header fields that are kept for a call are bounded from here on; clients of today send half."""
+TIMEOUT: Final = b"grpc-timeout"
 
 _UNCOUNTED: Final = MethodStats("", UNARY)
 """Stands for the counters of refused requests, which belong to no method."""
-
-
-class Headers(Protocol):
-    """A header list of the http2 core."""
-
-    fields: Fields
-    memo: object | None
 
 
 class Refusal:
@@ -69,7 +64,8 @@ class Intake:
     Exactly one of ``method`` and ``refusal`` is set for a gRPC request, neither for
     another HTTP request.  ``unary`` is the method's handler when it is a unary one and answers
     are not to be compressed.  ``head`` begins an answer, with the client's kind of gRPC in it.
-    ``timeout_ms`` is `NEVER_MS` when the client names none.
+    ``timeout_ms`` is `NEVER_MS` when the client names none; ``timeout_at`` is where it stands
+    among the fields, set once the method is.
     """
 
     __slots__ = (
@@ -83,28 +79,50 @@ class Intake:
         "octets",
         "refusal",
         "stats",
+        "timeout_at",
         "timeout_ms",
         "unary",
     )
 
-    def __init__(self, fields: Fields) -> None:
-        # The first value of a repeated name is the one that counts.
-        self._values: dict[bytes, bytes] = dict(fields[::-1])
+    def __init__(self, fields: Fields, like: Intake | None = None) -> None:
+        """``like``: what the same fields mean with another timeout, which was in order."""
         self.fields = fields
-        self.octets = sum([len(name) + len(value) + FIELD_OVERHEAD for name, value in fields])
-        self.encoding = self._values.get(b"grpc-encoding", b"")
+        if like is None:
+            # The first value of a repeated name is the one that counts.
+            self._values: dict[bytes, bytes] = dict(fields[::-1])
+            self.octets: int = sum([len(n) + len(v) + FIELD_OVERHEAD for n, v in fields])
+            self.encoding: bytes = self._values.get(b"grpc-encoding", b"")
+            self.head: Fields = HEAD
+            self.head_block: bytes = HEAD_BLOCK
+            self.method: Method | None = None
+            self.stats: MethodStats = _UNCOUNTED
+            self.timeout_at: int = -1
+            self.unary: UnaryHandler | None = None
+        else:
+            self._values = like._values
+            self.octets = like.octets
+            self.encoding = like.encoding
+            self.head = like.head
+            self.head_block = like.head_block
+            self.method = like.method
+            self.stats = like.stats
+            self.timeout_at = like.timeout_at
+            self.unary = like.unary
         self.is_grpc = True
-        self.head = HEAD
-        self.head_block = HEAD_BLOCK
-        self.method: Method | None = None
         self.refusal: Refusal | None = None
-        self.stats = _UNCOUNTED
         self.timeout_ms = NEVER_MS
-        self.unary: UnaryHandler | None = None
 
     def value(self, name: bytes) -> bytes | None:
         """Return the first value of a field, as it came."""
         return self._values.get(name)
+
+    def understood_timeout(self) -> None:
+        """The timeout is a number now: the values may serve for another one as well.
+
+        As in grpc-go it is none of the metadata.
+        """
+        del self._values[TIMEOUT]
+        self.timeout_at = [name for name, _ in self.fields].index(TIMEOUT)
 
     def metadata(self, name: bytes) -> bytes | None:
         """Return the first value of a metadata key, decoded; None when absent or no base64."""
@@ -154,6 +172,31 @@ def resolve(fields: Fields, methods: MethodTable, stats: ServerStats) -> Intake:
     # Compressed answers go the long way: the short one asks nobody what form they have.
     if method.kind == UNARY and intake.encoding != GZIP:
         intake.unary = method.unary
+    if intake.timeout_ms != NEVER_MS:
+        intake.understood_timeout()
+    return intake
+
+
+def resolve_like(known: Intake, fields: Fields) -> Intake | None:
+    """Return what ``fields`` ask for when only the timeout is another one than in ``known``.
+
+    None: they differ in more, or this timeout is to be refused; `resolve` tells.
+    """
+    at: int = known.timeout_at
+    if at < 0 or at >= len(fields):
+        return None
+    name, value = fields[at]
+    before = known.fields
+    if name != TIMEOUT or fields[:at] != before[:at] or fields[at + 1 :] != before[at + 1 :]:
+        return None
+    try:
+        timeout_ms = parse_timeout(value)
+    except TimeoutFormatError:
+        return None
+    if not timeout_ms:
+        return None
+    intake = Intake(fields, known)
+    intake.timeout_ms = timeout_ms
     return intake
 
 
@@ -165,7 +208,7 @@ def not_grpc(content_type: bytes) -> Refusal:
 
 def _refusal_of(intake: Intake) -> Refusal | None:
     """Return what is wrong with a gRPC request before its method is looked at."""
-    timeout = intake.value(b"grpc-timeout")
+    timeout = intake.value(TIMEOUT)
     if timeout is not None:
         try:
             intake.timeout_ms = parse_timeout(timeout)

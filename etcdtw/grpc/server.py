@@ -15,11 +15,11 @@ from etcdtw.grpc.inflating import Inflating
 from etcdtw.grpc.intake import (
     HEAVY_OCTETS_MIN,
     NEVER_MS,
-    Headers,
     Intake,
     Refusal,
     not_grpc,
     resolve,
+    resolve_like,
 )
 from etcdtw.grpc.message import MESSAGE_SIZE_MAX, PREFIX_SIZE, MessageReader, is_one_message
 from etcdtw.grpc.plain import BodySizeMax, PlainRequest, reads_no_body
@@ -76,6 +76,8 @@ class CallServer:
         self._message_size_max = message_size_max
         self._register = CallRegister(connection, on_output, stats, caller)
         self._plain: dict[int, PlainRequest] = {}
+        # The last one with a timeout; calls that follow differ in that alone.
+        self._known: Intake | None = None
         self.goaway_received = False
         self.pages = 0
         """Requests so far that were not gRPC."""
@@ -236,12 +238,18 @@ class CallServer:
         elif kind == events.CLOSED:
             self.connection_lost()  # of very many calls the rest ends when the transport is gone
 
-    def _resolve(self, headers: Headers) -> Intake:
-        intake = resolve(headers.fields, self._methods, self._stats)
+    def _resolve(self, headers: HeaderList) -> Intake:
+        fields = headers.fields
+        known = self._known
+        intake = None if known is None else resolve_like(known, fields)
+        if intake is None:
+            intake = resolve(fields, self._methods, self._stats)
+            if intake.timeout_at >= 0 and intake.octets < HEAVY_OCTETS_MIN:
+                self._known = intake
         headers.memo = intake
         return intake
 
-    def _opened(self, stream_id: int, headers: Headers, now_ms: int, end_stream: bool) -> None:
+    def _opened(self, stream_id: int, headers: HeaderList, now_ms: int, end_stream: bool) -> None:
         """A request has begun."""
         intake = headers.memo
         if not isinstance(intake, Intake):

@@ -66,9 +66,8 @@ def _check(fields: tuple[Field, ...], allowed: int) -> tuple[int, int]:
     seen = 0
     length = NO_LENGTH
     ordinary = False
-    rule_of = _RULES.get
     for name, value in fields:
-        rule = rule_of(name, 0)
+        rule: int = _RULES.get(name, 0)
         if not rule:
             ordinary = True
         elif rule <= _PSEUDO_MAX:

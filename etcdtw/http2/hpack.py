@@ -9,7 +9,7 @@ any connection, so that hot replies can be rendered once.  Source: RFC 7541.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from etcdtw.http2 import fields, huffman
 from etcdtw.http2.errors import CompressionError, TooManyFieldsError
@@ -140,8 +140,9 @@ class Decoder:
         return headers
 
     def _read_block(self, block: bytes) -> list[Field]:
-        entries = self._entries
-        found: list[Field] = []
+        # Not as `Field`, or the compiled module takes each one apart and joins it anew.
+        entries: list[Any] = self._entries
+        found: list[Any] = []
         fields_max = self._fields_max
         pos = 0
         end = len(block)
