@@ -28,6 +28,7 @@ from tests.support.cluster_processes import (
     ClusterMember,
 )
 from tests.support.cluster_programs import CLUSTER_PROGRAMS
+from tests.support.etcd_client import RpcFailedError
 from tests.support.revision_order import LogEntry, Operation, RevisionOrderChecker, Write
 from tests.support.wire_client import ConnectionFailedError, WireClient
 
@@ -119,6 +120,7 @@ class ClusterKillLoop:
     def run(self, rounds: int, *, is_quiet: bool = True) -> Tally:
         """Run until ``rounds`` are done or something was lost."""
         tally = self.tally
+        is_over = False
         try:
             self._cluster.start()
             while tally.rounds < rounds and not tally.problems:
@@ -126,10 +128,11 @@ class ClusterKillLoop:
                 if not is_quiet:
                     print(told, flush=True)
             self._cluster.check_logs()
-        except (AssertionError, TimeoutError, ConnectionFailedError) as error:
+            is_over = True
+        except (AssertionError, TimeoutError, ConnectionFailedError, RpcFailedError) as error:
             tally.problems.append(f"round {tally.rounds}: {type(error).__name__} {error}"[:3000])
         finally:
-            self._cluster.close(keep_logs=bool(tally.problems))
+            self._cluster.close(keep_logs=bool(tally.problems) or not is_over)
         return tally
 
     def _round(self) -> str:

@@ -249,6 +249,8 @@ class FullDiskLoop(ClusterKillLoop):
         self._window = (0.0, 0.0)
         self._own: OwnWriter | None = None
         self._own_compacted = 0
+        self._hindrance = ""
+        """Why a member did not take part again when it was asked last."""
         self._recorder: Recorder | None = None
         self.gaps_s: list[float] = []
         """The longest one of each round in which a quorum had room."""
@@ -384,27 +386,35 @@ class FullDiskLoop(ClusterKillLoop):
 
     def _await_recovery(self, freed: float) -> None:
         for member in self._alive():
-            wait_for(
-                lambda member=member: self._takes_part(member),  # type: ignore[misc]
-                RECOVERED_S,
-                f"{member.name} takes part again",
-            )
+            self._hindrance = "not asked"
+            try:
+                wait_for(
+                    lambda member=member: self._takes_part(member),  # type: ignore[misc]
+                    RECOVERED_S,
+                    f"{member.name} takes part again",
+                )
+            except TimeoutError as error:
+                raise TimeoutError(f"{error}; at last: {self._hindrance}") from None
         self.recovered_s.append(time.monotonic() - freed)
 
     def _takes_part(self, member: ClusterMember) -> bool:
         self._alive()
-        if disk_status(member) != 200:
+        status = disk_status(member)
+        if status != 200:
+            self._hindrance = f"the check of its disk has status {status}"
             time.sleep(0.1)
             return False
         key, value = b"back/" + member.name.encode(), b"%d" % time.monotonic_ns()
         began = time.monotonic()
         try:
             client = self._cluster.wire_client(member, 8.0)
-        except OSError:
+        except OSError as error:
+            self._hindrance = f"no connection: {error}"
             return False
         try:
             stream = client.call(PUT, pb.PutRequest(key=key, value=value).SerializeToString())
-        except (ConnectionFailedError, OSError):
+        except (ConnectionFailedError, OSError) as error:
+            self._hindrance = f"a put has no answer: {error}"
             self._probes.append(Write(began, float("inf"), [(key, value)], 0, who="back"))
             return False
         finally:
@@ -414,6 +424,7 @@ class FullDiskLoop(ClusterKillLoop):
             ended = time.monotonic()
             self._probes.append(Write(began, ended, [(key, value)], revision, who="back"))
             return True
+        self._hindrance = f"a put is answered {stream.code}: {stream.text}"
         if stream.text != NO_SPACE:
             self._probes.append(Write(began, float("inf"), [(key, value)], 0, who="back"))
         return False

@@ -65,6 +65,8 @@ TRICKLE_AFTER_MS: Final = 3_000
 """After so long a slow member takes what the others have committed, out of what it spares."""
 TRICKLE_SPARE_MIN: Final = 64 << 10
 """Octets that are left of it, for the alarm and what ends it."""
+UNKNOWN_AFTER_MS: Final = 5_000
+"""So long no look may tell how much room there is before that is a trouble."""
 LAST_OCTETS_MAX: Final = 256 << 10
 """So much a needed member takes in all though nothing is left to spare, once NOSPACE is raised:
 what was on its way, and the compaction that makes room."""
@@ -72,6 +74,8 @@ PASS_EVERY_MS: Final = 1_000
 """Between two compactions that an exhausted leader lets pass."""
 FIRST_FACTOR: Final = 2
 """Half of what entries need at the worst is left out for the first message after each look."""
+UNFIT_MARGIN: Final = 2
+"""So many times an entry that did not fit must fit before its member has room again."""
 NEEDED_AFTER_MS: Final = 1_000
 """So long may the leader commit nothing before a follower that is short concludes that it must."""
 PROBE_EVERY_MS: Final = 5_000
@@ -98,6 +102,52 @@ follower."""
 ENTRY_COST: Final = 300
 """Octets that an entry costs beside its data."""
 GROWING: Final = frozenset((FIELD_PUT, FIELD_TXN, FIELD_LEASE_GRANT))
+
+
+class _Unfit:
+    """An entry that was offered and is more than a whole portion, however often one looks.
+
+    Room shrinks by parts of itself: it may end above nothing and below any entry.
+    """
+
+    def __init__(self) -> None:
+        self._spare = 0  # as found last
+        self._octets = 0
+        self._offered_ms = 0  # when last
+
+    def offer(self, octets: int, now_ms: int) -> None:
+        if octets > FIRST_FACTOR * self._spare:
+            self._octets, self._offered_ms = octets, now_ms
+
+    def is_cramped(self, spare: int, now_ms: int, *, is_short: bool) -> bool:
+        """Return whether there still is such an entry now that this is to spare."""
+        self._spare = spare
+        margin = UNFIT_MARGIN if is_short else 1
+        is_gone = is_short and now_ms - self._offered_ms >= REVIEW_MS
+        if is_gone or FIRST_FACTOR * spare >= margin * self._octets:
+            self._octets = 0
+        return self._octets > 0
+
+
+class _Unknown:
+    """That no look can tell how much room there is."""
+
+    def __init__(self) -> None:
+        self._since_ms: int | None = None
+        self.trouble = ""
+        """Once that is so for long where room is counted: what was found last is soon used up."""
+
+    def note(self, now_ms: int, why: str, *, is_tight: bool) -> bool:
+        """Return whether this is news."""
+        if self._since_ms is None:
+            self._since_ms = now_ms
+            return True
+        if is_tight and now_ms - self._since_ms >= UNKNOWN_AFTER_MS:
+            self.trouble = f"the free space cannot be told: {why}"
+        return False
+
+    def end(self) -> None:
+        self._since_ms, self.trouble = None, ""
 
 
 class SpaceDuty:
@@ -172,7 +222,7 @@ class SpaceDuty:
         self._kept_octets, self._has_raised = 0, False
         self._asked_ms = -ASK_EVERY_MS
         self._is_flushing = False
-        self._is_unknown = False  # how much room there is; told once
+        self._unfit, self._unknown = _Unfit(), _Unknown()
         self.shortages_total = 0
         """Messages of peers that were not taken."""
 
@@ -188,23 +238,26 @@ class SpaceDuty:
 
     def trouble(self) -> str:
         """Return what a readiness check says; empty while there is room."""
-        return f"the disk is short of space: {self.where}" if self.is_short else ""
+        if self.is_short:
+            return f"the disk is short of space: {self.where}"
+        return self._unknown.trouble
 
     def look(self, now_ms: int) -> None:
         """See how much room there is, and do what follows."""
         try:
             found = self._look()
         except OSError as error:
-            if not self._is_unknown:
-                self._is_unknown = True
+            is_tight = self._stepper.door is self
+            if self._unknown.note(now_ms, str(error), is_tight=is_tight):
                 self.log.warn("the free space cannot be told: {why}", why=str(error))
             return
-        self._is_unknown = False
+        self._unknown.end()
         self.where = found.where
         self.is_log_short = found.is_log_short
         self.is_log_tight = found.is_log_tight
         self._budget = found.spare  # for what is let go before the state's portion is known
-        is_pressed = found.is_short or found.is_exhausted
+        is_cramped = self._unfit.is_cramped(found.spare, now_ms, is_short=self.is_short)
+        is_pressed = found.is_short or found.is_exhausted or is_cramped
         if is_pressed or found.spare < FLUSH_SPARE_MIN:
             self._flush()
         if not is_pressed:
@@ -213,7 +266,7 @@ class SpaceDuty:
             self._pressed_ms = now_ms
         pressed_ms = 0 if self._pressed_ms is None else now_ms - self._pressed_ms
         self._weigh(now_ms, is_pressed, pressed_ms)
-        self._portion(now_ms, found.spare)
+        self._portion(now_ms, found.spare, max(found.spare, found.last))
         if self.state == GIVING_UP:
             self._hand_over(now_ms)
         elif self.state == SLOW:
@@ -226,7 +279,7 @@ class SpaceDuty:
         self._quota.block(self.state in (SLOW, NEEDED))
         self._hold(now_ms, found, is_pressed)
 
-    def _portion(self, now_ms: int, spare: int) -> None:
+    def _portion(self, now_ms: int, spare: int, last: int) -> None:
         """Say what may be taken until the next look."""
         self._budget = spare
         self._trickle = 0
@@ -234,9 +287,11 @@ class SpaceDuty:
         if self.state == SLOW:
             self._budget = max(0, spare - SLOW_SPARE_MIN) // SLOW_PART
             if now_ms - self._since_ms >= TRICKLE_AFTER_MS:
-                self._trickle = max(0, spare - TRICKLE_SPARE_MIN)
-        elif self.state == NEEDED and not spare and self._is_raised():
-            self._trickle = self._last_left
+                self._trickle = max(0, last - TRICKLE_SPARE_MIN)
+        elif self.state == NEEDED:
+            self._budget = max(spare, last - TRICKLE_SPARE_MIN)
+            if self._is_raised():
+                self._trickle = self._last_left
 
     def _hold(self, now_ms: int, found: RoomFound, is_pressed: bool) -> None:
         """Have proposals wait, or no longer."""
@@ -457,6 +512,7 @@ class SpaceDuty:
         self._leader_commit = max(self._leader_commit, m.commit)
         if not m.entries or self._writes_nothing(m):
             return True
+        self._unfit.offer(len(m.entries[0].data) + ENTRY_COST, self._wakeup.time_ms())
         if self._pay(m) or self._takes_some(m):
             return True
         if self._refused_ms is None:

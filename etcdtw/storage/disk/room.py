@@ -117,15 +117,27 @@ class RoomFound(NamedTuple):
     """The place with the least room, and how much it has, in words."""
     is_log_short: bool = False
     is_log_tight: bool = False
+    last: int = 0
+    """The same as ``spare`` for one who looks after each step: pages to be used again count whole
+    against the floor."""
 
 
-ROOMY: Final = RoomFound(False, False, False, PLENTY_BYTES, "")
+ROOMY: Final = RoomFound(False, False, False, PLENTY_BYTES, "", last=PLENTY_BYTES)
 
 
 class _Watched:
     """A place and what is known of its reserve."""
 
-    __slots__ = ("ahead", "can_reserve", "free", "is_allocating", "is_short", "measured", "place")
+    __slots__ = (
+        "ahead",
+        "can_reserve",
+        "free",
+        "is_allocating",
+        "is_short",
+        "measured",
+        "place",
+        "was_needed",
+    )
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -138,6 +150,8 @@ class _Watched:
         self.measured = (0, 0, 0)
         """What the operating system said last: the file's length, what is allocated, what is
         free; one value, for a thread puts it here."""
+        self.was_needed = 0
+        """What was pending when it was asked."""
 
 
 class DiskRoom:
@@ -156,37 +170,44 @@ class DiskRoom:
         """Set when the thread that measures has ended."""
         self._error: OSError | None = None
         self._has_plenty = False
+        self._is_late = False
+        """Whether the last look began to measure and had no answer in time."""
 
     def look(self) -> RoomFound:
         """Return how things stand.  Raises OSError when a place cannot be looked at.
 
         Where there was plenty, what the operating system said since the last look counts: that
         does not vanish within a tick, and nobody waits for a thread.  Else a look waits
-        `ANSWER_S` at the most, and not at all while an earlier one has no answer yet.
+        `ANSWER_S` at the most, and not at all while an earlier one has no answer yet.  An answer
+        that missed one look on a busy machine counts at the next; one that missed more is old.
         """
         had_plenty, self._has_plenty = self._has_plenty, False
+        was_late, self._is_late = self._is_late, False
         answered = self._answered
-        if answered is None or (answered.is_set() and not had_plenty):
+        if answered is None or (answered.is_set() and not had_plenty and not was_late):
             answered = self._begin_measuring()
             answered.wait(ANSWER_S)
+            self._is_late = not answered.is_set()
         if not answered.is_set():
             raise TimeoutError(errno.ETIMEDOUT, "the operating system does not answer")
-        found = self._judge()
+        found = self._judge(was_late)
         if had_plenty:
             self._begin_measuring()
         self._has_plenty = not found.is_tight
         return found
 
-    def _judge(self) -> RoomFound:
+    def _judge(self, is_late: bool) -> RoomFound:
         if self._error is not None:
             raise self._error
         found = ROOMY
         for watched in self._watched:
-            found = _worse(found, self._look_at(watched))
+            found = _worse(found, self._look_at(watched, is_late))
         return found
 
     def _begin_measuring(self) -> Event:
         answered = self._answered = Event()
+        for one in self._watched:
+            one.was_needed = one.place.need()
         self._in_thread(self._measure)
         return answered
 
@@ -210,11 +231,13 @@ class DiskRoom:
         file = one.place.file
         one.measured = (*self._disk.extent(file), self._disk.free(file))
 
-    def _look_at(self, one: _Watched) -> RoomFound:
+    def _look_at(self, one: _Watched, is_late: bool) -> RoomFound:
         place = one.place
         size, allocated, one.free = one.measured
         one.ahead = max(0, allocated - size)
         need = place.need()
+        if is_late:
+            need += one.was_needed  # which may be committed since, and in no length that is known
         if one.free >= PLENTY_BYTES + need:
             one.is_short = False
             return ROOMY
@@ -234,6 +257,7 @@ class DiskRoom:
         firm = one.ahead + (max(0, takeable - STEP_BYTES) if one.can_reserve else takeable)
         floor = max(FLOOR_LEAST_BYTES, FLOOR_BYTES - max(0, again - need) // 4)
         spare = firm - floor - deficit
+        last_floor = max(FLOOR_LEAST_BYTES, FLOOR_BYTES - max(0, again - need))
         where = f"the {place.name}'s disk has {one.free / MIB:.0f} MiB free"
         if one.can_reserve:
             where += f" and {one.ahead / MIB:.0f} MiB in reserve"
@@ -246,6 +270,7 @@ class DiskRoom:
             where,
             one.is_short and place.name == LOG,
             place.name == LOG,
+            max(0, firm - last_floor - deficit) // TAKEN_FACTOR,
         )
 
     def _allocate(self, one: _Watched, octets: int) -> None:
@@ -276,6 +301,7 @@ def _worse(one: RoomFound, other: RoomFound) -> RoomFound:
         other.where if is_worse else one.where,
         one.is_log_short or other.is_log_short,
         one.is_log_tight or other.is_log_tight,
+        min(one.last, other.last),
     )
 
 

@@ -228,6 +228,46 @@ def test_an_error_of_a_roomy_disk_is_told_once_and_asked_about_again() -> None:
     assert not rig.room.look().is_tight
 
 
+def test_an_answer_that_came_too_late_for_one_look_counts_at_the_next() -> None:
+    waiting: list[Callable[[], None]] = []
+    rig = Rig(PLENTY_BYTES - 1, in_thread=lambda run: waiting.append(run) if is_late else run())
+    is_late = False
+    assert rig.room.look().spare
+    is_late = True
+    rig.disk.free_bytes = 0
+    rig.disk.ahead = 0
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            rig.room.look()
+        waiting.pop()()
+        assert rig.room.look().is_exhausted
+        waiting.clear()
+
+
+def test_what_was_pending_counts_beside_a_late_answer_for_it_may_be_committed_since() -> None:
+    waiting: list[Callable[[], None]] = []
+    rig = Rig(LEFT_BYTES, in_thread=lambda run: waiting.append(run) if is_late else run())
+    rig.disk.ahead = WANTED
+    is_late = True
+    rig.need = 10 * MIB
+    with pytest.raises(TimeoutError):
+        rig.room.look()
+    waiting.pop()()
+    rig.need = MIB
+    spare = rig.room.look().spare
+    assert spare == (WANTED - FLOOR_BYTES - 11 * MIB) // TAKEN_FACTOR
+
+
+def test_what_the_last_pages_bear_is_told_beside_what_is_to_spare() -> None:
+    rig = Rig(LEFT_BYTES + 4 * MIB)
+    rig.unused = 2 * 16 * MIB
+    found = rig.room.look()
+    assert (found.is_short, found.is_exhausted, found.spare) == (False, False, 0)
+    assert found.last == (4 * MIB - FLOOR_LEAST_BYTES) // TAKEN_FACTOR
+    rig.unused = 0
+    assert rig.room.look().last == 0, "nothing can be used again"
+
+
 class HungDisk(FakeDisk):
     """Says nothing until it is told to."""
 
