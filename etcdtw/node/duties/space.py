@@ -65,6 +65,9 @@ TRICKLE_AFTER_MS: Final = 3_000
 """After so long a slow member takes what the others have committed, out of what it spares."""
 TRICKLE_SPARE_MIN: Final = 64 << 10
 """Octets that are left of it, for the alarm and what ends it."""
+NEEDED_OCTETS: Final = 256 << 10
+"""What a slow member leaves of what its last pages bear, as it may be needed: the large entries
+that wait are before the alarm."""
 UNKNOWN_AFTER_MS: Final = 5_000
 """So long no look may tell how much room there is before that is a trouble."""
 LAST_OCTETS_MAX: Final = 256 << 10
@@ -287,9 +290,9 @@ class SpaceDuty:
         if self.state == SLOW:
             self._budget = max(0, spare - SLOW_SPARE_MIN) // SLOW_PART
             if now_ms - self._since_ms >= TRICKLE_AFTER_MS:
-                self._trickle = max(0, last - TRICKLE_SPARE_MIN)
+                self._trickle = max(0, max(spare, last - NEEDED_OCTETS) - TRICKLE_SPARE_MIN)
         elif self.state == NEEDED:
-            self._budget = max(spare, last - TRICKLE_SPARE_MIN)
+            self._budget, self._first = max(spare, last - TRICKLE_SPARE_MIN), FIRST_FACTOR * last
             if self._is_raised():
                 self._trickle = self._last_left
 

@@ -25,6 +25,8 @@ FLOOR_BYTES: Final = 8 * MIB
 """With less than this, beside what is pending, nothing may be taken in."""
 FLOOR_LEAST_BYTES: Final = 2 * MIB
 """The same where the file has many pages to use again: it grows where those are in pieces."""
+FLOOR_LAST_BYTES: Final = 1 * MIB
+"""The same for one who must take entries for the others to go on at all."""
 STEP_BYTES: Final = 16 * MIB
 """What is allocated ahead beside the base."""
 AGAIN_BYTES: Final = 4 * MIB
@@ -257,7 +259,7 @@ class DiskRoom:
         firm = one.ahead + (max(0, takeable - STEP_BYTES) if one.can_reserve else takeable)
         floor = max(FLOOR_LEAST_BYTES, FLOOR_BYTES - max(0, again - need) // 4)
         spare = firm - floor - deficit
-        last_floor = max(FLOOR_LEAST_BYTES, FLOOR_BYTES - max(0, again - need))
+        last_floor = max(FLOOR_LAST_BYTES, FLOOR_BYTES - max(0, again - need))
         where = f"the {place.name}'s disk has {one.free / MIB:.0f} MiB free"
         if one.can_reserve:
             where += f" and {one.ahead / MIB:.0f} MiB in reserve"

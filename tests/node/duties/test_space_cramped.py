@@ -9,6 +9,7 @@ import pytest
 from etcdtw.node.duties.space import (
     FIRST_FACTOR,
     NEEDED_AFTER_MS,
+    NEEDED_OCTETS,
     REVIEW_MS,
     ROOM_AGAIN_MS,
     ROOMY,
@@ -18,8 +19,10 @@ from etcdtw.node.duties.space import (
     TRICKLE_SPARE_MIN,
     UNKNOWN_AFTER_MS,
 )
-from tests.support.space_rig import TIGHT
+from tests.support.space_rig import EXHAUSTED, TIGHT
 from tests.support.space_rig import SpaceRig as Rig
+
+LEFT = NEEDED_OCTETS + TRICKLE_SPARE_MIN
 
 
 @pytest.fixture
@@ -67,11 +70,33 @@ def test_needed_members_that_are_cramped_take_what_their_last_pages_bear(rig: Ri
     rig.until(lambda: not any(rig.alarms()))
 
 
+def test_a_needed_member_takes_an_entry_of_all_that_its_last_pages_bear(rig: Rig) -> None:
+    leader = rig.leader()
+    octets = 2 * TRICKLE_SPARE_MIN
+    for node in rig.followers():
+        rig.disks[node.member_id].found = EXHAUSTED._replace(last=octets)
+    rig.run(SHORT_AFTER_MS / 1000 + 0.2)
+    outcomes = [rig.put(leader, b"%d" % number, bytes(octets)) for number in range(3)]
+    rig.run(NEEDED_AFTER_MS / 1000 + 2.0)
+    assert all(outcomes), "one at each look, and then the alarm"
+    rig.until(lambda: any(rig.alarms()))
+
+
+def test_what_a_needed_member_may_take_is_left_by_a_slow_one(rig: Rig) -> None:
+    leader = rig.leader()
+    slow, _ = rig.followers()
+    rig.short(slow, found=EXHAUSTED._replace(last=NEEDED_OCTETS + TRICKLE_SPARE_MIN))
+    before = rig.parts_of(slow).raw.last_index
+    rig.must_put(leader, b"k")
+    rig.run(TRICKLE_AFTER_MS / 1000 + 3.0)
+    assert (rig.state(slow), rig.parts_of(slow).raw.last_index) == (SLOW, before)
+
+
 def test_a_member_is_short_no_longer_when_nobody_offers_what_it_cannot_take(rig: Rig) -> None:
     leader = rig.leader()
     cramped, _ = rig.followers()
     octets = 10_000
-    found = TIGHT._replace(spare=octets // FIRST_FACTOR, last=TRICKLE_SPARE_MIN + 2 * octets)
+    found = TIGHT._replace(spare=octets // FIRST_FACTOR, last=LEFT + 2 * octets)
     rig.disks[cramped.member_id].found = found
     rig.run(0.2)
     rig.must_put(leader, b"k", bytes(octets))

@@ -15,6 +15,7 @@ from etcdtw.storage.disk.room import (
     AGAIN_BYTES,
     BASE_BYTES,
     FLOOR_BYTES,
+    FLOOR_LAST_BYTES,
     FLOOR_LEAST_BYTES,
     LEFT_BYTES,
     LOG,
@@ -263,7 +264,7 @@ def test_what_the_last_pages_bear_is_told_beside_what_is_to_spare() -> None:
     rig.unused = 2 * 16 * MIB
     found = rig.room.look()
     assert (found.is_short, found.is_exhausted, found.spare) == (False, False, 0)
-    assert found.last == (4 * MIB - FLOOR_LEAST_BYTES) // TAKEN_FACTOR
+    assert found.last == (4 * MIB - FLOOR_LAST_BYTES) // TAKEN_FACTOR
     rig.unused = 0
     assert rig.room.look().last == 0, "nothing can be used again"
 
