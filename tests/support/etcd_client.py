@@ -178,8 +178,11 @@ class EtcdClient:
         ca_file: Path | None = None,
         cert_file: Path | None = None,
         key_file: Path | None = None,
+        reads_ahead: bool = True,
     ) -> None:
+        """``reads_ahead``: whether windows grow with what the connection bears."""
         options = (
+            ("grpc.http2.bdp_probe", int(reads_ahead)),
             ("grpc.max_receive_message_length", RECEIVE_OCTETS_MAX),
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.enable_retries", 0),
