@@ -187,8 +187,10 @@ class Applier:
             return self._apply_rare(field)
         try:
             request = parse(data[start:end])
+            asker = NOBODY
             # A bare request of the old API is a member's own word and has no header.
-            asker = NOBODY if field == FIELD_V2 else asker_of(data, start, end)
+            if self._permissions is not None and field != FIELD_V2:
+                asker = asker_of(data, start, end)
         except (DecodeError, ValueError) as error:
             raise _unknown_entry() from error
         return self.apply(field, request, asker)

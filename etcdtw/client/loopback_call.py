@@ -42,7 +42,8 @@ def _overrun_error() -> StatusError:
 
 
 class LoopbackCall:
-    """What both kinds share.  Implements `grpc.call.Call`, `KeepsOctets` and `HasClient`.
+    """What both kinds share.  Implements `grpc.call.Call`, `KeepsOctets`, `HasClient` and
+    `RepliesInParts`.
 
     ``deadline_ms``: on the ledger's clock.
     """
@@ -102,9 +103,7 @@ class LoopbackCall:
         """See `grpc.call.Call`."""
         if not self._is_open:
             return NOBODY_KNOWN
-        caller = self._line.caller
-        token = self._metadata.get(TOKEN)
-        return caller if token is None else Caller(caller.address, caller.common_name, token)
+        return self._line.caller.showing(self._metadata.get(TOKEN))
 
     def metadata(self, name: bytes) -> bytes | None:
         return self._metadata.get(name)
@@ -116,6 +115,18 @@ class LoopbackCall:
 
     def send(self, message: bytes) -> None:
         self._send(message, len(message))
+
+    def begin_reply(self, size: int) -> None:
+        if self._is_open:
+            self._stats.sent += 1
+            self._stats.sent_octets += size
+
+    def continue_reply(self, part: bytes) -> None:
+        if self._is_open:
+            self._add(part, len(part))
+
+    def end_reply(self) -> None:
+        self._finish(None)
 
     def finish(self) -> None:
         self._finish(None)
@@ -205,7 +216,7 @@ class LoopbackCall:
 class WholeCall(LoopbackCall):
     """A unary call whose caller wants all of the answer at once.
 
-    Implements `grpc.call.RepliesInParts`: what has come of an answer counts as unread.
+    What has come of an answer in parts counts as unread.
     """
 
     _parts: list[bytes] | None = None
@@ -218,18 +229,6 @@ class WholeCall(LoopbackCall):
             return self._outcome()
         self._waiter = Deferred(self._cancelled)
         return self._waiter
-
-    def begin_reply(self, size: int) -> None:
-        if self._is_open:
-            self._stats.sent += 1
-            self._stats.sent_octets += size
-
-    def continue_reply(self, part: bytes) -> None:
-        if self._is_open:
-            self._add(part, len(part))
-
-    def end_reply(self) -> None:
-        self._finish(None)
 
     def _cancelled(self, _: Deferred[bytes]) -> None:
         self._waiter = None  # it fails with CancelledError
@@ -264,7 +263,7 @@ class QueuedCall(LoopbackCall):
     """A call whose caller takes one message after the other: those of a stream, or the parts of
     a unary answer.
 
-    Implements `grpc.call.SendsMany`, `SendsInParts` and `RepliesInParts`.
+    Implements `grpc.call.SendsMany` and `SendsInParts`, too.
     """
 
     def __init__(
@@ -297,18 +296,6 @@ class QueuedCall(LoopbackCall):
 
     def send_parts(self, parts: list[bytes]) -> None:
         self._send(parts, sum(map(len, parts)))
-
-    def begin_reply(self, size: int) -> None:
-        if self._is_open:
-            self._stats.sent += 1
-            self._stats.sent_octets += size
-
-    def continue_reply(self, part: bytes) -> None:
-        if self._is_open:
-            self._add(part, len(part))
-
-    def end_reply(self) -> None:
-        self._finish(None)
 
     # What the caller uses.
 

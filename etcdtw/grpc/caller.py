@@ -23,6 +23,10 @@ class Caller:
         self.common_name = common_name
         self.token = token
 
+    def showing(self, token: bytes | None) -> Caller:
+        """Return the same caller with what one call shows; None: it shows nothing."""
+        return self if token is None else Caller(self.address, self.common_name, token)
+
 
 NOBODY_KNOWN: Final = Caller("", "")
 """This member itself, or a client of whom nothing is known."""

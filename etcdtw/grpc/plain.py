@@ -8,7 +8,7 @@ from typing import Final
 
 from etcdtw.grpc.intake import Fields, Intake
 from etcdtw.grpc.message import CHUNK_OVERHEAD
-from etcdtw.grpc.server_call import QUEUED_FOR_EVER, CallRegister
+from etcdtw.grpc.server_call import CallRegister
 from etcdtw.http2.errors import INTERNAL_ERROR
 
 PLAIN_BODY_SIZE_MAX: Final = 2 * 1024 * 1024
@@ -112,16 +112,9 @@ class PlainRequest:
 
     @property
     def queued(self) -> int:
-        """Octets that wait for the client's windows or for its socket.
-
-        Very many when the client has reset the stream and this is not told yet.
-        """
+        """As `CallRegister.queued`."""
         register = self._register
-        if register is None:
-            return 0
-        if register.connection.is_gone(self.stream_id):
-            return QUEUED_FOR_EVER
-        return register.connection.queued(self.stream_id) + register.backlog
+        return 0 if register is None else register.queued(self.stream_id)
 
     def begin(self, status: int, fields: Fields) -> None:
         """Begin an answer; pieces follow.  The request's body is let go."""

@@ -157,6 +157,16 @@ class CallRegister:
             call.cancelled()
         return bool(self.calls)
 
+    def queued(self, stream_id: int) -> int:
+        """Octets that wait for the client's windows or for its socket.
+
+        Very many when the client has reset the stream and this is not told yet: no more goes out,
+        and whoever sends until some wait must find an end.
+        """
+        if self.connection.is_gone(stream_id):
+            return QUEUED_FOR_EVER
+        return self.connection.queued(stream_id) + self.backlog
+
     def close_remote(self, stream_id: int) -> None:
         """Tell a client that may still be sending that nobody listens (RFC 9113 section 8.1).
 
@@ -233,17 +243,8 @@ class ServerCall:
 
     @property
     def queued(self) -> int:
-        """Octets that wait for the client's windows or for its socket.
-
-        Very many when the client has reset the stream and this is not told yet: no more goes out,
-        and whoever sends until some wait must find an end.
-        """
         register = self._register
-        if register is None:
-            return 0
-        if register.connection.is_gone(self.stream_id):
-            return QUEUED_FOR_EVER
-        return register.connection.queued(self.stream_id) + register.backlog
+        return 0 if register is None else register.queued(self.stream_id)
 
     @property
     def deadline_ms(self) -> int | None:
@@ -255,9 +256,7 @@ class ServerCall:
         register = self._register
         if register is None:
             return NOBODY_KNOWN
-        caller = register.caller
-        token = self._intake.metadata(TOKEN)
-        return caller if token is None else Caller(caller.address, caller.common_name, token)
+        return register.caller.showing(self._intake.metadata(TOKEN))
 
     def metadata(self, name: bytes) -> bytes | None:
         return self._intake.metadata(name)

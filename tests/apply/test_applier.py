@@ -259,3 +259,11 @@ def test_entries_of_real_etcd_are_judged_by_whom_their_header_names() -> None:
         assert isinstance(applied.error, PermissionError)
         assert str(applied.error) == header.username
     assert rig.store.revision == 2
+
+
+def test_what_a_header_holds_beside_its_user_stops_nobody_who_asks_nothing_of_it() -> None:
+    rig = ApplierRig()
+    put = pb.InternalRaftRequest(put=pb.PutRequest(key=b"k", value=b"v")).SerializeToString()
+    strange = b"\x08\x09" + b"\x21" + bytes(8)  # an id, and field 4 as eight octets
+    header = b"\xa2\x06" + bytes((len(strange),)) + strange
+    assert rig.applier.apply_data(put + header).error is None

@@ -196,13 +196,22 @@ class StateChild:
         done(answer)
 
 
+def begin_job(alarm_s: int) -> Any:
+    """Return the job on the standard input; the process goes last, and an alarm ends it."""
+    job = marshal.load(sys.stdin.buffer)  # noqa: S302 - our own member's
+    signal.alarm(alarm_s)
+    os.nice(NICENESS)
+    gc.disable()  # millions of rows and not one cycle: looking for them costs a tenth
+    return job
+
+
 def run_child(arguments: list[str], work: Callable[..., Answer], stall_s: int = STALL_S) -> int:
     """Do ``work(still_wanted, *job)`` and print its answer; returns the exit status.
 
     ``still_wanted()`` raises `ParentGoneError` when the member has ended, and is a sign of
     progress: without one for ``stall_s`` an alarm ends the process.
     """
-    job = marshal.load(sys.stdin.buffer)  # noqa: S302 - our own member's
+    job = begin_job(stall_s)
     parent = int(arguments[0])
 
     def still_wanted() -> None:
@@ -210,9 +219,6 @@ def run_child(arguments: list[str], work: Callable[..., Answer], stall_s: int = 
         if os.getppid() != parent:
             raise ParentGoneError
 
-    signal.alarm(stall_s)
-    os.nice(NICENESS)
-    gc.disable()  # millions of rows and not one cycle: looking for them costs a tenth
     try:
         answer = (DONE, *work(still_wanted, *job))
     except ParentGoneError:

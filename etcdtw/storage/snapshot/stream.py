@@ -11,10 +11,8 @@ Its output is an answer with its length before it, then the octets.
 
 from __future__ import annotations
 
-import gc
 import marshal
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -35,12 +33,12 @@ from etcdtw.storage.snapshot.child import (
     ANSWER_SIZE_MAX,
     DONE,
     FAILURES,
-    NICENESS,
     NO_ANSWER,
     READ_SIZE,
     Answer,
     ParentGoneError,
     answer_to,
+    begin_job,
     decode_answer,
     reap,
     spawn,
@@ -258,11 +256,7 @@ def run_stream(parent: int, job: Answer, out_fd: int) -> int:
 
 def main(arguments: list[str]) -> int:
     """Do the job on the standard input, for the member that is named; returns the exit status."""
-    signal.alarm(STREAM_S_MAX)
-    os.nice(NICENESS)
-    gc.disable()  # as in `run_child`
-    job = marshal.load(sys.stdin.buffer)  # noqa: S302 - our own member's
-    return run_stream(int(arguments[0]), job, 1)
+    return run_stream(int(arguments[0]), begin_job(STREAM_S_MAX), 1)
 
 
 if __name__ == "__main__":
