@@ -72,9 +72,8 @@ def open_member(
 ) -> OpenMember:
     """Return the member on ``opened``; ``fail_stop`` ends the process, with a reason."""
     data = opened.data
-    room = DiskRoom(
-        data.places(), RealDisk(), cast(IReactorInThreads, runtime.reactor).callInThread
-    )
+    in_thread = cast(IReactorInThreads, runtime.reactor).callInThread
+    room = DiskRoom(data.places(), RealDisk(), in_thread, config.max_request_bytes)
     node, line = _node(runtime, config, opened, dial, room.look, fail_stop)
     return OpenMember(
         data=data,

@@ -2,7 +2,7 @@
 
 LMDB does not write pages that one transaction both took from the end and freed, so that a sound
 file may end before the last page that its head names.  Whether an end is missing can only be told
-by walking the trees.  Knows the page format (mdb.c, little-endian, 4096 octets), and no records.
+by walking the trees.  Knows pages, and no records.
 """
 
 from __future__ import annotations
@@ -10,20 +10,21 @@ from __future__ import annotations
 from struct import Struct
 from typing import BinaryIO, Final
 
-PAGE: Final = 4096
+from etcdtw.storage.disk.page_format import (
+    BIG_DATA,
+    BRANCH,
+    DATABASES_AT,
+    HEADER,
+    LEAF,
+    NO_ROOT,
+    NODE,
+    NUMBER,
+    PAGE,
+    ROOT_AT,
+    SUB_DATA,
+)
 
-_HEADER: Final = Struct("<QHHHH")  # page number, padding, flags, lower, upper
 _PAGES: Final = Struct("<I")  # of an overflow page, in the place of lower and upper
-_NODE: Final = Struct("<HHHH")  # size or page: low, high, flags or highest; size of the key
-_PAGE_NUMBER: Final = Struct("<Q")
-
-_BRANCH: Final = 0x01
-_LEAF: Final = 0x02
-_BIG_DATA: Final = 0x01
-_SUB_DATA: Final = 0x02
-_ROOT_AT: Final = 40  # in the record of a database
-_DATABASES_AT: Final = (40, 88)  # of free pages and of names, in a meta page
-_NO_ROOT: Final = (1 << 64) - 1
 
 
 def used_size(stream: BinaryIO, meta: bytes) -> int:
@@ -34,8 +35,8 @@ def used_size(stream: BinaryIO, meta: bytes) -> int:
     """
     pages_used = 2
     pages_in_file = stream.seek(0, 2) // PAGE
-    roots = [_PAGE_NUMBER.unpack_from(meta, at + _ROOT_AT)[0] for at in _DATABASES_AT]
-    waiting = [(root, True) for root in roots if root != _NO_ROOT]
+    roots = [NUMBER.unpack_from(meta, at + ROOT_AT)[0] for at in DATABASES_AT]
+    waiting = [(root, True) for root in roots if root != NO_ROOT]
     while waiting:
         number, is_tree = waiting.pop()
         pages_used = max(pages_used, number + 1)
@@ -52,22 +53,22 @@ def used_size(stream: BinaryIO, meta: bytes) -> int:
 
 def _children(page: bytes, number: int) -> list[tuple[int, bool]]:
     """Return the pages that a page of a tree points at, and whether each is of a tree."""
-    named, _, flags, lower, _ = _HEADER.unpack_from(page)
-    if named != number or not flags & (_BRANCH | _LEAF) or lower > PAGE:
+    named, _, flags, lower, _ = HEADER.unpack_from(page)
+    if named != number or not flags & (BRANCH | LEAF) or lower > PAGE:
         raise ValueError(f"page {number} is not a page of a tree")
     found: list[tuple[int, bool]] = []
-    for at in range(_HEADER.size, lower, 2):
+    for at in range(HEADER.size, lower, 2):
         node = int.from_bytes(page[at : at + 2], "little")
-        if node > PAGE - _NODE.size:
+        if node > PAGE - NODE.size:
             raise ValueError(f"page {number} points outside itself")
-        low, high, node_flags, key_size = _NODE.unpack_from(page, node)
-        data = node + _NODE.size + key_size
-        if flags & _BRANCH:
+        low, high, node_flags, key_size = NODE.unpack_from(page, node)
+        data = node + NODE.size + key_size
+        if flags & BRANCH:
             found.append((low | high << 16 | node_flags << 32, True))
-        elif node_flags & _BIG_DATA:
-            found.append((_PAGE_NUMBER.unpack_from(page, data)[0], False))
-        elif node_flags & _SUB_DATA:
-            root = _PAGE_NUMBER.unpack_from(page, data + _ROOT_AT)[0]
-            if root != _NO_ROOT:
+        elif node_flags & BIG_DATA:
+            found.append((NUMBER.unpack_from(page, data)[0], False))
+        elif node_flags & SUB_DATA:
+            root = NUMBER.unpack_from(page, data + ROOT_AT)[0]
+            if root != NO_ROOT:
                 found.append((root, True))
     return found

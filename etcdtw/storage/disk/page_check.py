@@ -2,7 +2,7 @@
 
 LMDB trusts what it reads: an offset that points outside of its page ends the process.  All branch
 pages of tables are looked at, and leaves while there are not very many; what is in their rows is
-for the checksums.  Knows the page format (mdb.c, little-endian, 4096 octets), and no records.
+for the checksums.  Knows pages, and no records.
 
 A look goes in steps of some 2 ms, so that it may be had beside commits: a read transaction keeps
 the pages of its view from reuse as long.
@@ -14,37 +14,38 @@ import os
 from collections.abc import Generator, Iterator
 from operator import le
 from pathlib import Path
-from struct import Struct
 from typing import BinaryIO, Final
 
 from etcdtw.storage.disk.directory import DATA_FILE, DataDirError
+from etcdtw.storage.disk.page_format import (
+    BIG_DATA,
+    BRANCH,
+    DATABASES_AT,
+    DEPTH_AT,
+    DUPLICATES,
+    HEADER,
+    LAST_PAGE_AT,
+    LEAF,
+    LEAF2,
+    NO_ROOT,
+    NODE,
+    NUMBER,
+    OVERFLOW,
+    PAGE,
+    ROOT_AT,
+    SUB_DATA,
+    transaction,
+)
 
-PAGE: Final = 4096
 LEAVES_MAX: Final = 4096  # of a file; some 20 us each
 STEP_PAGES: Final = 32  # some 70 us each, branch pages of many names
 STEP_FREE: Final = 16_384  # numbers of free pages, some 0.08 us each
 KEY_SIZE_MAX: Final = 511
 DEPTH_MAX: Final = 32  # LMDB's own
 
-_HEADER: Final = Struct("<QHHHH")  # page number, padding, flags, lower, upper
-_NODE: Final = Struct("<HHHH")  # size or page: low, high, flags or highest; size of the key
-_NUMBER: Final = Struct("<Q")
-_BRANCH: Final = 0x01
-_LEAF: Final = 0x02
-_OVERFLOW: Final = 0x04
-_LEAF2: Final = 0x20
-_BIG_DATA: Final = 0x01
-_SUB_DATA: Final = 0x02
-_DUPLICATES: Final = 0x04
 _DATABASE_SIZE: Final = 48
-_ROOT_AT: Final = 40  # in the record of a database
-_DEPTH_AT: Final = 6  # likewise
-_DATABASES_AT: Final = (40, 88)  # of free pages and of names, in a meta page
-_LAST_PAGE_AT: Final = 136
-_TRANSACTION_AT: Final = 144
 _USED: Final = 1  # what is known of a page
 _FREE: Final = 2
-_NO_ROOT: Final = (1 << 64) - 1
 _MAGIC: Final = bytes.fromhex("dec0efbe 01000000")  # and the data version
 
 
@@ -117,17 +118,17 @@ class _Walk:
         if any(meta[16:24] != _MAGIC or len(meta) < PAGE for meta in metas):
             return  # `directory` says what it is
         if self._view is not None:
-            metas = [meta for meta in metas if _transaction(meta) == self._view]
+            metas = [meta for meta in metas if transaction(meta) == self._view]
             if not metas:
                 return
-        meta = max(metas, key=_transaction)
-        self._end = _NUMBER.unpack_from(meta, _LAST_PAGE_AT)[0] + 1
+        meta = max(metas, key=transaction)
+        self._end = NUMBER.unpack_from(meta, LAST_PAGE_AT)[0] + 1
         in_file = os.fstat(self._stream.fileno()).st_size // PAGE
         self._places = bytearray(min(self._end, in_file))
-        for at, is_free in zip(_DATABASES_AT, (True, False), strict=True):
-            root = _NUMBER.unpack_from(meta, at + _ROOT_AT)[0]
-            levels = int.from_bytes(meta[at + _DEPTH_AT : at + _DEPTH_AT + 2], "little")
-            if root != _NO_ROOT:
+        for at, is_free in zip(DATABASES_AT, (True, False), strict=True):
+            root = NUMBER.unpack_from(meta, at + ROOT_AT)[0]
+            levels = int.from_bytes(meta[at + DEPTH_AT : at + DEPTH_AT + 2], "little")
+            if root != NO_ROOT:
                 yield from self._check_tree(root, levels, is_free)
 
     def _is_known(self, number: int) -> bool:
@@ -161,14 +162,14 @@ class _Walk:
             page = self._read(number)
             if len(page) < PAGE:
                 return  # `directory` tells what is missing
-            _, _, flags, lower, upper = _HEADER.unpack_from(page)
+            _, _, flags, lower, upper = HEADER.unpack_from(page)
             _check_head(page, number, levels)
-            if flags & _BRANCH:
+            if flags & BRANCH:
                 below = levels - 1
                 waiting += [
                     (child, below, self.table) for child in self._children(page, number, lower)
                 ]
-            elif not flags & _LEAF2:
+            elif not flags & LEAF2:
                 self._leaves_left = max(0, self._leaves_left - 1)
                 waiting += self._subtrees(page, number, lower, upper, is_free)
                 for place, size in self._free_rows:
@@ -177,20 +178,20 @@ class _Walk:
         self.table = b""
 
     def _children(self, page: bytes, number: int, lower: int) -> list[int]:
-        if lower < _HEADER.size + 2:
+        if lower < HEADER.size + 2:
             raise PageError(f"page {number} leads nowhere")
         children: list[int] = []
         before = b""
-        for at in range(_HEADER.size, lower, 2):
+        for at in range(HEADER.size, lower, 2):
             node = int.from_bytes(page[at : at + 2], "little")
-            if not lower <= node <= PAGE - _NODE.size:
+            if not lower <= node <= PAGE - NODE.size:
                 raise PageError(f"page {number} points outside itself")
-            low, high, highest, key_size = _NODE.unpack_from(page, node)
-            begin = node + _NODE.size
+            low, high, highest, key_size = NODE.unpack_from(page, node)
+            begin = node + NODE.size
             if key_size > KEY_SIZE_MAX or begin + key_size > PAGE:
                 raise PageError(f"a name of page {number} ends outside it")
             name = page[begin : begin + key_size]
-            if at > _HEADER.size + 2 and name == before:
+            if at > HEADER.size + 2 and name == before:
                 raise PageError(f"page {number} names a page twice")
             before = name
             children.append(low | high << 16 | highest << 32)
@@ -201,52 +202,52 @@ class _Walk:
     ) -> list[tuple[int, int, bytes]]:
         """Check a leaf's nodes; return root, levels and table of the trees that hang there."""
         roots: list[tuple[int, int, bytes]] = []
-        for at in range(_HEADER.size, lower, 2):
+        for at in range(HEADER.size, lower, 2):
             node = int.from_bytes(page[at : at + 2], "little")
-            if not upper <= node <= PAGE - _NODE.size:
+            if not upper <= node <= PAGE - NODE.size:
                 raise PageError(f"page {number} points outside itself")
-            low, high, flags, key_size = _NODE.unpack_from(page, node)
+            low, high, flags, key_size = NODE.unpack_from(page, node)
             size = low | high << 16
-            begin = node + _NODE.size + key_size
-            stored = _NUMBER.size if flags & _BIG_DATA else size
+            begin = node + NODE.size + key_size
+            stored = NUMBER.size if flags & BIG_DATA else size
             if key_size > KEY_SIZE_MAX or begin + stored > PAGE:
                 raise PageError(f"a row of page {number} ends outside it")
-            if flags & _BIG_DATA:
-                first = _NUMBER.unpack_from(page, begin)[0]
+            if flags & BIG_DATA:
+                first = NUMBER.unpack_from(page, begin)[0]
                 self._check_overflow(first, size)
                 if is_free:
-                    self._free_rows.append((first * PAGE + _HEADER.size, size))
+                    self._free_rows.append((first * PAGE + HEADER.size, size))
             elif is_free:
                 self._free_rows.append((number * PAGE + begin, size))
-            elif flags & _SUB_DATA:
+            elif flags & SUB_DATA:
                 if size != _DATABASE_SIZE:
                     raise PageError(f"page {number} describes no table where it should")
-                root = _NUMBER.unpack_from(page, begin + _ROOT_AT)[0]
-                levels = int.from_bytes(page[begin + _DEPTH_AT : begin + _DEPTH_AT + 2], "little")
-                if root != _NO_ROOT:
-                    name = page[node + _NODE.size : node + _NODE.size + key_size]
+                root = NUMBER.unpack_from(page, begin + ROOT_AT)[0]
+                levels = int.from_bytes(page[begin + DEPTH_AT : begin + DEPTH_AT + 2], "little")
+                if root != NO_ROOT:
+                    name = page[node + NODE.size : node + NODE.size + key_size]
                     roots.append((root, levels, self.table or name))
-            elif flags & _DUPLICATES:
+            elif flags & DUPLICATES:
                 self._check_subpage(page[begin : begin + size], number)
         return roots
 
     def _note_free(self, place: int, size: int) -> Iterator[None]:
         """Take a row of the free list: how many pages, and which, the highest first."""
-        if size < _NUMBER.size:
+        if size < NUMBER.size:
             raise PageError("a row of the free list is too short")
         self._stream.seek(place)
-        left = int.from_bytes(self._stream.read(_NUMBER.size), "little")
-        if size < _NUMBER.size * (left + 1):
+        left = int.from_bytes(self._stream.read(NUMBER.size), "little")
+        if size < NUMBER.size * (left + 1):
             raise PageError("a row of the free list is shorter than it says")
-        place += _NUMBER.size
+        place += NUMBER.size
         behind = self._end
         while left:
             if not self._free_left:
                 self._free_left = STEP_FREE
                 yield None
             self._stream.seek(place)
-            octets = self._stream.read(_NUMBER.size * min(left, self._free_left))
-            numbers = memoryview(octets[: len(octets) & -_NUMBER.size]).cast("Q").tolist()
+            octets = self._stream.read(NUMBER.size * min(left, self._free_left))
+            numbers = memoryview(octets[: len(octets) & -NUMBER.size]).cast("Q").tolist()
             if not numbers:
                 return  # `directory` tells what is missing
             self._note_free_numbers(behind, numbers)
@@ -269,14 +270,14 @@ class _Walk:
 
     def _check_subpage(self, page: bytes, number: int) -> None:
         """A page within a row: several values of one name."""
-        if len(page) < _HEADER.size:
+        if len(page) < HEADER.size:
             raise PageError(f"a row of page {number} is too short")
-        _, pad, flags, lower, upper = _HEADER.unpack_from(page)
-        is_fixed = bool(flags & _LEAF2)
-        count = (lower - _HEADER.size) // 2
-        if not flags & _LEAF or lower < _HEADER.size or lower > len(page) or upper > len(page):
+        _, pad, flags, lower, upper = HEADER.unpack_from(page)
+        is_fixed = bool(flags & LEAF2)
+        count = (lower - HEADER.size) // 2
+        if not flags & LEAF or lower < HEADER.size or lower > len(page) or upper > len(page):
             raise PageError(f"a row of page {number} contradicts itself")
-        if is_fixed and (not pad or upper - lower != len(page) - _HEADER.size - count * pad):
+        if is_fixed and (not pad or upper - lower != len(page) - HEADER.size - count * pad):
             raise PageError(f"a row of page {number} holds other values than it says")
 
     def _check_overflow(self, number: int, size: int) -> None:
@@ -284,27 +285,23 @@ class _Walk:
             raise PageError(f"page {number} is none of the {self._end} of the file, or is taken")
         self._use(number)
         self._stream.seek(number * PAGE)
-        head = self._stream.read(_HEADER.size)
-        if len(head) < _HEADER.size:
+        head = self._stream.read(HEADER.size)
+        if len(head) < HEADER.size:
             return  # `directory` tells what is missing
-        named, _, flags, low, high = _HEADER.unpack(head)
+        named, _, flags, low, high = HEADER.unpack(head)
         pages = low | high << 16
-        needed = (_HEADER.size + size + PAGE - 1) // PAGE
-        if named != number or not flags & _OVERFLOW or pages < needed:
+        needed = (HEADER.size + size + PAGE - 1) // PAGE
+        if named != number or not flags & OVERFLOW or pages < needed:
             raise PageError(f"page {number} is not the value it should be")
         if number + pages > self._end:
             raise PageError(f"the value at page {number} ends outside the file")
 
 
 def _check_head(page: bytes, number: int, levels: int) -> None:
-    named, _, flags, lower, upper = _HEADER.unpack_from(page)
-    if named != number or flags & ~_LEAF2 not in (_BRANCH, _LEAF):
+    named, _, flags, lower, upper = HEADER.unpack_from(page)
+    if named != number or flags & ~LEAF2 not in (BRANCH, LEAF):
         raise PageError(f"page {number} is not one of a tree")
-    if lower < _HEADER.size or lower % 2 or lower > upper or upper > PAGE:
+    if lower < HEADER.size or lower % 2 or lower > upper or upper > PAGE:
         raise PageError(f"page {number} contradicts itself")
-    if bool(flags & _BRANCH) != (levels > 1):
+    if bool(flags & BRANCH) != (levels > 1):
         raise PageError(f"page {number} is not on its level")
-
-
-def _transaction(meta: bytes) -> int:
-    return int(_NUMBER.unpack_from(meta, _TRANSACTION_AT)[0])

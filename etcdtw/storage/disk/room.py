@@ -16,6 +16,9 @@ from pathlib import Path
 from threading import Event
 from typing import Final, NamedTuple, Protocol
 
+from etcdtw.storage.disk.free_pages import reusable_octets
+from etcdtw.storage.disk.page_format import PAGE
+
 MIB: Final = 1 << 20
 PLENTY_BYTES: Final = 1024 * MIB
 """Free space, beside what is pending, with which nothing is reserved and nothing counted."""
@@ -23,10 +26,11 @@ BASE_BYTES: Final = 16 * MIB
 """With less than this, beside what is pending, a place is short."""
 FLOOR_BYTES: Final = 8 * MIB
 """With less than this, beside what is pending, nothing may be taken in."""
-FLOOR_LEAST_BYTES: Final = 2 * MIB
-"""The same where the file has many pages to use again: it grows where those are in pieces."""
-FLOOR_LAST_BYTES: Final = 1 * MIB
+FLOOR_LAST_BYTES: Final = 2 * MIB
 """The same for one who must take entries for the others to go on at all."""
+FIRM_LEAST_BYTES: Final = 1 * MIB
+"""So much must be there that is no page to be used again: there are filesystems that copy a
+block that is written anew."""
 STEP_BYTES: Final = 16 * MIB
 """What is allocated ahead beside the base."""
 AGAIN_BYTES: Final = 4 * MIB
@@ -36,7 +40,6 @@ LEFT_BYTES: Final = 1 * MIB
 TAKEN_FACTOR: Final = 4
 """Octets of entries may need so many times their size in a file until they are committed."""
 PAGES_PER_CHANGE: Final = 2
-PAGE: Final = 4096
 SHORT_WRITE_MAX: Final = 1 * MIB
 """LMDB writes up to so much at once; with less free space a write may end early."""
 ANSWER_S: Final = 0.005
@@ -57,6 +60,10 @@ class Disk(Protocol):
 
     def extent(self, path: Path) -> tuple[int, int]:
         """Length of a file, and octets of the disk that are allocated for it."""
+        ...
+
+    def reusable(self, path: Path, row: int, oldest_read: int | None) -> int:
+        """Octets of unused pages that stand in rows of that many: `free_pages.reusable_octets`."""
         ...
 
     def allocate(self, path: Path, octets: int) -> None:
@@ -83,6 +90,13 @@ class RealDisk:
         found = os.stat(path)
         return found.st_size, found.st_blocks * 512
 
+    def reusable(self, path: Path, row: int, oldest_read: int | None) -> int:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return reusable_octets(fd, row, oldest_read)
+        finally:
+            os.close(fd)
+
     def allocate(self, path: Path, octets: int) -> None:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -101,8 +115,8 @@ class Place(NamedTuple):
     file: Path
     need: Callable[[], int]
     """Octets by which the file may grow for what is pending, if it reuses nothing."""
-    used: Callable[[], int]
-    """Octets of the file that are in use; the rest of it can be used again."""
+    oldest_read: Callable[[], int | None]
+    """The oldest transaction of the file that somebody reads: what was freed since is in use."""
 
 
 class RoomFound(NamedTuple):
@@ -120,8 +134,7 @@ class RoomFound(NamedTuple):
     is_log_short: bool = False
     is_log_tight: bool = False
     last: int = 0
-    """The same as ``spare`` for one who looks after each step: pages to be used again count whole
-    against the floor."""
+    """The same as ``spare`` for one whom the others need, or who takes what they have committed."""
 
 
 ROOMY: Final = RoomFound(False, False, False, PLENTY_BYTES, "", last=PLENTY_BYTES)
@@ -137,6 +150,7 @@ class _Watched:
         "is_allocating",
         "is_short",
         "measured",
+        "oldest_read",
         "place",
         "was_needed",
     )
@@ -149,9 +163,11 @@ class _Watched:
         self.free = 0
         self.ahead = 0
         """Octets that are allocated behind the end of the file."""
-        self.measured = (0, 0, 0)
-        """What the operating system said last: the file's length, what is allocated, what is
-        free; one value, for a thread puts it here."""
+        self.measured = (0, 0, 0, 0)
+        """What was seen last: the file's length, what is allocated, what is free, and what of the
+        file can be used again; one value, for a thread puts it here."""
+        self.oldest_read: int | None = None
+        """When it was asked."""
         self.was_needed = 0
         """What was pending when it was asked."""
 
@@ -164,7 +180,10 @@ class DiskRoom:
         places: Sequence[Place],
         disk: Disk,
         in_thread: Callable[[Callable[[], None]], object],
+        largest: int = 0,
     ) -> None:
+        """``largest``: octets of the largest value that may come."""
+        self._row = 1 + -(-largest // PAGE)
         self._watched = [_Watched(place) for place in places]
         self._disk = disk
         self._in_thread = in_thread
@@ -210,6 +229,7 @@ class DiskRoom:
         answered = self._answered = Event()
         for one in self._watched:
             one.was_needed = one.place.need()
+            one.oldest_read = one.place.oldest_read()
         self._in_thread(self._measure)
         return answered
 
@@ -231,11 +251,16 @@ class DiskRoom:
 
     def _ask(self, one: _Watched) -> None:
         file = one.place.file
-        one.measured = (*self._disk.extent(file), self._disk.free(file))
+        length, allocated = self._disk.extent(file)
+        free = self._disk.free(file)
+        again = 0
+        if free < PLENTY_BYTES + one.was_needed:
+            again = self._disk.reusable(file, self._row, one.oldest_read)
+        one.measured = length, allocated, free, again
 
     def _look_at(self, one: _Watched, is_late: bool) -> RoomFound:
         place = one.place
-        size, allocated, one.free = one.measured
+        size, allocated, one.free, again = one.measured
         one.ahead = max(0, allocated - size)
         need = place.need()
         if is_late:
@@ -243,23 +268,22 @@ class DiskRoom:
         if one.free >= PLENTY_BYTES + need:
             one.is_short = False
             return ROOMY
-        again = max(0, size - place.used()) // 2
-        """Pages to be used again; half of them, for they may be in pieces or still be read."""
-        deficit = max(0, need - again)
-        wanted = BASE_BYTES + deficit
+        again //= 2  # small rows break up what stands in a row
+        wanted = BASE_BYTES + max(0, need - again)
         takeable = max(0, one.free - LEFT_BYTES)
         if one.can_reserve and one.ahead < wanted and takeable and not one.is_allocating:
             self._allocate(one, size + min(wanted + STEP_BYTES, one.ahead + takeable))
             # It may be done already.
             one.ahead = max(0, one.measured[1] - size)
             takeable = max(0, one.measured[2] - LEFT_BYTES)
-        growth = one.ahead + takeable + max(0, again - need)
-        one.is_short = growth < wanted + (AGAIN_BYTES if one.is_short else 0)
+        bears = again - need
+        """What can be written beside what is pending, until the file is to grow."""
+        one.is_short = one.ahead + takeable + bears < BASE_BYTES + AGAIN_BYTES * one.is_short
         # What is free and not ours may be gone within a tick.
         firm = one.ahead + (max(0, takeable - STEP_BYTES) if one.can_reserve else takeable)
-        floor = max(FLOOR_LEAST_BYTES, FLOOR_BYTES - max(0, again - need) // 4)
-        spare = firm - floor - deficit
-        last_floor = max(FLOOR_LAST_BYTES, FLOOR_BYTES - max(0, again - need))
+        spare, last = firm + bears - FLOOR_BYTES, firm + bears - FLOOR_LAST_BYTES
+        if firm < FIRM_LEAST_BYTES:
+            spare, last = -1, 0
         where = f"the {place.name}'s disk has {one.free / MIB:.0f} MiB free"
         if one.can_reserve:
             where += f" and {one.ahead / MIB:.0f} MiB in reserve"
@@ -272,7 +296,7 @@ class DiskRoom:
             where,
             one.is_short and place.name == LOG,
             place.name == LOG,
-            max(0, firm - last_floor - deficit) // TAKEN_FACTOR,
+            max(0, last) // TAKEN_FACTOR,
         )
 
     def _allocate(self, one: _Watched, octets: int) -> None:

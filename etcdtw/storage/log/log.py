@@ -26,6 +26,7 @@ from etcdtw.storage.disk.directory import (
     prepare_directory,
     refuse_remote,
 )
+from etcdtw.storage.disk.free_pages import reads
 from etcdtw.storage.disk.page_check import check_pages
 from etcdtw.storage.disk.words import disk_words, is_outside_cause
 from etcdtw.storage.log.codec import (
@@ -296,12 +297,9 @@ class LmdbLog:
         """Whether anything is in flight or waits."""
         return self._is_busy or self._has_pending()
 
-    @property
-    def size_in_use(self) -> int:
-        """Return the octets of the pages that what is in LMDB uses."""
-        stat = self._env.stat()
-        pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-        return int(pages * stat["psize"])
+    def oldest_read(self) -> int | None:
+        """Return the oldest transaction that any process reads; None: there is none."""
+        return min(reads(self._env.readers()), default=None)
 
     def close(self) -> None:
         """Wait for the job in flight and let go of the files.  No callback runs afterwards."""

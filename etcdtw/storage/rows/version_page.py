@@ -9,20 +9,14 @@ py-lmdb shows no heads, so they are read from the map, around a value that lies 
 from __future__ import annotations
 
 import ctypes
-from struct import Struct
 from typing import Final
 
-from etcdtw.storage.disk.page_check import PAGE
+from etcdtw.storage.disk.page_format import DUPLICATES, HEADER, LEAF, LEAF2, NODE, PAGE
 from etcdtw.storage.rows.seal import SEAL_SIZE
 
 VALUE_SIZE: Final = 17 + SEAL_SIZE  # of a version with its seal
 
-_HEADER: Final = Struct("<QHHHH")  # page number, size of a value, flags, lower, upper
-_NODE: Final = Struct("<HHHH")  # size: low, high; flags; size of the key
-_LEAF: Final = 0x02
-_LEAF2: Final = 0x20
 _SUB_PAGE: Final = 0x40
-_DUPLICATES: Final = 0x04
 
 
 class _Buffer(ctypes.Structure):
@@ -58,33 +52,33 @@ def page_around(value: memoryview) -> tuple[bytes, int]:
 
 def shows_all(page: bytes, at: int, name: bytes) -> bool:
     """Whether the head over the version at ``at`` of a page hides none; ``name`` is its row's."""
-    _, _, flags, lower, upper = _HEADER.unpack_from(page)
-    if flags & _LEAF2:
-        return _is_whole(page, 0) and (at - _HEADER.size) % VALUE_SIZE == 0
-    if not flags & _LEAF or not _HEADER.size <= lower <= upper <= PAGE:
+    _, _, flags, lower, upper = HEADER.unpack_from(page)
+    if flags & LEAF2:
+        return _is_whole(page, 0) and (at - HEADER.size) % VALUE_SIZE == 0
+    if not flags & LEAF or not HEADER.size <= lower <= upper <= PAGE:
         return False
-    for slot in range(_HEADER.size, lower, 2):
+    for slot in range(HEADER.size, lower, 2):
         node = int.from_bytes(page[slot : slot + 2], "little")
-        if not upper <= node <= PAGE - _NODE.size:
+        if not upper <= node <= PAGE - NODE.size:
             return False
-        low, high, node_flags, name_size = _NODE.unpack_from(page, node)
-        begin = node + _NODE.size + name_size
+        low, high, node_flags, name_size = NODE.unpack_from(page, node)
+        begin = node + NODE.size + name_size
         if begin <= at < begin + (low | high << 16) and page[begin - name_size : begin] == name:
             inner = page[begin : begin + (low | high << 16)]
-            if not node_flags & _DUPLICATES:
+            if not node_flags & DUPLICATES:
                 return len(inner) == VALUE_SIZE  # a single one
-            return len(inner) > _HEADER.size and _is_whole(inner, _SUB_PAGE)
+            return len(inner) > HEADER.size and _is_whole(inner, _SUB_PAGE)
     return False
 
 
 def _is_whole(page: bytes, flags_more: int) -> bool:
-    _, value_size, flags, lower, upper = _HEADER.unpack_from(page)
-    wanted = _LEAF | _LEAF2 | flags_more
-    count, odd = divmod(lower - _HEADER.size, 2)
+    _, value_size, flags, lower, upper = HEADER.unpack_from(page)
+    wanted = LEAF | LEAF2 | flags_more
+    count, odd = divmod(lower - HEADER.size, 2)
     return (
         flags & wanted == wanted
         and value_size == VALUE_SIZE
         and count > 0
         and not odd
-        and upper - lower == len(page) - _HEADER.size - count * VALUE_SIZE
+        and upper - lower == len(page) - HEADER.size - count * VALUE_SIZE
     )

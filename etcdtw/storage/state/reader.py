@@ -17,6 +17,7 @@ import google_crc32c
 import lmdb
 
 from etcdtw.storage.disk.directory import DATA_FILE, DataDirError, names_held, open_environment
+from etcdtw.storage.disk.free_pages import reads
 from etcdtw.storage.disk.spare_descriptors import SpareDescriptors
 from etcdtw.storage.integrity.check import end_mark
 from etcdtw.storage.rows.boot import BootState, read_boot_state
@@ -569,11 +570,9 @@ class StateReader:
             os.close(self._lock_fd)
             self._lock_fd = -1
 
-    def open_reads(self) -> int:
-        """Return how many read transactions are open on the file, in any process."""
-        # A table with a head; "-" stands for the number of a place that reads nothing now.
-        rows = self._env.readers().splitlines()[1:]
-        return sum(bool(row.split()) and row.split()[-1] != "-" for row in rows)
+    def reads(self) -> list[int]:
+        """Return the transactions that are read now, in any process."""
+        return reads(self._env.readers())
 
     def forget_ended_reads(self) -> None:
         """Let go of the pages that processes read which were killed: LMDB keeps them for ever."""

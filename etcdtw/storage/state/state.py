@@ -93,7 +93,7 @@ class LmdbState:
         self._errands = Errands(self.flush, writer.send)
         self._newest_file = 0  # the number of the newest defragmentation that moved the state
         self._is_stopped = False
-        self.stats = StateStats(reader.open_reads)
+        self.stats = StateStats(reader.reads)
         self.damage = StateDamage(reader.path, writer.send, self._errands.supersede)
         reader.on_damage = self.damage.hear
         self._begin(boot)

@@ -14,9 +14,9 @@ import pytest
 from etcdtw.storage.disk.room import (
     AGAIN_BYTES,
     BASE_BYTES,
+    FIRM_LEAST_BYTES,
     FLOOR_BYTES,
     FLOOR_LAST_BYTES,
-    FLOOR_LEAST_BYTES,
     LEFT_BYTES,
     LOG,
     MIB,
@@ -45,6 +45,8 @@ class FakeDisk:
         self.size = SIZE
         self.error = 0
         self.measuring_error = 0
+        self.unused = 0
+        self.asked_for = (0, None)
         self.looks = 0
 
     def free(self, path: Path) -> int:
@@ -55,6 +57,10 @@ class FakeDisk:
 
     def extent(self, path: Path) -> tuple[int, int]:
         return self.size, self.size + self.ahead
+
+    def reusable(self, path: Path, row: int, oldest_read: int | None) -> int:
+        self.asked_for = (row, oldest_read)
+        return self.unused
 
     def allocate(self, path: Path, octets: int) -> None:
         if self.error:
@@ -74,15 +80,9 @@ class Rig:
     def __init__(self, free: int, *, in_thread: Callable[..., object] = lambda run: run()) -> None:
         self.disk = FakeDisk(free)
         self.need = 0
-        self.unused = 0
         self._looks = 0
-        place = Place(
-            "state",
-            Path("/d/state/data.mdb"),
-            lambda: self.need,
-            lambda: self.disk.size - self.unused,
-        )
-        self.room = DiskRoom([place], self.disk, in_thread)
+        place = Place("state", Path("/d/state/data.mdb"), lambda: self.need, lambda: 7)
+        self.room = DiskRoom([place], self.disk, in_thread, 1_572_864)
 
     @property
     def is_measured(self) -> bool:
@@ -124,7 +124,7 @@ def test_the_reserve_grows_with_what_is_pending() -> None:
 
 def test_pages_that_can_be_used_again_count_half_against_what_is_pending() -> None:
     rig = Rig(PLENTY_BYTES - 1)
-    rig.need, rig.unused = 50 * MIB, 60 * MIB
+    rig.need, rig.disk.unused = 50 * MIB, 60 * MIB
     rig.room.look()
     assert rig.disk.ahead == WANTED + 20 * MIB
 
@@ -161,15 +161,37 @@ def test_nothing_may_be_taken_in_below_the_floor() -> None:
     assert rig.room.look().is_exhausted
 
 
-def test_unused_pages_end_a_shortage_but_stand_in_for_a_part_of_the_floor_only() -> None:
-    rig = Rig(LEFT_BYTES + FLOOR_LEAST_BYTES)
-    rig.unused = 90 * MIB
+def test_pages_that_large_values_find_stand_in_for_the_floor_by_half() -> None:
+    rig = Rig(LEFT_BYTES + FLOOR_LAST_BYTES)
+    rig.disk.unused = 2 * (FLOOR_BYTES - FLOOR_LAST_BYTES)
+    found = rig.room.look()
+    assert (found.is_short, found.is_exhausted, found.spare) == (True, False, 0)
+    rig.disk.unused -= 2
+    assert rig.room.look().is_exhausted
+    rig.disk.unused = 2 * (BASE_BYTES + AGAIN_BYTES - FLOOR_LAST_BYTES)
     found = rig.room.look()
     assert (found.is_short, found.is_exhausted) == (False, False)
+
+
+def test_only_pages_in_rows_that_the_largest_value_fits_into_are_asked_for() -> None:
+    rig = Rig(LEFT_BYTES)
+    rig.room.look()
+    assert rig.disk.asked_for == (1 + 1_572_864 // 4096, 7)
+
+
+def test_where_there_is_plenty_nobody_reads_the_free_pages() -> None:
+    rig = Rig(PLENTY_BYTES)
+    rig.room.look()
+    assert rig.disk.asked_for == (0, None)
+
+
+def test_some_of_the_reserve_must_be_no_page_that_was_used_before() -> None:
+    rig = Rig(LEFT_BYTES + FIRM_LEAST_BYTES)
+    rig.disk.unused = 90 * MIB
+    assert not rig.room.look().is_exhausted
     rig.disk.grow(1)
-    rig.unused += 1
     found = rig.room.look()
-    assert (found.is_short, found.is_exhausted) == (False, True)
+    assert (found.is_exhausted, found.spare, found.last) == (True, 0, 0)
 
 
 def test_a_disk_that_cannot_reserve_is_judged_by_what_is_free() -> None:
@@ -261,12 +283,14 @@ def test_what_was_pending_counts_beside_a_late_answer_for_it_may_be_committed_si
 
 def test_what_the_last_pages_bear_is_told_beside_what_is_to_spare() -> None:
     rig = Rig(LEFT_BYTES + 4 * MIB)
-    rig.unused = 2 * 16 * MIB
+    rig.disk.unused = 2 * 2 * MIB
     found = rig.room.look()
-    assert (found.is_short, found.is_exhausted, found.spare) == (False, False, 0)
-    assert found.last == (4 * MIB - FLOOR_LAST_BYTES) // TAKEN_FACTOR
-    rig.unused = 0
-    assert rig.room.look().last == 0, "nothing can be used again"
+    assert (found.is_short, found.is_exhausted, found.spare) == (True, True, 0)
+    assert found.last == (6 * MIB - FLOOR_LAST_BYTES) // TAKEN_FACTOR
+    rig.disk.unused = 0
+    assert rig.room.look().last == (4 * MIB - FLOOR_LAST_BYTES) // TAKEN_FACTOR
+    rig.need = 3 * MIB
+    assert rig.room.look().last == 0
 
 
 class HungDisk(FakeDisk):
@@ -292,7 +316,7 @@ def test_a_hung_disk_holds_one_thread_and_nobody_else() -> None:
         threads.append(Thread(target=run, daemon=True))
         threads[-1].start()
 
-    place = Place("log", Path("/d/wal/data.mdb"), lambda: 0, lambda: SIZE)
+    place = Place("log", Path("/d/wal/data.mdb"), lambda: 0, lambda: None)
     room = DiskRoom([place], disk, in_thread)
     for _ in range(50):
         with pytest.raises(TimeoutError):
@@ -315,10 +339,10 @@ def test_a_hung_disk_holds_one_thread_and_nobody_else() -> None:
 
 
 def test_the_worse_of_two_places_counts() -> None:
-    disk = FakeDisk(LEFT_BYTES)
+    disk = FakeDisk(LEFT_BYTES + FLOOR_BYTES + 4 * MIB)
     places = [
-        Place(LOG, Path("/l/data.mdb"), lambda: 0, lambda: SIZE),
-        Place("state", Path("/s/data.mdb"), lambda: 0, lambda: 0),
+        Place(LOG, Path("/l/data.mdb"), lambda: 2 * MIB, lambda: None),
+        Place("state", Path("/s/data.mdb"), lambda: 0, lambda: None),
     ]
     found = DiskRoom(places, disk, lambda run: run()).look()
     assert found.is_short
