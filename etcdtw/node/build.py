@@ -8,11 +8,12 @@ from twisted.internet.interfaces import IReactorTime
 
 from etcdtw.node.config import NodeConfig
 from etcdtw.node.duties.cluster_version import ClusterVersion
-from etcdtw.node.duties.compaction import HistoryCompaction, LogCompaction, LogMarks
+from etcdtw.node.duties.compaction import HistoryCompaction, LogCompaction
 from etcdtw.node.duties.conf_changes import ConfChanges
 from etcdtw.node.duties.corruption import CorruptionChecks
 from etcdtw.node.duties.damage import DamageDuty
 from etcdtw.node.duties.key_hashes import KeyHashes
+from etcdtw.node.duties.lag import LogMarks
 from etcdtw.node.duties.leader_transfer import LeaderTransfers
 from etcdtw.node.duties.lease_expiry import LeaseExpiry
 from etcdtw.node.duties.quota import SpaceQuota

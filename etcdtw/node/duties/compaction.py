@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from twisted.logger import Logger
 
 from etcdtw.apply.applier import FIELD_COMPACTION
 from etcdtw.mvcc.store import Store
 from etcdtw.node.duties.auto_compaction import AutoCompaction
+from etcdtw.node.duties.lag import LogMarks
 from etcdtw.node.duties.snapshots import Snapshots
 from etcdtw.node.intake.seams import StateStore
 from etcdtw.node.own_proposals import OwnProposals
@@ -22,17 +22,13 @@ from etcdtw.wire import etcdserverpb as pb
 
 SHORT_ENTRIES: Final = 100
 """What a log keeps at least, and lets go at a time, while its disk is short."""
-
-
 SILENT_MS: Final = 3_000
 """Nothing is kept for a member that has not answered for so long."""
 FOLLOWER_KEPT_MS: Final = 120_000
 """So far back a member keeps entries that does not lead: who lacks which only a leader knows."""
-MARKS_MAX: Final = 64
 TIGHT_OCTETS_MAX: Final = 32 << 20
 """The most that stays where the log's disk is tight, whatever for: the entries that always stay
 (`--snapshot-catchup-entries`) may be more than it holds."""
-FAR: Final = 1 << 62
 
 
 class HistoryCompaction:
@@ -56,62 +52,6 @@ class HistoryCompaction:
         if revision is not None:
             self.log.info("compacting the history up to {revision}", revision=revision)
             self._own.propose(FIELD_COMPACTION, pb.CompactionRequest(revision=revision))
-
-
-class Mark(NamedTuple):
-    """Where the log ended at a time, and the octets appended until then."""
-
-    last_index: int
-    octets: int
-    ms: int
-
-
-class LogMarks:
-    """Where the newest octets of the log begin, noted in steps of a part of their bound.
-
-    ``octets_max``: of the newest entries, what stays for others where there is room; 0: none.
-    """
-
-    def __init__(self, log_store: LogStore, octets_max: int) -> None:
-        self._log_store = log_store
-        self._octets_max = octets_max
-        self._step = max(1, octets_max // MARKS_MAX)
-        # What was found at the start is one piece: when it came is not known.
-        self._marks: deque[Mark] = deque([Mark(log_store.first_index() - 1, 0, 0)])
-        """Oldest first; behind the first there are no more octets than the bound."""
-
-    def __len__(self) -> int:
-        return len(self._marks)
-
-    @property
-    def octets(self) -> int:
-        return self._log_store.appended_octets()
-
-    def look(self, now_ms: int) -> None:
-        """Note where the log ends now, and forget what is too far back."""
-        marks, octets = self._marks, self._log_store.appended_octets()
-        if not marks or octets - marks[-1].octets >= self._step:
-            marks.append(Mark(self._log_store.last_index(), octets, now_ms))
-        while marks and octets - marks[0].octets > self._octets_max:
-            marks.popleft()
-
-    def bound(self, octets_max: int) -> int:
-        """Return the oldest index noted with no more octets behind it, nor than the bound."""
-        least = self._log_store.appended_octets() - octets_max
-        found = [one.last_index for one in self._marks if one.octets >= least]
-        return found[0] if found else self._log_store.last_index()
-
-    def before(self, ms: int) -> int:
-        """Return the newest index noted at ``ms`` or earlier; 0: all came later."""
-        old = [one.last_index for one in self._marks if one.ms <= ms]
-        return old[-1] if old else 0
-
-    def octets_behind(self, index: int) -> int:
-        """Return the octets behind an index, a step too many at the most; too far: `FAR`."""
-        for one in reversed(self._marks):
-            if one.last_index <= index:
-                return self._log_store.appended_octets() - one.octets
-        return FAR
 
 
 class LogCompaction:

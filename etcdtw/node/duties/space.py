@@ -25,7 +25,7 @@ from etcdtw.apply.applier import (
     FIELD_TXN,
 )
 from etcdtw.apply.errors import NoSpaceError
-from etcdtw.node.duties.compaction import FAR, LogMarks
+from etcdtw.node.duties.lag import FollowerWait, LogMarks
 from etcdtw.node.duties.quota import SpaceQuota
 from etcdtw.node.intake.inbox import Inbox
 from etcdtw.node.intake.seams import StateStore
@@ -91,14 +91,6 @@ ASK_EVERY_MS: Final = 1_000
 """Between two requests for the same change of the alarm."""
 ALARM_LATE_MS: Final = 15_000
 """So long after it was asked for the alarm may yet be raised: proposals wait for a leader."""
-AHEAD_OCTETS_MAX: Final = 8 << 20
-"""So far may a leader whose log's disk is tight be ahead of a follower: half of what is at hand."""
-TAKEN_OCTETS_MIN: Final = 1 << 20
-TAKEN_WITHIN_MS: Final = 1_000
-"""A follower that is left behind is waited for while it takes so many octets within that time."""
-WAITED_MAX_MS: Final = 5_000
-"""So long in all, until it has come near: the others do not need it, and their clients, whose
-proposals wait meanwhile, give up two seconds later."""
 KEPT_OCTETS_MAX: Final = 8 << 20
 """Octets of other members' proposals that wait while the leadership is handed over, or for a
 follower."""
@@ -188,7 +180,6 @@ class SpaceDuty:
         self._wakeup = wakeup
         self._quota = quota
         self._look = look
-        self.marks = marks
         self._connected_since_ms = connected_since_ms
         self.state = ROOMY
         self.where = ""
@@ -196,9 +187,8 @@ class SpaceDuty:
         self.is_log_short = False
         """Whether entries that nobody needs are to leave the log early."""
         self.is_log_tight = False
-        self._taken: dict[int, tuple[int, int, int]] = {}
-        """By follower: octets of the log that it held when it last took much, when that was, and
-        how long it may still be waited for."""
+        self._lag = FollowerWait(marks)
+        self.marks = marks
         self._is_waiting = False
         """Whether proposals wait for a follower, which this leader is too far ahead of."""
         self._budget = 0
@@ -211,7 +201,7 @@ class SpaceDuty:
         self._pressed_ms: int | None = None
         """Since when each look found too little room."""
         self._roomy_ms: int | None = None
-        self._since_ms, self._looked_ms = 0, 0  # of the state; of the look before
+        self._since_ms = 0  # of the state
         self._term = 0  # in which it is
         self._refused_ms: int | None = None
         """When the first entries were refused."""
@@ -298,7 +288,7 @@ class SpaceDuty:
 
     def _hold(self, now_ms: int, found: RoomFound, is_pressed: bool) -> None:
         """Have proposals wait, or no longer."""
-        was_waiting, self._is_waiting = self._is_waiting, self._is_far_ahead(now_ms)
+        was_waiting, self._is_waiting = self._is_waiting, self._waits(now_ms)
         if was_waiting and not self._is_waiting and self.state != GIVING_UP:
             self._let_go()
         is_held = self._is_waiting or self.state == GIVING_UP
@@ -310,31 +300,10 @@ class SpaceDuty:
             self._wakeup.wake()
         self._inbox.is_held = is_held
 
-    def _is_far_ahead(self, now_ms: int) -> bool:
-        """Whether a follower that takes entries is left behind by a log that cannot keep many.
-
-        It would need a snapshot soon, for which such a disk has no room.  One that takes little
-        or nothing is not waited for, nor one that does not come near in time.
-        """
-        passed_ms, self._looked_ms = now_ms - self._looked_ms, now_ms
-        if not (self.is_log_tight and self._standing.is_leader and self.state == ROOMY):
-            self._taken.clear()
-            return False
-        is_far_ahead = False
-        for member_id, one in self._raw.progress().items():
-            behind = self.marks.octets_behind(one.match_index)
-            held = self.marks.octets - behind
-            before, since_ms, left_ms = self._taken.get(member_id, (held, now_ms, WAITED_MAX_MS))
-            if behind <= AHEAD_OCTETS_MAX:
-                left_ms = WAITED_MAX_MS
-            if behind <= AHEAD_OCTETS_MAX or held - before >= TAKEN_OCTETS_MIN:
-                before, since_ms = held, now_ms
-            takes = now_ms - since_ms < TAKEN_WITHIN_MS
-            if takes and left_ms > 0 and AHEAD_OCTETS_MAX < behind < FAR:
-                is_far_ahead = True
-                left_ms -= passed_ms
-            self._taken[member_id] = before, since_ms, left_ms
-        return is_far_ahead
+    def _waits(self, now_ms: int) -> bool:
+        leads = self.is_log_tight and self._standing.is_leader and self.state == ROOMY
+        matched = {member_id: one.match_index for member_id, one in self._raw.progress().items()}
+        return self._lag.waits(now_ms, matched if leads else {})
 
     # The states.
 

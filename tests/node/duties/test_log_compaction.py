@@ -9,14 +9,12 @@ from typing import Any, cast
 import pytest
 
 from etcdtw.node.duties.compaction import (
-    FAR,
     FOLLOWER_KEPT_MS,
-    MARKS_MAX,
     SILENT_MS,
     TIGHT_OCTETS_MAX,
     LogCompaction,
-    LogMarks,
 )
+from etcdtw.node.duties.lag import FAR, MARKS_MAX, LogMarks
 from etcdtw.raft.entry import ConfState, Entry, HardState, Snapshot
 from tests.support.node_rig import MemoryLog
 

@@ -10,6 +10,7 @@ from etcdtw.apply.applier import FIELD_COMPACTION, FIELD_DELETE_RANGE
 from etcdtw.apply.errors import NoSpaceError
 from etcdtw.mvcc.applied import Applied
 from etcdtw.node.duties.compaction import SHORT_ENTRIES, SILENT_MS
+from etcdtw.node.duties.lag import TAKEN_OCTETS_MIN, TAKEN_WITHIN_MS, WAITED_MAX_MS
 from etcdtw.node.duties.space import (
     ENTRY_COST,
     GIVING_UP,
@@ -24,11 +25,8 @@ from etcdtw.node.duties.space import (
     SLOW,
     SLOW_PART,
     SLOW_SPARE_MIN,
-    TAKEN_OCTETS_MIN,
-    TAKEN_WITHIN_MS,
     TRICKLE_AFTER_MS,
     TRICKLE_SPARE_MIN,
-    WAITED_MAX_MS,
 )
 from etcdtw.node.node import Node
 from etcdtw.raft.entry import Entry, Snapshot

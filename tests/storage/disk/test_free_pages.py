@@ -11,8 +11,8 @@ import lmdb
 import pytest
 
 from etcdtw.storage.disk.free_pages import reads, reusable_octets
+from etcdtw.storage.disk.page_format import PAGE
 
-PAGE = 4096
 BIG = 9  # pages of a large value
 VALUE = bytes(BIG * PAGE - 100)
 SMALL = bytes(3000)

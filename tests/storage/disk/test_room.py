@@ -46,7 +46,7 @@ class FakeDisk:
         self.error = 0
         self.measuring_error = 0
         self.unused = 0
-        self.asked_for = (0, None)
+        self.asked_for: tuple[int, int | None] = (0, None)
         self.looks = 0
 
     def free(self, path: Path) -> int:
