@@ -27,7 +27,7 @@ from etcdtw.apply.applier import (
 from etcdtw.apply.errors import NoSpaceError
 from etcdtw.node.duties.lag import FollowerWait, LogMarks
 from etcdtw.node.duties.quota import SpaceQuota
-from etcdtw.node.intake.inbox import Inbox
+from etcdtw.node.intake.inbox import NO_BOUND, Inbox
 from etcdtw.node.intake.seams import StateStore
 from etcdtw.node.intake.stepping import Stepper
 from etcdtw.node.intake.wakeup import Wakeup
@@ -94,6 +94,8 @@ ALARM_LATE_MS: Final = 15_000
 KEPT_OCTETS_MAX: Final = 8 << 20
 """Octets of other members' proposals that wait while the leadership is handed over, or for a
 follower."""
+OWN_OCTETS_MIN: Final = 256 << 10
+"""So much of its own clients' proposals a leader takes between two looks, unless it is exhausted."""
 ENTRY_COST: Final = 300
 """Octets that an entry costs beside its data."""
 GROWING: Final = frozenset((FIELD_PUT, FIELD_TXN, FIELD_LEASE_GRANT))
@@ -299,6 +301,8 @@ class SpaceDuty:
         if self._inbox.is_held and not is_held:
             self._wakeup.wake()
         self._inbox.is_held = is_held
+        is_counted = self._stepper.door is not None and self._standing.is_leader
+        self._inbox.allow(max(self._budget, OWN_OCTETS_MIN) if is_counted else NO_BOUND)
 
     def _waits(self, now_ms: int) -> bool:
         leads = self.is_log_tight and self._standing.is_leader and self.state == ROOMY
@@ -484,12 +488,15 @@ class SpaceDuty:
         self._leader_commit = max(self._leader_commit, m.commit)
         if not m.entries or self._writes_nothing(m):
             return True
-        self._unfit.offer(len(m.entries[0].data) + ENTRY_COST, self._wakeup.time_ms())
+        self._offered(m)
         if self._pay(m) or self._takes_some(m):
             return True
         if self._refused_ms is None:
             self._refused_ms = self._wakeup.time_ms()
         return False
+
+    def _offered(self, m: Message) -> None:
+        self._unfit.offer(len(m.entries[0].data) + ENTRY_COST, self._wakeup.time_ms())
 
     def _writes_nothing(self, m: Message) -> bool:
         """Whether the entries are of a leader of old, or here already, as when an answer was lost:
@@ -520,6 +527,7 @@ class SpaceDuty:
 
     def _takes_proposal(self, m: Message) -> bool:
         if self.state != GIVING_UP and not self._is_waiting:
+            self._offered(m)
             return self._pay(m)
         size = _size_of(m)
         if self._kept_octets + size <= KEPT_OCTETS_MAX:

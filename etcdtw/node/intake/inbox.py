@@ -97,6 +97,7 @@ class Inbox:
         self.reads = Reads(bounds.request_timeout_ms, ids.next_id())
         self.is_held = False
         """Whether proposals wait, as they do without a leader."""
+        self._allowance = NO_BOUND
         self.applied_index = 0
         """What the turn has applied."""
         self.failed_total = 0
@@ -166,7 +167,13 @@ class Inbox:
     @property
     def has_proposals(self) -> bool:
         """Whether a turn is to propose something."""
-        return bool(self._proposals) and not self.is_held
+        return bool(self._proposals) and not self.is_held and self._allowance > 0
+
+    def allow(self, octets: int) -> None:
+        """Let a turn take so much until the next word, and one proposal more at the most."""
+        if self._allowance <= 0 < octets and self._proposals:
+            self._wakeup.wake()
+        self._allowance = octets
 
     def take_proposals(self, count_max: int = NO_BOUND, octets_max: int = NO_BOUND) -> list[bytes]:
         """Return what was proposed, the oldest first; the bounds are passed by at most one."""
@@ -182,6 +189,15 @@ class Inbox:
         self._proposals = proposals[count:]
         self._queued_octets -= octets
         return proposals[:count]
+
+    def take_allowed(self, count_max: int, octets_max: int) -> list[bytes]:
+        """The same, within what is allowed."""
+        allowance = self._allowance
+        if allowance >= NO_BOUND:
+            return self.take_proposals(count_max, octets_max)
+        taken = self.take_proposals(count_max, min(octets_max, allowance))
+        self._allowance = allowance - sum(map(len, taken))
+        return taken
 
     def drop(self, proposals: list[bytes], error: Exception) -> None:
         """Raft refused these: tell their waiters."""

@@ -209,7 +209,7 @@ class Turn:
         if self._raw.lead == NO_MEMBER or not self._inbox.has_proposals:
             return
         piece = self._pieces.begin()
-        proposals = self._inbox.take_proposals(PROPOSED_ENTRIES_MAX, PROPOSED_OCTETS_MAX)
+        proposals = self._inbox.take_allowed(PROPOSED_ENTRIES_MAX, PROPOSED_OCTETS_MAX)
         for some in [proposals] if self._raw.is_leader else _batches(proposals):
             try:
                 self._raw.propose_batch(some)

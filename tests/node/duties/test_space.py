@@ -18,6 +18,7 @@ from etcdtw.node.duties.space import (
     LAST_OCTETS_MAX,
     NEEDED,
     NEEDED_AFTER_MS,
+    OWN_OCTETS_MIN,
     REVIEW_MS,
     ROOM_AGAIN_MS,
     ROOMY,
@@ -503,6 +504,38 @@ def test_a_compaction_passes_though_all_are_exhausted_and_little_else(rig: Rig) 
     compaction = proposed(rig, leader, FIELD_COMPACTION, pb.CompactionRequest(revision=1))
     rig.until(lambda: compaction, 3.0)
     assert deletion == []
+
+
+def test_a_leader_takes_of_its_own_clients_what_the_last_look_found(rig: Rig) -> None:
+    leader = rig.leader()
+    size = OWN_OCTETS_MIN // 4
+    rig.disks[leader.member_id].found = TIGHT._replace(spare=8 * size)
+    rig.run(0.2)
+    log = rig.parts_of(leader).log
+    for number in range(40):
+        rig.put(leader, b"%d" % number, bytes(size))
+    taken: list[int] = []
+    before = log.appended_octets()
+    while leader.inbox.has_proposals or len(taken) < 30:
+        rig.run(0.01)
+        taken.append(log.appended_octets() - before)
+    within = max(later - sooner for sooner, later in zip(taken, taken[8:], strict=False))
+    assert size < within < 10 * size, "between two looks"
+    rig.disks[leader.member_id].found = TIGHT._replace(spare=0)
+    rig.run(0.2)
+    rig.must_put(leader, b"k", bytes(size))
+
+
+def test_a_leader_says_so_that_cannot_take_a_large_proposal_of_another(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    leader = rig.leader()
+    rig.disks[leader.member_id].found = TIGHT._replace(spare=3000)
+    rig.run(0.2)
+    door = leader.peers.door
+    assert door is not None
+    m = Message(MSG_PROP, to=leader.member_id, from_id=99, entries=[Entry(1, 1, 0, bytes(9000))])
+    assert not door.takes(m)
+    rig.until(lambda: rig.state(leader) != ROOMY)
 
 
 def test_proposals_of_others_are_kept_up_to_a_bound_while_a_leader_gives_up(rig: Rig) -> None:
