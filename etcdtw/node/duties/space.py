@@ -95,7 +95,7 @@ KEPT_OCTETS_MAX: Final = 8 << 20
 """Octets of other members' proposals that wait while the leadership is handed over, or for a
 follower."""
 OWN_OCTETS_MIN: Final = 256 << 10
-"""So much of its own clients' proposals a leader takes between two looks, unless it is exhausted."""
+"""So much a leader that is not exhausted takes of its own clients between two looks."""
 ENTRY_COST: Final = 300
 """Octets that an entry costs beside its data."""
 GROWING: Final = frozenset((FIELD_PUT, FIELD_TXN, FIELD_LEASE_GRANT))
