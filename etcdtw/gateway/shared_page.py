@@ -13,7 +13,7 @@ from etcdtw.http2.flow import TokenBucket
 BURST: Final = 16
 """Renderings that may be asked for in short order, each of the very moment."""
 SUDDEN: Final = 4
-"""Of those, the ones that may follow each other at once; one holds everybody up for 2 to 4 ms."""
+"""Of those, the ones that may follow each other at once; one holds everybody up for half a ms."""
 SUDDEN_PER_S: Final = 25
 PER_S: Final = 2
 """Renderings a second beyond them: what others get is older by half a second at the most."""

@@ -109,11 +109,21 @@ class ServerStats:
             self.of(method)
 
     def methods(self) -> list[MethodStats]:
-        """Return the counters of each method over all labels, in the order of first use."""
+        """Return the counters of each method over all labels, in the order of first use.
+
+        To be read at once: those that one label has are the live ones.
+        """
         found: dict[str, MethodStats] = {}
+        sums: set[str] = set()
         for (path, _), stats in self._methods.items():
-            if path not in found:
+            before = found.get(path)
+            if before is None:
+                found[path] = stats
+                continue
+            if path not in sums:
+                sums.add(path)
                 found[path] = MethodStats(path, stats.kind)
+                found[path].add(before)
             found[path].add(stats)
         return list(found.values())
 

@@ -38,6 +38,8 @@ _unpack_header: Final[Callable[[bytes, int], tuple[int, int, int]]] = frames.HEA
 _pack_header: Final = frames.HEADER.pack
 _DEFAULT_LIMITS: Final = Limits()
 FRAMES_ALL: Final = 1 << 60
+PAGE_FRAMES: Final = 16
+"""A request that is headers alone costs as many frames: it is no call but a page."""
 
 
 class Connection(Receiving):
@@ -211,9 +213,11 @@ class Connection(Receiving):
                 self.has_more = True
                 break
             word, flags, stream_id = _unpack_header(data, pos)
-            # Header blocks cost by their octets: each KiB is as good as a frame.  Requests that
-            # are headers alone are no calls but pages, which cost more.
-            frames_max -= 1 if word & 0xF7 != 1 else 1 + (word >> 18) + (3 if flags & 1 else 0)
+            # Header blocks cost by their octets: each KiB is as good as a frame.
+            if word & 0xF7 == 1:
+                frames_max -= (word >> 18) + (PAGE_FRAMES if flags & 1 else 1)
+            else:
+                frames_max -= 1
             end = pos + 9 + (word >> 8)
             if is_plain and flags == 4 and word & 0xFF == 1 and stop - end >= 9:
                 # HEADERS, whole and without END_STREAM.  Is a closing DATA next, whole as well?

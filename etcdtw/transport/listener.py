@@ -27,7 +27,7 @@ from twisted.internet.unix import Port as UnixPort
 from etcdtw.transport.tls.policy import TlsFactory, TlsPolicy
 
 SOCKET_MODE: Final = 0o660
-ACCEPTS_MAX: Final = 8
+ACCEPTS_MAX: Final = 2
 """Connections that one listener accepts before others have their turn."""
 BACKLOG: Final = 1024
 """Connections that wait to be accepted: a thousand clients may start at once."""

@@ -84,8 +84,9 @@ def test_calls_are_counted_by_the_version_that_they_name(rig: ServerRig) -> None
         rig.request("Unary", b"m", (b"client-api-version", b"3.7"))
     rig.request("Unary", b"m")
     assert (labels(rig)["3.7"], labels(rig)["unknown"]) == (3, 1)
-    (total,) = [stats for stats in rig.stats.methods() if stats.path.endswith("/Unary")]
-    assert (total.started, total.handled[0]) == (4, 4)
+    for _ in range(2):  # reading changes nothing
+        (total,) = [stats for stats in rig.stats.methods() if stats.path.endswith("/Unary")]
+        assert (total.started, total.handled[0]) == (4, 4)
 
 
 def test_number_of_labels_is_bounded(rig: ServerRig) -> None:

@@ -198,7 +198,7 @@ def test_a_packet_of_many_requests_is_served_in_pieces_and_reading_stops_meanwhi
     assert other.results == [(b"x", 0, "")]
 
 
-def test_of_a_packet_of_pages_only_a_few_are_answered_before_others_have_their_turn() -> None:
+def test_of_a_packet_of_pages_one_is_answered_before_others_have_their_turn() -> None:
     rig = PortRig()
     iterations = Iterations()
     rig.port.rounds = Rounds(iterations, seconds=lambda: 0.0)  # whatever there is, time is left
@@ -211,10 +211,10 @@ def test_of_a_packet_of_pages_only_a_few_are_answered_before_others_have_their_t
     answered = 0
     channel = peer.protocol.channel
     assert channel is not None
-    for _ in range(30):
+    for _ in range(101):
         channel.flush_output()
         some = peer.transport.read().count(b'{"health":"true"')
-        assert some <= FRAMES_MAX // 2
+        assert some <= 1
         answered += some
         iterations.iterate()
     assert answered == 100

@@ -9,8 +9,8 @@ import pytest
 from etcdtw.grpc.call import UNARY, Method
 from etcdtw.grpc.stats import ServerStats
 from etcdtw.grpc.status import CODE_NAMES
-from etcdtw.server.metrics.metrics import Scrape, Source, UnknownMetricError
-from etcdtw.server.metrics.table import GRPC_METHODS, HISTOGRAM, SERIES
+from etcdtw.server.metrics.metrics import Family, Scrape, Source, UnknownMetricError
+from etcdtw.server.metrics.table import GAUGE, GRPC_METHODS, HISTOGRAM, SERIES, Series
 from etcdtw.wire.histogram import Histogram, exponential_bounds
 
 
@@ -74,6 +74,64 @@ def test_histogram_is_cumulative_with_etcds_buckets() -> None:
     assert f'{series.name}_bucket{{le="+Inf"}} 3.0' in lines
     assert f"{series.name}_sum 100.0025" in lines
     assert f"{series.name}_count 3.0" in lines
+
+
+def test_a_histogram_is_read_at_each_scrape() -> None:
+    series = SERIES["etcd_disk_wal_fsync_duration_seconds"]
+    histogram = Histogram(series.bounds)
+    page = Scrape({series.name: lambda: histogram}, ServerStats())
+    assert f"{series.name}_count 0.0" in page.render().decode()
+    histogram.observe(0.001)
+    first = page.render().decode()
+    assert f"{series.name}_count 1.0" in first
+    assert f"{series.name}_sum 0.001" in first
+    histogram.total += 1.0  # a count alone does not tell
+    assert f"{series.name}_sum 1.001" in page.render().decode()
+
+
+def test_calls_are_read_at_each_scrape() -> None:
+    calls = ServerStats()
+    page = Scrape({}, calls)
+    page.render()
+    put = calls.of(Method("/etcdserverpb.KV/Put", UNARY, None, None))
+    labels = 'grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"'
+    for count in (1, 2):
+        put.started = put.handled[14] = count
+        shown = page.render().decode()
+        assert f"grpc_server_started_total{{{labels}}} {count}.0\n" in shown
+        assert f'grpc_server_handled_total{{grpc_code="Unavailable",{labels}}} {count}.0\n' in shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0, "0.0"),
+        (-1, "-1.0"),
+        (0.25, "0.25"),
+        (999_999, "999999.0"),
+        (1_000_000, "1e+06"),
+        (1_234_567, "1.234567e+06"),
+        (float("inf"), "+Inf"),
+        (True, "1.0"),
+    ],
+)
+def test_numbers_are_written_as_go_does(value: float, shown: str) -> None:
+    parts: list[str] = []
+    Family(Series("a", GAUGE, "An a.")).render(value, parts)
+    assert parts == ["# HELP a An a.\n# TYPE a gauge\n", f"a {shown}\n"]
+
+
+@pytest.mark.parametrize("kind", [GAUGE, HISTOGRAM])
+def test_nothing_is_kept_of_label_values_that_are_gone(kind: str) -> None:
+    family = Family(Series("a", kind, "An a.", ("b",), (1.0,)))
+    for i in range(100):
+        reading = Histogram((1.0,)) if kind == HISTOGRAM else 1
+        parts: list[str] = []
+        family.render({(str(i),): reading, ("stays",): reading}, parts)
+        assert f'{{b="{i}"' in "".join(parts)
+        assert family.kept == 2
+    family.render({}, parts)
+    assert family.kept == 2
 
 
 def test_all_calls_and_codes_are_shown_from_the_start() -> None:

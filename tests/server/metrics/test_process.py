@@ -48,7 +48,7 @@ def proc(tmp_path: Path) -> Path:
 
 
 def values(metrics: ProcessMetrics) -> dict[str, float]:
-    return {sample.name: sample.value for one in metrics.collect() for sample in one.samples}
+    return metrics.readings()
 
 
 def test_all_processes_of_a_member_are_counted(proc: Path) -> None:

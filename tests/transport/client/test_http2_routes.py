@@ -96,6 +96,7 @@ def test_an_http_2_route_may_answer_later_and_hears_of_lost_clients(rig: PortRig
     for _ in range(3):
         peer.http2.send_headers(peer.http2.open_stream(), (*fields, (b"host", b"b")), True)
     peer.send()
+    rig.clock.pump([0.0, 0.0])  # one page in each iteration
     first, second, third = slow.requests
     assert first.getRequestHostname() == b"b"
     assert not first.isSecure()
