@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-import yaml
-
 from etcdtw.cluster.urls import UrlError
 from etcdtw.config.flags import (
     BOOL,
@@ -68,6 +66,8 @@ def values_from_file(
 
     Raises `FlagError` (status 1) that names the file and the key.
     """
+    import yaml  # few starts read a file, and it is a fortieth of a start
+
     try:
         content = yaml.safe_load(data)
     except (yaml.YAMLError, UnicodeDecodeError) as error:

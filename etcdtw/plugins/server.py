@@ -6,6 +6,7 @@ flags, knows no ``-name value`` and has its own exit statuses, so the parsing is
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -18,16 +19,24 @@ from typing import Any, Final
 from twisted.application.service import IService
 from twisted.python import usage
 
-from etcdtw.config.config import Config, TextRequestedError, configure
-from etcdtw.config.flags import STATUS_USAGE, FlagError
-from etcdtw.config.help import help_text
-from etcdtw.server.doors.taken import Taken
-from etcdtw.server.process.background import enter, launch_of
-from etcdtw.server.process.descriptors import RESERVE, raise_limit, share_out
-from etcdtw.server.process.log_output import build_observer, console_line, fatal_event, json_line
-from etcdtw.server.process.readiness import started_environment
-from etcdtw.server.process.services import CANNOT_START
-from etcdtw.server.start.preflight import START_ERRORS, take
+from etcdtw.server.process.garbage import held_off
+
+with held_off(gc):
+    from etcdtw.config.config import Config, TextRequestedError, configure
+    from etcdtw.config.flags import STATUS_USAGE, FlagError
+    from etcdtw.config.help import help_text
+    from etcdtw.server.doors.taken import Taken
+    from etcdtw.server.process.background import enter, launch_of
+    from etcdtw.server.process.descriptors import RESERVE, raise_limit, share_out
+    from etcdtw.server.process.log_output import (
+        build_observer,
+        console_line,
+        fatal_event,
+        json_line,
+    )
+    from etcdtw.server.process.readiness import started_environment
+    from etcdtw.server.process.services import CANNOT_START
+    from etcdtw.server.start.preflight import START_ERRORS, take
 
 SEEN: Final = frozenset(("stderr", "systemd/journal"))
 """Outputs that are read where stderr is."""
@@ -84,10 +93,11 @@ def makeService(options: Options) -> IService:
     Whatever can be known without an event loop is checked here, before twistd forks: a start
     that cannot work raises SystemExit with status 1 and its reason on stderr and in the log.
     """
-    from twisted.internet import reactor
+    with held_off(gc):
+        from twisted.internet import reactor
 
-    from etcdtw.server.process.services import MemberService
-    from etcdtw.server.services.order import build_member
+        from etcdtw.server.process.services import MemberService
+        from etcdtw.server.services.order import build_member
 
     config = options.config
     limit = raise_limit()

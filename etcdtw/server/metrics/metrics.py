@@ -1,9 +1,9 @@
 """Metrics: reads plain numbers when it is asked, under etcd's names.  Counts nothing itself.
 
-The only importer of prometheus_client, for how it writes numbers.  Its text form cannot be used:
-it puts ``_total`` behind the name of every counter, and some of etcd's do not end so; and it makes
-an object for each line, which costs four times as much as all the rest.  Here what lines begin
-with is made once, and lines whose numbers are as before are not made anew.
+prometheus_client cannot be used: it puts ``_total`` behind the name of every counter, and some of
+etcd's do not end so; and it makes an object for each line, which costs four times as much as all
+the rest.  Here what lines begin with is made once, and lines whose numbers are as before are not
+made anew.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from prometheus_client.utils import floatToGoString
-
 from etcdtw.grpc.call import UNARY
 from etcdtw.grpc.stats import MethodStats, ServerStats
 from etcdtw.grpc.status import CODE_NAMES
+from etcdtw.server.metrics.numbers import go_number
 from etcdtw.server.metrics.process import PROCESS_SERIES, ProcessMetrics
 from etcdtw.server.metrics.table import (
     COUNTER,
@@ -35,9 +34,6 @@ Source = Callable[[], Reading | Readings]
 # By name, as Prometheus' client for Go sorts them; so in `_labels`.
 _GRPC_LABELS: Final = ("grpc_method", "grpc_service", "grpc_type")
 
-NOTHING: Final = floatToGoString(0)
-PLAIN_MAX: Final = 1_000_000
-"""From here on Go writes numbers with exponents."""
 BUCKET_LABEL: Final = "le"
 """Comes last; all other labels by their names, as Go's client writes them."""
 
@@ -51,7 +47,7 @@ class _Buckets:
 
     def __init__(self, series: Series, labels: Mapping[str, str]) -> None:
         self._bounds = series.bounds
-        shown = [floatToGoString(bound) for bound in (*series.bounds, float("inf"))]
+        shown = [go_number(bound) for bound in (*series.bounds, float("inf"))]
         self._heads = [
             f"{_named(f'{series.name}_bucket', {**labels, BUCKET_LABEL: bound})} "
             for bound in shown
@@ -71,9 +67,9 @@ class _Buckets:
         below = 0
         for head, count in zip(self._heads, self._counts, strict=True):
             below += count
-            lines.append(f"{head}{_number(below)}\n")
-        lines.append(f"{self._sum_head}{floatToGoString(self._total)}\n")
-        lines.append(f"{self._count_head}{_number(below)}\n")
+            lines.append(f"{head}{go_number(below)}\n")
+        lines.append(f"{self._sum_head}{go_number(self._total)}\n")
+        lines.append(f"{self._count_head}{go_number(below)}\n")
         self._text = "".join(lines)
         return self._text
 
@@ -114,7 +110,7 @@ class Family:
             if head is None:
                 head = f"{_named(series.name, _labels(series, label_values))} "
                 heads[label_values] = head
-            parts.append(f"{head}{_number(reading)}\n")
+            parts.append(f"{head}{go_number(reading)}\n")
         if len(heads) > len(readings):
             self._heads = {values: heads[values] for values in readings}
 
@@ -174,7 +170,7 @@ class _MethodLines:
             self._counts = list(counts)
             self._text = "".join(
                 [
-                    f"{head}{_number(count)}\n"
+                    f"{head}{go_number(count)}\n"
                     for head, count in zip(self._heads, counts, strict=True)
                 ]
             )
@@ -248,14 +244,6 @@ class Scrape:
         self._by_status.render(scrapes, parts)
         self._scrapes += 1
         return "".join(parts).encode()
-
-
-def _number(value: int | float) -> str:
-    """As Go's client writes it; nearly all are counts that are small."""
-    if type(value) is int and 0 <= value < PLAIN_MAX:
-        return f"{value}.0" if value else NOTHING
-    shown: str = floatToGoString(value)
-    return shown
 
 
 def _labels(series: Series, values: tuple[str, ...]) -> dict[str, str]:

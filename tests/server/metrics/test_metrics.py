@@ -34,9 +34,9 @@ def test_every_name_of_the_table_appears_exactly_as_etcd_spells_it() -> None:
         labels = ",".join(f'{label}="{value}"' for label, value in named)
         shown = f"{{{labels}}}" if labels else ""
         if series.kind == HISTOGRAM:
-            assert f"{name}_count{shown} 0.0" in lines
+            assert f"{name}_count{shown} 0" in lines
         else:
-            assert f"{name}{shown} 7.0" in lines
+            assert f"{name}{shown} 7" in lines
 
 
 def test_no_metric_family_appears_twice() -> None:
@@ -47,7 +47,7 @@ def test_no_metric_family_appears_twice() -> None:
 def test_counter_without_total_keeps_its_name() -> None:
     lines = scrape({"etcd_server_health_success": lambda: 3})
     assert "# TYPE etcd_server_health_success counter" in lines
-    assert "etcd_server_health_success 3.0" in lines
+    assert "etcd_server_health_success 3" in lines
 
 
 def test_metric_without_source_is_not_shown() -> None:
@@ -57,9 +57,9 @@ def test_metric_without_source_is_not_shown() -> None:
 def test_value_is_read_at_each_scrape() -> None:
     values = [1]
     page = Scrape({"etcd_mvcc_put_total": lambda: values[0]}, ServerStats())
-    assert b"etcd_mvcc_put_total 1.0\n" in page.render()
+    assert b"etcd_mvcc_put_total 1\n" in page.render()
     values[0] = 2
-    assert b"etcd_mvcc_put_total 2.0\n" in page.render()
+    assert b"etcd_mvcc_put_total 2\n" in page.render()
 
 
 def test_histogram_is_cumulative_with_etcds_buckets() -> None:
@@ -68,22 +68,22 @@ def test_histogram_is_cumulative_with_etcds_buckets() -> None:
     for value in (0.001, 0.0015, 100.0):
         histogram.observe(value)
     lines = scrape({series.name: lambda: histogram})
-    assert f'{series.name}_bucket{{le="0.001"}} 1.0' in lines
-    assert f'{series.name}_bucket{{le="0.002"}} 2.0' in lines
-    assert f'{series.name}_bucket{{le="8.192"}} 2.0' in lines
-    assert f'{series.name}_bucket{{le="+Inf"}} 3.0' in lines
+    assert f'{series.name}_bucket{{le="0.001"}} 1' in lines
+    assert f'{series.name}_bucket{{le="0.002"}} 2' in lines
+    assert f'{series.name}_bucket{{le="8.192"}} 2' in lines
+    assert f'{series.name}_bucket{{le="+Inf"}} 3' in lines
     assert f"{series.name}_sum 100.0025" in lines
-    assert f"{series.name}_count 3.0" in lines
+    assert f"{series.name}_count 3" in lines
 
 
 def test_a_histogram_is_read_at_each_scrape() -> None:
     series = SERIES["etcd_disk_wal_fsync_duration_seconds"]
     histogram = Histogram(series.bounds)
     page = Scrape({series.name: lambda: histogram}, ServerStats())
-    assert f"{series.name}_count 0.0" in page.render().decode()
+    assert f"{series.name}_count 0" in page.render().decode()
     histogram.observe(0.001)
     first = page.render().decode()
-    assert f"{series.name}_count 1.0" in first
+    assert f"{series.name}_count 1" in first
     assert f"{series.name}_sum 0.001" in first
     histogram.total += 1.0  # a count alone does not tell
     assert f"{series.name}_sum 1.001" in page.render().decode()
@@ -98,21 +98,21 @@ def test_calls_are_read_at_each_scrape() -> None:
     for count in (1, 2):
         put.started = put.handled[14] = count
         shown = page.render().decode()
-        assert f"grpc_server_started_total{{{labels}}} {count}.0\n" in shown
-        assert f'grpc_server_handled_total{{grpc_code="Unavailable",{labels}}} {count}.0\n' in shown
+        assert f"grpc_server_started_total{{{labels}}} {count}\n" in shown
+        assert f'grpc_server_handled_total{{grpc_code="Unavailable",{labels}}} {count}\n' in shown
 
 
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
-        (0, "0.0"),
-        (-1, "-1.0"),
+        (0, "0"),
+        (-1, "-1"),
         (0.25, "0.25"),
-        (999_999, "999999.0"),
+        (999_999, "999999"),
         (1_000_000, "1e+06"),
         (1_234_567, "1.234567e+06"),
         (float("inf"), "+Inf"),
-        (True, "1.0"),
+        (True, "1"),
     ],
 )
 def test_numbers_are_written_as_go_does(value: float, shown: str) -> None:
@@ -142,7 +142,7 @@ def test_all_calls_and_codes_are_shown_from_the_start() -> None:
     assert len(handled) == len(GRPC_METHODS) * len(CODE_NAMES)
     assert (
         'grpc_server_started_total{grpc_method="Watch",grpc_service="etcdserverpb.Watch",'
-        'grpc_type="bidi_stream"} 0.0' in lines
+        'grpc_type="bidi_stream"} 0' in lines
     )
 
 
@@ -152,9 +152,9 @@ def test_counted_calls_are_shown_by_code() -> None:
     put.started, put.handled[0], put.handled[14] = 5, 3, 2
     lines = scrape({}, calls)
     labels = 'grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"'
-    assert f"grpc_server_started_total{{{labels}}} 5.0" in lines
-    assert f'grpc_server_handled_total{{grpc_code="OK",{labels}}} 3.0' in lines
-    assert f'grpc_server_handled_total{{grpc_code="Unavailable",{labels}}} 2.0' in lines
+    assert f"grpc_server_started_total{{{labels}}} 5" in lines
+    assert f'grpc_server_handled_total{{grpc_code="OK",{labels}}} 3' in lines
+    assert f'grpc_server_handled_total{{grpc_code="Unavailable",{labels}}} 2' in lines
 
 
 def test_process_metrics_are_shown() -> None:
@@ -166,7 +166,7 @@ def test_process_metrics_are_shown() -> None:
 
 def test_label_values_are_escaped() -> None:
     lines = scrape({"etcd_server_version": lambda: {('a"b\\c\nd',): 1}})
-    assert r'etcd_server_version{server_version="a\"b\\c\nd"} 1.0' in lines
+    assert r'etcd_server_version{server_version="a\"b\\c\nd"} 1' in lines
 
 
 def test_unknown_name_is_refused() -> None:
@@ -191,8 +191,6 @@ def test_scrapes_are_counted_by_status_as_prometheus_client_for_go_does() -> Non
     page.render()
     lines = page.render().decode().splitlines()
     name = "promhttp_metric_handler_requests"
-    assert f"{name}_in_flight 1.0" in lines
-    counts = [
-        f'{name}_total{{code="{code}"}} {count}' for code, count in (("200", 1.0), ("503", 0.0))
-    ]
+    assert f"{name}_in_flight 1" in lines
+    counts = [f'{name}_total{{code="{code}"}} {count}' for code, count in (("200", 1), ("503", 0))]
     assert set(counts) <= set(lines)

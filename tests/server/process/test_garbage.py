@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+from contextlib import suppress
+
+import pytest
 
 from etcdtw.server.process.garbage import (
     DUE_CPU_MS,
@@ -13,6 +16,7 @@ from etcdtw.server.process.garbage import (
     WHOLE_EVERY_MS,
     Collections,
     Collector,
+    held_off,
 )
 
 TICK_MS = 100
@@ -122,3 +126,28 @@ def test_the_interpreter_counts_also_while_it_collects_nothing() -> None:
         del kept
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("was_on", [True, False])
+def test_none_is_begun_while_they_are_held_off(was_on: bool) -> None:
+    switch = Switch(was_on)
+    with suppress(ImportError), held_off(switch):
+        assert not switch.is_on
+        raise ImportError
+    assert switch.is_on == was_on
+
+
+class Switch:
+    """As the module `gc`."""
+
+    def __init__(self, is_on: bool) -> None:
+        self.is_on = is_on
+
+    def isenabled(self) -> bool:
+        return self.is_on
+
+    def enable(self) -> None:
+        self.is_on = True
+
+    def disable(self) -> None:
+        self.is_on = False
