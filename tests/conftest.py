@@ -15,6 +15,7 @@ from tests.support import workers
 from tests.support.judges import etcd34_program, judge_program, told_version
 from tests.support.no_processes import no_processes
 from tests.support.ports import PORTS, PORTS_VARIABLE, part_of_ports
+from tests.support.warm_starts import begin_suite, end_suite
 
 # Or every start of a member compiles all of it again, and every worker all of our asserts.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -26,11 +27,17 @@ settings.load_profile("etcdtw")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give each worker a part of the ports, which the programs that it starts inherit."""
+    begin_suite()
     worker = getattr(config, "workerinput", None)
     if worker is not None:
         ports = os.environ.get(PORTS_VARIABLE) or PORTS
         number = int(worker["workerid"].removeprefix("gw"))
         os.environ[PORTS_VARIABLE] = part_of_ports(ports, number, worker["workercount"])
+
+
+def pytest_unconfigure() -> None:
+    """End what members were forked from."""
+    end_suite()
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -21,6 +21,7 @@ from typing import Final
 
 from tests.support.judges import judge_program, older_program
 from tests.support.ports import free_port
+from tests.support.warm_starts import WarmProcess, warm_starts
 
 READY_LINE: Final = b"ready to serve client requests"
 READY_TIMEOUT_S: Final = 60.0
@@ -132,7 +133,7 @@ class RunningMember:
         self.client_port = free_port()
         self.peer_port = free_port()
         self.environment = environment or {}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | WarmProcess | None = None
         self._stderr_path = data_dir.parent / f"{data_dir.name}.stderr"
         self._ready = threading.Event()
 
@@ -194,16 +195,25 @@ class RunningMember:
         assert not self.is_running, "the member is running already"
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
         self._ready = threading.Event()
-        process = subprocess.Popen(
-            self.command(),
+        process = self._begun()
+        self._process = process
+        threading.Thread(target=self._drain, args=(process, self._ready), daemon=True).start()
+
+    def _begun(self) -> subprocess.Popen[bytes] | WarmProcess:
+        command, folder = self.command(), self.data_dir.parent
+        warm = warm_starts()
+        start = etcdtw_command()
+        # What comes before twistd, or before all other libraries, is of a start by itself.
+        if warm is not None and command[: len(start)] == start and not self.environment:
+            return warm.start(command, folder, os.environ)
+        return subprocess.Popen(
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            cwd=self.data_dir.parent,
+            cwd=folder,
             env={**os.environ, **self.environment},
         )
-        self._process = process
-        threading.Thread(target=self._drain, args=(process, self._ready), daemon=True).start()
 
     def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Return at the readiness line; raises `MemberNotReadyError` if it never comes."""
@@ -215,7 +225,9 @@ class RunningMember:
                     f"{self.program} is not ready (exit status {status}):\n{self.stderr()[-4000:]}"
                 )
 
-    def _drain(self, process: subprocess.Popen[bytes], ready: threading.Event) -> None:
+    def _drain(
+        self, process: subprocess.Popen[bytes] | WarmProcess, ready: threading.Event
+    ) -> None:
         assert process.stderr is not None
         with self._stderr_path.open("ab") as kept, process.stderr:
             for line in process.stderr:
@@ -241,7 +253,7 @@ class RunningMember:
             except subprocess.TimeoutExpired:
                 self.kill()
                 raise
-        return process.returncode
+        return process.wait(0)
 
     def kill(self) -> None:
         """Kill -9 of all its processes at one moment, and wait until they are gone."""
