@@ -96,13 +96,13 @@ class Data:
                 room.LOG,
                 self.log_path / DATA_FILE,
                 lambda: log_need(writer.unsettled_octets),
-                log.oldest_read,
+                log.reusable,
             ),
             Place(
                 room.STATE,
                 self.state_path / DATA_FILE,
                 lambda: state_need(*state.pending, state.size_in_use),
-                state.stats.oldest_read,
+                state.reuse.octets,
             ),
         ]
 

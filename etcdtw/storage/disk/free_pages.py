@@ -1,14 +1,13 @@
 """How much of a file of LMDB 0.9 can be used again by large values.
 
 A value of many pages needs pages that stand in a row.  Pages that are free but in pieces serve
-small rows only, and the file grows for the others however many of them there are.  Read beside
-commits: an answer of which a page may have been used again meanwhile is none.
-"""
+small rows only, and the file grows for the others however many of them there are."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from etcdtw.storage.disk.page_format import (
@@ -28,26 +27,26 @@ from etcdtw.storage.disk.page_format import (
 PAGES_MAX: Final = 24_576
 """So many free pages are looked at, which are 96 MiB: where there are more nothing is short."""
 TREE_PAGES_MAX: Final = 1_024
-TRIES: Final = 3
 
 
-def reusable_octets(fd: int, row: int, oldest_read: int | None) -> int:
+def reusable_octets(file: Path, row: int, readers: str) -> int:
     """Return how many octets of unused pages stand in rows of ``row`` pages, at the least.
 
-    ``oldest_read``: the oldest transaction that somebody still reads, None: nobody does.  0 where
-    commits come too fast for a look, or the file makes no sense.  Raises `OSError`.
+    Nobody commits meanwhile.  ``readers``: what `lmdb.Environment.readers` says.  0 where the file
+    makes no sense.  Raises `OSError`.
     """
-    for _ in range(TRIES):
-        meta = _newest_meta(fd)
-        newest = transaction(meta)
-        try:
-            numbers = _free_pages(fd, meta, min(newest, oldest_read or newest))
-        except ValueError:
-            continue
-        # What the next transaction frees is used again by the third one at the earliest.
-        if transaction(_newest_meta(fd)) <= newest + 1:
-            return _in_rows(numbers, row) * PAGE
-    return 0
+    fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        metas = [os.pread(fd, PAGE, 0), os.pread(fd, PAGE, PAGE)]
+        if any(len(meta) < PAGE for meta in metas):
+            return 0
+        meta = max(metas, key=transaction)
+        numbers = _free_pages(fd, meta, min([transaction(meta), *reads(readers)]))
+    except ValueError:
+        return 0
+    finally:
+        os.close(fd)
+    return _in_rows(numbers, row) * PAGE
 
 
 def reads(readers: str) -> list[int]:
@@ -58,13 +57,6 @@ def reads(readers: str) -> list[int]:
     # A table with a head; "-" stands for the number of a place that reads nothing now.
     rows = [line.split() for line in readers.splitlines()[1:]]
     return [int(row[-1]) for row in rows if row and row[-1].isdecimal()]
-
-
-def _newest_meta(fd: int) -> bytes:
-    metas = [os.pread(fd, PAGE, 0), os.pread(fd, PAGE, PAGE)]
-    if any(len(meta) < PAGE for meta in metas):
-        raise OSError(f"the file ends before its page {len(metas) - 1}")
-    return max(metas, key=transaction)
 
 
 def _free_pages(fd: int, meta: bytes, before: int) -> list[int]:

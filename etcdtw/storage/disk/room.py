@@ -16,7 +16,6 @@ from pathlib import Path
 from threading import Event
 from typing import Final, NamedTuple, Protocol
 
-from etcdtw.storage.disk.free_pages import reusable_octets
 from etcdtw.storage.disk.page_format import PAGE
 
 MIB: Final = 1 << 20
@@ -62,10 +61,6 @@ class Disk(Protocol):
         """Length of a file, and octets of the disk that are allocated for it."""
         ...
 
-    def reusable(self, path: Path, row: int, oldest_read: int | None) -> int:
-        """Octets of unused pages that stand in rows of that many: `free_pages.reusable_octets`."""
-        ...
-
     def allocate(self, path: Path, octets: int) -> None:
         """Allocate that many from the file's start on, and leave its length alone."""
         ...
@@ -90,13 +85,6 @@ class RealDisk:
         found = os.stat(path)
         return found.st_size, found.st_blocks * 512
 
-    def reusable(self, path: Path, row: int, oldest_read: int | None) -> int:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return reusable_octets(fd, row, oldest_read)
-        finally:
-            os.close(fd)
-
     def allocate(self, path: Path, octets: int) -> None:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -115,8 +103,8 @@ class Place(NamedTuple):
     file: Path
     need: Callable[[], int]
     """Octets by which the file may grow for what is pending, if it reuses nothing."""
-    oldest_read: Callable[[], int | None]
-    """The oldest transaction of the file that somebody reads: what was freed since is in use."""
+    reusable: Callable[[int], int]
+    """Octets of the file that can be used again in rows of so many pages, as far as is known."""
 
 
 class RoomFound(NamedTuple):
@@ -150,7 +138,6 @@ class _Watched:
         "is_allocating",
         "is_short",
         "measured",
-        "oldest_read",
         "place",
         "was_needed",
     )
@@ -163,11 +150,9 @@ class _Watched:
         self.free = 0
         self.ahead = 0
         """Octets that are allocated behind the end of the file."""
-        self.measured = (0, 0, 0, 0)
-        """What was seen last: the file's length, what is allocated, what is free, and what of the
-        file can be used again; one value, for a thread puts it here."""
-        self.oldest_read: int | None = None
-        """When it was asked."""
+        self.measured = (0, 0, 0)
+        """What the operating system said last: the file's length, what is allocated, what is
+        free; one value, for a thread puts it here."""
         self.was_needed = 0
         """What was pending when it was asked."""
 
@@ -229,7 +214,6 @@ class DiskRoom:
         answered = self._answered = Event()
         for one in self._watched:
             one.was_needed = one.place.need()
-            one.oldest_read = one.place.oldest_read()
         self._in_thread(self._measure)
         return answered
 
@@ -251,16 +235,11 @@ class DiskRoom:
 
     def _ask(self, one: _Watched) -> None:
         file = one.place.file
-        length, allocated = self._disk.extent(file)
-        free = self._disk.free(file)
-        again = 0
-        if free < PLENTY_BYTES + one.was_needed:
-            again = self._disk.reusable(file, self._row, one.oldest_read)
-        one.measured = length, allocated, free, again
+        one.measured = (*self._disk.extent(file), self._disk.free(file))
 
     def _look_at(self, one: _Watched, is_late: bool) -> RoomFound:
         place = one.place
-        size, allocated, one.free, again = one.measured
+        size, allocated, one.free = one.measured
         one.ahead = max(0, allocated - size)
         need = place.need()
         if is_late:
@@ -268,7 +247,7 @@ class DiskRoom:
         if one.free >= PLENTY_BYTES + need:
             one.is_short = False
             return ROOMY
-        again //= 2  # small rows break up what stands in a row
+        again = place.reusable(self._row) // 2  # small rows break up what stands in a row
         wanted = BASE_BYTES + max(0, need - again)
         takeable = max(0, one.free - LEFT_BYTES)
         if one.can_reserve and one.ahead < wanted and takeable and not one.is_allocating:

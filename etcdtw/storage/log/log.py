@@ -26,7 +26,6 @@ from etcdtw.storage.disk.directory import (
     prepare_directory,
     refuse_remote,
 )
-from etcdtw.storage.disk.free_pages import reads
 from etcdtw.storage.disk.page_check import check_pages
 from etcdtw.storage.disk.words import disk_words, is_outside_cause
 from etcdtw.storage.log.codec import (
@@ -297,9 +296,11 @@ class LmdbLog:
         """Whether anything is in flight or waits."""
         return self._is_busy or self._has_pending()
 
-    def oldest_read(self) -> int | None:
-        """Return the oldest transaction that any process reads; None: there is none."""
-        return min(reads(self._env.readers()), default=None)
+    def reusable(self, _row: int) -> int:
+        """Return the octets of unused pages: in rows, for the oldest entries go first."""
+        stat = self._env.stat()
+        used = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return max(0, int((self._env.info()["last_pgno"] + 1 - used) * stat["psize"]))
 
     def close(self) -> None:
         """Wait for the job in flight and let go of the files.  No callback runs afterwards."""

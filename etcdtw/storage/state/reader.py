@@ -570,9 +570,9 @@ class StateReader:
             os.close(self._lock_fd)
             self._lock_fd = -1
 
-    def reads(self) -> list[int]:
-        """Return the transactions that are read now, in any process."""
-        return reads(self._env.readers())
+    def open_reads(self) -> int:
+        """Return how many read transactions are open on the file, in any process."""
+        return len(reads(self._env.readers()))
 
     def forget_ended_reads(self) -> None:
         """Let go of the pages that processes read which were killed: LMDB keeps them for ever."""

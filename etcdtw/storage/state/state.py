@@ -42,6 +42,7 @@ from etcdtw.storage.state.overlay import (
 )
 from etcdtw.storage.state.piece_reader import PieceReader
 from etcdtw.storage.state.reader import CHUNK_MAX, StateReader
+from etcdtw.storage.state.reuse import Reuse
 from etcdtw.storage.state.stats import StateStats
 from etcdtw.storage.state.step_reader import StepReader
 from etcdtw.storage.writer.feed import Message, StateWriter
@@ -60,6 +61,7 @@ from etcdtw.storage.writer.worker import (
     HASH_ALL,
     HASH_KV,
     REOPENED,
+    REUSABLE,
 )
 
 GENERATION_MS_MAX: Final = 1000
@@ -93,7 +95,7 @@ class LmdbState:
         self._errands = Errands(self.flush, writer.send)
         self._newest_file = 0  # the number of the newest defragmentation that moved the state
         self._is_stopped = False
-        self.stats = StateStats(reader.reads)
+        self.stats = StateStats(reader.open_reads)
         self.damage = StateDamage(reader.path, writer.send, self._errands.supersede)
         reader.on_damage = self.damage.hear
         self._begin(boot)
@@ -104,12 +106,12 @@ class LmdbState:
         """Have nothing in memory above the durable state."""
         self._fences = Fences(boot.fences)
         self._has_long = self._reader.has_long
-        self._open = Generation(1)
-        self._seen = self._open
+        self._open = self._seen = Generation(1)
         self._seen_fences = self._old_fences = self._fences
         self._unseen = Generation(0)  # stays empty: what reads see of a long entry
         self._is_hiding = False
         self._closed = GenerationQueue(self._writer)
+        self.reuse = Reuse(self._writer.send)
         self._opened_ms: int | None = None
         self.revision = boot.revision
         """The newest main revision, 1 in an empty store; durable with its generation."""
@@ -402,8 +404,7 @@ class LmdbState:
 
         Everything in memory is forgotten then; reads see it until then, as it is now: commits
         under way count no more, and what waits for them waits for this; hashes are given up.
-        The log begins behind ``index`` already, and nothing is applied from here to ``done``:
-        there is no way back.
+        The log begins behind ``index`` already, and nothing is applied from here to ``done``.
         """
         self._adopted = done
         self._closed.stop()
@@ -532,6 +533,8 @@ class LmdbState:
             self._finish_adoption()
         elif kind == DEFRAGMENTED:
             self._finish_defragmentation(message[1], message[2], message[3])
+        elif kind == REUSABLE:
+            self.reuse.told(message[1])
         elif kind == FAILED and not self._is_stopped:
             self._is_stopped = True
             self._fail_stop(message[1])
@@ -540,6 +543,7 @@ class LmdbState:
         """A generation is durable: see it there, drop it here, go on."""
         generation, batch = self._closed.confirm(number)
         self._reader.renew()
+        self.reuse.committed(*pending_of([generation]), self.size_in_use)
         self.applied_durable = batch.index
         due = [done for wanted, done in self._flushes if wanted <= number]
         self._flushes = [item for item in self._flushes if item[0] > number]
@@ -557,8 +561,7 @@ class LmdbState:
         if boot is None:
             return
         self.damage.forget()
-        flushes, done = self._flushes, self._adopted
-        compactions = self._compactions
+        flushes, done, compactions = self._flushes, self._adopted, self._compactions
         self._begin(boot)
         self._errands.go_on()
         self._resume_compaction()
@@ -585,6 +588,7 @@ class LmdbState:
             self._is_stopped = True
             self._fail_stop(f"the new file of the state cannot be opened: {failure}")
             return None
+        self.reuse.told(0)
         self._writer.send((REOPENED, self._newest_file))
         return boot
 

@@ -11,23 +11,15 @@ from etcdtw.wire.histogram import Histogram, exponential_bounds
 class StateStats:
     """Fed with the writer's answers; the bounds are etcd's."""
 
-    def __init__(self, reads: Callable[[], list[int]]) -> None:
-        """``reads``: which transactions are read, in all processes."""
-        self._reads = reads
+    def __init__(self, open_reads: Callable[[], int]) -> None:
+        """``open_reads``: how many read transactions there are, in all processes."""
+        self.open_reads = open_reads
         self.commit_s = Histogram(exponential_bounds(0.001, 14))
         self.compacted_rows_total = 0
         self.compacted_unix_s = 0.0
         """When the last compaction since the start ended; 0 before the first."""
         self.compaction_step_ms = Histogram(exponential_bounds(1, 13))
         self.compaction_ms = Histogram(exponential_bounds(100, 14))
-
-    def open_reads(self) -> int:
-        """Return how many read transactions there are."""
-        return len(self._reads())
-
-    def oldest_read(self) -> int | None:
-        """Return the oldest transaction that is read; None: there is none."""
-        return min(self._reads(), default=None)
 
     def committed(self, answer: tuple[Any, ...]) -> None:
         """Take ``("committed", number, seconds)``."""

@@ -12,6 +12,8 @@ from typing import Any, Final, NamedTuple
 
 import lmdb
 
+from etcdtw.storage.disk.directory import DATA_FILE
+from etcdtw.storage.disk.free_pages import reusable_octets
 from etcdtw.storage.disk.old_file import OldFile
 from etcdtw.storage.integrity.sweeper import DAMAGED, MEND, Sweeper
 from etcdtw.storage.rows.codec import COMPACTIONS_MAX, TABLE_PRIVATE
@@ -31,13 +33,14 @@ from etcdtw.storage.writer.hashes import HASH_ROWS_MAX, hash_all, hash_kv
 # Messages: ("changes", packed), ("attachments", rows), ("bucket_rows", rows),
 # ("commit", number, *batch), ("compact", revision),
 # ("hash_kv", id, revision, compact_revision), ("hash_all", id), ("defragment", id),
-# ("reopened", id), ("adopt", index), ("dispose", path), ("mend", name).
+# ("reopened", id), ("adopt", index), ("dispose", path), ("mend", name), ("measure", pages).
 # Answers: ("committed", number, seconds), ("compaction_step", rows deleted, seconds),
 # ("compaction_hash", revision, the one before, crc, is any key live),
 # ("compacted", revision, seconds, unix time),
 # ("hash", id, crc),
 # ("defragmented", id, whether the file is another one, error), ("adopted",),
-# ("mended", name, error), ("damaged", table, name, why), ("swept", rows, seconds, findings).
+# ("reusable", octets), ("mended", name, error), ("damaged", table, name, why),
+# ("swept", rows, seconds, findings).
 CHANGES: Final = "changes"
 ATTACHMENTS: Final = "attachments"
 BUCKET_ROWS: Final = "bucket_rows"
@@ -58,6 +61,8 @@ ADOPT: Final = "adopt"
 ADOPTED: Final = "adopted"
 DISPOSE: Final = "dispose"
 """Nobody needs the file any more."""
+MEASURE: Final = "measure"
+REUSABLE: Final = "reusable"
 LEISURE_SHARE: Final = 0.5  # of the time, for hashing, copying and freeing: the rest is for commits
 SUPERSEDED: Final = "a snapshot is about to take the place of this state"
 PAGE_ERRORS: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.CursorFullError)
@@ -121,6 +126,7 @@ class StateWorker:
             BUCKET_ROWS: self._committer.put_in_buckets,
         }
         self._answer = answer
+        self._measured, self._reusable_octets = (0, 0, ""), 0
         self._jobs: list[Iterator[tuple[Any, ...] | None]] = []
         self._waiting_compactions: list[Iterator[tuple[Any, ...] | None]] = []
         self.sweeper = Sweeper(tables, answer, seconds, pace.sweep_interval_s)
@@ -155,12 +161,22 @@ class StateWorker:
             self._is_abandoned = True
             self._rests_until_s = 0.0
             self._jobs.append(self._adoption(message[1]))
+        elif kind == MEASURE:
+            self._answer((REUSABLE, self._reusable(message[1])))
         elif kind == MEND:
             self.sweeper.mend(message[1])
         elif kind == DISPOSE:
             self._dispose(Path(message[1]))
         else:
             raise ValueError(f"no such message: {kind!r}")
+
+    def _reusable(self, row: int) -> int:
+        env = self._tables.env
+        seen = (row, env.info()["last_txnid"], env.readers())
+        if seen != self._measured:
+            file = Path(env.path()) / DATA_FILE
+            self._measured, self._reusable_octets = seen, reusable_octets(file, row, seen[2])
+        return self._reusable_octets
 
     def _queue_compaction(self, job: Iterator[tuple[Any, ...] | None]) -> None:
         """Put a compaction behind the other jobs; of very many that wait the oldest is left out.

@@ -46,7 +46,7 @@ class FakeDisk:
         self.error = 0
         self.measuring_error = 0
         self.unused = 0
-        self.asked_for: tuple[int, int | None] = (0, None)
+        self.asked_for = 0
         self.looks = 0
 
     def free(self, path: Path) -> int:
@@ -58,8 +58,8 @@ class FakeDisk:
     def extent(self, path: Path) -> tuple[int, int]:
         return self.size, self.size + self.ahead
 
-    def reusable(self, path: Path, row: int, oldest_read: int | None) -> int:
-        self.asked_for = (row, oldest_read)
+    def reusable(self, row: int) -> int:
+        self.asked_for = row
         return self.unused
 
     def allocate(self, path: Path, octets: int) -> None:
@@ -81,7 +81,7 @@ class Rig:
         self.disk = FakeDisk(free)
         self.need = 0
         self._looks = 0
-        place = Place("state", Path("/d/state/data.mdb"), lambda: self.need, lambda: 7)
+        place = Place("state", Path("/d/state/data.mdb"), lambda: self.need, self.disk.reusable)
         self.room = DiskRoom([place], self.disk, in_thread, 1_572_864)
 
     @property
@@ -176,13 +176,13 @@ def test_pages_that_large_values_find_stand_in_for_the_floor_by_half() -> None:
 def test_only_pages_in_rows_that_the_largest_value_fits_into_are_asked_for() -> None:
     rig = Rig(LEFT_BYTES)
     rig.room.look()
-    assert rig.disk.asked_for == (1 + 1_572_864 // 4096, 7)
+    assert rig.disk.asked_for == 1 + 1_572_864 // 4096
 
 
-def test_where_there_is_plenty_nobody_reads_the_free_pages() -> None:
+def test_where_there_is_plenty_nobody_asks_for_free_pages() -> None:
     rig = Rig(PLENTY_BYTES)
     rig.room.look()
-    assert rig.disk.asked_for == (0, None)
+    assert rig.disk.asked_for == 0
 
 
 def test_some_of_the_reserve_must_be_no_page_that_was_used_before() -> None:
@@ -316,7 +316,7 @@ def test_a_hung_disk_holds_one_thread_and_nobody_else() -> None:
         threads.append(Thread(target=run, daemon=True))
         threads[-1].start()
 
-    place = Place("log", Path("/d/wal/data.mdb"), lambda: 0, lambda: None)
+    place = Place("log", Path("/d/wal/data.mdb"), lambda: 0, lambda _: 0)
     room = DiskRoom([place], disk, in_thread)
     for _ in range(50):
         with pytest.raises(TimeoutError):
@@ -341,8 +341,8 @@ def test_a_hung_disk_holds_one_thread_and_nobody_else() -> None:
 def test_the_worse_of_two_places_counts() -> None:
     disk = FakeDisk(LEFT_BYTES + FLOOR_BYTES + 4 * MIB)
     places = [
-        Place(LOG, Path("/l/data.mdb"), lambda: 2 * MIB, lambda: None),
-        Place("state", Path("/s/data.mdb"), lambda: 0, lambda: None),
+        Place(LOG, Path("/l/data.mdb"), lambda: 2 * MIB, lambda _: 0),
+        Place("state", Path("/s/data.mdb"), lambda: 0, lambda _: 0),
     ]
     found = DiskRoom(places, disk, lambda run: run()).look()
     assert found.is_short
