@@ -8,11 +8,21 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from etcdtw.gateway.member_health import MemberHealth
+from tests.support.model_state import State
 from tests.support.node_rig import NodeRig
 
 
 class BrokenStateError(Exception):
     pass
+
+
+class BrokenState(State):
+    """One whose rows cannot be read."""
+
+    def frames(
+        self, start: bytes, end: bytes | None, limit: int = 0, octets_max: int = 0
+    ) -> list[bytes]:
+        raise BrokenStateError("page 7 is damaged")
 
 
 def health_of(rig: NodeRig) -> MemberHealth:
@@ -38,12 +48,7 @@ def test_check_passes_on_a_state_that_can_be_read(is_linearizable: bool) -> None
 
 @pytest.mark.parametrize("is_linearizable", [False, True])
 def test_check_fails_with_what_the_state_says(is_linearizable: bool) -> None:
-    rig = NodeRig().start()
-
-    def broken(*_arguments: object) -> list[bytes]:
-        raise BrokenStateError("page 7 is damaged")
-
-    rig.state.frames = broken  # type: ignore[assignment, method-assign]
+    rig = NodeRig(state=BrokenState()).start()
     found = outcome(health_of(rig).read(is_linearizable))
     rig.run()
     assert [str(error) for error in found] == ["page 7 is damaged"]

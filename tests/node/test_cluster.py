@@ -27,13 +27,11 @@ from etcdtw.raft.confchange import ADD_NODE
 from etcdtw.raft.entry import Entry
 from etcdtw.raft.message import (
     MSG_APP,
-    MSG_APP_RESP,
     MSG_HEARTBEAT_RESP,
     MSG_PROP,
     MSG_READ_INDEX,
     Message,
 )
-from etcdtw.storage.log.codec import CorruptionError
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.cluster_rig import ELECTION_S, ClusterRig, OpenCall, described, others
 
@@ -448,30 +446,6 @@ def test_time_that_a_process_stood_still_is_no_hang_of_its_state(three: ClusterR
     three.clock.advance(100.1)
     three.run(1.0)
     assert member.stops == []
-
-
-def test_a_damaged_log_met_by_a_message_ends_the_process(three: ClusterRig) -> None:
-    leader = three.leader()
-    three.must_put(leader, b"k")
-    three.converge()
-
-    def damaged(index: int) -> int:
-        raise CorruptionError("entry 7 of the log is missing")
-
-    three.parts_of(leader).log.term = damaged  # type: ignore[method-assign]
-    last = three.parts_of(leader).log.last_index()
-    rejection = Message(
-        MSG_APP_RESP,
-        to=leader.member_id,
-        from_id=others(three, leader)[0].member_id,
-        term=leader.term,
-        log_term=leader.term,
-        index=last + 1,
-        reject=True,
-        reject_hint=last - 1,
-    )
-    leader.peers.receive(rejection)
-    assert "entry 7 of the log is missing" in three.members[leader.member_id].stops[0]
 
 
 @pytest.mark.parametrize("kind", [MSG_PROP, MSG_READ_INDEX, MSG_APP])

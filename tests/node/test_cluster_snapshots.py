@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -12,9 +12,8 @@ from etcdtw.apply.applier import FIELD_DELETE_RANGE
 from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.node.duties.snapshots import REFUSAL_REST_S
 from etcdtw.node.node import Node
-from etcdtw.raft.entry import Entry, HardState
+from etcdtw.raft.entry import Entry
 from etcdtw.raft.message import MSG_APP, MSG_APP_RESP, MSG_SNAP, Message
-from etcdtw.storage.snapshot.export import SnapshotExport
 from etcdtw.transport.peer.memory import deliver_at_once
 from etcdtw.transport.peer.seams import PeerTransport
 from etcdtw.wire import etcdserverpb as pb
@@ -178,16 +177,8 @@ def test_what_waited_for_a_snapshot_is_written_before_what_came_later(
     waiting = hold_an_adoption(compacting)
     leader = compacting.leader()
     raw = compacting.parts_of(waiting).raw
-    written: list[int] = []
-    append = compacting.parts_of(waiting).log.append
-
-    def noted(
-        hard_state: HardState | None, entries: Sequence[Entry], done: Callable[[], None]
-    ) -> None:
-        written.extend(entry.index for entry in entries)
-        append(hard_state, entries, done)
-
-    compacting.parts_of(waiting).log.append = noted  # type: ignore[method-assign]
+    log = compacting.members[waiting.member_id].log
+    log.appended.clear()
     first = raw.installing_index + 1
     for index in (first, first + 1):
         entry = Entry(leader.term, index)
@@ -196,9 +187,9 @@ def test_what_waited_for_a_snapshot_is_written_before_what_came_later(
         waiting.peers.receive(m)
         if index == first:
             waiting.wakeup.run_now()
-            assert not written, "it waits for the snapshot"
+            assert not log.appended, "it waits for the snapshot"
     files_of(compacting, waiting).release_adoption()
-    assert written == [first, first + 1]
+    assert log.appended == [first, first + 1]
 
 
 def test_what_comes_right_behind_a_snapshot_is_written_before_it_is_acknowledged(
@@ -316,23 +307,15 @@ def test_a_state_is_not_exported_again_and_again_for_a_peer_that_gets_no_snapsho
 ) -> None:
     compacting.network.fate = lambda m: [] if m.type == MSG_SNAP else [0.0]
     leader = lag(compacting)
-    exported: list[Path] = []
-    export = files_of(compacting, leader).export
-
-    def noted(
-        target: Path, done: Callable[[SnapshotExport | str], None], storage_version: bytes = b""
-    ) -> None:
-        exported.append(target)
-        export(target, done, storage_version)
-
-    files_of(compacting, leader).export = noted  # type: ignore[method-assign]
+    files = files_of(compacting, leader)
+    files.exports = 0
     compacting.run(2 * REFUSAL_REST_S - 1.0)
-    assert len(exported) == 2
+    assert files.exports == 2
     compacting.must_put(leader, b"served without it")
     compacting.network.fate = deliver_at_once
     compacting.run(REFUSAL_REST_S)
     compacting.converge()
-    assert len(exported) == 3
+    assert files.exports == 3
 
 
 def test_a_crash_right_behind_a_snapshot_loses_nothing(compacting: ClusterRig) -> None:

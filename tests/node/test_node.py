@@ -194,11 +194,16 @@ def test_a_stalled_reactor_becomes_at_most_one_election_of_ticks(rig: NodeRig) -
     assert rig.node.is_leader
 
 
-def test_a_broken_invariant_in_a_turn_stops_the_member(
-    rig: NodeRig, flush_errors: Callable[[], int]
-) -> None:
+class BrokenState(State):
+    """One that no key can be put into."""
+
+    def put(self, main: int, sub: int, key: bytes, record: bytes, is_new: bool) -> None:
+        raise AssertionError("broken")
+
+
+def test_a_broken_invariant_in_a_turn_stops_the_member(flush_errors: Callable[[], int]) -> None:
+    rig = NodeRig(state=BrokenState()).start()
     rig.put(b"k")
-    rig.node.storage.put = None  # type: ignore[assignment,method-assign]
     rig.run()
     assert rig.outcomes == []
     assert len(rig.stops) == 1

@@ -60,8 +60,8 @@ class RigMember:
     def __init__(self, rig: ClusterRig, member_id: int) -> None:
         self.rig = rig
         self.member_id = member_id
-        self.log = MemoryLog()
-        self.state = State()
+        self.log = rig.new_log()
+        self.state = rig.new_state()
         self.node: Node | None = None
         self.damage = ModelDamage(self.state)
         self.stops: list[str] = []
@@ -167,8 +167,12 @@ class ClusterRig:
         bounds: WorkBounds = WORK_BOUNDS,
         long_work_s: float = WORK_S,
         log_kept_ms: int = LOG_KEPT_MS,
+        new_log: Callable[[], MemoryLog] = MemoryLog,
+        new_state: Callable[[], State] = State,
     ) -> None:
         self.folder = folder
+        self.new_log = new_log
+        self.new_state = new_state
         self.random = random.Random(seed)
         self.clock = Clock()
         self.clock.advance(1_000)

@@ -33,6 +33,7 @@ class LeaseRig(FakeFacade):
         self.store.revision = 5
         self.proposals: list[tuple[int, bytes, Any, Any, Callable[[Any, Any], None]]] = []
         self.reads: list[tuple[Any, Callable[[Any, Exception | None], None]]] = []
+        self.confirms_at_once = False
         self.service = LeaseService(self, Random(1).getrandbits, 1.0)
 
     @property
@@ -52,7 +53,10 @@ class LeaseRig(FakeFacade):
         self.proposals.append((field, message, parsed, call, done))
 
     def read(self, call: Any, done: Callable[[Any, Exception | None], None]) -> None:
-        self.reads.append((call, done))
+        if self.confirms_at_once:
+            done(call, None)
+        else:
+            self.reads.append((call, done))
 
     def linearize(self, done: Callable[[Exception | None], None]) -> None:
         self.read(None, lambda _, error: done(error))

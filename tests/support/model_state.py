@@ -129,6 +129,8 @@ class ModelSnapshots:
         self.is_disk_full = False
         """Whether there is no room for a file."""
         self.streamed = 0
+        self.exports = 0
+        """Files that were asked for, also where there is no room."""
         self.asked = 0
         """Requests to build so far."""
         self._adopting: Callable[[], None] | None = None
@@ -139,10 +141,14 @@ class ModelSnapshots:
         done: Callable[[SnapshotExport | str], None],
         storage_version: bytes = b"",
     ) -> None:
+        self.exports += 1
         state = self._state
         if state.is_amid_entry:
-            state.behind_entry.append(lambda: self.export(target, done, storage_version))
-            return
+            state.behind_entry.append(lambda: self._export(target, done))
+        else:
+            self._export(target, done)
+
+    def _export(self, target: Path, done: Callable[[SnapshotExport | str], None]) -> None:
         if self.is_disk_full:
             done(NoRoom("no room"))
             return

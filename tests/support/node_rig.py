@@ -55,6 +55,8 @@ class MemoryLog(MemoryStorage):
         self.held: list[Callable[[], None]] = []
         """What is at the disk: calls that make it durable and tell of it."""
         self.appends = 0
+        self.appended: list[int] = []
+        """The indexes of all entries that it was given, at the disk or not."""
         self.marks = 0
         """How often it was compacted."""
         self.installs = 0
@@ -63,6 +65,7 @@ class MemoryLog(MemoryStorage):
         self, hard_state: HardState | None, entries: Sequence[Entry], done: Callable[[], None]
     ) -> None:
         self.appends += bool(entries)
+        self.appended += [entry.index for entry in entries]
         written = list(entries)
 
         def write() -> None:

@@ -17,6 +17,9 @@ from tools.check_patches import patches
         "from unittest import mock",
         "from unittest.mock import patch",
         "import unittest.mock",
+        "rig.log.term = damaged  # type: ignore[method-assign]",
+        "rig.log.term = None  # type: ignore[assignment, method-assign]",
+        "rig.log.term = None  # type:ignore[method-assign,assignment]  # for now",
     ],
 )
 def test_a_patch_is_found_with_its_line(line: str) -> None:
@@ -30,6 +33,8 @@ def test_a_patch_is_found_with_its_line(line: str) -> None:
         "setattr(request, name, 1)  # protobuf",
         "rig.stats.bound = 3",
         "from tests.mocking import bird",
+        "rig.log.term = 3  # type: ignore[assignment]",
+        "line = 'a.b = c  # type: ignore[method-assign]'",
     ],
 )
 def test_what_is_no_patch_is_left_alone(line: str) -> None:

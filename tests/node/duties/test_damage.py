@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from etcdtw.node.node import Node
 from tests.support.cluster_rig import ClusterRig
+from tests.support.model_state import State
 
 WHY = "the row b'k' of the table `key` is damaged"
 
@@ -77,15 +79,33 @@ def test_another_state_brings_it_back(rig: ClusterRig) -> None:
     rig.must_put(rig.leader(), b"after")
 
 
-def test_what_fails_amid_a_turn_ends_no_member_that_is_damaged(rig: ClusterRig) -> None:
-    damaged = next(node for node in rig.nodes if not node.is_leader)
-    member = rig.members[damaged.member_id]
+class UnreadableState(State):
+    """Its rows cannot be read any more, once the test says who is to be told."""
 
-    def fails(key: bytes, revision: int = 0) -> None:
-        member.damage.prove(WHY)
+    def __init__(self) -> None:
+        super().__init__()
+        self.prove: Callable[[str], None] | None = None
+
+    def get(self, key: bytes) -> bytes | None:
+        if self.prove is None:
+            return super().get(key)
+        self.prove(WHY)
         raise ValueError(WHY)
 
-    member.state.get = fails  # type: ignore[method-assign]
+
+def test_what_fails_amid_a_turn_ends_no_member_that_is_damaged(tmp_path: Path) -> None:
+    states: list[UnreadableState] = []
+
+    def new_state() -> UnreadableState:
+        states.append(UnreadableState())
+        return states[-1]
+
+    rig = ClusterRig(tmp_path, 3, new_state=new_state)
+    rig.must_put(rig.leader(), b"first")
+    rig.run(0.5)
+    damaged = next(node for node in rig.nodes if not node.is_leader)
+    member = rig.members[damaged.member_id]
+    states[damaged.member_id - 1].prove = member.damage.prove
     rig.must_put(rig.leader(), b"before")
     rig.run(1.0)
     assert damaged.is_quarantined
