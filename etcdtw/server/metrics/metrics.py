@@ -1,9 +1,9 @@
 """Metrics: reads plain numbers when it is asked, under etcd's names.  Counts nothing itself.
 
-prometheus_client cannot be used: it puts ``_total`` behind the name of every counter, and some of
-etcd's do not end so; and it makes an object for each line, which costs four times as much as all
-the rest.  Here what lines begin with is made once, and lines whose numbers are as before are not
-made anew.
+Of prometheus_client only its way of writing numbers can be used (`numbers`): its page puts
+``_total`` behind the name of every counter, and some of etcd's do not end so; and it makes an
+object for each line, which costs four times as much as all the rest.  Here what lines begin with
+is made once, and lines whose numbers are as before are not made anew.
 """
 
 from __future__ import annotations
