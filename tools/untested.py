@@ -16,25 +16,24 @@ REASONS: Mapping[str, str] = {
     "client": """a part of the client within the process, which tests/client drives whole:
         channel loopback_call""",
     "config": """a step of `config.configure`, which tests/config drives whole:
-        checks environment feature_gates file settings tls_checks tls_names""",
+        checks environment file settings tls_checks""",
     "http2": """a part of `Connection`, which tests/http2 drives from both sides:
-        receiving sending settings static_table stats""",
+        receiving sending static_table stats""",
     "mvcc": """a part of `Store` or of the hub, which are compared with a model:
-        compare ranges txn txn_budget writer watch.history watch.progress watch.source""",
+        ranges txn writer watch.history watch.progress watch.source""",
     "node": """wired by `build_node`; tests/node drive it through the node and its loop:
         duties.damage duties.lease_expiry facade intake.seams intake.stepping loop.caches
         loop.leadership loop.loop loop.peers loop.slowness loop.ticks own_proposals""",
     "raft": """a part of `RawNode`, which the scripts and tests/raft drive whole:
         election follower leader replication step""",
     "rpc": """reached through the service that uses it (tests/rpc):
-        leader_loss lease.for_peers maintenance.health""",
+        leader_loss lease.for_peers""",
     "server": """a step of a member's start, seen where members start (tests/integration, plugins):
         member.joining member.leader_line member.opened member.runtime metrics.peers
-        process.piece_report services.debug_variables services.listeners
+        services.listeners
         services.peering services.readiness state_mend""",
     "storage": """reached through the state, the log or the snapshots that use it (tests/storage):
-        building.takeover integrity.damage log.settler state.piece_reader
-        state.stats state.step_reader""",
+        building.takeover log.settler state.piece_reader state.step_reader""",
     "transport": """reached through the port, the peer or the listener that use it:
         peer.link tls.files tls.rotation""",
 }
