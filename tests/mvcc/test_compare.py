@@ -43,7 +43,7 @@ def test_a_number_holds_as_python_says(target: int, result: int, beside: int) ->
 
 
 @pytest.mark.parametrize("result", RESULTS)
-@pytest.mark.parametrize("given", [b"", b"valu", b"value", b"value\0", b"w"])
+@pytest.mark.parametrize("given", [b"", b"val", b"value", b"value\0", b"w"])
 def test_a_value_holds_by_its_octets(result: int, given: bytes) -> None:
     order = (given < b"value") - (given > b"value")
     compare = Compare(b"k", b"", pb.Compare.VALUE, result, 0, given)
