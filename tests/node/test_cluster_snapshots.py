@@ -10,7 +10,7 @@ import pytest
 
 from etcdtw.apply.applier import FIELD_DELETE_RANGE
 from etcdtw.mvcc.work_bounds import WorkBounds
-from etcdtw.node.duties.snapshots import REFUSAL_REST_S
+from etcdtw.node.duties.snapshots import REFUSAL_REST_S, SHORT_LOG_KEPT_MS
 from etcdtw.node.node import Node
 from etcdtw.raft.entry import Entry
 from etcdtw.raft.message import MSG_APP, MSG_APP_RESP, MSG_SNAP, Message
@@ -284,6 +284,25 @@ def test_what_comes_behind_a_snapshot_waits_for_it(compacting: ClusterRig) -> No
         compacting.put(leader, b"more%d" % i)
         compacting.run(0.02)
     compacting.converge()
+
+
+def test_a_short_log_is_not_kept_for_long_for_a_snapshot_that_does_not_get_out(
+    compacting: ClusterRig,
+) -> None:
+    leader = compacting.leader()
+    receiver = others(compacting, leader)[0]
+    transport = SlowTransport()
+    m = Message(MSG_SNAP, to=receiver.member_id, from_id=leader.member_id)
+    leader.snapshots.send(m, cast(PeerTransport, transport))
+    compacting.until(lambda: transport.sent)
+    now_ms = int(compacting.network.clock.seconds() * 1000)
+
+    def keeps(ms: int, *, is_short: bool) -> bool:
+        return leader.snapshots.keeps_log(now_ms + ms, is_short=is_short)
+
+    assert keeps(SHORT_LOG_KEPT_MS // 2, is_short=True)
+    assert keeps(2 * SHORT_LOG_KEPT_MS, is_short=False)
+    assert not keeps(2 * SHORT_LOG_KEPT_MS, is_short=True)
 
 
 def test_a_snapshot_that_is_lost_is_sent_again(compacting: ClusterRig) -> None:

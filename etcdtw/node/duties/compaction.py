@@ -113,7 +113,7 @@ class LogCompaction:
         keep_from = min(keep_from, durable_index - min(SHORT_ENTRIES, self._catchup_entries))
         if keep_from - log.first_index() < step:
             return
-        if self._raw.installing_index or self._snapshots.keeps_log(now_ms):
+        if self._raw.installing_index or self._snapshots.keeps_log(now_ms, is_short=is_short):
             return  # a snapshot is taking the log's place, or its receiver needs the log
         # Whoever lags behind the log's new beginning is sent a snapshot: this mark says so.
         conf_state = self._raw.configuration.conf_state()

@@ -43,6 +43,8 @@ from etcdtw.transport.peer.seams import PeerTransport, SnapshotOctets
 
 SENDS_MAX: Final = 16
 """Snapshots on their way at once; a peer that wants one more is told later (etcd's number)."""
+SHORT_LOG_KEPT_MS: Final = 600_000
+"""So long a log whose disk is short is kept for a snapshot on its way."""
 REFUSAL_REST_S: Final = 5.0
 """Before a sender hears that its snapshot is of no use: it sends the same at once again.
 Also before another one is made for a peer that the last did not reach."""
@@ -133,8 +135,8 @@ class Snapshots:
         self._files = files
         self._folder = folder
         self._number = 0
-        self._sending: set[int] = set()
-        """Numbers of those on their way."""
+        self._sending: dict[int, int] = {}
+        """Since when those are on their way, by their numbers."""
         self._rests_until_ms: dict[int, int] = {}
         """By the peer that the last one did not reach."""
         self._log_kept_ms = log_kept_ms
@@ -151,9 +153,15 @@ class Snapshots:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         remove_leftovers(self._folder)
 
-    def keeps_log(self, now_ms: int) -> bool:
-        """Tell whether a receiver still needs the entries behind the snapshot it got."""
-        return bool(self._sending) or now_ms - self._last_sent_ms < self._log_kept_ms
+    def keeps_log(self, now_ms: int, *, is_short: bool = False) -> bool:
+        """Tell whether a receiver still needs the entries behind the snapshot it gets, or got.
+
+        A log whose disk is short is not kept for long for one that takes its snapshot in drips.
+        """
+        began_ms = list(self._sending.values())
+        if is_short:
+            began_ms = [ms for ms in began_ms if now_ms - ms <= SHORT_LOG_KEPT_MS]
+        return bool(began_ms) or now_ms - self._last_sent_ms < self._log_kept_ms
 
     # Out.
 
@@ -180,7 +188,7 @@ class Snapshots:
             self._stepper.report_snapshot(m.to, False)
             return
         number = self._number + 1
-        self._sending.add(number)
+        self._sending[number] = now_ms
 
         def exported(path: Path, found: SnapshotExport | str) -> None:
             if isinstance(found, NoRoom):
@@ -247,7 +255,7 @@ class Snapshots:
         self._stepper.report_snapshot(peer, False)
 
     def _finished(self, peer: int, number: int, ok: bool) -> None:
-        self._sending.discard(number)
+        self._sending.pop(number, None)
         now_ms = self._now_ms()
         if not ok:
             self._rests_until_ms[peer] = now_ms + int(REFUSAL_REST_S * 1000)

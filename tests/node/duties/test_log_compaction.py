@@ -61,7 +61,7 @@ class Rig:
             cast(Any, self.raw),
             self.log,
             cast(Any, self.state),
-            cast(Any, SimpleNamespace(keeps_log=lambda now_ms: False)),
+            cast(Any, SimpleNamespace(keeps_log=lambda now_ms, is_short: False)),
             self.marks,
             lambda: self.is_tight,
             lambda: self.is_short,
