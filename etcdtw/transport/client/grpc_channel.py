@@ -82,6 +82,7 @@ class GrpcChannel:
         self._rounds = rounds
         self._is_in_line = False
         self._is_reading = True
+        self._is_clogged = False  # pages are asked for, and those before them are not read
         self._received: list[
             bytes
         ] = []  # not looked at yet: two reads of the socket, or a little more
@@ -114,7 +115,7 @@ class GrpcChannel:
             return
         self._received_ms = self._now_ms()
         self._received.append(data)
-        if not self._is_in_line:
+        if not (self._is_in_line or self._is_clogged):
             self._rounds.serve(self)
         elif self._is_reading:
             # Most are served before they are read again, so pausing waits for a second read.
@@ -140,9 +141,11 @@ class GrpcChannel:
             return NO_MORE
         if server.is_closed:
             self._mark()
-        if not has_more:
-            return NO_MORE
-        return MORE if server.pages == pages else MORE_AFTER_PAGES
+        if server.pages == pages:
+            return MORE if has_more else NO_MORE
+        # Who asks for many pages is given the next one when it has read those before.
+        self._is_clogged = self._is_paused
+        return MORE_AFTER_PAGES if has_more and not self._is_clogged else NO_MORE
 
     def wait(self) -> None:
         """Octets of this client stand in line: read once more at the most."""
@@ -151,7 +154,7 @@ class GrpcChannel:
     def go_on(self) -> None:
         """Read again, until this client has its next turn."""
         self._is_in_line = False
-        if not self._is_reading and not (self._is_closing or self._is_lost):
+        if not (self._is_reading or self._is_clogged or self._is_closing or self._is_lost):
             self._is_reading = True
             self._transport.resumeProducing()
 
@@ -246,6 +249,10 @@ class GrpcChannel:
             return
         self._settle()
         self.server.set_backlog(0)
+        if self._is_clogged:
+            self._is_clogged = False
+            self.go_on()
+            self._rounds.serve(self)
 
     def stopProducing(self) -> None:
         self._is_paused = True

@@ -119,6 +119,52 @@ def test_an_http_2_route_may_answer_later_and_hears_of_lost_clients(rig: PortRig
     assert slow.gone == 1
 
 
+def test_who_reads_no_pages_is_given_no_more_of_them_and_goes_on_when_it_reads(
+    rig: PortRig,
+) -> None:
+    """Pages that nobody reads would fill our memory, and their client would be dropped."""
+    peer = rig.connect(room=1)
+    peer.begin()
+    fields = ((b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/health"))
+    for _ in range(100):
+        peer.http2.send_headers(peer.http2.open_stream(), (*fields, (b":authority", b"a")), True)
+    peer.send()
+    rig.clock.pump([0.0] * 100)
+    channel = peer.protocol.channel
+    assert channel is not None
+    assert channel.server.pages <= 3
+    # One read more may come; then the socket is left alone.
+    peer.call("Unary", b"x")
+    peer.send()
+    assert peer.transport.producerState == "paused"
+    assert peer.results == []
+    answered = 0
+    for _ in range(110):
+        octets = peer.transport.read()
+        answered += octets.count(b'{"health":"true"')
+        peer.grpc.receive(octets, 0)
+        rig.clock.advance(0)
+    assert answered == 100
+    assert peer.results == [(b"x", 0, "")]
+    assert peer.transport.producerState == "producing"
+    assert not peer.is_dropped
+
+
+def test_who_goes_with_pages_unread_leaves_nothing_behind(rig: PortRig) -> None:
+    peer = rig.connect(room=1)
+    peer.begin()
+    fields = ((b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/health"))
+    for _ in range(100):
+        peer.http2.send_headers(peer.http2.open_stream(), (*fields, (b":authority", b"a")), True)
+    peer.send()
+    rig.clock.pump([0.0] * 10)
+    assert rig.stats.unread_octets
+    peer.lose()
+    rig.clock.pump([0.0] * 10)
+    assert rig.stats.unread_octets == 0
+    assert rig.port.rounds.waiting == 0
+
+
 def test_pages_leave_nothing_to_the_garbage_collector(rig: PortRig) -> None:
     peer, other = rig.connect(), rig.connect()
     peer.begin()
