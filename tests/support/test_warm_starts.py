@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,10 +21,28 @@ TIMEOUT_S = 30.0
 START = [str(TWISTD), "-n", "--pidfile=", "etcdtw"]
 
 
-@pytest.fixture(scope="module")
+class Starts(WarmStarts):
+    """Knows what it has started."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[WarmProcess] = []
+
+    def start(
+        self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
+    ) -> WarmProcess:
+        self.started.append(super().start(arguments, folder, environment))
+        return self.started[-1]
+
+
+@pytest.fixture
 def starts() -> Iterator[WarmStarts]:
-    begun = WarmStarts()
+    begun = Starts()
     yield begun
+    for process in begun.started:
+        process.send_signal(signal.SIGKILL)
+        process.wait(TIMEOUT_S)
+        process.stderr.close()
     begun.close()
 
 
@@ -59,8 +77,6 @@ def test_members_end_by_the_signal_that_they_are_sent(starts: WarmStarts, tmp_pa
         os.kill(pid, signal.SIGKILL)
     assert second.wait(TIMEOUT_S) == -signal.SIGKILL
     second.send_signal(signal.SIGTERM)  # to nobody
-    first.stderr.close()
-    second.stderr.close()
 
 
 def test_each_has_its_own_folder_environment_and_descriptors(
@@ -76,4 +92,3 @@ def test_each_has_its_own_folder_environment_and_descriptors(
     assert os.readlink(f"/proc/{member.pid}/fd/0") == "/dev/null"
     member.send_signal(signal.SIGTERM)
     assert member.wait(TIMEOUT_S) == -signal.SIGTERM
-    member.stderr.close()
