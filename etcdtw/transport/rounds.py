@@ -27,7 +27,7 @@ NO_MORE: Final = 0
 MORE: Final = 1
 MORE_AFTER_PAGES: Final = 2
 """What `Guest.serve` says.  Pages gain nothing from being answered together, and what many of them
-make goes out in one piece: after a few their client stands in line."""
+make goes out in one piece: after each their client stands in line."""
 
 
 class Guest(Protocol):
