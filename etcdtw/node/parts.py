@@ -33,7 +33,7 @@ def _nothing() -> None:
     """Nobody wants to know that this member was removed."""
 
 
-def _roomy() -> RoomFound:
+def _roomy(_largest: int) -> RoomFound:
     """The disks of memory have room."""
     return ROOMY
 
@@ -67,7 +67,7 @@ class Parts:
     ask_hashes: AskHashes = nobody_hashes
     check_intervals: CheckIntervals = NO_CHECKS
     auto_compaction: AutoCompaction | None = None
-    look_at_disks: Callable[[], RoomFound] = _roomy
+    look_at_disks: Callable[[int], RoomFound] = _roomy
     """Tells how much room there is; raises OSError when that cannot be told."""
     damage: Damage = NO_DAMAGE
     """What is known of damage to the state."""

@@ -120,7 +120,7 @@ class RigMember:
             snapshot_folder=self.folder,
             fail_stop=self.stops.append,
             on_removed=self._removed,
-            look_at_disks=lambda: rig.look_at_disks(self.member_id),
+            look_at_disks=lambda largest: rig.look_at_disks(self.member_id, largest),
         )
         config = NodeConfig(
             cluster_id=1,
@@ -195,7 +195,7 @@ class ClusterRig:
             MemoryStorage.append(member.log, entries)
             member.start()
 
-    def look_at_disks(self, member_id: int) -> RoomFound:
+    def look_at_disks(self, member_id: int, largest: int) -> RoomFound:
         """Return how much room a member has."""
         return ROOMY
 

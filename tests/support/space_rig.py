@@ -25,6 +25,8 @@ class Disk:
 
     found = FOUND_ROOMY
     error: OSError | None = None
+    largest = 0
+    """For which there is to be room."""
 
 
 class SpaceRig(ClusterRig):
@@ -32,8 +34,9 @@ class SpaceRig(ClusterRig):
         self.disks = {member_id: Disk() for member_id in range(1, count + 1)}
         super().__init__(folder, count, **sizes)
 
-    def look_at_disks(self, member_id: int) -> RoomFound:
+    def look_at_disks(self, member_id: int, largest: int) -> RoomFound:
         disk = self.disks[member_id]
+        disk.largest = largest
         if disk.error is not None:
             raise disk.error
         return disk.found
@@ -42,6 +45,13 @@ class SpaceRig(ClusterRig):
         for node in nodes:
             self.disks[node.member_id].found = found
         self.run(SHORT_AFTER_MS / 1000 + 0.2)
+
+    def meet(self, node: Node, octets: int) -> None:
+        """Have a look know of entries of that size."""
+        door = node.peers.door
+        assert door is not None
+        door.takes(offered(node, octets))
+        self.run(0.2)
 
     def free(self, *nodes: Node) -> None:
         for node in nodes:

@@ -96,6 +96,9 @@ KEPT_OCTETS_MAX: Final = 8 << 20
 follower."""
 OWN_OCTETS_MIN: Final = 256 << 10
 """So much a leader that is not exhausted takes of its own clients between two looks."""
+LARGEST_MIN: Final = 64 << 10
+"""Room is looked for as if entries of this size came: pages to be used again must stand in rows
+for large ones.  A larger one waits for a look that knows of it."""
 ENTRY_COST: Final = 300
 """Octets that an entry costs beside its data."""
 GROWING: Final = frozenset((FIELD_PUT, FIELD_TXN, FIELD_LEASE_GRANT))
@@ -164,11 +167,12 @@ class SpaceDuty:
         own: OwnProposals,
         wakeup: Wakeup,
         quota: SpaceQuota,
-        look: Callable[[], RoomFound],
+        look: Callable[[int], RoomFound],
         marks: LogMarks,
         connected_since_ms: Callable[[int], int | None],
     ) -> None:
-        """``look`` may raise OSError: then nothing is known, and what was known holds.
+        """``look(largest)`` finds room for entries of up to so many octets each.  It may raise
+        OSError: then nothing is known, and what was known holds.
 
         ``connected_since_ms``: when another member was connected to, None: it is not.
         """
@@ -193,7 +197,9 @@ class SpaceDuty:
         self.marks = marks
         self._is_waiting = False
         """Whether proposals wait for a follower, which this leader is too far ahead of."""
-        self._budget = 0
+        self._largest, self._budget = LARGEST_MIN, 0
+        """Octets of the largest entry that was offered since the disk became tight; octets that
+        may be taken until the next look."""
         self._trickle = 0
         """Of what the others have committed, what a slow member takes until the next look."""
         self._last_left, self._passed_ms = LAST_OCTETS_MAX, -PASS_EVERY_MS
@@ -239,8 +245,9 @@ class SpaceDuty:
 
     def look(self, now_ms: int) -> None:
         """See how much room there is, and do what follows."""
+        self._largest = max(self._largest, self._inbox.largest_waiting)
         try:
-            found = self._look()
+            found = self._look(self._largest)
         except OSError as error:
             is_tight = self._stepper.door is self
             if self._unknown.note(now_ms, str(error), is_tight=is_tight):
@@ -271,6 +278,8 @@ class SpaceDuty:
         elif self.state == ROOMY and self._has_raised:
             self._disarm(now_ms)
         self._stepper.door = self if found.is_tight or self.is_short else None
+        if self._stepper.door is None:
+            self._largest, self._inbox.largest_waiting = LARGEST_MIN, 0
         self._quota.block(self.state in (SLOW, NEEDED))
         self._hold(now_ms, found, is_pressed)
 
@@ -302,7 +311,8 @@ class SpaceDuty:
             self._wakeup.wake()
         self._inbox.is_held = is_held
         is_counted = self._stepper.door is not None and self._standing.is_leader
-        self._inbox.allow(max(self._budget, OWN_OCTETS_MIN) if is_counted else NO_BOUND)
+        allowed = max(self._budget, OWN_OCTETS_MIN) if is_counted else NO_BOUND
+        self._inbox.allow(allowed, self._largest)
 
     def _waits(self, now_ms: int) -> bool:
         leads = self.is_log_tight and self._standing.is_leader and self.state == ROOMY
@@ -488,15 +498,17 @@ class SpaceDuty:
         self._leader_commit = max(self._leader_commit, m.commit)
         if not m.entries or self._writes_nothing(m):
             return True
-        self._offered(m)
-        if self._pay(m) or self._takes_some(m):
+        if self._offered(m) and (self._pay(m) or self._takes_some(m)):
             return True
         if self._refused_ms is None:
             self._refused_ms = self._wakeup.time_ms()
         return False
 
-    def _offered(self, m: Message) -> None:
+    def _offered(self, m: Message) -> bool:
+        """Return whether the last look knew of entries as large as these."""
         self._unfit.offer(len(m.entries[0].data) + ENTRY_COST, self._wakeup.time_ms())
+        largest, self._largest = self._largest, max(self._largest, _largest_of(m))
+        return self._largest == largest
 
     def _writes_nothing(self, m: Message) -> bool:
         """Whether the entries are of a leader of old, or here already, as when an answer was lost:
@@ -527,8 +539,7 @@ class SpaceDuty:
 
     def _takes_proposal(self, m: Message) -> bool:
         if self.state != GIVING_UP and not self._is_waiting:
-            self._offered(m)
-            return self._pay(m)
+            return self._offered(m) and self._pay(m)
         size = _size_of(m)
         if self._kept_octets + size <= KEPT_OCTETS_MAX:
             self._kept.append(m)
@@ -561,6 +572,10 @@ def _fitting(entries: list[Entry], budget: int, first: int) -> tuple[int, int]:
         size += cost
         count += 1
     return count, size
+
+
+def _largest_of(m: Message) -> int:
+    return max([len(entry.data) for entry in m.entries])
 
 
 def _size_of(m: Message) -> int:

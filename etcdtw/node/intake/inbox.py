@@ -97,7 +97,9 @@ class Inbox:
         self.reads = Reads(bounds.request_timeout_ms, ids.next_id())
         self.is_held = False
         """Whether proposals wait, as they do without a leader."""
-        self._allowance = NO_BOUND
+        self._allowance = self._largest = NO_BOUND
+        self.largest_waiting = 0
+        """Octets of a proposal that was larger than allowed."""
         self.applied_index = 0
         """What the turn has applied."""
         self.failed_total = 0
@@ -169,11 +171,14 @@ class Inbox:
         """Whether a turn is to propose something."""
         return bool(self._proposals) and not self.is_held and self._allowance > 0
 
-    def allow(self, octets: int) -> None:
-        """Let a turn take so much until the next word, and one proposal more at the most."""
+    def allow(self, octets: int, largest: int) -> None:
+        """Let a turn take so much until the next word, and one proposal more at the most.
+
+        None that is larger than ``largest``: it waits, and all that come after it.
+        """
         if self._allowance <= 0 < octets and self._proposals:
             self._wakeup.wake()
-        self._allowance = octets
+        self._allowance, self._largest = octets, largest
 
     def take_proposals(self, count_max: int = NO_BOUND, octets_max: int = NO_BOUND) -> list[bytes]:
         """Return what was proposed, the oldest first; the bounds are passed by at most one."""
@@ -196,6 +201,12 @@ class Inbox:
         if allowance >= NO_BOUND:
             return self.take_proposals(count_max, octets_max)
         taken = self.take_proposals(count_max, min(octets_max, allowance))
+        for place, data in enumerate(taken):
+            if len(data) > self._largest:
+                self.largest_waiting, self._allowance = len(data), 0
+                self._proposals = taken[place:] + self._proposals
+                self._queued_octets += sum(map(len, taken[place:]))
+                return taken[:place]
         self._allowance = allowance - sum(map(len, taken))
         return taken
 

@@ -73,7 +73,7 @@ def open_member(
     """Return the member on ``opened``; ``fail_stop`` ends the process, with a reason."""
     data = opened.data
     in_thread = cast(IReactorInThreads, runtime.reactor).callInThread
-    room = DiskRoom(data.places(), RealDisk(), in_thread, config.max_request_bytes)
+    room = DiskRoom(data.places(), RealDisk(), in_thread)
     node, line = _node(runtime, config, opened, dial, room.look, fail_stop)
     return OpenMember(
         data=data,
@@ -89,7 +89,7 @@ def _node(
     config: Config,
     opened: OpenData,
     dial: Dial,
-    look_at_disks: Callable[[], RoomFound],
+    look_at_disks: Callable[[int], RoomFound],
     fail_stop: Callable[[str], None],
 ) -> tuple[Node, LeaderLine]:
     """Return the node on ``opened``, and its line to the leader."""

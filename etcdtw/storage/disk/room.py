@@ -165,10 +165,8 @@ class DiskRoom:
         places: Sequence[Place],
         disk: Disk,
         in_thread: Callable[[Callable[[], None]], object],
-        largest: int = 0,
     ) -> None:
-        """``largest``: octets of the largest value that may come."""
-        self._row = 1 + -(-largest // PAGE)
+        self._row = 1
         self._watched = [_Watched(place) for place in places]
         self._disk = disk
         self._in_thread = in_thread
@@ -179,14 +177,16 @@ class DiskRoom:
         self._is_late = False
         """Whether the last look began to measure and had no answer in time."""
 
-    def look(self) -> RoomFound:
+    def look(self, largest: int) -> RoomFound:
         """Return how things stand.  Raises OSError when a place cannot be looked at.
 
+        ``largest``: octets of the largest value for which there is to be room.
         Where there was plenty, what the operating system said since the last look counts: that
         does not vanish within a tick, and nobody waits for a thread.  Else a look waits
         `ANSWER_S` at the most, and not at all while an earlier one has no answer yet.  An answer
         that missed one look on a busy machine counts at the next; one that missed more is old.
         """
+        self._row = 1 + -(-largest // PAGE)
         had_plenty, self._has_plenty = self._has_plenty, False
         was_late, self._is_late = self._is_late, False
         answered = self._answered

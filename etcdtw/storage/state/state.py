@@ -534,7 +534,7 @@ class LmdbState:
         elif kind == DEFRAGMENTED:
             self._finish_defragmentation(message[1], message[2], message[3])
         elif kind == REUSABLE:
-            self.reuse.told(message[1])
+            self.reuse.told(*message[1:])
         elif kind == FAILED and not self._is_stopped:
             self._is_stopped = True
             self._fail_stop(message[1])
@@ -588,7 +588,7 @@ class LmdbState:
             self._is_stopped = True
             self._fail_stop(f"the new file of the state cannot be opened: {failure}")
             return None
-        self.reuse.told(0)
+        self.reuse.told(0, 0)
         self._writer.send((REOPENED, self._newest_file))
         return boot
 

@@ -39,7 +39,7 @@ from etcdtw.storage.writer.hashes import HASH_ROWS_MAX, hash_all, hash_kv
 # ("compacted", revision, seconds, unix time),
 # ("hash", id, crc),
 # ("defragmented", id, whether the file is another one, error), ("adopted",),
-# ("reusable", octets), ("mended", name, error), ("damaged", table, name, why),
+# ("reusable", pages, octets), ("mended", name, error), ("damaged", table, name, why),
 # ("swept", rows, seconds, findings).
 CHANGES: Final = "changes"
 ATTACHMENTS: Final = "attachments"
@@ -162,7 +162,7 @@ class StateWorker:
             self._rests_until_s = 0.0
             self._jobs.append(self._adoption(message[1]))
         elif kind == MEASURE:
-            self._answer((REUSABLE, self._reusable(message[1])))
+            self._answer((REUSABLE, message[1], self._reusable(message[1])))
         elif kind == MEND:
             self.sweeper.mend(message[1])
         elif kind == DISPOSE:

@@ -26,6 +26,8 @@ def test_a_leader_waits_for_a_follower_that_takes_entries_where_logs_are_small(r
     def fate(m: Message) -> list[float]:
         return [] if m.to == slow.member_id and m.type == MSG_APP and m.entries else [0.0]
 
+    rig.run(0.2)
+    rig.must_put(leader, b"first", octets)
     rig.run(1.5)
     rig.network.fate = fate
     outcomes = [rig.put(leader, b"%d" % number, octets) for number in range(10)]
@@ -56,6 +58,8 @@ def test_a_leader_waits_for_a_slow_follower_no_longer_than_clients_do(rig: Rig) 
         m.entries = m.entries[:1]
         return [0.0]
 
+    rig.run(0.2)
+    rig.must_put(leader, b"first", bytes(TAKEN_OCTETS_MIN))
     rig.run(1.5)
     rig.network.fate = fate
     for number in range(30):

@@ -14,6 +14,7 @@ from etcdtw.node.duties.space import (
     ENTRY_COST,
     GIVING_UP,
     KEPT_OCTETS_MAX,
+    LARGEST_MIN,
     LAST_OCTETS_MAX,
     NEEDED,
     NEEDED_AFTER_MS,
@@ -209,7 +210,7 @@ def test_entries_that_are_not_written_use_up_nothing(rig: Rig, is_held: bool) ->
     rig.until(lambda: all(rig.alarms()))
     needed = first if rig.state(first) == NEEDED else second
     rig.disks[needed.member_id].found = EXHAUSTED
-    rig.run(0.2)
+    rig.meet(needed, LAST_OCTETS_MAX // 2)
     log, duty = rig.parts_of(needed).log, needed.duties.space
     last = log.last_index()
     entries = log.entries(last, last + 1, 1) if is_held else offered(needed, 1000).entries
@@ -226,6 +227,7 @@ def test_entries_are_paid_for_from_what_the_last_look_found(rig: Rig) -> None:
     rig.short(follower, found=TIGHT)
     door = follower.peers.door
     assert door is not None
+    rig.meet(follower, 2 * SPARE - 300)
     assert door.takes(offered(follower, SPARE // 2))
     assert not door.takes(offered(follower, SPARE // 2))
     assert door.takes(Message(MSG_APP, to=follower.member_id, from_id=99)), "it has no entries"
@@ -235,6 +237,25 @@ def test_entries_are_paid_for_from_what_the_last_look_found(rig: Rig) -> None:
     assert not door.takes(offered(follower, 1))
     rig.run(0.2)
     assert door.takes(offered(follower, SPARE // 2))
+
+
+def test_an_entry_larger_than_all_before_waits_for_a_look_that_knows_of_it(rig: Rig) -> None:
+    leader, follower = rig.leader(), rig.followers()[0]
+    rig.short(follower, leader, found=TIGHT)
+    door = follower.peers.door
+    assert door is not None
+    assert not door.takes(offered(follower, LARGEST_MIN + 1))
+    assert door.takes(offered(follower, LARGEST_MIN))
+    rig.run(0.2)
+    assert rig.disks[follower.member_id].largest == LARGEST_MIN + 1
+    assert door.takes(offered(follower, LARGEST_MIN + 1))
+    outcomes = [rig.put(leader, key, bytes(LARGEST_MIN)) for key in (b"k", b"l")]
+    rig.until(lambda: all(outcomes))
+    assert rig.disks[leader.member_id].largest > LARGEST_MIN
+    assert rig.disks[leader.member_id].largest == leader.inbox.largest_waiting
+    rig.free(follower, leader)
+    assert rig.disks[leader.member_id].largest == rig.disks[follower.member_id].largest
+    assert leader.inbox.largest_waiting == 0
 
 
 @pytest.mark.parametrize(("found", "is_taken"), [(TIGHT, True), (SHORT, False)])
@@ -305,6 +326,7 @@ def test_a_short_follower_takes_a_little_while_its_reserve_is_large(rig: Rig) ->
     rig.short(follower, found=SHORT._replace(spare=SLOW_SPARE_MIN + SLOW_PART * some))
     door = follower.peers.door
     assert door is not None
+    rig.meet(follower, some)
     assert door.takes(offered(follower, some - 300))
     assert not door.takes(offered(follower, 1))
     rig.must_put(rig.leader(), b"k")

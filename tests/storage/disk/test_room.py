@@ -33,6 +33,7 @@ from etcdtw.storage.disk.room import (
 )
 
 SIZE = 100 * MIB
+LARGEST = 1_572_864
 WANTED = BASE_BYTES + STEP_BYTES
 
 
@@ -82,7 +83,7 @@ class Rig:
         self.need = 0
         self._looks = 0
         place = Place("state", Path("/d/state/data.mdb"), lambda: self.need, self.disk.reusable)
-        self.room = DiskRoom([place], self.disk, in_thread, 1_572_864)
+        self.room = DiskRoom([place], self.disk, in_thread)
 
     @property
     def is_measured(self) -> bool:
@@ -91,118 +92,118 @@ class Rig:
 
     def look(self) -> None:
         self._looks = self.disk.looks
-        self.room.look()
+        self.room.look(LARGEST)
 
 
 def test_a_roomy_disk_is_left_alone() -> None:
     rig = Rig(PLENTY_BYTES)
-    found = rig.room.look()
+    found = rig.room.look(LARGEST)
     assert (found.is_tight, found.is_short, found.is_exhausted) == (False, False, False)
     assert rig.disk.ahead == 0
     rig.need = 1
-    assert rig.room.look().is_tight
+    assert rig.room.look(LARGEST).is_tight
 
 
 def test_a_reserve_is_kept_once_the_disk_is_not_roomy() -> None:
     rig = Rig(PLENTY_BYTES - 1)
-    assert rig.room.look().is_tight
+    assert rig.room.look(LARGEST).is_tight
     assert rig.disk.ahead == WANTED
     rig.disk.grow(STEP_BYTES)
-    rig.room.look()
+    rig.room.look(LARGEST)
     assert rig.disk.ahead == BASE_BYTES, "it is still what is wanted"
     rig.disk.grow(1)
-    rig.room.look()
+    rig.room.look(LARGEST)
     assert rig.disk.ahead == WANTED
 
 
 def test_the_reserve_grows_with_what_is_pending() -> None:
     rig = Rig(PLENTY_BYTES - 1)
     rig.need = 50 * MIB
-    rig.room.look()
+    rig.room.look(LARGEST)
     assert rig.disk.ahead == WANTED + 50 * MIB
 
 
 def test_pages_that_can_be_used_again_count_half_against_what_is_pending() -> None:
     rig = Rig(PLENTY_BYTES - 1)
     rig.need, rig.disk.unused = 50 * MIB, 60 * MIB
-    rig.room.look()
+    rig.room.look(LARGEST)
     assert rig.disk.ahead == WANTED + 20 * MIB
 
 
 def test_a_place_is_short_when_base_and_pending_cannot_be_had() -> None:
     rig = Rig(LEFT_BYTES + BASE_BYTES)
-    assert not rig.room.look().is_short
+    assert not rig.room.look(LARGEST).is_short
     rig.need = 1
-    assert rig.room.look().is_short
+    assert rig.room.look(LARGEST).is_short
     rig.need = 0
-    assert rig.room.look().is_short, "not without a margin"
+    assert rig.room.look(LARGEST).is_short, "not without a margin"
     rig.disk.free_bytes += AGAIN_BYTES
-    found = rig.room.look()
+    found = rig.room.look(LARGEST)
     assert not found.is_short
     assert "the state's disk has" in found.where
 
 
 def test_what_a_filler_takes_does_not_touch_the_reserve() -> None:
     rig = Rig(PLENTY_BYTES - 1)
-    rig.room.look()
+    rig.room.look(LARGEST)
     rig.disk.free_bytes = 0
-    found = rig.room.look()
+    found = rig.room.look(LARGEST)
     assert (found.is_short, found.is_exhausted) == (False, False)
     assert found.spare == (WANTED - FLOOR_BYTES) // TAKEN_FACTOR
     rig.disk.grow(STEP_BYTES + 1)
-    assert rig.room.look().is_short
+    assert rig.room.look(LARGEST).is_short
 
 
 def test_nothing_may_be_taken_in_below_the_floor() -> None:
     rig = Rig(LEFT_BYTES + FLOOR_BYTES)
-    found = rig.room.look()
+    found = rig.room.look(LARGEST)
     assert (found.is_short, found.is_exhausted, found.spare) == (True, False, 0)
     rig.need = 1
-    assert rig.room.look().is_exhausted
+    assert rig.room.look(LARGEST).is_exhausted
 
 
 def test_pages_that_large_values_find_stand_in_for_the_floor_by_half() -> None:
     rig = Rig(LEFT_BYTES + FLOOR_LAST_BYTES)
     rig.disk.unused = 2 * (FLOOR_BYTES - FLOOR_LAST_BYTES)
-    found = rig.room.look()
+    found = rig.room.look(LARGEST)
     assert (found.is_short, found.is_exhausted, found.spare) == (True, False, 0)
     rig.disk.unused -= 2
-    assert rig.room.look().is_exhausted
+    assert rig.room.look(LARGEST).is_exhausted
     rig.disk.unused = 2 * (BASE_BYTES + AGAIN_BYTES - FLOOR_LAST_BYTES)
-    found = rig.room.look()
+    found = rig.room.look(LARGEST)
     assert (found.is_short, found.is_exhausted) == (False, False)
 
 
 def test_only_pages_in_rows_that_the_largest_value_fits_into_are_asked_for() -> None:
     rig = Rig(LEFT_BYTES)
-    rig.room.look()
-    assert rig.disk.asked_for == 1 + 1_572_864 // 4096
+    rig.room.look(LARGEST)
+    assert rig.disk.asked_for == 1 + LARGEST // 4096
 
 
 def test_where_there_is_plenty_nobody_asks_for_free_pages() -> None:
     rig = Rig(PLENTY_BYTES)
-    rig.room.look()
+    rig.room.look(LARGEST)
     assert rig.disk.asked_for == 0
 
 
 def test_some_of_the_reserve_must_be_no_page_that_was_used_before() -> None:
     rig = Rig(LEFT_BYTES + FIRM_LEAST_BYTES)
     rig.disk.unused = 90 * MIB
-    assert not rig.room.look().is_exhausted
+    assert not rig.room.look(LARGEST).is_exhausted
     rig.disk.grow(1)
-    found = rig.room.look()
+    found = rig.room.look(LARGEST)
     assert (found.is_exhausted, found.spare, found.last) == (True, 0, 0)
 
 
 def test_a_disk_that_cannot_reserve_is_judged_by_what_is_free() -> None:
     rig = Rig(LEFT_BYTES + BASE_BYTES)
     rig.disk.error = errno.EOPNOTSUPP
-    rig.room.look()
-    found = rig.room.look()
+    rig.room.look(LARGEST)
+    found = rig.room.look(LARGEST)
     assert (found.is_short, rig.disk.ahead) == (False, 0)
     assert found.spare == (BASE_BYTES - FLOOR_BYTES) // TAKEN_FACTOR
     rig.disk.free_bytes -= 1
-    assert rig.room.look().is_short
+    assert rig.room.look(LARGEST).is_short
 
 
 def test_a_full_disk_is_asked_again_and_only_once_at_a_time() -> None:
@@ -230,13 +231,15 @@ def test_where_there_was_plenty_a_look_takes_the_answer_of_the_last_one() -> Non
     waiting: list[Callable[[], None]] = []
     rig = Rig(2 * PLENTY_BYTES, in_thread=lambda run: waiting.append(run) if is_slow else run())
     is_slow = False
-    assert not rig.room.look().is_tight
+    assert not rig.room.look(LARGEST).is_tight
     is_slow = True
     rig.disk.free_bytes = PLENTY_BYTES - 1
-    assert not rig.room.look().is_tight  # nobody has measured since, and nobody is waited for
+    assert not rig.room.look(
+        LARGEST
+    ).is_tight  # nobody has measured since, and nobody is waited for
     waiting.pop()()
     is_slow = False
-    assert rig.room.look().is_tight
+    assert rig.room.look(LARGEST).is_tight
 
 
 def test_an_error_of_a_roomy_disk_is_told_once_and_asked_about_again() -> None:
@@ -248,22 +251,22 @@ def test_an_error_of_a_roomy_disk_is_told_once_and_asked_about_again() -> None:
     with pytest.raises(OSError, match="no"):
         rig.look()
     rig.look()
-    assert not rig.room.look().is_tight
+    assert not rig.room.look(LARGEST).is_tight
 
 
 def test_an_answer_that_came_too_late_for_one_look_counts_at_the_next() -> None:
     waiting: list[Callable[[], None]] = []
     rig = Rig(PLENTY_BYTES - 1, in_thread=lambda run: waiting.append(run) if is_late else run())
     is_late = False
-    assert rig.room.look().spare
+    assert rig.room.look(LARGEST).spare
     is_late = True
     rig.disk.free_bytes = 0
     rig.disk.ahead = 0
     for _ in range(3):
         with pytest.raises(TimeoutError):
-            rig.room.look()
+            rig.room.look(LARGEST)
         waiting.pop()()
-        assert rig.room.look().is_exhausted
+        assert rig.room.look(LARGEST).is_exhausted
         waiting.clear()
 
 
@@ -274,23 +277,23 @@ def test_what_was_pending_counts_beside_a_late_answer_for_it_may_be_committed_si
     is_late = True
     rig.need = 10 * MIB
     with pytest.raises(TimeoutError):
-        rig.room.look()
+        rig.room.look(LARGEST)
     waiting.pop()()
     rig.need = MIB
-    spare = rig.room.look().spare
+    spare = rig.room.look(LARGEST).spare
     assert spare == (WANTED - FLOOR_BYTES - 11 * MIB) // TAKEN_FACTOR
 
 
 def test_what_the_last_pages_bear_is_told_beside_what_is_to_spare() -> None:
     rig = Rig(LEFT_BYTES + 4 * MIB)
     rig.disk.unused = 2 * 2 * MIB
-    found = rig.room.look()
+    found = rig.room.look(LARGEST)
     assert (found.is_short, found.is_exhausted, found.spare) == (True, True, 0)
     assert found.last == (6 * MIB - FLOOR_LAST_BYTES) // TAKEN_FACTOR
     rig.disk.unused = 0
-    assert rig.room.look().last == (4 * MIB - FLOOR_LAST_BYTES) // TAKEN_FACTOR
+    assert rig.room.look(LARGEST).last == (4 * MIB - FLOOR_LAST_BYTES) // TAKEN_FACTOR
     rig.need = 3 * MIB
-    assert rig.room.look().last == 0
+    assert rig.room.look(LARGEST).last == 0
 
 
 class HungDisk(FakeDisk):
@@ -320,7 +323,7 @@ def test_a_hung_disk_holds_one_thread_and_nobody_else() -> None:
     room = DiskRoom([place], disk, in_thread)
     for _ in range(50):
         with pytest.raises(TimeoutError):
-            room.look()
+            room.look(LARGEST)
     assert len(threads) == 1
     disk.goes_on.set()
     threads[0].join()
@@ -330,7 +333,7 @@ def test_a_hung_disk_holds_one_thread_and_nobody_else() -> None:
     def look() -> RoomFound:
         while True:  # a machine that is busy may be late, too
             with suppress(TimeoutError):
-                return room.look()
+                return room.look(LARGEST)
 
     assert look().is_tight, "what the late answer said is not believed"
     disk.fails = True
@@ -344,7 +347,7 @@ def test_the_worse_of_two_places_counts() -> None:
         Place(LOG, Path("/l/data.mdb"), lambda: 2 * MIB, lambda _: 0),
         Place("state", Path("/s/data.mdb"), lambda: 0, lambda _: 0),
     ]
-    found = DiskRoom(places, disk, lambda run: run()).look()
+    found = DiskRoom(places, disk, lambda run: run()).look(LARGEST)
     assert found.is_short
     assert found.is_log_short
     assert "the log's disk" in found.where

@@ -19,15 +19,17 @@ def test_the_writer_is_asked_once_at_a_time() -> None:
     reuse = Reuse(asked.append)
     assert [reuse.octets(9), reuse.octets(9)] == [0, 0]
     assert asked == [(MEASURE, 9)]
-    reuse.told(5 * MIB)
+    reuse.told(9, 5 * MIB)
     assert reuse.octets(9) == 5 * MIB
     assert reuse.octets(9) == 5 * MIB
     assert len(asked) == 2
+    assert reuse.octets(10) == 0, "of rows of ten pages nobody knows"
+    assert reuse.octets(8) == 5 * MIB
 
 
 def test_what_is_committed_since_may_have_used_it_up() -> None:
     reuse = Reuse(lambda message: None)
-    reuse.told(5 * MIB)
+    reuse.told(9, 5 * MIB)
     reuse.committed(MIB, 10, IN_USE)
     assert reuse.octets(9) == 5 * MIB - state_need(MIB, 10, IN_USE)
     reuse.committed(2 * MIB, 10, IN_USE)
