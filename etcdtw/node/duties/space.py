@@ -198,8 +198,7 @@ class SpaceDuty:
         self._is_waiting = False
         """Whether proposals wait for a follower, which this leader is too far ahead of."""
         self._largest, self._budget = LARGEST_MIN, 0
-        """Octets of the largest entry that was offered since the disk became tight; octets that
-        may be taken until the next look."""
+        """Octets: of the largest entry since the disk is tight; what may be taken until a look."""
         self._trickle = 0
         """Of what the others have committed, what a slow member takes until the next look."""
         self._last_left, self._passed_ms = LAST_OCTETS_MAX, -PASS_EVERY_MS
