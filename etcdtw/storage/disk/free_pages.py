@@ -42,7 +42,7 @@ def reusable_octets(file: Path, row: int, readers: str) -> int:
             return 0
         meta = max(metas, key=transaction)
         numbers = _free_pages(fd, meta, min([transaction(meta), *reads(readers)]))
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0
     finally:
         os.close(fd)

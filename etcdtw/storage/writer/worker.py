@@ -174,8 +174,10 @@ class StateWorker:
         env = self._tables.env
         seen = (row, env.info()["last_txnid"], env.readers())
         if seen != self._measured:
-            file = Path(env.path()) / DATA_FILE
-            self._measured, self._reusable_octets = seen, reusable_octets(file, row, seen[2])
+            self._measured, self._reusable_octets = seen, 0
+            with suppress(OSError):  # what is not known is not counted on
+                file = Path(env.path()) / DATA_FILE
+                self._reusable_octets = reusable_octets(file, row, seen[2])
         return self._reusable_octets
 
     def _queue_compaction(self, job: Iterator[tuple[Any, ...] | None]) -> None:

@@ -10,7 +10,7 @@ import lmdb
 import pytest
 
 from etcdtw.storage.disk.free_pages import reads, reusable_octets
-from etcdtw.storage.disk.page_format import PAGE
+from etcdtw.storage.disk.page_format import DATABASES_AT, PAGE, ROOT_AT
 
 BIG = 9  # pages of a large value
 VALUE = bytes(BIG * PAGE - 100)
@@ -136,6 +136,13 @@ def test_a_file_that_makes_no_sense_has_nothing_to_use_again(file: File, tmp_pat
     broken = tmp_path / "broken"
     broken.write_bytes(octets[: 2 * PAGE] + bytes(len(octets) - 2 * PAGE))
     assert reusable_octets(broken, BIG, "") == 0
+    for root in (3, 1 << 40, (1 << 64) - 2):
+        metas = bytearray(octets[: 2 * PAGE])
+        for meta in (0, PAGE):
+            at = meta + DATABASES_AT[0] + ROOT_AT
+            metas[at : at + 8] = root.to_bytes(8, "little")
+        broken.write_bytes(bytes(metas) + octets[2 * PAGE :])
+        assert reusable_octets(broken, BIG, "") == 0
     broken.write_bytes(b"")
     assert reusable_octets(broken, BIG, "") == 0
 
