@@ -24,12 +24,14 @@ from etcdtw.storage.disk.page_format import (
     transaction,
 )
 
-PAGES_MAX: Final = 24_576
-"""So many free pages are looked at, which are 96 MiB: where there are more nothing is short."""
+PAGES_MAX: Final = 131_072
+"""So many free pages are looked at, which are 512 MiB."""
+ENOUGH_OCTETS: Final = 128 << 20
+"""With so many nothing is short: more are not counted."""
 TREE_PAGES_MAX: Final = 1_024
 
 
-def reusable_octets(file: Path, row: int, readers: str) -> int:
+def reusable_octets(file: Path, row: int, readers: str, pages_max: int = PAGES_MAX) -> int:
     """Return how many octets of unused pages stand in rows of ``row`` pages, at the least.
 
     Nobody commits meanwhile.  ``readers``: what `lmdb.Environment.readers` says.  0 where the file
@@ -41,12 +43,11 @@ def reusable_octets(file: Path, row: int, readers: str) -> int:
         if any(len(meta) < PAGE for meta in metas):
             return 0
         meta = max(metas, key=transaction)
-        numbers = _free_pages(fd, meta, min([transaction(meta), *reads(readers)]))
+        return _found(fd, meta, min([transaction(meta), *reads(readers)]), row, pages_max) * PAGE
     except (ValueError, OverflowError):
         return 0
     finally:
         os.close(fd)
-    return _in_rows(numbers, row) * PAGE
 
 
 def reads(readers: str) -> list[int]:
@@ -59,21 +60,38 @@ def reads(readers: str) -> list[int]:
     return [int(row[-1]) for row in rows if row and row[-1].isdecimal()]
 
 
-def _free_pages(fd: int, meta: bytes, before: int) -> list[int]:
-    """Return pages that transactions freed before that one, in order.  Raises `ValueError`."""
-    found: list[int] = []
-    for freed_by, at, size in _rows(fd, NUMBER.unpack_from(meta, DATABASES_AT[0] + ROOT_AT)[0]):
-        if freed_by >= before or len(found) >= PAGES_MAX:
+def _found(fd: int, meta: bytes, before: int, row: int, pages_max: int) -> int:
+    """Return how many pages that were freed before a transaction stand in such rows.
+
+    The newest first: what no value fitted into is left over in the oldest ones.  Raises
+    `ValueError`.
+    """
+    found = 0
+    numbers: list[int] = []
+    root = NUMBER.unpack_from(meta, DATABASES_AT[0] + ROOT_AT)[0]
+    for freed_by, at, size in reversed(list(_rows(fd, root))):
+        if freed_by >= before:
+            continue
+        some = _free_pages(fd, at, size)
+        found += _in_rows(some, row)
+        numbers += some
+        if found * PAGE >= ENOUGH_OCTETS:
+            return found
+        if len(numbers) >= pages_max:
             break
-        octets = os.pread(fd, min(size, NUMBER.size * (PAGES_MAX + 1)), at)
-        if len(octets) < NUMBER.size or len(octets) % NUMBER.size:
-            raise ValueError("a row of the free list is cut")
-        count, *numbers = memoryview(octets).cast("Q").tolist()
-        if count > size // NUMBER.size - 1:
-            raise ValueError("a row of the free list is shorter than it says")
-        found += numbers[:count]
-    found.sort()
-    return found
+    numbers.sort()
+    return max(found, _in_rows(numbers, row))
+
+
+def _free_pages(fd: int, at: int, size: int) -> list[int]:
+    """Return the pages that one row of the free list names, in order."""
+    octets = os.pread(fd, min(size, NUMBER.size * (PAGES_MAX + 1)), at)
+    if len(octets) < NUMBER.size or len(octets) % NUMBER.size:
+        raise ValueError("a row of the free list is cut")
+    count, *numbers = memoryview(octets).cast("Q").tolist()
+    if count > size // NUMBER.size - 1:
+        raise ValueError("a row of the free list is shorter than it says")
+    return sorted(numbers[:count])
 
 
 def _rows(fd: int, root: int) -> Iterator[tuple[int, int, int]]:

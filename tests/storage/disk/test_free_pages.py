@@ -9,7 +9,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from etcdtw.storage.disk.free_pages import reads, reusable_octets
+from etcdtw.storage.disk.free_pages import PAGES_MAX, reads, reusable_octets
 from etcdtw.storage.disk.page_format import DATABASES_AT, PAGE, ROOT_AT
 
 BIG = 9  # pages of a large value
@@ -39,8 +39,8 @@ class File:
         for number in range(times):
             self.put([99_999_999], b"%d" % number)
 
-    def reusable(self, row: int) -> int:
-        return reusable_octets(self.file, row, self.env.readers())
+    def reusable(self, row: int, pages_max: int = PAGES_MAX) -> int:
+        return reusable_octets(self.file, row, self.env.readers(), pages_max)
 
     @property
     def pages(self) -> int:
@@ -81,6 +81,16 @@ def test_pages_in_pieces_are_none_for_large_values(file: File) -> None:
     before = file.pages
     file.put(list(range(1000, 1020)), VALUE)
     assert file.pages > before + 10 * BIG, "LMDB finds none either"
+
+
+def test_rows_are_found_however_many_pages_in_pieces_were_freed_before(file: File) -> None:
+    file.put(list(range(1000)), SMALL)
+    file.delete(list(range(0, 1000, 2)))
+    file.commit()
+    file.put(list(range(2000, 2020)), VALUE)
+    file.delete(list(range(2000, 2020)))
+    file.commit()
+    assert file.reusable(BIG, 200) >= 18 * BIG * PAGE
 
 
 def test_what_a_reader_may_still_see_is_not_counted(file: File) -> None:
