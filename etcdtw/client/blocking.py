@@ -72,6 +72,14 @@ class ReactorThread:
 _thread: Final = ReactorThread()
 
 
+def running_reactor() -> Any:
+    """Return the reactor, which runs in a thread of its own from now on.
+
+    Raises `RuntimeError` in that thread, which nobody may block.
+    """
+    return _thread.reactor()
+
+
 class Pulled(Generic[Answer]):
     """What comes one after the other; to be read to its end or closed."""
 
@@ -152,7 +160,7 @@ class BlockingClient:
     """
 
     def __init__(self, servers: Any, **more: Any) -> None:
-        self._reactor = _thread.reactor()
+        self._reactor = running_reactor()
         self.client: Client = self.wait(
             lambda: _made(lambda: Client(self._reactor, servers, **more))
         )

@@ -241,7 +241,7 @@ def test_every_method_that_a_member_serves_has_a_line() -> None:
     served = {
         f"/{service}/{method}": kind
         for kind, service, method in GRPC_METHODS
-        if service.split(".")[-1] in ("KV", "Watch", "Lease", "Cluster", "Maintenance")
+        if service.split(".")[-1] in ("KV", "Watch", "Lease", "Cluster", "Maintenance", "Auth")
     }
     assert set(lines) == set(served)
     for path, kind in served.items():
@@ -249,6 +249,8 @@ def test_every_method_that_a_member_serves_has_a_line() -> None:
         assert isinstance(line, Unary) is (kind == "unary"), path
         method = path.rpartition("/")[2]
         name = {"Compact": "Compaction", "RangeStream": "Range"}.get(method, method)
+        if method.startswith(("User", "Role")):
+            name = "Auth" + name
         assert line.request.__name__ == name + "Request"
         expected = "RangeStream" if method == "RangeStream" else name
         assert line.answer.__name__ == expected + "Response"
