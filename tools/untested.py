@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "etcdtw"
 REASONS: Mapping[str, str] = {
     "client": """a part of the client within the process, which tests/client drives whole:
-        channel loopback_call""",
+        loopback_call""",
     "config": """a step of `config.configure`, which tests/config drives whole:
         checks environment file settings tls_checks""",
     "http2": """a part of `Connection`, which tests/http2 drives from both sides:

@@ -19,10 +19,9 @@ from twisted.python.threadable import isInIOThread
 
 from etcdtw.client.client import Client
 from etcdtw.client.elections import Election
-from etcdtw.client.keys import Key
+from etcdtw.client.keys import DeleteOptions, Key, PutOptions, RangeOptions, WatchOptions
 from etcdtw.client.lease import Lease
 from etcdtw.client.locks import Lock
-from etcdtw.client.options import DeleteOptions, PutOptions, RangeOptions, WatchOptions
 from etcdtw.client.txn import Txn
 from etcdtw.client.watch import Watch
 from etcdtw.wire import etcdserverpb as pb

@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from etcdtw.client.admin import Maintenance, Members, Roles, Users
 from etcdtw.client.channel import Metadata
 from etcdtw.client.elections import Election
-from etcdtw.client.keys import Key
+from etcdtw.client.keys import Key, WatchOptions
 from etcdtw.client.kv import KeyValues
 from etcdtw.client.lease import Lease, Leases
 from etcdtw.client.locks import TTL_S, Lock
@@ -29,7 +29,6 @@ from etcdtw.client.network.bounds import NetworkBounds
 from etcdtw.client.network.channel import NetworkChannel
 from etcdtw.client.network.retrying import Credentials, RetryingChannel
 from etcdtw.client.network.target import find_target
-from etcdtw.client.options import WatchOptions
 from etcdtw.client.watch import NEEDS_LEADER, Watch, watch_request
 from etcdtw.transport.tls.context import DialFiles
 from etcdtw.transport.tls.dial import PeerDialTls

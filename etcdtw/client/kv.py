@@ -7,10 +7,17 @@ from typing import Unpack
 from twisted.internet.defer import Deferred
 
 from etcdtw.client.calls import Calls
-from etcdtw.client.keys import Key, delete_request, put_request, range_request
+from etcdtw.client.keys import (
+    DeleteOptions,
+    Key,
+    PutOptions,
+    RangeOptions,
+    delete_request,
+    put_request,
+    range_request,
+)
 from etcdtw.client.network.retrying import RetryingChannel
 from etcdtw.client.network.server_stream import ServerStream
-from etcdtw.client.options import DeleteOptions, PutOptions, RangeOptions
 from etcdtw.client.txn import Txn
 from etcdtw.wire import etcdserverpb as pb
 

@@ -11,14 +11,16 @@ from twisted.internet.defer import Deferred
 
 from etcdtw.client.calls import Calls
 from etcdtw.client.keys import (
+    DeleteOptions,
     Key,
+    PutOptions,
+    RangeOptions,
     delete_request,
     key_range,
     octets,
     put_request,
     range_request,
 )
-from etcdtw.client.options import DeleteOptions, PutOptions, RangeOptions
 from etcdtw.wire import etcdserverpb as pb
 
 _EQUAL, _GREATER, _LESS, _NOT_EQUAL = range(4)

@@ -42,7 +42,9 @@ class WatchRig(ClientRig):
         return request.create_request.start_revision
 
     def created(self, revision: int) -> None:
-        self.stream.push(pb.WatchResponse(created=True, header={"revision": revision}))
+        self.stream.push(
+            pb.WatchResponse(created=True, header=pb.ResponseHeader(revision=revision))
+        )
 
     def events(self, *revisions: int, **more: Any) -> None:
         self.stream.push(response(*revisions, **more))
@@ -115,7 +117,7 @@ def test_it_misses_nothing_when_its_server_is_lost_before_the_first_event() -> N
 def test_it_goes_on_behind_what_it_was_told_of_progress() -> None:
     rig = WatchRig(progress_notify=True)
     rig.created(7)
-    rig.stream.push(response(header={"revision": 30}))
+    rig.stream.push(response(header=pb.ResponseHeader(revision=30)))
     assert revisions_of(result_of(rig.watch.receive())) == []
     assert rig.watch.next_revision == 31
 

@@ -219,10 +219,9 @@ async def test_a_lock_excludes_those_of_etcdctl(member: RunningMember) -> None:
     async def story(client: Client) -> None:
         lock = client.lock("lock/c")
         await lock.acquire()
-        command = [judge_program("etcdctl"), "--endpoints", member.endpoint, "lock", "lock/c"]
-        holder = subprocess.Popen(
-            [*command, "sleep", "1"], stdout=subprocess.PIPE
-        )
+        etcdctl = str(judge_program("etcdctl"))
+        command = [etcdctl, "--endpoints", member.endpoint, "lock", "lock/c"]
+        holder = subprocess.Popen([*command, "sleep", "1"], stdout=subprocess.PIPE)
         try:
             while (await client.get("lock/c/", prefix=True)).count < 2:
                 await sleep(0.05)

@@ -147,7 +147,7 @@ def test_calls_under_way_end_on_a_connection_that_goes_away() -> None:
     rig.pump()
     assert result_of(rig.unary("Echo", b"y")) == b"s0:y"
     assert rig.servers[0].dials == 2
-    rig.servers[0].calls[0].reply(b"late")  # type: ignore[attr-defined]
+    rig.servers[0].calls[0].reply(b"late")
     rig.pump()
     assert result_of(answer) == b"late"
     assert old.is_gone
@@ -173,7 +173,7 @@ def test_calls_beyond_a_servers_streams_wait_for_their_turn() -> None:
     answers = [rig.unary("Wait", b"%d" % number) for number in range(3)]
     server = rig.servers[0]
     assert server.seen == [b"0", b"1"]
-    server.calls[0].reply(b"done")  # type: ignore[attr-defined]
+    server.calls[0].reply(b"done")
     rig.pump()
     assert server.seen == [b"0", b"1", b"2"]
     assert [answer.called for answer in answers] == [True, False, False]

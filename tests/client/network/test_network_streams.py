@@ -28,8 +28,8 @@ def test_messages_go_both_ways_in_order() -> None:
     assert server.seen == [b"a", b"b", b"c", b"half-closed"]
     first = stream.receive()
     for message in (b"1", b"2"):
-        server.calls[0].send(message)  # type: ignore[attr-defined]
-    server.calls[0].finish()  # type: ignore[attr-defined]
+        server.calls[0].send(message)
+    server.calls[0].finish()
     rig.pump()
     assert [result_of(first), result_of(stream.receive()), result_of(stream.receive())] == [
         b"1",
@@ -44,7 +44,7 @@ def test_an_error_comes_behind_the_messages_before_it() -> None:
     stream = rig.stream()
     rig.pump()
     call = rig.servers[0].calls[0]
-    call.send(b"1")  # type: ignore[attr-defined]
+    call.send(b"1")
     call.fail(UNAVAILABLE, "etcdserver: no leader")
     rig.pump()
     assert result_of(stream.receive()) == b"1"
@@ -56,7 +56,7 @@ def test_cancelling_what_waits_for_a_message_loses_none() -> None:
     stream = rig.stream()
     rig.pump()
     stream.receive().addErrback(lambda _: None).cancel()
-    rig.servers[0].calls[0].send(b"1")  # type: ignore[attr-defined]
+    rig.servers[0].calls[0].send(b"1")
     rig.pump()
     assert result_of(stream.receive()) == b"1"
 
@@ -81,7 +81,7 @@ def test_a_server_is_stopped_by_what_is_not_taken() -> None:
     call = rig.servers[0].calls[0]
     message = bytes(10_000)
     for _ in range(50):
-        call.send(message)  # type: ignore[attr-defined]
+        call.send(message)
     rig.pump()
     assert call.queued > 350_000
     assert rig.channel.lines[0].connection is not None
@@ -102,7 +102,7 @@ def test_a_message_larger_than_the_window_arrives() -> None:
     rig.pump()
     call = rig.servers[0].calls[0]
     for size in (10, 500_000, 10):
-        call.send(bytes(size))  # type: ignore[attr-defined]
+        call.send(bytes(size))
     rig.pump()
     sizes = []
     for _ in range(3):
@@ -117,9 +117,9 @@ def test_a_stream_that_brings_too_much_unread_is_ended() -> None:
     first, second = rig.stream(), rig.stream()
     rig.pump()
     for call in rig.servers[0].calls:
-        call.send(bytes(500))  # type: ignore[attr-defined]
+        call.send(bytes(500))
     rig.pump()
-    rig.servers[0].calls[1].send(b"x")  # type: ignore[attr-defined]
+    rig.servers[0].calls[1].send(b"x")
     rig.pump()
     error = result_of(second.receive())
     assert (error.code, error.message) == (RESOURCE_EXHAUSTED, TOO_MUCH_UNTAKEN)
