@@ -314,8 +314,10 @@ class CallClient:
         self._on_output()
 
     def forget(self, stream_id: int) -> None:
-        """A call has ended."""
+        """A call has ended; if its server did it, our half of the stream may still be open."""
         self._calls.pop(stream_id, None)
+        if not self._connection.is_gone(stream_id):
+            self._connection.reset(stream_id, errors.NO_ERROR)
 
     def _dispatch(self, event: events.Event) -> None:
         kind = event[0]
