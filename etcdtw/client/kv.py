@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import Final, Unpack
 
 from twisted.internet.defer import Deferred
 
@@ -19,7 +19,87 @@ from etcdtw.client.keys import (
 from etcdtw.client.network.retrying import RetryingChannel
 from etcdtw.client.network.server_stream import ServerStream
 from etcdtw.client.txn import Txn
+from etcdtw.grpc.call import UNIMPLEMENTED, StatusError
 from etcdtw.wire import etcdserverpb as pb
+
+_BY_KEY: Final = 0
+PAGE_COUNT: Final = 500
+"""Keys of one part, from servers that send no parts of their own."""
+
+
+class RangeParts:
+    """A range in parts; ``async for`` takes them.  To be read to its end or cancelled.
+
+    Their ``range_response``, merged in order, is the answer.  Servers before 3.7 are asked page
+    by page, at the revision of the first one; for another order than that of the keys they are
+    asked once.  ``timeout_ms`` is for the stream, or for each page.
+    """
+
+    def __init__(
+        self, channel: RetryingChannel, request: pb.RangeRequest, timeout_ms: int | None
+    ) -> None:
+        self._calls = Calls(channel)
+        self._timeout_ms = timeout_ms
+        self._stream: ServerStream[pb.RangeStreamResponse] | None = ServerStream(
+            channel, lambda calls: calls.range_stream(request, timeout_ms=timeout_ms)
+        )
+        self._page = pb.RangeRequest()
+        self._page.CopyFrom(request)
+        self._has_begun = False
+        self._has_ended = False
+        self._wanted = request.limit
+        """How many more keys; 0: all."""
+        self._count = 0
+
+    def receive(self) -> Deferred[pb.RangeStreamResponse | None]:
+        """Return the next part; None: there are no more.  One at a time."""
+        return Deferred.fromCoroutine(self._next())
+
+    def cancel(self) -> None:
+        """End it."""
+        self._has_ended = True
+        if self._stream is not None:
+            self._stream.cancel()
+
+    def __aiter__(self) -> RangeParts:
+        return self
+
+    async def __anext__(self) -> pb.RangeStreamResponse:
+        part = await self._next()
+        if part is None:
+            raise StopAsyncIteration
+        return part
+
+    async def _next(self) -> pb.RangeStreamResponse | None:
+        if self._stream is None:
+            return await self._next_page()
+        try:
+            part = await self._stream.receive()
+        except StatusError as error:
+            if self._has_begun or error.code != UNIMPLEMENTED:
+                raise
+            self._stream = None
+            return await self._next_page()
+        self._has_begun = True
+        return part
+
+    async def _next_page(self) -> pb.RangeStreamResponse | None:
+        if self._has_ended:
+            return None
+        page = self._page
+        is_whole = page.count_only or (page.sort_target != _BY_KEY or page.sort_order > 1)
+        if not is_whole:
+            page.limit = min(self._wanted or PAGE_COUNT, PAGE_COUNT)
+        answer = await self._calls.range(page, timeout_ms=self._timeout_ms)
+        self._count = self._count or answer.count
+        answer.count = self._count  # of a page it is what is left
+        self._has_ended = is_whole or not answer.more or len(answer.kvs) == self._wanted
+        if not self._has_ended:
+            self._wanted -= len(answer.kvs) if self._wanted else 0
+            page.key = answer.kvs[-1].key + b"\0"
+            page.revision = page.revision or answer.header.revision
+            answer.more = False
+        return pb.RangeStreamResponse(range_response=answer)
 
 
 class KeyValues:
@@ -66,12 +146,6 @@ class KeyValues:
 
     def range_stream(
         self, key: Key, *, timeout_ms: int | None = None, **options: Unpack[RangeOptions]
-    ) -> ServerStream[pb.RangeStreamResponse]:
-        """As `get`, in parts, of one revision, as fast as they are taken.
-
-        ``range_response`` of the parts, merged in order, is the answer.
-        """
-        request = range_request(key, **options)
-        return ServerStream(
-            self._channel, lambda calls: calls.range_stream(request, timeout_ms=timeout_ms)
-        )
+    ) -> RangeParts:
+        """As `get`, in parts, of one revision, as fast as they are taken."""
+        return RangeParts(self._channel, range_request(key, **options), timeout_ms)

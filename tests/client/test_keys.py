@@ -7,7 +7,11 @@ import pytest
 from etcdtw.client import txn
 from etcdtw.client.admin import Roles, Users
 from etcdtw.client.keys import delete_request, key_range, prefix_end, put_request, range_request
+from etcdtw.client.kv import PAGE_COUNT, KeyValues, RangeParts
+from etcdtw.grpc.call import UNIMPLEMENTED, StatusError
 from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire import mvccpb
+from tests.client.network.network_rig import result_of
 from tests.client.scripted_channel import ClientRig
 
 
@@ -58,8 +62,6 @@ def test_compares_say_what_is_compared_with_what() -> None:
 
 def test_a_transaction_is_sent_as_it_was_built() -> None:
     rig = ClientRig()
-    from etcdtw.client.kv import KeyValues
-
     inner = txn.Txn().then(txn.delete("d"))
     KeyValues(rig.channel).txn().when(txn.version("a").equals(0)).then(
         txn.put("b", "1"), txn.nested(inner)
@@ -85,3 +87,66 @@ def test_a_user_without_a_password_is_known_as_such(password: str | None) -> Non
     request = pb.AuthUserAddRequest.FromString(rig.calls[0].message)
     assert request.options.no_password is (password is None)
     assert request.password == (password or "")
+
+
+class OldServer(ClientRig):
+    """A server without RangeStream, with so many keys."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+        self.asked: list[pb.RangeRequest] = []
+
+    def all_of(self, parts: RangeParts) -> pb.RangeResponse:
+        """Return the parts, merged."""
+        whole = pb.RangeResponse()
+        while True:
+            waiting = parts.receive()
+            if not self.asked:
+                self.streams[0].end(StatusError(UNIMPLEMENTED, "unknown method RangeStream"))
+            if not waiting.called or waiting.paused:
+                self.serve()
+            part = result_of(waiting)
+            if part is None:
+                return whole
+            whole.MergeFrom(part.range_response)
+
+    def serve(self) -> None:
+        request = pb.RangeRequest.FromString(self.calls[-1].message)
+        self.asked.append(request)
+        keys = [b"k%05d" % number for number in range(self.count)]
+        left = [key for key in keys if key >= request.key]
+        sent = left[: request.limit or len(left)]
+        self.calls[-1].answer(
+            pb.RangeResponse(
+                header=pb.ResponseHeader(revision=77),
+                kvs=[mvccpb.KeyValue(key=key) for key in sent],
+                more=len(sent) < len(left),
+                count=len(left),
+            )
+        )
+
+
+@pytest.mark.parametrize("count", [0, 1, PAGE_COUNT, PAGE_COUNT + 1, 2 * PAGE_COUNT + 1])
+def test_an_older_server_is_asked_page_by_page_at_one_revision(count: int) -> None:
+    rig = OldServer(count)
+    whole = rig.all_of(KeyValues(rig.channel).range_stream("k", prefix=True))
+    assert [kv.key for kv in whole.kvs] == [b"k%05d" % number for number in range(count)]
+    assert (whole.count, whole.more) == (count, False)
+    assert [page.revision for page in rig.asked] == [0, *[77] * (len(rig.asked) - 1)]
+    assert len(rig.asked) == max(1, -(-count // PAGE_COUNT))
+
+
+@pytest.mark.parametrize("limit", [1, PAGE_COUNT, PAGE_COUNT + 1])
+def test_a_limit_holds_for_all_pages_together(limit: int) -> None:
+    rig = OldServer(2 * PAGE_COUNT)
+    whole = rig.all_of(KeyValues(rig.channel).range_stream("k", prefix=True, limit=limit))
+    assert len(whole.kvs) == limit
+    assert (whole.count, whole.more) == (2 * PAGE_COUNT, True)
+
+
+def test_another_order_comes_as_one_part() -> None:
+    rig = OldServer(2 * PAGE_COUNT)
+    whole = rig.all_of(KeyValues(rig.channel).range_stream("k", prefix=True, sort="mod"))
+    assert len(whole.kvs) == 2 * PAGE_COUNT
+    assert len(rig.asked) == 1

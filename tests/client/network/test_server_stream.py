@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from etcdtw.client.kv import KeyValues
+from etcdtw.client.kv import KeyValues, RangeParts
 from etcdtw.client.network.retry_rules import INVALID_TOKEN
-from etcdtw.client.network.server_stream import OPENINGS_MAX, ServerStream
+from etcdtw.client.network.server_stream import OPENINGS_MAX
 from etcdtw.grpc.call import CANCELLED, PERMISSION_DENIED, UNAUTHENTICATED, UNAVAILABLE, StatusError
 from etcdtw.wire import etcdserverpb as pb
 from tests.client.network.network_rig import has_come, result_of
@@ -16,7 +14,7 @@ LOST = StatusError(UNAVAILABLE, "error reading from server: EOF")
 PART = pb.RangeStreamResponse(range_response=pb.RangeResponse(count=1))
 
 
-def opened(rig: ClientRig) -> ServerStream[Any]:
+def opened(rig: ClientRig) -> RangeParts:
     return KeyValues(rig.channel).range_stream("k")
 
 
