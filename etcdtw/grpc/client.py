@@ -284,10 +284,10 @@ class CallClient:
         if self._connection.has_output:
             self._on_output()
 
-    def connection_lost(self, why: str = LOST) -> None:
-        """The connection is gone: every call ends with UNAVAILABLE."""
+    def connection_lost(self, why: str = LOST, code: int = UNAVAILABLE) -> None:
+        """The connection is gone: every call ends."""
         for call in list(self._calls.values()):
-            call.end(UNAVAILABLE, why)
+            call.end(code, why)
 
     def queued(self, stream_id: int) -> int:
         """See `ClientCall.queued`."""

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from etcdtw.client.channel import Metadata, NotTakenError
 from etcdtw.client.network.bounds import NetworkBounds
-from etcdtw.client.network.connection import ServerConnection
+from etcdtw.client.network.connection import CLOSING, ServerConnection
 from etcdtw.grpc.call import (
     CANCELLED,
     DEADLINE_EXCEEDED,
@@ -21,7 +21,6 @@ from etcdtw.grpc.call import (
 )
 from etcdtw.grpc.client import ClientCall
 
-CLOSED_TEXT: Final = "grpc: the client connection is closing"
 LATE: Final = "context deadline exceeded"
 GONE: Final = "context canceled"
 TOO_MUCH_UNTAKEN: Final = "etcdtw: the stream's messages are not taken"
@@ -132,7 +131,7 @@ class NetworkCall:
         self._state = WAITING
         if not self._placer.again(self):
             self._finish()
-            self._failed(StatusError(CANCELLED, CLOSED_TEXT))
+            self._failed(StatusError(CANCELLED, CLOSING))
         return False
 
     def _can_repeat(self) -> bool:

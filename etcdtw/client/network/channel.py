@@ -15,8 +15,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from etcdtw.client.channel import Metadata, NotTakenError
 from etcdtw.client.network.bounds import NetworkBounds
-from etcdtw.client.network.calls import CLOSED_TEXT, NetworkCall, NetworkStream, WholeCall
-from etcdtw.client.network.connection import ServerConnection
+from etcdtw.client.network.calls import NetworkCall, NetworkStream, WholeCall
+from etcdtw.client.network.connection import CLOSING, ServerConnection
 from etcdtw.client.network.line import READY, Line
 from etcdtw.client.network.target import Target
 from etcdtw.grpc.call import CANCELLED, RESOURCE_EXHAUSTED, UNAVAILABLE, StatusError
@@ -82,7 +82,7 @@ class NetworkChannel:
         self._is_closed = True
         waiting, self._waiting = self._waiting, deque()
         for call in waiting:
-            call.break_off(StatusError(CANCELLED, CLOSED_TEXT))
+            call.break_off(StatusError(CANCELLED, CLOSING))
         return gatherResults([line.close() for line in self.lines]).addCallback(lambda _: None)
 
     # -- what calls use
@@ -132,7 +132,7 @@ class NetworkChannel:
 
     def _begin(self, call: NetworkCall) -> StatusError | None:
         if self._is_closed:
-            return StatusError(CANCELLED, CLOSED_TEXT)
+            return StatusError(CANCELLED, CLOSING)
         if self.calls >= self.bounds.calls_max:
             return NotTakenError(RESOURCE_EXHAUSTED, TOO_MANY_CALLS)
         self.calls += 1

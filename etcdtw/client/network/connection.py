@@ -14,11 +14,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from etcdtw.client.network.bounds import NetworkBounds
+from etcdtw.grpc.call import UNAVAILABLE
 from etcdtw.grpc.client import CallClient, ClientCall, Ended, Metadata
 from etcdtw.http2.connection import Connection
 from etcdtw.transport.sockets import tune_socket
 
 _KEEPALIVE_PING: Final = b"etcdtw-k"
+CLOSING: Final = "grpc: the client connection is closing"
 SILENT: Final = "the server gave no sign of life"
 
 
@@ -171,10 +173,11 @@ class ServerConnection(Protocol):
     def stopProducing(self) -> None:
         """The transport is gone: `connectionLost` follows."""
 
-    def close(self, why: str = "") -> None:
-        """Say goodbye and hang up; calls under way end."""
+    def close(self, why: str = "", code: int = UNAVAILABLE) -> None:
+        """Say goodbye and hang up; calls under way end with ``code`` and ``why``."""
         self._why = self._why or why
         self._core.close()
+        self._calls.connection_lost(self._why, code)
         if self.transport is None or self._linger is not None:
             return
         self._is_congested = False

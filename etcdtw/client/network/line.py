@@ -14,8 +14,9 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from etcdtw.client.network.bounds import NetworkBounds
-from etcdtw.client.network.connection import ServerConnection
+from etcdtw.client.network.connection import CLOSING, ServerConnection
 from etcdtw.client.network.target import Target
+from etcdtw.grpc.call import CANCELLED
 
 IDLE: Final = 0
 DIALLING: Final = 1
@@ -23,7 +24,6 @@ READY: Final = 2
 WAITING: Final = 3
 CLOSED: Final = 4
 
-CLOSING: Final = "the client is closed"
 _GROWTH: Final = 1.6
 _JITTER: Final = 0.2
 
@@ -83,7 +83,7 @@ class Line:
         if self._dial is not None:
             self._dial.cancel()
         for connection in list(self._alive):
-            connection.close(CLOSING)
+            connection.close(CLOSING, CANCELLED)
         self._tell_closed()
         return gone
 
