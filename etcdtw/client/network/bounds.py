@@ -37,6 +37,8 @@ class NetworkBounds:
     untaken_size_max: int = 64 * 1024 * 1024  # of one connection
     queued_size_max: int = 16 * 1024 * 1024
     """Of one stream: what is sent on it and not let out by its server."""
+    unsent_size_max: int = 64 * 1024 * 1024
+    """Of one connection: while more waits for the server, calls go elsewhere, or wait."""
     connection_wait_ms: int = 5_000
     """How long a call waits while no server can be reached."""
     refusals_max: int = 5

@@ -76,7 +76,8 @@ class ServerConnection(Protocol):
     @property
     def has_room(self) -> bool:
         """Whether a call may begin."""
-        has_room = self._core.has_room
+        core = self._core
+        has_room = core.has_room and core.queued_octets <= self._bounds.unsent_size_max
         if not has_room:
             self._was_full = True
         return has_room
@@ -148,9 +149,8 @@ class ServerConnection(Protocol):
             self._on_open(self)
         elif self._calls.is_going_away and not was_going:
             self._on_room()
-        elif self._was_full and core.has_room:
-            self._was_full = False
-            self._on_room()
+        else:
+            self._look_for_room()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._core.discard()
@@ -169,6 +169,7 @@ class ServerConnection(Protocol):
         self._is_congested = False
         self._core.resume()
         self._flush()
+        self._look_for_room()
 
     def stopProducing(self) -> None:
         """The transport is gone: `connectionLost` follows."""
@@ -193,6 +194,13 @@ class ServerConnection(Protocol):
             return
         self._core.drain()
         self._flush()
+
+    def _look_for_room(self) -> None:
+        """Tell of room where there was none."""
+        if self._was_full:
+            self._was_full = False
+            if self.has_room:
+                self._on_room()
 
     def _abort(self) -> None:
         self._wire.abortConnection()

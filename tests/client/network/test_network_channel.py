@@ -178,6 +178,20 @@ def test_calls_beyond_a_servers_streams_wait_for_their_turn() -> None:
     assert [answer.called for answer in answers] == [True, False, False]
 
 
+def test_calls_wait_while_too_much_is_not_sent() -> None:
+    rig = NetworkRig(unsent_size_max=100_000)
+    rig.settle()
+    link = rig.servers[0].link
+    link.wire.producer.pauseProducing()
+    rig.unary("Wait", bytes(99_995))  # and its prefix
+    rig.unary("Wait", b"last")
+    answer = rig.unary("Echo", b"x")
+    assert link.protocol.open_calls == 2
+    link.wire.producer.resumeProducing()
+    rig.pump()
+    assert result_of(answer) == b"s0:x"
+
+
 def test_a_call_that_takes_too_long_ends_here_and_there() -> None:
     rig = NetworkRig()
     answer = rig.unary("Wait", timeout_ms=500)
