@@ -19,7 +19,7 @@ in base64).  The first value of a repeated key is the one that counts."""
 
 
 class NotTakenError(StatusError):
-    """No server has looked at the call: it may be made again, whatever it is."""
+    """No server has taken the call: it may be made again, whatever it is."""
 
 
 class Stream(Protocol):

@@ -50,6 +50,7 @@ class Election:
         self._ttl_s = ttl_s
         self._given = lease
         self._place: Place | None = None
+        self._is_wanted = False
 
     @property
     def token(self) -> int:
@@ -135,12 +136,13 @@ class Election:
             watch.cancel()
 
     async def _campaign(self, value: bytes) -> int:
-        assert self._place is None, "campaigning already"
-        lease = self._given
-        if lease is None:
-            lease = (await self._leases.grant(self._ttl_s)).keep_alive()
-        place = self._place = Place(self._channel, self._kv, self._prefix, lease)
+        assert not self._is_wanted, "campaigning already"
+        self._is_wanted = True
         try:
+            lease = self._given
+            if lease is None:
+                lease = (await self._leases.grant(self._ttl_s)).keep_alive()
+            place = self._place = Place(self._channel, self._kv, self._prefix, lease)
             first = await place.enter(value)
             if first is not None and first.key == place.key and first.value != value:
                 await self._proclaim(value)
@@ -167,6 +169,7 @@ class Election:
 
     async def _resign(self) -> None:
         place, self._place = self._place, None
+        self._is_wanted = False
         if place is None:
             return
         try:

@@ -23,6 +23,11 @@ from etcdtw.grpc.call import UNIMPLEMENTED, StatusError
 from etcdtw.wire import etcdserverpb as pb
 
 _BY_KEY: Final = 0
+ASKED: Final = 0
+STREAMED: Final = 1
+PAGED: Final = 2
+OVER: Final = 3
+
 PAGE_COUNT: Final = 500
 """Keys of one part, from servers that send no parts of their own."""
 
@@ -40,13 +45,12 @@ class RangeParts:
     ) -> None:
         self._calls = Calls(channel)
         self._timeout_ms = timeout_ms
-        self._stream: ServerStream[pb.RangeStreamResponse] | None = ServerStream(
+        self._stream = ServerStream(
             channel, lambda calls: calls.range_stream(request, timeout_ms=timeout_ms)
         )
         self._page = pb.RangeRequest()
         self._page.CopyFrom(request)
-        self._has_begun = False
-        self._has_ended = False
+        self._state = ASKED
         self._wanted = request.limit
         """How many more keys; 0: all."""
         self._count = 0
@@ -57,9 +61,8 @@ class RangeParts:
 
     def cancel(self) -> None:
         """End it."""
-        self._has_ended = True
-        if self._stream is not None:
-            self._stream.cancel()
+        self._state = OVER
+        self._stream.cancel()
 
     def __aiter__(self) -> RangeParts:
         return self
@@ -71,21 +74,21 @@ class RangeParts:
         return part
 
     async def _next(self) -> pb.RangeStreamResponse | None:
-        if self._stream is None:
+        if self._state == ASKED:
+            try:
+                part = await self._stream.receive()
+            except StatusError as error:
+                if error.code != UNIMPLEMENTED:
+                    raise
+                self._state = PAGED
+            else:
+                self._state = STREAMED
+                return part
+        if self._state == PAGED:
             return await self._next_page()
-        try:
-            part = await self._stream.receive()
-        except StatusError as error:
-            if self._has_begun or error.code != UNIMPLEMENTED:
-                raise
-            self._stream = None
-            return await self._next_page()
-        self._has_begun = True
-        return part
+        return await self._stream.receive() if self._state == STREAMED else None
 
-    async def _next_page(self) -> pb.RangeStreamResponse | None:
-        if self._has_ended:
-            return None
+    async def _next_page(self) -> pb.RangeStreamResponse:
         page = self._page
         is_whole = page.count_only or (page.sort_target != _BY_KEY or page.sort_order > 1)
         if not is_whole:
@@ -93,8 +96,9 @@ class RangeParts:
         answer = await self._calls.range(page, timeout_ms=self._timeout_ms)
         self._count = self._count or answer.count
         answer.count = self._count  # of a page it is what is left
-        self._has_ended = is_whole or not answer.more or len(answer.kvs) == self._wanted
-        if not self._has_ended:
+        if is_whole or not answer.more or len(answer.kvs) == self._wanted:
+            self._state = OVER
+        else:
             self._wanted -= len(answer.kvs) if self._wanted else 0
             page.key = answer.kvs[-1].key + b"\0"
             page.revision = page.revision or answer.header.revision

@@ -27,6 +27,10 @@ TTL_S: Final = 60  # as etcd's sessions
 REPEATS_MAX: Final = 50
 REPEAT_WAIT_S: Final = 0.1
 
+FREE: Final = 0
+WANTED: Final = 1
+HELD: Final = 2
+
 
 class LockedError(Exception):
     """Somebody else holds the lock."""
@@ -148,12 +152,12 @@ class Lock:
         self._ttl_s = ttl_s
         self._given = lease
         self._place: Place | None = None
-        self._is_held = False
+        self._state = FREE
 
     @property
     def is_held(self) -> bool:
         """Whether we hold it, as far as can be known here."""
-        return self._is_held and self._place is not None and not self._place.lease.is_lost
+        return self._state == HELD and self._place is not None and not self._place.lease.is_lost
 
     @property
     def token(self) -> int:
@@ -208,12 +212,13 @@ class Lock:
         await self.release()
 
     async def _acquire(self, waits: bool) -> int:
-        assert self._place is None, "acquired already"
-        lease = self._given
-        if lease is None:
-            lease = (await self._leases.grant(self._ttl_s)).keep_alive()
-        place = self._place = Place(self._channel, self._kv, self._prefix, lease)
+        assert self._state == FREE, "acquired already, or waited for"
+        self._state = WANTED
         try:
+            lease = self._given
+            if lease is None:
+                lease = (await self._leases.grant(self._ttl_s)).keep_alive()
+            place = self._place = Place(self._channel, self._kv, self._prefix, lease)
             first = await place.enter(b"")
             if first is not None and first.create_revision != place.revision:
                 if not waits:
@@ -226,12 +231,12 @@ class Lock:
             if not isinstance(error, CancelledError):
                 await leaving
             raise
-        self._is_held = True
+        self._state = HELD
         return place.revision
 
     async def _release(self) -> None:
         place, self._place = self._place, None
-        self._is_held = False
+        self._state = FREE
         if place is None:
             return
         try:

@@ -115,13 +115,10 @@ class NetworkChannel:
 
     def unreachable(self) -> NotTakenError:
         """Return the error of a call that no server could be found for."""
-        shown = [
-            f"{line.target.name}: {line.why or 'no answer yet'}"
-            for line in self.lines[:SERVERS_SHOWN_MAX]
-        ]
+        shown = [f"{line.target.name}: {_why_not(line)}" for line in self.lines[:SERVERS_SHOWN_MAX]]
         if len(self.lines) > SERVERS_SHOWN_MAX:
             shown.append(f"and {len(self.lines) - SERVERS_SHOWN_MAX} more")
-        return NotTakenError(UNAVAILABLE, f"no server can be reached: {'; '.join(shown)}")
+        return NotTakenError(UNAVAILABLE, f"no server takes the call: {'; '.join(shown)}")
 
     def line_changed(self, line: Line) -> None:
         """See `LineUser`."""
@@ -168,13 +165,18 @@ class NetworkChannel:
 
     def _serve(self) -> None:
         """Begin what waits, as far as there is room."""
-        waiting = self._waiting
-        while waiting:
+        while self._waiting:
             connection = self._pick()
             if connection is None:
                 return
-            call = waiting.popleft()
+            call = self._waiting.popleft()
             if call.is_waiting:
                 call.begin(connection)
             else:
                 self._given_up -= 1
+
+
+def _why_not(line: Line) -> str:
+    if line.state == READY:
+        return "it has no room for another call"
+    return line.why or "no answer yet"

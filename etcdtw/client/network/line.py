@@ -113,7 +113,8 @@ class Line:
         self._dial = None
         connection = cast(ServerConnection, protocol)
         self._alive.add(connection)
-        if connection is not self._opening or self.state == CLOSED:
+        is_wanted = connection is self._opening or connection is self.connection
+        if not is_wanted or self.state == CLOSED:
             connection.close(CLOSING)
 
     def _failed(self, reason: Failure, dial: Deferred[IProtocol]) -> None:

@@ -7,9 +7,9 @@ again by who knows where they stood: `server_stream`, `client/watch.py`, `client
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
@@ -104,7 +104,7 @@ class RetryingChannel:
         attempts = Attempts(path, message, metadata, until_s)
         if self._is_prepared or path == AUTHENTICATE:
             return self._try(attempts, timeout_ms)
-        return self.prepare().addCallback(lambda _: self._next(attempts))
+        return self._with_token(self.prepare(), attempts)
 
     def stream(self, path: str, metadata: Metadata = (), timeout_ms: int | None = None) -> Stream:
         """See `client.channel.Channel`.  Wait for `prepare` before it."""
@@ -190,6 +190,13 @@ class RetryingChannel:
             raise (StatusError if attempts.count else NotTakenError)(DEADLINE_EXCEEDED, LATE)
         return self._try(attempts, left_ms)
 
+    def _with_token(self, fetched: Deferred[None], attempts: Attempts) -> Deferred[bytes]:
+        """Try when there is a token, if there is time left then."""
+        if attempts.until_s is not None and not fetched.called:
+            left_s = max(attempts.until_s - self.clock.seconds(), 0.0)
+            fetched.addTimeout(left_s, self.clock, _too_late)
+        return fetched.addCallback(lambda _: self._next(attempts))
+
     def _failed(self, reason: Failure, attempts: Attempts) -> Deferred[bytes]:
         error = reason.value
         if not isinstance(error, StatusError) or attempts.count >= ATTEMPTS_MAX:
@@ -197,7 +204,7 @@ class RetryingChannel:
         found = retry_rules.verdict(attempts.path, error, self.servers)
         if found == WITH_NEW_TOKEN and self._may_renew(error, attempts):
             attempts.renewals += 1
-            return self.renew(attempts.shown).addCallback(lambda _: self._next(attempts))
+            return self._with_token(self.renew(attempts.shown), attempts)
         if found != AGAIN:
             return fail(reason)
         wait_s = retry_rules.wait_s(attempts.count, self.servers, self.random())
@@ -207,3 +214,10 @@ class RetryingChannel:
         if error.message == OLD_AUTH_REVISION:
             return attempts.renewals < OLD_REVISIONS_MAX  # also for who has no token
         return self._credentials is not None and attempts.renewals < RENEWALS_MAX
+
+
+def _too_late(reason: Any, _: float) -> Any:
+    """What a call comes to that has waited too long for a token."""
+    if isinstance(reason, Failure) and reason.check(CancelledError):
+        raise NotTakenError(DEADLINE_EXCEEDED, LATE)
+    return reason

@@ -39,7 +39,7 @@ def find_target(
     """Return what ``told`` means.
 
     A URL (``https://etcd1:2379``, ``unix:///run/etcd.sock``), an address (``etcd1:2379``, plain
-    TCP), a Twisted description (``tcp:etcd1:2379``, ``tls:etcd1:2379``) or an endpoint.
+    TCP), a Twisted description (``tcp:etcd1:2379``) or an endpoint.
     Raises `ValueError` for what is none.
     """
     if not isinstance(told, str):

@@ -74,6 +74,17 @@ def test_a_call_that_no_server_is_found_for_says_why_of_each() -> None:
     assert rig.channel.calls == 0
 
 
+def test_a_call_that_finds_no_room_says_so() -> None:
+    rig = NetworkRig(streams_max=1, connection_wait_ms=100)
+    rig.settle()
+    rig.unary("Wait")
+    answer = rig.unary("Wait")
+    rig.advance(0.2)
+    error = result_of(answer)
+    assert isinstance(error, NotTakenError)
+    assert "s0: it has no room for another call" in error.message
+
+
 def test_many_servers_are_not_all_named() -> None:
     rig = NetworkRig(7, connection_wait_ms=100)
     for server in rig.servers:

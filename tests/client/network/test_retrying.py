@@ -114,6 +114,20 @@ def test_the_first_call_fetches_a_token_and_all_show_it() -> None:
     assert not any(has_come(call) for call in pending)
 
 
+def test_waiting_for_a_token_counts_against_the_calls_time() -> None:
+    rig = ClientRig(user="u")
+    late = rig.channel.unary(WRITE, b"", timeout_ms=500)
+    patient = rig.channel.unary(WRITE, b"")
+    rig.clock.advance(0.5)
+    error = result_of(late)
+    assert isinstance(error, NotTakenError)
+    assert error.code == DEADLINE_EXCEEDED
+    answers(rig, "t1")
+    assert [call.path for call in rig.calls] == ["Authenticate", "Put"]
+    assert not has_come(patient)
+    assert rig.clock.getDelayedCalls() == []
+
+
 def test_who_may_not_have_a_token_hears_why_and_the_next_call_tries_again() -> None:
     rig = ClientRig(user="u")
     error = StatusError(INVALID_ARGUMENT, "etcdserver: authentication failed")
