@@ -183,8 +183,9 @@ class LeaseKeeper:
     stream goes to another server.
     """
 
-    def __init__(self, channel: RetryingChannel) -> None:
+    def __init__(self, channel: RetryingChannel, kept_max: int = KEPT_LEASES_MAX) -> None:
         self._channel = channel
+        self._kept_max = kept_max
         self._clock = channel.clock
         self._calls = Calls(channel)
         self._kept: dict[int, Kept] = {}
@@ -196,7 +197,7 @@ class LeaseKeeper:
         """Renew ``lease`` from now on.  Raises `StatusError` when there are too many."""
         if lease.id in self._kept or lease.is_lost:
             return
-        if len(self._kept) >= KEPT_LEASES_MAX:
+        if len(self._kept) >= self._kept_max:
             raise StatusError(RESOURCE_EXHAUSTED, "etcdtw: too many leases are kept alive")
         kept = self._kept[lease.id] = Kept(lease)
         self._ask(kept)

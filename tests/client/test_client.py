@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
-from etcdtw.client.client import Client
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from etcdtw.client.client import Client, ClientTls
 from etcdtw.grpc.call import CANCELLED
+from etcdtw.transport.tls.files import TlsError
 from etcdtw.wire import etcdserverpb as pb
 from tests.client.network.network_rig import FakeServer, NetworkRig, result_of
+from tests.support.certs import Authority
 
 
 class Etcd(FakeServer):
@@ -68,3 +75,26 @@ def test_closing_a_client_leaves_nothing() -> None:
     assert result_of(waiting).code == CANCELLED
     assert sum(server.open_links for server in rig.servers) == 0
     assert rig.clock.getDelayedCalls() == []
+
+
+def test_a_client_closes_itself_behind_a_block_and_watches_locks_and_campaigns() -> None:
+    rig = WholeRig()
+
+    async def story() -> str:
+        async with rig.client as client:
+            client.lock("l")
+            client.election("e")
+            return "done"
+
+    told = Deferred.fromCoroutine(story())
+    rig.pump()
+    assert result_of(told) == "done"
+
+
+def test_files_of_certificates_are_read_when_the_client_is_made(tmp_path: Path) -> None:
+    with pytest.raises(TlsError):
+        Client(Clock(), "https://etcd1:2379", tls=ClientTls(trusted_ca_file=str(tmp_path / "no")))
+    authority = Authority(tmp_path)
+    tls = ClientTls(trusted_ca_file=authority.ca_file)
+    client = Client(Clock(), ["https://10.0.0.1:2379", "https://10.0.0.2:2379"], tls=tls)
+    assert client.close().called

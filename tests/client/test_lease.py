@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from etcdtw.client.lease import EXPIRED, NO_ANSWER, REVOKED, Lease, LeaseLostError, Leases
-from etcdtw.grpc.call import NOT_FOUND, UNAVAILABLE, StatusError
+import pytest
+
+from etcdtw.client.lease import (
+    EXPIRED,
+    NO_ANSWER,
+    REVOKED,
+    Lease,
+    LeaseKeeper,
+    LeaseLostError,
+    Leases,
+)
+from etcdtw.client.network.retry_rules import INVALID_TOKEN
+from etcdtw.grpc.call import (
+    INVALID_ARGUMENT,
+    NOT_FOUND,
+    UNAUTHENTICATED,
+    UNAVAILABLE,
+    StatusError,
+)
 from etcdtw.wire import etcdserverpb as pb
-from tests.client.network.network_rig import result_of
+from tests.client.network.network_rig import has_come, result_of
 from tests.client.scripted_channel import ClientRig, ScriptedStream
 
 LOST = StatusError(UNAVAILABLE, "error reading from server: EOF")
 
 
 class LeaseRig(ClientRig):
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, user: str | None = None) -> None:
+        super().__init__(user=user)
         self.leases = Leases(self.channel)
 
     def granted(self, lease_id: int, ttl_s: int = 30) -> Lease:
@@ -147,3 +164,72 @@ def test_closing_renews_nothing_more() -> None:
     assert rig.stream.is_cancelled
     assert not lease.is_lost
     assert rig.clock.getDelayedCalls() == []
+
+
+def test_a_refused_token_is_renewed_before_the_next_stream() -> None:
+    rig = LeaseRig(user="u")
+    rig.leases.adopt(1, 30).keep_alive()
+    rig.calls[0].answer(pb.AuthenticateResponse(token="t1"))
+    rig.stream.end(StatusError(UNAUTHENTICATED, INVALID_TOKEN))
+    rig.calls[1].answer(pb.AuthenticateResponse(token="t2"))
+    rig.clock.advance(0.5)
+    assert rig.stream.metadata[-1] == (b"token", b"t2")
+    assert rig.asked() == [1]
+
+
+def test_a_lease_waits_for_a_token_and_is_lost_without() -> None:
+    rig = LeaseRig(user="u")
+    lease = rig.leases.adopt(1, 30).keep_alive()
+    for _ in range(60):
+        if not has_come(rig.calls[-1].result):
+            rig.calls[-1].fail(StatusError(INVALID_ARGUMENT, "no"))
+        rig.clock.advance(0.5)
+    assert rig.streams == []
+    assert lease.lost_why == NO_ANSWER
+
+
+def test_a_lease_that_is_no_longer_kept_opens_no_stream() -> None:
+    rig = LeaseRig(user="u")
+    rig.leases.adopt(1, 30).keep_alive()
+    rig.leases.close()
+    rig.calls[0].answer(pb.AuthenticateResponse(token="t1"))
+    assert rig.streams == []
+
+
+def test_one_lease_too_many_is_refused() -> None:
+    rig = LeaseRig()
+    keeper = LeaseKeeper(rig.channel, kept_max=2)
+    for lease_id in (1, 2):
+        keeper.add(rig.leases.adopt(lease_id, 30))
+    keeper.add(keeper_lease := rig.leases.adopt(2, 30))
+    assert not keeper_lease.is_lost
+    with pytest.raises(StatusError, match="too many leases"):
+        keeper.add(rig.leases.adopt(3, 30))
+
+
+def test_all_who_wait_for_a_loss_hear_of_it_but_those_who_stopped() -> None:
+    rig = LeaseRig()
+    lease = rig.granted(1)
+    first, second = lease.when_lost(), lease.when_lost()
+    first.addErrback(lambda _: None).cancel()
+    lease.lose("why")
+    lease.lose("another")
+    assert result_of(second) == "why"
+    with pytest.raises(LeaseLostError, match="why"):
+        lease.check()
+
+
+def test_leases_are_listed_and_looked_at() -> None:
+    rig = LeaseRig()
+    rig.leases.list()
+    rig.leases.time_to_live(7, keys=True)
+    rig.leases.revoke(7)
+    assert [call.path for call in rig.calls] == ["LeaseLeases", "LeaseTimeToLive", "LeaseRevoke"]
+    assert pb.LeaseTimeToLiveRequest.FromString(rig.calls[1].message).keys
+
+
+def test_an_answer_for_a_lease_that_is_not_kept_is_nothing() -> None:
+    rig = LeaseRig()
+    rig.granted(1).keep_alive()
+    rig.renewed(99)
+    assert rig.asked() == [1]

@@ -14,7 +14,29 @@ from etcdtw.client.kv import KeyValues
 from etcdtw.client.lease import LeaseLostError, Leases
 from etcdtw.client.locks import Lock, LockedError
 from etcdtw.client.network.retrying import RetryingChannel
+from etcdtw.grpc.call import UNAVAILABLE, StatusError
 from tests.client.member_rig import MemberRig
+
+
+class LosesAnswers:
+    """A channel on which the next answers of transactions are lost."""
+
+    def __init__(self, channel: Any, losses: int) -> None:
+        self._channel = channel
+        self.losses = losses
+
+    def unary(self, path: str, *more: Any) -> Deferred[bytes]:
+        answered: Deferred[bytes] = self._channel.unary(path, *more)
+        if path.endswith("/Txn") and self.losses:
+            self.losses -= 1
+            answered.addCallback(self._lose)
+        return answered
+
+    def stream(self, *more: Any) -> Any:
+        return self._channel.stream(*more)
+
+    def _lose(self, _: bytes) -> bytes:
+        raise StatusError(UNAVAILABLE, "error reading from server: EOF")
 
 
 class LockRig(MemberRig):
@@ -245,5 +267,78 @@ def test_a_campaign_with_a_lease_that_leads_says_the_new_value(rig: LockRig) -> 
         assert found.value == b"two"
         await again.resign()
         assert await rig.line(b"e") == []
+
+    rig.do(story())
+
+
+def test_what_is_not_known_to_be_done_is_done_again(rig: LockRig) -> None:
+    """A lock's changes are guarded, so that they may be made twice."""
+
+    async def story() -> None:
+        lost = LosesAnswers(rig.loopback.connect(), 2)
+        channel = RetryingChannel(lost, rig.seconds, random=lambda: 0.5)  # type: ignore[arg-type]
+        lock = Lock(channel, Leases(channel), "l")
+        token = await lock.acquire()
+        found = (await rig.kv.get("l/", prefix=True)).kvs
+        assert [(kv.create_revision, kv.version) for kv in found] == [(token, 1)]
+        lost.losses = 2
+        await lock.release()
+        assert await rig.line(b"l") == []
+
+    rig.do(story())
+
+
+def test_a_lock_can_be_taken_again_after_it_was_given_back(rig: LockRig) -> None:
+    async def story() -> None:
+        lock = rig.lock()
+        first = await lock.acquire()
+        with pytest.raises(AssertionError):
+            await lock.acquire()
+        await lock.release()
+        await lock.release()
+        assert await lock.acquire() > first
+        assert await rig.line(b"l") == [lock.key]
+        await lock.release()
+
+    rig.do(story())
+
+
+def test_a_campaign_that_takes_too_long_leaves_the_line(rig: LockRig) -> None:
+    async def story() -> None:
+        first, second = rig.election(), rig.election()
+        await first.campaign("one")
+        with pytest.raises(TimeoutError):
+            await second.campaign("two", timeout_ms=300)
+        await rig.sleep(0.5)
+        assert len(await rig.line(b"e")) == 1
+        with pytest.raises(NotLeaderError):
+            second.token  # noqa: B018 - raises
+        lost = first.when_lost()
+        await first.resign()
+        await first.resign()
+        assert await lost
+
+    rig.do(story())
+
+
+def test_an_observer_outlives_compaction(rig: LockRig) -> None:
+    async def story() -> None:
+        heard: list[bytes] = []
+
+        async def observe() -> None:
+            async for kv in rig.election().observe():
+                heard.append(kv.value)
+                if kv.value == b"b":
+                    return
+                # While it looks away, what it would watch is forgotten.
+                await election.proclaim("b")
+                revision = (await rig.kv.put("other", "x")).header.revision
+                await rig.kv.compact(revision)
+
+        election = rig.election()
+        await election.campaign("a")
+        await observe()
+        assert heard == [b"a", b"b"]
+        await election.resign()
 
     rig.do(story())

@@ -15,7 +15,7 @@ from etcdtw.client.watch import (
     WatchRefusedError,
     watch_request,
 )
-from etcdtw.grpc.call import PERMISSION_DENIED, UNAVAILABLE, StatusError
+from etcdtw.grpc.call import PERMISSION_DENIED, UNAUTHENTICATED, UNAVAILABLE, StatusError
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import mvccpb
 from tests.client.network.network_rig import result_of
@@ -229,3 +229,44 @@ def test_progress_is_asked_for_on_the_watchs_own_stream() -> None:
     rig = WatchRig()
     rig.watch.request_progress()
     assert pb.WatchRequest.FromString(rig.stream.sent[1]).HasField("progress_request")
+
+
+def test_a_refused_token_of_the_stream_is_renewed_as_well() -> None:
+    rig = WatchRig(user="u")
+    rig.calls[0].answer(pb.AuthenticateResponse(token="t1"))
+    started = rig.watch.start()
+    refused = StatusError(UNAUTHENTICATED, INVALID_TOKEN)
+    rig.stream.end(refused)
+    rig.calls[1].answer(pb.AuthenticateResponse(token="t2"))
+    assert rig.stream.metadata[-1] == (b"token", b"t2")
+    rig.stream.end(refused)
+    assert result_of(started) is refused
+
+
+def test_a_stream_that_its_server_ends_is_opened_elsewhere() -> None:
+    rig = WatchRig()
+    rig.created(7)
+    following = rig.watch.receive()
+    rig.stream.end(None)
+    rig.clock.advance(0.1)
+    rig.events(8)
+    assert revisions_of(result_of(following)) == [8]
+
+
+def test_a_user_who_gets_no_token_hears_why() -> None:
+    rig = WatchRig(user="u")
+    error = StatusError(PERMISSION_DENIED, "no")
+    rig.calls[0].fail(error)
+    following = rig.watch.receive()
+    rig.calls[1].fail(error)
+    assert result_of(following) is error
+
+
+def test_a_watch_that_was_cancelled_does_not_begin() -> None:
+    rig = WatchRig(user="u")
+    rig.watch.cancel()
+    rig.watch.cancel()
+    rig.calls[0].answer(pb.AuthenticateResponse(token="t1"))
+    assert rig.streams == []
+    rig.watch.request_progress()
+    assert result_of(rig.watch.start()) == 0

@@ -187,14 +187,6 @@ class ServerConnection(Protocol):
         self._wire.unregisterProducer()
         self._wire.loseConnection()
 
-    def leave(self) -> None:
-        """Take no more calls, let those under way end, and hang up."""
-        if self._calls.open_calls == 0:
-            self.close()
-            return
-        self._core.drain()
-        self._flush()
-
     def _look_for_room(self) -> None:
         """Tell of room where there was none."""
         if self._was_full:

@@ -182,3 +182,41 @@ def test_a_streams_time_limit_ends_it() -> None:
 
 def _limits(window: int) -> Limits:
     return replace(CLIENT_LIMITS, stream_window=window)
+
+
+def test_a_stream_that_has_sent_too_much_to_keep_is_not_begun_anew() -> None:
+    rig = NetworkRig(queued_size_max=100)
+    rig.settle()
+    link = rig.servers[0].link
+    link.is_mute = True
+    stream = rig.stream()
+    for _ in range(2):
+        stream.send(bytes(60))
+    link.protocol.dataReceived(frames.encode_reset(3, REFUSED_STREAM))
+    error = result_of(stream.receive())
+    assert isinstance(error, NotTakenError)
+    assert error.code == UNAVAILABLE
+
+
+def test_a_request_that_is_too_large_ends_its_stream() -> None:
+    rig = NetworkRig(request_size_max=10)
+    stream = rig.stream()
+    stream.send(bytes(10))
+    stream.send(bytes(11))
+    stream.send(b"more")
+    assert result_of(stream.receive()).code == RESOURCE_EXHAUSTED
+
+
+def test_messages_that_are_left_are_forgotten_with_their_stream() -> None:
+    rig = NetworkRig()
+    stream = rig.stream()
+    rig.pump()
+    connection = rig.channel.lines[0].connection
+    assert connection is not None
+    call = rig.servers[0].calls[0]
+    call.send(bytes(100))
+    call.finish()
+    rig.pump()
+    assert connection.untaken == 100
+    stream.cancel()
+    assert connection.untaken == 0

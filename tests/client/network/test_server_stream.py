@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from etcdtw.client.admin import Maintenance
 from etcdtw.client.kv import KeyValues, RangeParts
 from etcdtw.client.network.retry_rules import INVALID_TOKEN
 from etcdtw.client.network.server_stream import OPENINGS_MAX
@@ -89,3 +94,33 @@ def test_a_cancelled_stream_is_not_asked_for_again() -> None:
     assert result_of(first).code == CANCELLED
     assert rig.streams[0].is_cancelled
     assert len(rig.streams) == 1
+
+
+def test_parts_can_be_iterated() -> None:
+    rig = ClientRig()
+
+    async def story() -> list[Any]:
+        return [part async for part in Maintenance(rig.channel).snapshot()]
+
+    told = Deferred.fromCoroutine(story())
+    for blob in (b"a", b"b"):
+        rig.streams[0].push(pb.SnapshotResponse(blob=blob))
+    rig.streams[0].end(None)
+    assert [part.blob for part in result_of(told)] == [b"a", b"b"]
+
+
+def test_the_parts_of_a_range_can_be_iterated_and_left() -> None:
+    rig = ClientRig()
+    parts = opened(rig)
+
+    async def story() -> list[Any]:
+        found = []
+        async for part in parts:
+            found.append(part)
+            parts.cancel()
+        return found
+
+    told = Deferred.fromCoroutine(story())
+    rig.streams[0].push(PART)
+    assert result_of(told) == [PART]
+    assert rig.streams[0].is_cancelled
