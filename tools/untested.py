@@ -35,7 +35,7 @@ REASONS: Mapping[str, str] = {
     "storage": """reached through the state, the log or the snapshots that use it (tests/storage):
         building.takeover log.settler state.piece_reader state.step_reader""",
     "transport": """reached through the port, the peer or the listener that use it:
-        peer.link tls.files tls.rotation""",
+        peer.link tls.rotation""",
 }
 """By room: the reason, and behind the colon the modules for which it holds."""
 
