@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
 
 from etcdtw.client import txn
 from etcdtw.client.keys import Key, octets
 from etcdtw.client.kv import KeyValues
 from etcdtw.client.lease import Lease, Leases
-from etcdtw.client.locks import TTL_S, Place
+from etcdtw.client.locks import REPEAT_WAIT_S, TTL_S, Place
 from etcdtw.client.network.retrying import RetryingChannel
-from etcdtw.client.watch import CompactedError, Watch, watch_request
+from etcdtw.client.watch import RESUMES_MAX, CompactedError, Watch, watch_request
+from etcdtw.grpc.call import UNAVAILABLE, StatusError
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import mvccpb
 
@@ -104,7 +106,7 @@ class Election:
         The last word of each leader comes; earlier ones may be left out.
         """
         while True:
-            found = await self._kv.get(self._prefix, prefix=True, sort="create", limit=1)
+            found = await self._first_in_line()
             revision = found.header.revision
             if found.kvs:
                 yield found.kvs[0]
@@ -112,6 +114,16 @@ class Election:
                     yield key
             else:
                 await self._first_put(revision + 1)
+
+    async def _first_in_line(self) -> pb.RangeResponse:
+        for _ in range(RESUMES_MAX):
+            try:
+                return await self._kv.get(self._prefix, prefix=True, sort="create", limit=1)
+            except StatusError as error:
+                if error.code != UNAVAILABLE:
+                    raise
+                await deferLater(self._channel.clock, REPEAT_WAIT_S)
+        return await self._kv.get(self._prefix, prefix=True, sort="create", limit=1)
 
     async def _words_of(self, key: bytes, revision: int) -> AsyncIterator[mvccpb.KeyValue]:
         watch = Watch(self._channel, watch_request(key, start_revision=revision))

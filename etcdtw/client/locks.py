@@ -7,8 +7,9 @@ that what the lock protects can refuse one who holds it no longer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
-from typing import Final
+from typing import Final, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
@@ -16,7 +17,7 @@ from twisted.internet.task import deferLater
 from etcdtw.client import txn
 from etcdtw.client.keys import Key, octets
 from etcdtw.client.kv import KeyValues
-from etcdtw.client.lease import Lease, LeaseLostError, Leases
+from etcdtw.client.lease import NO_ANSWER, Lease, LeaseLostError, Leases
 from etcdtw.client.network.retrying import RetryingChannel
 from etcdtw.client.watch import CompactedError, Watch, watch_request
 from etcdtw.grpc.call import UNAVAILABLE, StatusError
@@ -24,8 +25,10 @@ from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import mvccpb
 
 TTL_S: Final = 60  # as etcd's sessions
-REPEATS_MAX: Final = 50
 REPEAT_WAIT_S: Final = 0.1
+"""Between two questions while nobody answers; they end with the lease."""
+
+Answer = TypeVar("Answer")
 
 FREE: Final = 0
 WANTED: Final = 1
@@ -74,19 +77,12 @@ class Place:
         """Wait until nobody stands before us.  Raises `LeaseLostError` when our key is gone."""
         while True:
             self.lease.check()
-            before = await self._kv.get(
-                self.prefix,
-                prefix=True,
-                sort="create",
-                descending=True,
-                limit=1,
-                max_create_revision=self.revision - 1,
-            )
+            before = await self._insist(self._last_before)
             if not before.kvs:
                 break
             await self._wait_for_deletion(before.kvs[0].key, before.header.revision + 1)
         # Those before us may have gone because all leases have: is ours still there?
-        own = await self._kv.get(self.key)
+        own = await self._insist(lambda: self._kv.get(self.key))
         if not own.kvs or own.kvs[0].create_revision != self.revision:
             self.revision = 0
             raise LeaseLostError("our key is gone: its lease has ended")
@@ -104,15 +100,31 @@ class Place:
 
     async def repeat(self, transaction: txn.Txn) -> pb.TxnResponse:
         """Commit what may be done twice, again while its outcome is not known."""
-        for _ in range(REPEATS_MAX):
+        return await self._insist(transaction.commit)
+
+    async def _insist(self, ask: Callable[[], Deferred[Answer]]) -> Answer:
+        """Ask until somebody answers, or the lease has ended meanwhile."""
+        while True:
             try:
-                return await transaction.commit()
+                return await ask()
             except StatusError as error:
                 if error.code != UNAVAILABLE:
                     raise
                 self.lease.check()
+                if self._channel.clock.seconds() >= self.lease.ends_s:
+                    raise LeaseLostError(NO_ANSWER) from error
                 await deferLater(self._channel.clock, REPEAT_WAIT_S)
-        return await transaction.commit()
+
+    def _last_before(self) -> Deferred[pb.RangeResponse]:
+        """Return who stands right before us."""
+        return self._kv.get(
+            self.prefix,
+            prefix=True,
+            sort="create",
+            descending=True,
+            limit=1,
+            max_create_revision=self.revision - 1,
+        )
 
     async def _wait_for_deletion(self, key: bytes, revision: int) -> None:
         """Wait until ``key`` is deleted, or look again: nobody knows what happened to it."""
@@ -123,6 +135,9 @@ class Place:
             await watch.receive()
         except CompactedError:
             return
+        except StatusError as error:
+            if error.code != UNAVAILABLE:
+                raise
         finally:
             lost.cancel()
             watch.cancel()

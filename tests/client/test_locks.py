@@ -8,6 +8,7 @@ import pytest
 from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.internet.task import deferLater
 
+from etcdtw.client.channel import NotTakenError
 from etcdtw.client.elections import Election, NotLeaderError
 from etcdtw.client.keys import Key
 from etcdtw.client.kv import KeyValues
@@ -19,15 +20,16 @@ from tests.client.member_rig import MemberRig
 
 
 class LosesAnswers:
-    """A channel on which the next answers of transactions are lost."""
+    """A channel on which the next answers of one method are lost."""
 
-    def __init__(self, channel: Any, losses: int) -> None:
+    def __init__(self, channel: Any, losses: int, method: str = "/Txn") -> None:
         self._channel = channel
+        self._method = method
         self.losses = losses
 
     def unary(self, path: str, *more: Any) -> Deferred[bytes]:
         answered: Deferred[bytes] = self._channel.unary(path, *more)
-        if path.endswith("/Txn") and self.losses:
+        if path.endswith(self._method) and self.losses:
             self.losses -= 1
             answered.addCallback(self._lose)
         return answered
@@ -36,7 +38,8 @@ class LosesAnswers:
         return self._channel.stream(*more)
 
     def _lose(self, _: bytes) -> bytes:
-        raise StatusError(UNAVAILABLE, "error reading from server: EOF")
+        kind = StatusError if self._method == "/Txn" else NotTakenError
+        raise kind(UNAVAILABLE, "error reading from server: EOF")
 
 
 class LockRig(MemberRig):
@@ -288,6 +291,38 @@ def test_what_is_not_known_to_be_done_is_done_again(rig: LockRig) -> None:
     rig.do(story())
 
 
+def test_who_waits_goes_on_while_no_member_answers(rig: LockRig) -> None:
+    async def story() -> None:
+        first = rig.lock()
+        await first.acquire()
+        lost = LosesAnswers(rig.loopback.connect(), 20, "/Range")
+        channel = RetryingChannel(lost, rig.seconds, random=lambda: 0.5)  # type: ignore[arg-type]
+        lock = Lock(channel, Leases(channel), "l")
+        waiting = lock.acquire()
+        while len(await rig.line(b"l")) < 2:
+            await rig.sleep(0.1)
+        await first.release()
+        assert await waiting > 0
+        assert lost.losses == 0
+        await lock.release()
+
+    rig.do(story())
+
+
+def test_who_waits_gives_up_with_the_lease_when_no_member_answers(rig: LockRig) -> None:
+    async def story() -> None:
+        first = rig.lock()
+        await first.acquire()
+        lost = LosesAnswers(rig.loopback.connect(), 1_000_000, "/Range")
+        channel = RetryingChannel(lost, rig.seconds, random=lambda: 0.5)  # type: ignore[arg-type]
+        lease = await Leases(channel).grant(3)
+        with pytest.raises(LeaseLostError):
+            await Lock(channel, Leases(channel), "l", lease=lease).acquire()
+        await first.release()
+
+    rig.do(story())
+
+
 def test_a_lock_can_be_taken_again_after_it_was_given_back(rig: LockRig) -> None:
     async def story() -> None:
         lock = rig.lock()
@@ -317,6 +352,21 @@ def test_a_campaign_that_takes_too_long_leaves_the_line(rig: LockRig) -> None:
         await first.resign()
         await first.resign()
         assert await lost
+
+    rig.do(story())
+
+
+def test_an_observer_asks_until_a_member_answers(rig: LockRig) -> None:
+    async def story() -> None:
+        election = rig.election()
+        await election.campaign("a")
+        lost = LosesAnswers(rig.loopback.connect(), 20, "/Range")
+        channel = RetryingChannel(lost, rig.seconds, random=lambda: 0.5)  # type: ignore[arg-type]
+        async for kv in Election(channel, Leases(channel), "e").observe():
+            assert kv.value == b"a"
+            break
+        assert lost.losses == 0
+        await election.resign()
 
     rig.do(story())
 

@@ -432,3 +432,31 @@ async def test_no_put_is_made_twice_and_no_event_missed_while_members_die(
         revisions = [revision for _, revision, _ in seen]
         assert revisions == sorted(set(revisions))
         assert set(acknowledged) <= set(revisions)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@ensureDeferred
+async def test_watches_leases_and_those_who_wait_outlive_a_restart(program: str) -> None:
+    with RunningMember(program) as member:
+
+        async def story(client: Client) -> None:
+            watch = client.watch("k")
+            await watch.start()
+            lease = (await client.leases.grant(20)).keep_alive()
+            first, second = client.lock("lock"), client.lock("lock")
+            await first.acquire()
+            waiting = second.acquire()
+            while (await client.get("lock/", prefix=True)).count < 2:
+                await sleep(0.05)
+            member.kill()
+            await sleep(6.0)  # longer than a call waits for a member
+            await deferToThread(member.start)
+            await client.put("k", "v")
+            assert (await anext(watch)).kv.value == b"v"
+            assert watch.resumes
+            await first.release()
+            assert await waiting > 0
+            await second.release()
+            assert not lease.is_lost
+
+        await told(member.client_url, story)
