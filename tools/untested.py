@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "etcdtw"
 REASONS: Mapping[str, str] = {
     "client": """a part of the client within the process, which tests/client drives whole:
-        channel loopback_call""",
+        loopback_call""",
     "config": """a step of `config.configure`, which tests/config drives whole:
         checks environment file settings tls_checks""",
     "http2": """a part of `Connection`, which tests/http2 drives from both sides:
@@ -35,7 +35,7 @@ REASONS: Mapping[str, str] = {
     "storage": """reached through the state, the log or the snapshots that use it (tests/storage):
         building.takeover log.settler state.piece_reader state.step_reader""",
     "transport": """reached through the port, the peer or the listener that use it:
-        peer.link tls.files tls.rotation""",
+        peer.link tls.rotation""",
 }
 """By room: the reason, and behind the colon the modules for which it holds."""
 

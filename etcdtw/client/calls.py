@@ -125,6 +125,7 @@ _KV = "/etcdserverpb.KV/"
 _LEASE = "/etcdserverpb.Lease/"
 _CLUSTER = "/etcdserverpb.Cluster/"
 _MAINTENANCE = "/etcdserverpb.Maintenance/"
+_AUTH = "/etcdserverpb.Auth/"
 
 
 class Calls:
@@ -176,3 +177,37 @@ class Calls:
     )
     move_leader = Unary(_MAINTENANCE + "MoveLeader", pb.MoveLeaderRequest, pb.MoveLeaderResponse)
     downgrade = Unary(_MAINTENANCE + "Downgrade", pb.DowngradeRequest, pb.DowngradeResponse)
+
+    authenticate = Unary(_AUTH + "Authenticate", pb.AuthenticateRequest, pb.AuthenticateResponse)
+    auth_status = Unary(_AUTH + "AuthStatus", pb.AuthStatusRequest, pb.AuthStatusResponse)
+    auth_enable = Unary(_AUTH + "AuthEnable", pb.AuthEnableRequest, pb.AuthEnableResponse)
+    auth_disable = Unary(_AUTH + "AuthDisable", pb.AuthDisableRequest, pb.AuthDisableResponse)
+    user_add = Unary(_AUTH + "UserAdd", pb.AuthUserAddRequest, pb.AuthUserAddResponse)
+    user_get = Unary(_AUTH + "UserGet", pb.AuthUserGetRequest, pb.AuthUserGetResponse)
+    user_list = Unary(_AUTH + "UserList", pb.AuthUserListRequest, pb.AuthUserListResponse)
+    user_delete = Unary(_AUTH + "UserDelete", pb.AuthUserDeleteRequest, pb.AuthUserDeleteResponse)
+    user_change_password = Unary(
+        _AUTH + "UserChangePassword",
+        pb.AuthUserChangePasswordRequest,
+        pb.AuthUserChangePasswordResponse,
+    )
+    user_grant_role = Unary(
+        _AUTH + "UserGrantRole", pb.AuthUserGrantRoleRequest, pb.AuthUserGrantRoleResponse
+    )
+    user_revoke_role = Unary(
+        _AUTH + "UserRevokeRole", pb.AuthUserRevokeRoleRequest, pb.AuthUserRevokeRoleResponse
+    )
+    role_add = Unary(_AUTH + "RoleAdd", pb.AuthRoleAddRequest, pb.AuthRoleAddResponse)
+    role_get = Unary(_AUTH + "RoleGet", pb.AuthRoleGetRequest, pb.AuthRoleGetResponse)
+    role_list = Unary(_AUTH + "RoleList", pb.AuthRoleListRequest, pb.AuthRoleListResponse)
+    role_delete = Unary(_AUTH + "RoleDelete", pb.AuthRoleDeleteRequest, pb.AuthRoleDeleteResponse)
+    role_grant_permission = Unary(
+        _AUTH + "RoleGrantPermission",
+        pb.AuthRoleGrantPermissionRequest,
+        pb.AuthRoleGrantPermissionResponse,
+    )
+    role_revoke_permission = Unary(
+        _AUTH + "RoleRevokePermission",
+        pb.AuthRoleRevokePermissionRequest,
+        pb.AuthRoleRevokePermissionResponse,
+    )

@@ -11,9 +11,15 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
+from etcdtw.grpc.call import StatusError
+
 Metadata = Sequence[tuple[bytes, bytes]]
 """(key, value): keys in lower case, values as the service sees them (those of ``-bin`` keys not
 in base64).  The first value of a repeated key is the one that counts."""
+
+
+class NotTakenError(StatusError):
+    """No server has taken the call: it may be made again, whatever it is."""
 
 
 class Stream(Protocol):

@@ -290,6 +290,36 @@ class Connection(Receiving):
 
     # -- calls
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the peer has said what it allows: it speaks HTTP/2."""
+        return self._got_settings
+
+    @property
+    def has_room(self) -> bool:
+        """Client role: whether `open_stream` would return an id."""
+        return (
+            not self.is_closed
+            and not self._draining
+            and self._next_id <= STREAM_ID_MAX
+            and len(self._streams) < self._peer.max_concurrent_streams
+        )
+
+    def hold(self, stream_id: int) -> None:
+        """Let the peer send what it has credit for on this stream, and no more."""
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            stream.is_held = True
+
+    def release(self, stream_id: int) -> None:
+        """Undo `hold`."""
+        stream = self._streams.get(stream_id)
+        if stream is None or not stream.is_held:
+            return
+        stream.is_held = False
+        if stream.recv_window <= self._limits.stream_window // 2:
+            self._credit_stream(stream_id, stream)
+
     def open_stream(self) -> int:
         """Client role: return the id for a new request, to be begun by `send_headers`.
 

@@ -249,10 +249,14 @@ class Receiving(Control):
         self._emit_data(stream_id, payload, end_stream)
         if end_stream:
             self._end_remote(stream_id, stream)
-        elif stream.recv_window <= self._limits.stream_window // 2:
-            increment = self._limits.stream_window - stream.recv_window
-            stream.recv_window += increment
-            self._control(frames.encode_window_update(stream_id, increment))
+        elif stream.recv_window <= self._limits.stream_window // 2 and not stream.is_held:
+            self._credit_stream(stream_id, stream)
+
+    def _credit_stream(self, stream_id: int, stream: Stream) -> None:
+        """Give the peer the stream's window back."""
+        increment = self._limits.stream_window - stream.recv_window
+        stream.recv_window += increment
+        self._control(frames.encode_window_update(stream_id, increment))
 
     def _on_stray_data(self, stream_id: int) -> None:
         if self._is_idle(stream_id):

@@ -77,6 +77,7 @@ class Stream:
         "content_length",
         "end_queued",
         "got_headers",
+        "is_held",
         "queued",
         "received",
         "recv_window",
@@ -93,6 +94,7 @@ class Stream:
         self.received = 0  # octets of body
         self.content_length = -1  # what the peer announced; -1: nothing
         self.got_headers = False  # the next header block is trailers
+        self.is_held = False  # the peer gets no more credit for now
         self.chunks: deque[bytes | memoryview] = deque()  # data that waits for a window
         self.queued = 0  # octets in chunks
         self.end_queued = False  # END_STREAM follows chunks

@@ -2,74 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred
 
 from etcdtw.client.calls import Calls, Streaming, Unary
-from etcdtw.client.loopback import Loopback
 from etcdtw.grpc.call import (
     INVALID_ARGUMENT,
     NOT_FOUND,
     OUT_OF_RANGE,
     UNAVAILABLE,
-    MethodTable,
     StatusError,
 )
-from etcdtw.grpc.stats import ServerStats
-from etcdtw.rpc.kv.read_queue import ReadQueue
-from etcdtw.rpc.kv.service import KvService
 from etcdtw.rpc.kv.sliced_reply import REPLY_AT_ONCE_MAX
-from etcdtw.rpc.lease.service import LeaseService
-from etcdtw.rpc.screening import Screening
-from etcdtw.rpc.watch import OUTPUT_BYTES_MAX, WatchService
+from etcdtw.rpc.watch import OUTPUT_BYTES_MAX
 from etcdtw.server.metrics.table import GRPC_METHODS
 from etcdtw.wire import etcdserverpb as pb
 from tests.client.loopback_rig import outcome
-from tests.support.node_rig import NodeRig
-
-T = TypeVar("T")
-
-
-class NoLine:
-    """There is no other leader to ask."""
-
-    def ask_leader(self, path: str, body: bytes, answered: Any) -> None:
-        raise AssertionError("this member leads")
-
-
-class MemberRig(NodeRig):
-    """A member of one with its services."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        node = self.node
-        self.methods = MethodTable()
-        self.methods.screen = Screening(node)
-        queue = ReadQueue(self.clock)
-        KvService(node, reads=queue).register(self.methods)
-        WatchService(node, 1.0).register(self.methods)
-        ids = itertools.count(1)
-        LeaseService(node, lambda bits: next(ids), 1.0, line=NoLine(), reads=queue).register(
-            self.methods
-        )
-        self.stats = ServerStats()
-        self.loopback = Loopback(self.methods, self.stats, node.clock)
-        self.calls = Calls(self.loopback.connect())
-
-    def wait(self, answer: Deferred[T], seconds: float = 2.0) -> T:
-        """Let time pass until there is an answer."""
-        while not answer.called:
-            assert seconds > 0, "no answer"
-            self.run(0.1)
-            seconds -= 0.1
-        return outcome(answer)  # type: ignore[no-any-return]
-
-    def do(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.wait(Deferred.fromCoroutine(work), 10.0)
+from tests.client.member_rig import MemberRig
 
 
 @pytest.fixture
@@ -241,7 +191,7 @@ def test_every_method_that_a_member_serves_has_a_line() -> None:
     served = {
         f"/{service}/{method}": kind
         for kind, service, method in GRPC_METHODS
-        if service.split(".")[-1] in ("KV", "Watch", "Lease", "Cluster", "Maintenance")
+        if service.split(".")[-1] in ("KV", "Watch", "Lease", "Cluster", "Maintenance", "Auth")
     }
     assert set(lines) == set(served)
     for path, kind in served.items():
@@ -249,6 +199,8 @@ def test_every_method_that_a_member_serves_has_a_line() -> None:
         assert isinstance(line, Unary) is (kind == "unary"), path
         method = path.rpartition("/")[2]
         name = {"Compact": "Compaction", "RangeStream": "Range"}.get(method, method)
+        if method.startswith(("User", "Role")):
+            name = "Auth" + name
         assert line.request.__name__ == name + "Request"
         expected = "RangeStream" if method == "RangeStream" else name
         assert line.answer.__name__ == expected + "Response"

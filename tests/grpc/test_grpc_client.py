@@ -7,6 +7,7 @@ import pytest
 from etcdtw.grpc.client import CallClient
 from etcdtw.grpc.intake import Fields
 from etcdtw.grpc.message import frame_message
+from etcdtw.http2 import frames
 from etcdtw.http2.connection import Connection
 from tests.grpc.grpc_rig import PREFIX, ClientRig
 
@@ -173,3 +174,54 @@ def test_a_reset_ends_the_call(error: int, code: int) -> None:
     rig.server.reset(1, error)
     rig.pump()
     assert [found for _, found, _ in rig.done] == [code]
+
+
+def test_nothing_is_left_of_a_stream_that_its_server_has_ended(rig: ClientRig) -> None:
+    ends: list[int] = []
+    rig.client.open(PREFIX + "Bidi", lambda _: None, lambda code, text: ends.append(code))
+    rig.pump()
+    rig.rig.calls[0].finish()
+    # What the server says behind its status does not come.
+    octets = rig.rig.server.take_output()
+    reset = frames.encode_reset(1, 0)
+    assert octets.endswith(reset)
+    rig.client.receive(octets[: -len(reset)], 0)
+    assert ends == [0]
+    assert rig.rig.client.open_streams == 0
+
+
+def test_a_held_stream_gets_no_credit_until_it_is_released(rig: ClientRig) -> None:
+    got: list[int] = []
+    call = rig.client.open(PREFIX + "Bidi", lambda m: got.append(len(m)), lambda code, text: None)
+    rig.pump()
+    call.hold()
+    rig.rig.calls[0].send(bytes(80_000))
+    rig.pump()
+    assert got == []
+    call.release()
+    rig.pump()
+    assert got == [80_000]
+    call.cancel()
+    call.hold()
+    call.release()
+
+
+def test_a_farewell_is_kept(rig: ClientRig) -> None:
+    assert rig.client.has_room
+    rig.client.receive(frames.encode_goaway(0, 0, b"maintenance"), 0)
+    assert rig.client.is_going_away
+    assert rig.client.farewell == "maintenance"
+    assert not rig.client.has_room
+
+
+@pytest.mark.parametrize(
+    ("reset", "code", "is_refused"),
+    [(7, 14, True), (8, 1, False), (11, 8, False), (12, 7, False), (2, 13, False)],
+)
+def test_a_reset_has_the_code_that_etcds_clients_give_it(
+    rig: ClientRig, reset: int, code: int, is_refused: bool
+) -> None:
+    call = rig.unary("Wait", b"")
+    rig.client.receive(frames.encode_reset(call.stream_id, reset), 0)
+    assert rig.done == [(None, code, f"stream terminated by RST_STREAM with error code: {reset}")]
+    assert call.is_refused is is_refused

@@ -92,6 +92,8 @@ class DialFiles:
     version_min: str = "TLS1.2"
     version_max: str | None = None
     ciphers: str = CIPHERS
+    alpn: tuple[bytes, ...] = ()
+    """Protocols to be offered; empty: none is named."""
 
     def paths(self) -> list[str]:
         """Return the files that are read, in a fixed order."""
@@ -131,6 +133,8 @@ def build_server_context(files: TlsFiles) -> Loaded:
 def build_dial_context(files: DialFiles) -> Loaded:
     """Read ``files`` for a dialler.  Raises `TlsError`."""
     context = _begin(files.version_min, files.version_max, files.ciphers)
+    if files.alpn:
+        context.set_alpn_protos(list(files.alpn))
     ends: dict[str, datetime] = {}
     if files.cert_file is not None and files.key_file is not None:
         ends[files.cert_file] = load_identity(context, files.cert_file, files.key_file)

@@ -1,0 +1,1 @@
+"""Calls over the network: a connection, the way to one server, a channel over several."""
