@@ -159,6 +159,7 @@ async def _serve(
     methods = member.services.methods
     await begin(Listeners(side, methods, places, pages, node.standing, node.ticks))
     await begin(Readiness(ground.supervision, node.ticks, node.wakeup.time_ms))
+    scrape.prepare()
 
 
 def _dial(ground: Ground, taken: Taken) -> Dial:
