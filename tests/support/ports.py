@@ -28,11 +28,11 @@ def part_of_ports(ports: str, number: int, count: int) -> str:
 
 
 @cache
-def _turns(ports: str) -> Iterator[int]:
-    """Return the ports of ``first-last`` for ever, from a place that differs between processes."""
+def _turns(ports: str, pid: int) -> Iterator[int]:
+    """Return the ports of ``first-last`` for ever, from a place that differs between processes, forks too."""
     first, last = (int(port) for port in ports.split("-"))
     size = last - first + 1
-    start = os.getpid() * 31 % size
+    start = pid * 31 % size
     return cycle([first + (start + i) % size for i in range(size)])
 
 
@@ -41,7 +41,7 @@ def free_port() -> int:
     ports = os.environ.get(PORTS_VARIABLE) or PORTS
     first, last = (int(port) for port in ports.split("-"))
     for _ in range(last - first + 1):
-        port = next(_turns(ports))
+        port = next(_turns(ports, os.getpid()))
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

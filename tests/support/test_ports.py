@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from struct import Struct
 
 import pytest
 
@@ -31,3 +33,18 @@ def test_a_port_is_given_once_a_round_and_never_while_it_is_taken(
         given = [free_port() for _ in range(7)]
     assert port not in given
     assert len(set(given)) >= 6  # a neighbour may use one of them
+
+
+@pytest.mark.processes
+def test_a_fork_is_given_other_ports_than_its_parent() -> None:
+    number = Struct("4i")
+    free_port()
+    out, into = os.pipe()
+    if not (child := os.fork()):
+        os.write(into, number.pack(*[free_port() for _ in range(4)]))
+        os._exit(0)
+    given = {free_port() for _ in range(4)}
+    os.waitpid(child, 0)
+    assert not given & set(number.unpack(os.read(out, number.size)))
+    os.close(out)
+    os.close(into)
