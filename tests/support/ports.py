@@ -29,7 +29,7 @@ def part_of_ports(ports: str, number: int, count: int) -> str:
 
 @cache
 def _turns(ports: str, pid: int) -> Iterator[int]:
-    """Return the ports of ``first-last`` for ever, from a place that differs between processes, forks too."""
+    """Return the ports of ``first-last`` for ever, from a place of each process, forks too."""
     first, last = (int(port) for port in ports.split("-"))
     size = last - first + 1
     start = pid * 31 % size
