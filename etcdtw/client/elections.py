@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from etcdtw.client import txn
 from etcdtw.client.keys import Key, octets
-from etcdtw.client.kv import KeyValues
-from etcdtw.client.lease import Lease, Leases
-from etcdtw.client.locks import REPEAT_WAIT_S, TTL_S, Place
-from etcdtw.client.network.retrying import RetryingChannel
+from etcdtw.client.locks import REPEAT_WAIT_S, Contender, Place
 from etcdtw.client.watch import RESUMES_MAX, CompactedError, Watch, watch_request
 from etcdtw.grpc.call import UNAVAILABLE, StatusError
 from etcdtw.wire import etcdserverpb as pb
@@ -29,30 +26,13 @@ class NotLeaderError(Exception):
     """We do not lead, or no longer."""
 
 
-class Election:
+class Election(Contender):
     """An election on ``name``.
 
-    Without ``lease`` a campaign has one of its own, of ``ttl_s``, which is kept alive, and revoked
-    when we resign.
+    A campaign's own lease (see `Contender`) is revoked when we resign.
     """
 
-    def __init__(
-        self,
-        channel: RetryingChannel,
-        leases: Leases,
-        name: Key,
-        *,
-        ttl_s: int = TTL_S,
-        lease: Lease | None = None,
-    ) -> None:
-        self._channel = channel
-        self._kv = KeyValues(channel)
-        self._leases = leases
-        self._prefix = octets(name) + b"/"
-        self._ttl_s = ttl_s
-        self._given = lease
-        self._place: Place | None = None
-        self._is_wanted = False
+    _is_wanted = False
 
     @property
     def token(self) -> int:
@@ -80,10 +60,7 @@ class Election:
 
     def campaign(self, value: Key, *, timeout_ms: int | None = None) -> Deferred[int]:
         """Wait until we lead; return the fencing token.  Fails as `Lock.acquire`."""
-        elected = Deferred.fromCoroutine(self._campaign(octets(value)))
-        if timeout_ms is not None:
-            elected.addTimeout(timeout_ms / 1_000, self._channel.clock)
-        return elected
+        return self._within(timeout_ms, self._campaign(octets(value)))
 
     def proclaim(self, value: Key) -> Deferred[None]:
         """Say something else of ourselves.  Fails with `NotLeaderError`."""
@@ -151,20 +128,14 @@ class Election:
         assert not self._is_wanted, "campaigning already"
         self._is_wanted = True
         try:
-            lease = self._given
-            if lease is None:
-                lease = (await self._leases.grant(self._ttl_s)).keep_alive()
-            place = self._place = Place(self._channel, self._kv, self._prefix, lease)
+            place = await self._find_place()
             first = await place.enter(value)
             if first is not None and first.key == place.key and first.value != value:
                 await self._proclaim(value)
             if first is not None and first.create_revision != place.revision:
                 await place.wait_for_turn()
         except BaseException as error:
-            leaving = self.resign()
-            leaving.addErrback(lambda _: None)
-            if not isinstance(error, CancelledError):
-                await leaving
+            await self._have_left(self.resign(), error)
             raise
         return place.revision
 
@@ -180,13 +151,5 @@ class Election:
             raise NotLeaderError("our key is gone: its lease has ended")
 
     async def _resign(self) -> None:
-        place, self._place = self._place, None
         self._is_wanted = False
-        if place is None:
-            return
-        try:
-            if not place.lease.is_lost:
-                await place.leave()
-        finally:
-            if place.lease is not self._given:
-                await place.lease.revoke()
+        await self._leave_place()

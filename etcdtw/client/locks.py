@@ -7,9 +7,9 @@ that what the lock protects can refuse one who holds it no longer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
@@ -143,12 +143,11 @@ class Place:
             watch.cancel()
 
 
-class Lock:
-    """A lock on ``name``.  ``async with`` takes and releases it.
+class Contender:
+    """Who wants one thing, in the line of those who do; what locks and elections begin and end by.
 
-    Without ``lease`` it has one of its own, of ``ttl_s``, which is kept alive and revoked at the
-    end.  It is lost when its lease is (`when_lost`): whoever must not go on then passes `token`
-    to what the lock protects, or adds `is_held_compare` to transactions.
+    Without ``lease`` there is one of its own, of ``ttl_s``, which is kept alive and revoked at the
+    end.
     """
 
     def __init__(
@@ -167,7 +166,47 @@ class Lock:
         self._ttl_s = ttl_s
         self._given = lease
         self._place: Place | None = None
-        self._state = FREE
+
+    def _within(self, timeout_ms: int | None, work: Coroutine[Any, Any, int]) -> Deferred[int]:
+        outcome = Deferred.fromCoroutine(work)
+        if timeout_ms is not None:
+            outcome.addTimeout(timeout_ms / 1_000, self._channel.clock)
+        return outcome
+
+    async def _find_place(self) -> Place:
+        """Have a lease, and a place that is not entered yet."""
+        lease = self._given
+        if lease is None:
+            lease = (await self._leases.grant(self._ttl_s)).keep_alive()
+        self._place = Place(self._channel, self._kv, self._prefix, lease)
+        return self._place
+
+    async def _leave_place(self) -> None:
+        place, self._place = self._place, None
+        if place is None:
+            return
+        try:
+            if not place.lease.is_lost:
+                await place.leave()
+        finally:
+            if place.lease is not self._given:
+                await place.lease.revoke()
+
+    async def _have_left(self, leaving: Deferred[None], error: BaseException) -> None:
+        """Nobody may be kept waiting for us, whatever it was."""
+        leaving.addErrback(lambda _: None)
+        if not isinstance(error, CancelledError):
+            await leaving
+
+
+class Lock(Contender):
+    """A lock on ``name``.  ``async with`` takes and releases it.
+
+    It is lost when its lease is (`when_lost`): whoever must not go on then passes `token`
+    to what the lock protects, or adds `is_held_compare` to transactions.
+    """
+
+    _state = FREE
 
     @property
     def is_held(self) -> bool:
@@ -201,10 +240,7 @@ class Lock:
         Fails with `LeaseLostError`, `StatusError`, or after ``timeout_ms`` with Twisted's
         `TimeoutError`.
         """
-        acquired = Deferred.fromCoroutine(self._acquire(waits=True))
-        if timeout_ms is not None:
-            acquired.addTimeout(timeout_ms / 1_000, self._channel.clock)
-        return acquired
+        return self._within(timeout_ms, self._acquire(waits=True))
 
     def try_acquire(self) -> Deferred[int]:
         """Take the lock if it is free; return the fencing token.  Fails with `LockedError`."""
@@ -230,33 +266,18 @@ class Lock:
         assert self._state == FREE, "acquired already, or waited for"
         self._state = WANTED
         try:
-            lease = self._given
-            if lease is None:
-                lease = (await self._leases.grant(self._ttl_s)).keep_alive()
-            place = self._place = Place(self._channel, self._kv, self._prefix, lease)
+            place = await self._find_place()
             first = await place.enter(b"")
             if first is not None and first.create_revision != place.revision:
                 if not waits:
                     raise LockedError(f"{first.key!r} stands before us")
                 await place.wait_for_turn()
         except BaseException as error:
-            # Nobody may be kept waiting for us, whatever it was.
-            leaving = self.release()
-            leaving.addErrback(lambda _: None)
-            if not isinstance(error, CancelledError):
-                await leaving
+            await self._have_left(self.release(), error)
             raise
         self._state = HELD
         return place.revision
 
     async def _release(self) -> None:
-        place, self._place = self._place, None
         self._state = FREE
-        if place is None:
-            return
-        try:
-            if not place.lease.is_lost:
-                await place.leave()
-        finally:
-            if place.lease is not self._given:
-                await place.lease.revoke()
+        await self._leave_place()

@@ -30,8 +30,9 @@ from etcdtw.cluster.version import Version
 from etcdtw.raft.entry import ConfState, Snapshot
 from etcdtw.raft.message import MSG_SNAP, Message
 from etcdtw.rafthttp.headers import PeerIdentity
+from etcdtw.transport.dialled import TlsWrap
 from etcdtw.transport.listener import listen, parse_listen_url
-from etcdtw.transport.peer.client import TlsWrap, build_dial
+from etcdtw.transport.peer.client import build_dial
 from etcdtw.transport.peer.network import PeerNetwork
 from etcdtw.transport.peer_port.server import PeerPort
 from etcdtw.transport.tls.policy import TlsFiles, TlsPolicy

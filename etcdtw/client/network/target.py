@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from ipaddress import ip_address
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    TCP4ClientEndpoint,
-    TCP6ClientEndpoint,
-    UNIXClientEndpoint,
-    clientFromString,
-)
+from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from etcdtw.cluster.urls import parse_url
-
-TlsWrap = Callable[[IStreamClientEndpoint, str], IStreamClientEndpoint]
-"""Returns an endpoint over TLS to a host of this name."""
+from etcdtw.transport.dialled import TlsWrap, endpoint_of
 
 _ADDRESS: Final = re.compile(r"(?:\[[^\]]+\]|[^:/\[\]]+):[0-9]+\Z")
 
@@ -51,22 +41,9 @@ def find_target(
             return Target(told, endpoint, b"https" if is_tls else b"http", b"localhost")
         told = f"http://{told}"
     url = parse_url(told)
-    endpoint = _endpoint(reactor, url.host, url.port, url.is_unix, timeout_s)
+    endpoint = endpoint_of(reactor, url, timeout_s)
     host = f"[{url.host}]" if ":" in url.host else url.host
     authority = "localhost" if url.is_unix else f"{host}:{url.port}"
     if url.is_tls:
         endpoint = wrap_tls(endpoint, "localhost" if url.is_unix else url.host)
     return Target(told, endpoint, b"https" if url.is_tls else b"http", authority.encode())
-
-
-def _endpoint(
-    reactor: Any, host: str, port: int, is_unix: bool, timeout_s: float
-) -> IStreamClientEndpoint:
-    if is_unix:
-        return UNIXClientEndpoint(reactor, host, timeout=timeout_s)
-    try:
-        version = ip_address(host).version
-    except ValueError:
-        return HostnameEndpoint(reactor, host, port, timeout=timeout_s)
-    kind = TCP4ClientEndpoint if version == 4 else TCP6ClientEndpoint
-    return cast(IStreamClientEndpoint, kind(reactor, host, port, timeout=timeout_s))

@@ -153,15 +153,15 @@ class Snapshots:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         remove_leftovers(self._folder)
 
-    def keeps_log(self, now_ms: int, *, is_short: bool = False) -> bool:
+    def keeps_log(self, now_ms: int, *, is_short: bool) -> bool:
         """Tell whether a receiver still needs the entries behind the snapshot it gets, or got.
 
         A log whose disk is short is not kept for long for one that takes its snapshot in drips.
         """
-        began_ms = list(self._sending.values())
-        if is_short:
-            began_ms = [ms for ms in began_ms if now_ms - ms <= SHORT_LOG_KEPT_MS]
-        return bool(began_ms) or now_ms - self._last_sent_ms < self._log_kept_ms
+        is_needed = any(
+            not is_short or now_ms - ms <= SHORT_LOG_KEPT_MS for ms in self._sending.values()
+        )
+        return is_needed or now_ms - self._last_sent_ms < self._log_kept_ms
 
     # Out.
 

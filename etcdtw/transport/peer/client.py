@@ -7,17 +7,10 @@ Redirects are not followed, cookies not kept, responses not cached.  Whoever ask
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Final, cast
 from typing import Protocol as Seam
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    TCP4ClientEndpoint,
-    TCP6ClientEndpoint,
-    UNIXClientEndpoint,
-)
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IReactorCore, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -25,14 +18,12 @@ from twisted.python.failure import Failure
 
 from etcdtw.cluster.urls import parse_url
 from etcdtw.rafthttp.http import Head, HttpError, HttpReader, encode_request
+from etcdtw.transport.dialled import TlsWrap, endpoint_of
 from etcdtw.transport.peer.outlet import Wire
 from etcdtw.transport.sockets import plain_socket, tune_socket
 
 Dial = Callable[[str], IStreamClientEndpoint]
 """Returns the endpoint of a peer URL, TLS included.  Raises `ValueError` for what is no URL."""
-
-TlsWrap = Callable[[IStreamClientEndpoint, str], IStreamClientEndpoint]
-"""Returns an endpoint over TLS to a host of this name."""
 HUNG_UP: Final = (
     "it hung up without an answer: it is only starting, or speaks TLS (then its URL is https://)"
 )
@@ -43,7 +34,7 @@ def build_dial(reactor: IReactorCore, wrap_tls: TlsWrap | None, timeout_s: float
 
     def dial(text: str) -> IStreamClientEndpoint:
         url = parse_url(text)
-        endpoint = _build_endpoint(reactor, url.host, url.port, url.is_unix, timeout_s)
+        endpoint = endpoint_of(reactor, url, timeout_s)
         if not url.is_tls:
             return endpoint
         if wrap_tls is None:
@@ -51,19 +42,6 @@ def build_dial(reactor: IReactorCore, wrap_tls: TlsWrap | None, timeout_s: float
         return wrap_tls(endpoint, url.host)
 
     return dial
-
-
-def _build_endpoint(
-    reactor: IReactorCore, host: str, port: int, is_unix: bool, timeout_s: float
-) -> IStreamClientEndpoint:
-    if is_unix:
-        return UNIXClientEndpoint(reactor, host, timeout=timeout_s)
-    try:
-        version = ip_address(host).version
-    except ValueError:
-        return HostnameEndpoint(reactor, host, port, timeout=timeout_s)
-    kind = TCP4ClientEndpoint if version == 4 else TCP6ClientEndpoint
-    return cast(IStreamClientEndpoint, kind(reactor, host, port, timeout=timeout_s))
 
 
 class UrlRing:
