@@ -151,6 +151,13 @@ class Pieces:
         )
         return len(begun)
 
+    def used_s(self, piece: int) -> float:
+        """Return the CPU time so far of a piece that goes on.  A look at it is a system call."""
+        began_cpu_ns, began_wall_ns = self._begun[piece - 1]
+        now_ns = self._wall_ns()
+        wall_ns = now_ns - self._collected_wall_ns - began_wall_ns
+        return min(self._cpu_since(began_cpu_ns, now_ns), wall_ns) / 1e9
+
     def end(self, piece: int, kind: str) -> None:
         """It has ended; those within it that an exception cut short are forgotten."""
         begun = self._begun

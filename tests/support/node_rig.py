@@ -38,6 +38,7 @@ from etcdtw.raft.memory_storage import MemoryStorage
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import ResponseHeaders
+from etcdtw.wire.pieces import Pieces
 from etcdtw.wire.requests import plain
 from tests.support.model_state import ModelSnapshots, State
 from tests.support.recorded_call import RecordedCall
@@ -146,6 +147,7 @@ class NodeRig:
     ) -> None:
         self.clock = Clock()
         self.clock.advance(1_000)
+        self.waited_s = 0.0  # of the clock's time: others had the core
         self.log = log or new_log()
         self.state = state or State()
         self.flusher = NoFlusher()
@@ -181,6 +183,7 @@ class NodeRig:
             alarms=alarms,
             standing=Standing(config.cluster_id, MEMBER_ID, raw, members, alarms),
             flusher=self.flusher,
+            pieces=Pieces(self._cpu_ns, lambda: round(self.clock.seconds() * 1e9)),
             ids=RequestIds(MEMBER_ID, 1_000_000),
             snapshot_files=ModelSnapshots(self.state),
             snapshot_folder=Path("unused"),
@@ -190,6 +193,9 @@ class NodeRig:
         self.node = build_node(self.clock, config, parts)
         self.inbox = self.node.inbox
         self.call: Call = RecordedCall()  # a client's
+
+    def _cpu_ns(self) -> int:
+        return round((self.clock.seconds() - self.waited_s) * 1e9)
 
     def start(self) -> NodeRig:
         """Start and lead."""

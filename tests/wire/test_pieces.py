@@ -51,6 +51,20 @@ def test_a_piece_counts_processor_and_wall_time_by_its_kind() -> None:
     assert pieces.cpu_s[APPLY].bounds == PIECE_BOUNDS_S
 
 
+def test_what_a_piece_has_used_so_far_is_processor_time_without_collections() -> None:
+    clocks, pieces, _ = rig()
+    turn = pieces.begin()
+    clocks.pass_ms(3, 40)
+    collection = pieces.begin()
+    clocks.pass_ms(30)
+    pieces.collection_ended(collection)
+    assert pieces.used_s(turn) == 0.003
+    clocks.pass_ms(1, 2)
+    assert pieces.used_s(turn) == 0.004
+    pieces.end(turn, TURN)
+    assert pieces.greatest_ns[TURN] == 4 * MS
+
+
 def test_pieces_within_others_count_for_both() -> None:
     clocks, pieces, _ = rig()
     turn = pieces.begin()

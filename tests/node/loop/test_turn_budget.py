@@ -60,6 +60,22 @@ def test_entries_are_applied_until_time_is_up_and_the_rest_in_later_turns(rig: N
     assert rig.node.applied_index == rig.node.commit_index
 
 
+def test_time_in_which_others_had_the_core_ends_no_turn(rig: NodeRig) -> None:
+    turns: list[int] = []
+
+    def waited(call: Call, applied: Applied) -> None:
+        rig.clock.rightNow += APPLY_S
+        rig.waited_s += APPLY_S
+        turns.append(turn_number(rig))
+
+    request = pb.PutRequest(key=b"k", value=b"v")
+    data, frame = request.SerializeToString(), plain(request)
+    for _ in range(3 * APPLY_SLICE_ENTRIES):
+        rig.node.propose(FIELD_PUT, data, frame, rig.call, waited)
+    rig.run()
+    assert turns == [turns[0]] * 3 * APPLY_SLICE_ENTRIES
+
+
 def test_large_entries_are_applied_in_smaller_slices(rig: NodeRig) -> None:
     turns: list[int] = []
     for _ in range(4):
