@@ -7,14 +7,17 @@ from typing import Final, cast
 
 from etcdtw.cluster.initial_cluster import InitialClusterError, parse_initial_cluster
 from etcdtw.cluster.line import LineError, parse_line
+from etcdtw.cluster.urls import MemberUrl
 from etcdtw.config.feature_gates import parse_feature_gates
 from etcdtw.config.flags import STATUS_USAGE, FlagError
 from etcdtw.config.govalues import NS_PER_S, ValueTextError, parse_duration_ns, parse_integer
+from etcdtw.config.log_rotation import can_rotate, parse_log_rotation
 from etcdtw.config.settings import Settings
 from etcdtw.config.tls_checks import check_tls, tls_warnings
 
 ELECTION_TIMEOUT_MAX_MS: Final = 50_000
 ELECTION_HEARTBEATS_MIN: Final = 5
+RAFT_TIMEOUT_MIN_S: Final = 5
 QUOTA_WARNED_BYTES: Final = 8 * 1024**3
 REQUEST_WARNED_BYTES: Final = 10 * 1024**2
 _HOUR_NS: Final = 3600 * NS_PER_S
@@ -26,6 +29,10 @@ def check(settings: Settings) -> list[str]:
     Raises `FlagError` for the first thing that is wrong.
     """
     _check_safety(settings)
+    if settings.text("discovery-fallback") == "proxy":
+        raise FlagError(
+            'v2 proxy is deprecated, and --discovery-fallback can\'t be configured as "proxy"'
+        )
     _check_urls(settings)
     _check_timing(settings)
     _check_limits(settings)
@@ -59,6 +66,13 @@ def _check_urls(settings: Settings) -> None:
         for url in settings.urls(name):
             if not url.is_unix and not _is_bindable(url.host):
                 raise FlagError(f"expected IP in URL for binding ({url})")
+    addresses = {_address(url) for url in settings.urls("listen-client-urls")}
+    for url in settings.urls("listen-client-http-urls"):
+        if _address(url) in addresses:
+            raise FlagError(
+                "cannot bind both --listen-client-urls and --listen-client-http-urls on the same "
+                f"url {url}"
+            )
     for name in ("initial-advertise-peer-urls", "advertise-client-urls"):
         urls = settings.urls(name)
         for url in urls:
@@ -71,6 +85,10 @@ def _check_urls(settings: Settings) -> None:
         raise FlagError(
             "--advertise-client-urls is required when --listen-client-urls is set explicitly"
         )
+
+
+def _address(url: MemberUrl) -> str:
+    return str(url).partition("://")[2]
 
 
 def _is_bindable(host: str) -> bool:
@@ -131,6 +149,15 @@ def _check_logging(settings: Settings) -> None:
     outputs = cast("tuple[str, ...]", settings["log-outputs"])
     if "default" in outputs and len(outputs) > 1:
         raise FlagError('multi logoutput for "default" is not supported yet')
+    if settings["enable-log-rotation"]:
+        if not can_rotate(outputs):
+            raise FlagError(
+                "--log-outputs requires a single file path when --log-rotate-config-json is defined"
+            )
+        try:
+            parse_log_rotation(settings.text("log-rotation-config-json"))
+        except ValueTextError as error:
+            raise FlagError(str(error)) from error
 
 
 def _feature_gates(settings: Settings) -> dict[str, bool]:
@@ -203,6 +230,9 @@ def _warnings(settings: Settings) -> list[str]:
         warnings.append(
             f"--max-request-bytes={request} exceeds the recommended {REQUEST_WARNED_BYTES}"
         )
+    for name in ("raft-read-timeout", "raft-write-timeout"):
+        if settings.number(name) < RAFT_TIMEOUT_MIN_S * NS_PER_S:
+            warnings.append(f"{name} increased to minimum value: {RAFT_TIMEOUT_MIN_S}s")
     warnings += tls_warnings(settings)
     if settings.text("name") == "default":
         warnings.append('this member is called "default": give it a name of its own (--name)')

@@ -11,14 +11,15 @@ from typing import Final, TypeVar, cast
 
 from etcdtw import __version__
 from etcdtw.cluster.urls import MemberUrl
-from etcdtw.config.checks import check
+from etcdtw.config.checks import RAFT_TIMEOUT_MIN_S, check
 from etcdtw.config.environment import values_from_environment
 from etcdtw.config.feature_gates import FeatureGates
 from etcdtw.config.file import values_from_file
-from etcdtw.config.flag_table import FLAGS
+from etcdtw.config.flag_table import DEPRECATIONS, FLAGS
 from etcdtw.config.flags import NO_EFFECT, NOT_YET, FlagError, Value, parse_arguments, parse_value
 from etcdtw.config.govalues import NS_PER_S
 from etcdtw.config.help import help_text, version_text
+from etcdtw.config.log_rotation import LogRotation, parse_log_rotation
 from etcdtw.config.settings import Settings
 
 REVISION_MODE: Final = "revision"
@@ -94,6 +95,8 @@ class Logging:
     level: str
     form: str
     """json, console, or empty: console on a terminal, else json."""
+    rotation: LogRotation | None
+    """None: files grow until a signal says that they were renamed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,11 +133,15 @@ class Config:
     grpc_keepalive_interval_s: float
     grpc_keepalive_timeout_s: float
     socket_reuse_port: bool
+    raft_read_timeout_s: float
+    raft_write_timeout_s: float
     auto_compaction_mode: str
     auto_compaction_revisions: int
     """Mode revision: how many revisions to keep; 0: off."""
     auto_compaction_period_s: float
     """Mode periodic: how much time to keep; 0: off."""
+    bootstrap_defrag_threshold_bytes: int
+    """0: nothing is said of it at the start."""
     compaction_batch_limit: int
     compaction_sleep_interval_s: float
     state_sweep_interval_s: float
@@ -148,6 +155,7 @@ class Config:
     client_tls: ClientTls
     peer_tls: PeerTls
     logging: Logging
+    enable_pprof: bool
     cors_origins: frozenset[str]
     host_whitelist: frozenset[str]
     warnings: tuple[str, ...]
@@ -194,7 +202,7 @@ def configure(
 
 def _status_warnings(given: Mapping[str, Value]) -> list[str]:
     """Refuse flags of parts that do not exist yet; name those without effect."""
-    warnings = []
+    warnings = [text for name, text in DEPRECATIONS.items() if name in given]
     for name, value in given.items():
         spec = FLAGS[name]
         if value == parse_value(spec, spec.default):
@@ -268,9 +276,14 @@ def _config(settings: Settings, warnings: tuple[str, ...]) -> Config:
         grpc_keepalive_interval_s=read.seconds("grpc-keepalive-interval"),
         grpc_keepalive_timeout_s=read.seconds("grpc-keepalive-timeout"),
         socket_reuse_port=read.flag("socket-reuse-port"),
+        raft_read_timeout_s=max(read.seconds("raft-read-timeout"), RAFT_TIMEOUT_MIN_S),
+        raft_write_timeout_s=max(read.seconds("raft-write-timeout"), RAFT_TIMEOUT_MIN_S),
         auto_compaction_mode=mode,
         auto_compaction_revisions=revisions,
         auto_compaction_period_s=period_s,
+        bootstrap_defrag_threshold_bytes=read.number("bootstrap-defrag-threshold-megabytes")
+        * 1024
+        * 1024,
         compaction_batch_limit=read.number("compaction-batch-limit") or COMPACTION_BATCH_DEFAULT,
         compaction_sleep_interval_s=(
             read.seconds("compaction-sleep-interval") or COMPACTION_SLEEP_DEFAULT_S
@@ -285,6 +298,8 @@ def _config(settings: Settings, warnings: tuple[str, ...]) -> Config:
         client_tls=_client_tls(read),
         peer_tls=_peer_tls(read),
         logging=_logging(read),
+        # etcd's rule: whoever logs all may look at all.
+        enable_pprof=read.flag("enable-pprof") or read.text("log-level") == "debug",
         cors_origins=_word_set(read.text("cors")),
         host_whitelist=_word_set(read.text("host-whitelist")),
         warnings=warnings,
@@ -337,10 +352,14 @@ def _peer_tls(read: _Reader) -> PeerTls:
 
 def _logging(read: _Reader) -> Logging:
     outputs = read.words("log-outputs") or ("default",)
+    rotation = None
+    if read.flag("enable-log-rotation"):
+        rotation = parse_log_rotation(read.text("log-rotation-config-json"))
     return Logging(
         outputs=tuple("stderr" if one == "default" else one for one in outputs),
         level=read.text("log-level"),
         form=read.text("log-format"),
+        rotation=rotation,
     )
 
 

@@ -57,6 +57,9 @@ _MAPS: Final[dict[str, dict[str, str]]] = {
     "discovery-config": {"token": "discovery-token"},
 }
 _INTEGER_KINDS: Final = (INT, UINT, UINT32)
+_NO_KEYS: Final = frozenset(("version", "config-file", "discovery-fallback"))
+"""Flags that etcd reads from the command line alone: it overlooks such keys, whatever they hold
+(`discovery-fallback: proxy` stands in its own sample)."""
 
 
 def values_from_file(
@@ -103,7 +106,7 @@ def _take(
     warnings: list[str],
 ) -> None:
     spec = specs.get(name)
-    if spec is None or name in ("version", "config-file"):
+    if spec is None or name in _NO_KEYS:
         warnings.append(f"{path}: unknown key {where} is ignored")
     elif value is not None:
         try:

@@ -10,6 +10,7 @@ from typing import Final
 from etcdtw.config.flags import (
     BOOL,
     CHOICE,
+    CHOICES,
     DURATION,
     INT,
     LEGACY,
@@ -165,8 +166,20 @@ _MEMBER: Final[tuple[_Row, ...]] = (
         NO_EFFECT,
         "Set SO_REUSEADDR on listeners; it is always set.",
     ),
-    ("raft-read-timeout", DURATION, "5s", NOT_YET, "Longest silence on a peer connection."),
-    ("raft-write-timeout", DURATION, "5s", NOT_YET, "Longest write on a peer connection."),
+    (
+        "raft-read-timeout",
+        DURATION,
+        "5s",
+        SUPPORTED,
+        "Longest silence on a stream from a peer, at least 5s.",
+    ),
+    (
+        "raft-write-timeout",
+        DURATION,
+        "5s",
+        SUPPORTED,
+        "How long a peer may not read what is sent to it, at least 5s.",
+    ),
     (
         "feature-gates",
         STRING,
@@ -244,7 +257,7 @@ _CLUSTER: Final[tuple[_Row, ...]] = (
         SUPPORTED,
         "History to keep: 30m, hours as a bare number, or revisions; 0: all.",
     ),
-    ("v2-deprecation", STRING, "write-only", LEGACY, "Ignored, as by etcd."),
+    ("v2-deprecation", CHOICES, "write-only", LEGACY, "Ignored, as by etcd."),
     (
         "compat-version",
         STRING,
@@ -345,7 +358,13 @@ _AUTH: Final[tuple[_Row, ...]] = (
 )
 
 _MONITORING: Final[tuple[_Row, ...]] = (
-    ("enable-pprof", BOOL, "false", NOT_YET, "Serve profiles under /debug/pprof/."),
+    (
+        "enable-pprof",
+        BOOL,
+        "false",
+        SUPPORTED,
+        "Serve profiles under /debug/pprof/ (as --log-level=debug does, too).",
+    ),
     ("metrics", CHOICE, "basic", NOT_YET, "basic, or extensive: with a histogram per RPC."),
     (
         "listen-metrics-urls",
@@ -370,13 +389,19 @@ _MONITORING: Final[tuple[_Row, ...]] = (
         SUPPORTED,
         "json or console; empty: console on a terminal, else json.",
     ),
-    ("enable-log-rotation", BOOL, "false", NOT_YET, "Begin new log files when they grow."),
+    (
+        "enable-log-rotation",
+        BOOL,
+        "false",
+        SUPPORTED,
+        "Put the one file of --log-outputs aside when it has grown.",
+    ),
     (
         "log-rotation-config-json",
         STRING,
         '{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}',
-        NOT_YET,
-        "When log files grow too large.",
+        SUPPORTED,
+        "When (MB), and for how many days and files what was put aside is kept; 0: all.",
     ),
     ("warning-apply-duration", DURATION, "100ms", SUPPORTED, "Log an apply slower than this."),
     (
@@ -472,13 +497,23 @@ _LEGACY_BOOLS: Final = ("force", "snapshot", "v", "vv")
 
 _CHOICES: Final = {
     "initial-cluster-state": ("new", "existing"),
-    "discovery-fallback": ("exit",),
+    "discovery-fallback": ("exit", "proxy"),
+    "v2-deprecation": ("write-only", "write-only-skip-check", "write-only-drop-data", "gone"),
     "tls-min-version": ("TLS1.2", "TLS1.3"),
     "tls-max-version": ("", "TLS1.2", "TLS1.3"),
     "metrics": ("basic", "extensive"),
     "log-level": ("debug", "info", "warn", "error", "panic", "fatal"),
     "log-format": ("", "json", "console"),
 }
+
+DEPRECATIONS: Final = {
+    "max-snapshots": "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8.",
+    "v2-deprecation": (
+        "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is "
+        "enforced, ignoring user input."
+    ),
+}
+"""What etcd says of a flag that is set, whatever its value; tools look for these lines."""
 
 
 def _specs() -> dict[str, FlagSpec]:

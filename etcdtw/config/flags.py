@@ -23,6 +23,7 @@ DURATION: Final = "duration"
 URLS: Final = "urls"
 LIST: Final = "list"
 CHOICE: Final = "choice"
+CHOICES: Final = "choices"  # any number of the choices, separated by commas
 
 SUPPORTED: Final = "supported"
 NO_EFFECT: Final = "no effect"  # names a part of etcd that etcdtw replaces by another
@@ -83,8 +84,15 @@ def parse_value(spec: FlagSpec, text: str) -> Value:
         case "choice":
             if text not in spec.choices:
                 raise ValueTextError("invalid value")
-            return text
+        case "choices":
+            _check_choices(spec, text)
     return text
+
+
+def _check_choices(spec: FlagSpec, text: str) -> None:
+    for word in text.split(","):
+        if word not in spec.choices:
+            raise ValueTextError(f'invalid value "{word}"')
 
 
 def parse_arguments(

@@ -11,7 +11,7 @@ from etcdtw.config.tls_names import UnknownCipherSuiteError, check_cipher_suites
 
 SELF_SIGNED_YEARS_MAX: Final = 100
 
-_CLIENT_URLS: Final = ("listen-client-urls", "listen-client-http-urls", "listen-metrics-urls")
+_CLIENT_URLS: Final = ("listen-client-urls", "listen-client-http-urls")
 _CLIENT_DEMANDS: Final = ("trusted-ca-file", "client-cert-auth")
 _CLIENT_LIMITS: Final = ("client-cert-allowed-hostname", "client-cert-allowed-cn")
 _PEER_DEMANDS: Final = ("peer-trusted-ca-file", "peer-client-cert-auth")
@@ -63,6 +63,11 @@ def _check_dialling_pair(settings: Settings) -> None:
 
 def _check_certificates_of_listeners(settings: Settings) -> None:
     if not (settings.text("cert-file") or settings["auto-tls"]):
+        if any(url.is_tls for url in settings.urls("listen-metrics-urls")):
+            raise FlagError(
+                "client TLS key/cert (--cert-file, --key-file) must be provided for metrics "
+                "secure url"
+            )
         for name in _CLIENT_URLS:
             for url in settings.urls(name):
                 if url.is_tls:

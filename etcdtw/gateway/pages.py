@@ -144,6 +144,10 @@ class Pages(Resource):
         self._pages = dict(pages)
         self._access = access
 
+    def add(self, pages: Mapping[bytes, Page]) -> None:
+        """Serve more."""
+        self._pages.update(pages)
+
     def body_size_max(self, verb: bytes, target: bytes) -> int:
         """Implements `grpc.plain.BodySizeMax`."""
         if verb != b"POST":

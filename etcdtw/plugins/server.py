@@ -29,6 +29,8 @@ with held_off(gc):
     from etcdtw.server.process.background import enter, launch_of
     from etcdtw.server.process.descriptors import RESERVE, raise_limit, share_out
     from etcdtw.server.process.log_output import (
+        LineHead,
+        Rotates,
         build_observer,
         console_line,
         fatal_event,
@@ -40,6 +42,8 @@ with held_off(gc):
 
 SEEN: Final = frozenset(("stderr", "systemd/journal"))
 """Outputs that are read where stderr is."""
+CALLER: Final = "plugins/server.py"
+"""Where a line comes from that is written before logging has begun."""
 
 
 class Options(usage.Options):
@@ -78,7 +82,8 @@ def _complaint(error: FlagError) -> str:
 def _fatal_line(message: str, **values: object) -> str:
     """As etcd: a log line, though logging has not begun."""
     form = console_line if sys.stderr.isatty() else json_line
-    return form(datetime.now(UTC), "fatal", "", message, values) + "\n"
+    head = LineHead(datetime.now(UTC), "fatal", "", CALLER)
+    return form(head, message, values) + "\n"
 
 
 def _too_few_descriptors(limit: int) -> str:
@@ -109,11 +114,15 @@ def makeService(options: Options) -> IService:
     logging = config.logging
     outputs = launch.outputs(logging.outputs)
     try:
-        observer = build_observer(outputs, logging.level, logging.form)
+        rotation = logging.rotation
+        rotates = None if rotation is None else Rotates(rotation=rotation, unix_s=time.time)
+        observer = build_observer(outputs, logging.level, logging.form, rotates)
     except OSError as error:
         sys.stderr.write(_complaint(FlagError(f"--log-outputs: {error}")))
         raise SystemExit(1) from None
     signal.signal(signal.SIGUSR1, lambda number, frame: observer.reopen())
+    if observer.has_files:  # else a terminal that is closed still ends the member
+        signal.signal(signal.SIGHUP, lambda number, frame: observer.reopen())
     _use_monotonic_time(reactor)
     taken: Taken | None = None
     if not launch.changes_user:

@@ -11,7 +11,7 @@ import socket
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -43,6 +43,8 @@ class ListenUrl:
 
     text: str
     is_tls: bool
+    is_mixed: bool = False
+    """The same address is listened on without TLS, too."""
     host: str = ""
     port: int = 0
     path: str | None = None
@@ -70,6 +72,22 @@ def parse_listen_url(text: str) -> ListenUrl:
     return ListenUrl(
         text=text, is_tls=parts.scheme == "https", host=parts.hostname or "", port=port
     )
+
+
+def merge_listen_urls(urls: Sequence[ListenUrl]) -> list[ListenUrl]:
+    """Return the addresses of ``urls``, each once: one may be spoken to with TLS and without."""
+    found: dict[tuple[str, int, str | None], list[ListenUrl]] = {}
+    for url in urls:
+        found.setdefault((url.host, url.port, url.path), []).append(url)
+    return [_merged(alike) for alike in found.values()]
+
+
+def _merged(alike: Sequence[ListenUrl]) -> ListenUrl:
+    first = alike[0]
+    if all(url.is_tls == first.is_tls for url in alike):
+        return first
+    texts = dict.fromkeys(url.text for url in alike)
+    return replace(first, text=", ".join(texts), is_tls=True, is_mixed=True)
 
 
 class Bound:

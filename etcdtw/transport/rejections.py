@@ -18,6 +18,8 @@ class RejectionLog:
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
+        self._message = f"rejected connection on {endpoint} endpoint"
+        """etcd's words, and its fields: tools look for them."""
         self._window_ends = 0.0
         self._logged = 0
         self.total = 0
@@ -36,10 +38,8 @@ class RejectionLog:
         self._logged += 1
         if self._logged <= REJECTIONS_LOGGED_MAX:
             self.log.warn(
-                "rejected connection on {endpoint} endpoint from {remote}: {why}",
-                endpoint=self._endpoint,
-                remote=remote,
-                why=why,
+                self._message,
+                **{"remote-addr": remote, "error": why},
             )
 
 

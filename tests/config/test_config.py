@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import yaml
 
 from etcdtw import __version__
 from etcdtw.config.config import Config, TextRequestedError, configure
-from etcdtw.config.flag_table import FLAGS
+from etcdtw.config.flag_table import DEPRECATIONS, FLAGS
 from etcdtw.config.flags import LEGACY, NO_EFFECT, NOT_YET, FlagError, parse_value
 from etcdtw.config.help import help_text
 from etcdtw.lease.lessor import CHECKPOINT_INTERVAL_MS, Lessor
@@ -137,6 +138,18 @@ def test_boolean_takes_its_value_after_the_equals_sign(
             'parse "127.0.0.1:1": first path segment in URL cannot contain colon',
         ),
         (
+            ["--v2-deprecation=not-yet"],
+            'invalid value "not-yet" for flag -v2-deprecation: invalid value "not-yet"',
+        ),
+        (
+            ["--v2-deprecation=gone,x"],
+            'invalid value "gone,x" for flag -v2-deprecation: invalid value "x"',
+        ),
+        (
+            ["--discovery-fallback=x"],
+            'invalid value "x" for flag -discovery-fallback: invalid value',
+        ),
+        (
             ["--feature-gates=Nope=true"],
             'invalid value "Nope=true" for flag -feature-gates: unrecognized feature gate: Nope',
         ),
@@ -180,6 +193,35 @@ def test_wrong_flag_ends_with_status_2_and_gos_words(arguments: list[str], messa
             ["--initial-advertise-peer-urls=http://:1"],
             '--initial-advertise-peer-urls "http://:1" must be "host:port" '
             "(unexpected empty host (http://:1))",
+        ),
+        (
+            ["--discovery-fallback=proxy"],
+            'v2 proxy is deprecated, and --discovery-fallback can\'t be configured as "proxy"',
+        ),
+        (
+            ["--listen-metrics-urls=https://127.0.0.1:1"],
+            "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url",
+        ),
+        (
+            ["--listen-client-http-urls=http://localhost:2379"],
+            "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url "
+            "http://localhost:2379",
+        ),
+        (
+            ["--enable-log-rotation"],
+            "--log-outputs requires a single file path when --log-rotate-config-json is defined",
+        ),
+        (
+            ["--enable-log-rotation", "--log-outputs=a,b"],
+            "--log-outputs requires a single file path when --log-rotate-config-json is defined",
+        ),
+        (
+            [
+                "--enable-log-rotation",
+                "--log-outputs=a",
+                '--log-rotation-config-json={"maxage":1.5}',
+            ],
+            "invalid log rotation config: maxage is 1.5, no whole number",
         ),
         (["--logger=foo"], 'unknown logger option "foo"'),
         (["--log-outputs=default,stderr"], 'multi logoutput for "default" is not supported yet'),
@@ -247,7 +289,19 @@ def test_flag_without_effect_says_so(name: str) -> None:
 
 @pytest.mark.parametrize("name", [s.name for s in FLAGS.values() if s.status == LEGACY])
 def test_flag_that_etcd_ignores_is_ignored(name: str) -> None:
-    assert configured(f"--{name}={other_value(name)}", "--name=m").warnings == ()
+    config = configured(f"--{name}={other_value(name)}", "--name=m")
+    assert set(config.warnings) <= {DEPRECATIONS.get(name)}
+
+
+@pytest.mark.parametrize("name", DEPRECATIONS)
+def test_deprecated_flag_is_warned_of_in_etcds_words_whatever_its_value(name: str) -> None:
+    default = FLAGS[name].default
+    assert DEPRECATIONS[name] not in configured("--name=m").warnings
+    assert DEPRECATIONS[name] in configured(f"--{name}={default}").warnings
+    assert DEPRECATIONS[name] in configured(environment={FLAGS[name].variable: default}).warnings
+    value = default if default.isdigit() else f"'{default}'"
+    files = {"f": f"{name}: {value}"}
+    assert DEPRECATIONS[name] in configured("--config-file=f", files=files).warnings
 
 
 def test_every_default_can_be_set_explicitly() -> None:
@@ -256,7 +310,9 @@ def test_every_default_can_be_set_explicitly() -> None:
         for spec in FLAGS.values()
         if spec.name not in ("version", "config-file")
     ]
-    assert configured(*arguments) == configured()
+    config = configured(*arguments)
+    assert set(config.warnings) == {*configured().warnings, *DEPRECATIONS.values()}
+    assert replace(config, warnings=()) == replace(configured(), warnings=())
 
 
 def test_help_names_every_flag_with_its_default() -> None:
@@ -293,7 +349,8 @@ def test_every_flag_has_a_variable(name: str) -> None:
     environment = {spec.variable: spec.default} if spec.default else {}
     advertise = () if name == "advertise-client-urls" else ("--advertise-client-urls=http://a:1",)
     config = configured(*advertise, environment=environment)
-    assert config == configured(*advertise)
+    assert set(config.warnings) - {DEPRECATIONS.get(name)} == set(configured(*advertise).warnings)
+    assert replace(config, warnings=()) == replace(configured(*advertise), warnings=())
 
 
 def test_variable_sets_a_flag_and_an_empty_one_does_not() -> None:
@@ -376,6 +433,34 @@ def test_file_makes_flags_and_variables_count_for_nothing() -> None:
     assert config.name == "file"
     config = configured(environment={"ETCD_CONFIG_FILE": "f"}, files={"f": ""})
     assert config.name == "default"
+
+
+def test_etcds_sample_configuration_is_accepted() -> None:
+    """Keys and values of etcd 3.7.3's etcd.conf.yml.sample; it asks for what etcd overlooks."""
+    empty = ["data-dir", "wal-dir", "cors", "discovery", "discovery-proxy", "initial-cluster"]
+    values = {
+        "name": "'default'",
+        "discovery-fallback": "'proxy'",
+        "initial-cluster-state": "'new'",
+        "strict-reconfig-check": "false",
+        "enable-pprof": "true",
+        "proxy": "'off'",
+        "proxy-failure-wait": "5000",
+        "client-transport-security": "{cert-file: , client-cert-auth: false, auto-tls: false}",
+        "peer-transport-security": "{cert-file: , client-cert-auth: false, auto-tls: false}",
+        "log-level": "debug",
+        "log-outputs": "[stderr]",
+        "auto-compaction-retention": '"1"',
+        "cipher-suites": (
+            "[TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384]"
+        ),
+        "tls-min-version": "'TLS1.2'",
+        "tls-max-version": "'TLS1.3'",
+    }
+    lines = [f"{name}:" for name in empty] + [f"{name}: {value}" for name, value in values.items()]
+    config = configured("--config-file=f", files={"f": "\n".join(lines)})
+    assert "f: unknown key discovery-fallback is ignored" in config.warnings
+    assert config.enable_pprof
 
 
 def test_unknown_key_is_a_warning() -> None:

@@ -190,7 +190,7 @@ def test_tls_and_plain_text_that_meet_are_answered_at_once_and_logged(tmp_path: 
         assert answer_to(client, CLIENT_HELLO) == b""
         assert answer_to(over_tls, b"GET /version HTTP/1.1\r\n\r\n") == b""
         assert time.monotonic() - begun < 5.0
-        served.await_text("rejected connection on client endpoint from 127.0.0.1")
+        served.await_text('"rejected connection on client endpoint","remote-addr":"127.0.0.1:')
         served.await_text("it speaks HTTP without TLS")
         for wrong, said in (
             (f"http://127.0.0.1:{over_tls}", "it hung up without an answer"),

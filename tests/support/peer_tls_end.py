@@ -57,6 +57,9 @@ class FirstLine(LineReceiver):
 
 @implementer(ILogObserver)
 def observe(event: LogEvent) -> None:
+    if "remote-addr" in event:  # somebody was turned away
+        say(f"{formatEvent(event)} from {event['remote-addr']}: {event['error']}")
+        return
     say(formatEvent(event))
 
 

@@ -64,6 +64,8 @@ class LogCompaction:
     ``is_tight``, ``is_short``: whether the log's disk has less room than plenty; too little.
     """
 
+    log = Logger()
+
     def __init__(
         self,
         raw: RawNode,
@@ -119,6 +121,9 @@ class LogCompaction:
         conf_state = self._raw.configuration.conf_state()
         log.put_snapshot(Snapshot(durable_index, log.term(durable_index), conf_state), lambda: None)
         log.compact(keep_from)
+        if step == self._snapshot_count:  # etcd's words: tools look for them
+            self.log.info("saved snapshot to disk", **{"snapshot-index": durable_index})
+            self.log.info("compacted Raft logs", **{"compact-index": keep_from})
 
     def _wanted(self, bound: int, now_ms: int, is_short: bool) -> list[int]:
         """Return from where on entries are to stay for others, ``bound`` at the earliest."""

@@ -1,7 +1,8 @@
 """What took too long: noted while a turn runs, logged once at its end, without values.
 
 Looked at once for each slice of entries and for each turn's reads, never for each request: the
-first request of a slice is its oldest, so if that one was quick all were.
+first request of a slice is its oldest, so if that one was quick all were.  The messages are
+etcd's, and so are the fields that it has: tools look for them.
 """
 
 from __future__ import annotations
@@ -62,23 +63,29 @@ class Slowness:
         if self._apply is not None:
             took_s, entries, what = self._apply
             self.log.warn(
-                "apply request took too long: {took_ms} ms for {count} entries from index {index} "
-                "on, {octets} octets, first request: {request}; expected {expected_ms} ms",
-                took_ms=round(took_s * 1000),
-                count=len(entries),
-                index=entries[0].index,
-                octets=sum(len(entry.data) for entry in entries),
-                request=what or "another member's",
-                expected_ms=round(self.apply_s * 1000),
+                "apply request took too long",
+                **{
+                    "took": _shown(took_s),
+                    "expected-duration": _shown(self.apply_s),
+                    "first request": what or "another member's",
+                    "entries": len(entries),
+                    "index": entries[0].index,
+                    "size": sum(len(entry.data) for entry in entries),
+                },
             )
         if self._request is not None:
             took_s, what, size = self._request
             self.log.warn(
-                "request took too long: {took_ms} ms for a {request} of {octets} octets, the "
-                "oldest of those answered together; expected {expected_ms} ms",
-                took_ms=round(took_s * 1000),
-                request=what,
-                octets=size,
-                expected_ms=round(self.request_s * 1000),
+                "request stats",  # of the oldest of those that were answered together
+                **{
+                    "time spent": _shown(took_s),
+                    "expected-duration": _shown(self.request_s),
+                    "request": what,
+                    "request size": size,
+                },
             )
         self._apply = self._request = None
+
+
+def _shown(seconds: float) -> str:
+    return f"{round(seconds * 1000)}ms"

@@ -26,7 +26,13 @@ from twisted.internet.protocol import Factory
 from etcdtw.cluster.urls import MemberUrl
 from etcdtw.config.config import Config
 from etcdtw.server.doors.taken import Taken
-from etcdtw.transport.listener import Bound, ListenUrl, bind_all, parse_listen_url
+from etcdtw.transport.listener import (
+    Bound,
+    ListenUrl,
+    bind_all,
+    merge_listen_urls,
+    parse_listen_url,
+)
 
 PEER: Final = "peer"
 CLIENT: Final = "client"
@@ -46,6 +52,8 @@ def bind_addresses(config: Config) -> dict[str, list[Bound]]:
         METRICS: config.listen_metrics_urls,
     }
     parsed = {role: [parse_listen_url(str(url)) for url in urls] for role, urls in wanted.items()}
+    for role in (CLIENT, CLIENT_HTTP):  # may be spoken to with TLS and without, as etcd's
+        parsed[role] = merge_listen_urls(parsed[role])
     every = [url for urls in parsed.values() for url in urls]
     taken = iter(bind_all(every, shares_port=config.socket_reuse_port))
     return {role: [next(taken) for _ in urls] for role, urls in parsed.items()}

@@ -1,24 +1,29 @@
 """Log lines: twisted.logger events in, JSON or console lines out.
 
-The JSON form is etcd's: ``level``, ``ts``, ``logger``, ``msg``, then the event's own fields.
+The JSON form is etcd's: ``level``, ``ts``, ``logger``, ``caller``, ``msg``, then the event's own
+fields.
 What must not be seen (`SECRET_FIELDS`) is masked here, whoever logs it.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import socket
 import sys
 import syslog
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, TextIO
+from pathlib import PurePath
+from types import FrameType
+from typing import Final, NamedTuple, TextIO
 
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from etcdtw.config.log_rotation import LogRotation
+from etcdtw.server.process.log_files import FileOutput, RotatingOutput
 
 LEVEL_NAMES: Final = {
     LogLevel.debug: "debug",
@@ -48,27 +53,39 @@ _FIELD_LENGTH_MAX: Final = 4096
 _PLUMBING: Final = frozenset(("format", "message", "time", "system", "isError", "failure", "why"))
 """Keys that twisted's older logging adds to events."""
 
-LineForm = Callable[[datetime, str, str, str, dict[str, object]], str]
-"""when, level, logger, message, fields -> one line without its end"""
+FRAMES_MAX: Final = 16
+"""Frames that are looked through for the caller: twisted.logger's own are five or so."""
 
 
-def json_line(
-    when: datetime, level: str, logger: str, message: str, fields: dict[str, object]
-) -> str:
+class LineHead(NamedTuple):
+    """What every line begins with."""
+
+    when: datetime
+    level: str
+    logger: str
+    caller: str
+    """File and line, as ``loop/turn.py:17``; without the line where it is not known."""
+
+
+LineForm = Callable[[LineHead, str, dict[str, object]], str]
+"""head, message, fields -> one line without its end"""
+
+
+def json_line(head: LineHead, message: str, fields: dict[str, object]) -> str:
     """Return the line as etcd's JSON encoder has it."""
-    record: dict[str, object] = {"level": level, "ts": _timestamp(when)}
-    if logger:
-        record["logger"] = logger
+    record: dict[str, object] = {"level": head.level, "ts": _timestamp(head.when)}
+    if head.logger:
+        record["logger"] = head.logger
+    if head.caller:
+        record["caller"] = head.caller
     record["msg"] = message
     record.update(fields)
     return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
 
 
-def console_line(
-    when: datetime, level: str, logger: str, message: str, fields: dict[str, object]
-) -> str:
+def console_line(head: LineHead, message: str, fields: dict[str, object]) -> str:
     """Return the line for eyes: time, level, logger, message, fields as JSON."""
-    parts = [_timestamp(when), level, logger or "-", message]
+    parts = [_timestamp(head.when), head.level, head.logger or "-", message]
     if fields:
         parts.append(json.dumps(fields, ensure_ascii=False))
     return "\t".join(parts)
@@ -103,6 +120,30 @@ def _fields_of(event: LogEvent) -> dict[str, object]:
     return fields
 
 
+def _caller(namespace: str) -> str:
+    """Return who logs: the frame of the module of ``namespace`` on the way to here.
+
+    Compiled modules have no frames, and events that were kept for later have left theirs: then it
+    is the module alone.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    for _ in range(FRAMES_MAX):
+        if frame is None:
+            break
+        module = str(frame.f_globals.get("__name__"))
+        if namespace == module or namespace.startswith(f"{module}."):
+            return f"{_file(frame.f_code.co_filename)}:{frame.f_lineno}"
+        frame = frame.f_back
+    module, _, last = namespace.rpartition(".")
+    name = module if last[:1].isupper() else namespace  # loggers of classes bear their names, too
+    return _file(f"{name.replace('.', '/')}.py") if name else ""
+
+
+def _file(path: str) -> str:
+    """Return the file and its folder, as etcd has it."""
+    return "/".join(PurePath(path).parts[-2:])
+
+
 @implementer(ILogObserver)
 class LineObserver:
     """Writes each event at or above a level as one line to every output."""
@@ -128,12 +169,17 @@ class LineObserver:
             name = "error"  # a failure somewhere; whether the process ends is not said here
         masked = {key: MASK if key in SECRET_FIELDS else event[key] for key in event}
         when = datetime.fromtimestamp(event["log_time"], UTC)
-        line = self._form(when, name, logger, formatEvent(masked), _fields_of(event))
+        head = LineHead(when, name, logger, _caller(logger))
+        line = self._form(head, formatEvent(masked), _fields_of(event))
         for write in self._outputs:
             write(name, line)
 
+    @property
+    def has_files(self) -> bool:
+        return any(isinstance(output, FileOutput) for output in self._outputs)
+
     def reopen(self) -> None:
-        """Begin every file anew: what twistd's own log does at SIGUSR1, for logrotate."""
+        """Begin every file anew, as twistd's own log does at SIGUSR1: for logrotate."""
         for output in self._outputs:
             if isinstance(output, FileOutput):
                 output.reopen()
@@ -147,38 +193,6 @@ def stream_output(stream: TextIO) -> Callable[[str, str], None]:
         stream.flush()
 
     return write
-
-
-class FileOutput:
-    """Writes lines to the end of a file, each at once.  Raises OSError when it cannot be opened."""
-
-    def __init__(self, path: str) -> None:
-        self._path = os.path.abspath(path)
-        self._file = self._open()
-        self._is_old = False
-
-    def _open(self) -> TextIO:
-        return open(self._path, "a", encoding="utf-8")
-
-    def __call__(self, level: str, line: str) -> None:
-        if self._is_old:
-            self._begin_anew()
-        self._file.write(line + "\n")
-        self._file.flush()
-
-    def reopen(self) -> None:
-        """Write the next line to a file of the same name, the old one having been renamed.
-
-        May be called by a signal's handler, in the middle of a line.
-        """
-        self._is_old = True
-
-    def _begin_anew(self) -> None:
-        self._is_old = False
-        with suppress(OSError):
-            new = self._open()
-            self._file.close()
-            self._file = new
 
 
 def journal_output(path: str = JOURNAL_PATH) -> Callable[[str, str], None]:
@@ -229,7 +243,15 @@ def _stdout() -> TextIO:
     return sys.__stdout__
 
 
-def open_output(name: str) -> Callable[[str, str], None]:
+@dataclass(frozen=True, kw_only=True)
+class Rotates:
+    """How files are put aside; ``unix_s`` tells the time."""
+
+    rotation: LogRotation
+    unix_s: Callable[[], float]
+
+
+def open_output(name: str, rotates: Rotates | None = None) -> Callable[[str, str], None]:
     """Open one of ``--log-outputs``; any other word is a file.  Raises OSError.
 
     (A file called ``syslog`` is written ``./syslog``: the bare word is twistd's ``--syslog``.)
@@ -242,10 +264,14 @@ def open_output(name: str) -> Callable[[str, str], None]:
         return journal_output()
     if name == SYSLOG:
         return syslog_output()
-    return FileOutput(name)
+    if rotates is None:
+        return FileOutput(name)
+    return RotatingOutput(name, rotates.rotation, unix_s=rotates.unix_s)
 
 
-def build_observer(outputs: Sequence[str], level: str, form: str) -> LineObserver:
+def build_observer(
+    outputs: Sequence[str], level: str, form: str, rotates: Rotates | None = None
+) -> LineObserver:
     """Return the observer that ``--log-outputs``, ``--log-level``, ``--log-format`` ask for.
 
     An empty form is console on a terminal, else JSON.  Raises OSError for a file that cannot
@@ -254,4 +280,4 @@ def build_observer(outputs: Sequence[str], level: str, form: str) -> LineObserve
     if not form:
         form = "console" if _stderr().isatty() else "json"
     line = json_line if form == "json" else console_line
-    return LineObserver(line, level, [open_output(name) for name in outputs])
+    return LineObserver(line, level, [open_output(name, rotates) for name in outputs])

@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.interfaces import IListeningPort, IReactorSocket
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorSocket
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 
@@ -39,6 +39,7 @@ from etcdtw.transport.client.http1 import HttpSite
 from etcdtw.transport.client.offenders import Offenders
 from etcdtw.transport.client.places import ClientPlaces
 from etcdtw.transport.client.port import ClientPort, PortBounds, UnreadTotal
+from etcdtw.transport.either import EitherFactory
 from etcdtw.transport.listener import over_tls
 from etcdtw.transport.tls.policy import TlsPolicy
 
@@ -140,8 +141,13 @@ class Ports(Service):
         """Open this member's doors of one role."""
         side = self._side
         for door in side.doors.of(role):
+            clock = side.runtime.clock
             factory = self._factory(site, serves_calls, door.url.is_tls)
-            door.open(over_tls(door.url, factory, side.tls, side.runtime.clock))
+            serving = over_tls(door.url, factory, side.tls, clock)
+            if door.url.is_mixed:
+                plain = self._factory(site, serves_calls, False)
+                serving = EitherFactory(cast(IProtocolFactory, plain), serving, clock)
+            door.open(serving)
             self.log.info("listening on {url}", url=door.url.text)
 
     async def _adopt(self, name: str, site: HttpSite, serves_calls: bool) -> None:

@@ -47,6 +47,7 @@ from etcdtw.server.process.descriptors import ALL_SHARES, DescriptorShares
 from etcdtw.server.process.readiness import started_environment
 from etcdtw.server.process.services import Begin, Plan
 from etcdtw.server.process.supervision import Supervision
+from etcdtw.server.profiles.pages import Profiles
 from etcdtw.server.services.consensus import Consensus
 from etcdtw.server.services.debug_variables import process_variables
 from etcdtw.server.services.key_check import GATE, KeyCheck
@@ -60,6 +61,7 @@ from etcdtw.transport.client.inflation import inflate_in_turns
 from etcdtw.transport.client.places import ClientPlaces
 from etcdtw.transport.name_lookup import DialResolver
 from etcdtw.transport.peer.client import Dial, build_dial
+from etcdtw.transport.peer.dial import PeerTimes
 from etcdtw.transport.peer.network import PeerNetwork
 from etcdtw.transport.peer_port.addresses import MemberAddresses
 from etcdtw.transport.peer_port.server import PeerBounds, PeerPort
@@ -155,6 +157,8 @@ async def _serve(
         Access(config.cors_origins, config.host_whitelist),
         lambda: process_variables(node.raft_status()),
     )
+    if config.enable_pprof:
+        pages.add(Profiles(runtime.reactor, runtime.unix_ns).pages())
     places = ClientPlaces(ground.shares.clients_max)
     methods = member.services.methods
     await begin(Listeners(side, methods, places, pages, node.standing, node.ticks))
@@ -187,6 +191,7 @@ def _network(ground: Ground, member: OpenMember, dial: Dial) -> PeerNetwork:
         dial=dial,
         offload=runtime.offload,
         unix_ns=runtime.unix_ns,
+        times=PeerTimes(silence_s=ground.config.raft_read_timeout_s),
     )
 
 
@@ -205,7 +210,7 @@ def _peering(ground: Ground, taken: Taken, member: OpenMember, network: PeerNetw
         clock=runtime.clock,
         offload=runtime.offload,
         unix_ns=runtime.unix_ns,
-        bounds=PeerBounds(places=ground.shares.places),
+        bounds=PeerBounds(places=ground.shares.places, stall_s=ground.config.raft_write_timeout_s),
         is_member=addresses.has,
         proves=taken.peer_tls.proves_members,
         room=data.reception_room,

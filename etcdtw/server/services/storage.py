@@ -17,6 +17,7 @@ from etcdtw.server.member.joining import ask_cluster
 from etcdtw.server.member.opened import OpenData
 from etcdtw.server.member.runtime import Runtime
 from etcdtw.server.process.piece_report import watch_collections
+from etcdtw.server.process.state_sizes import StateSizes
 from etcdtw.server.process.supervision import Supervision
 from etcdtw.server.start.bootstrap import remote_urls
 from etcdtw.server.start.data import has_identity, open_data
@@ -85,6 +86,10 @@ class Storage(Service):
             self._fail_stop,
             remote=remote,
         )
+        sizes = StateSizes(data.state)
+        data.state.stats.on_compacted = sizes.compacted
+        if config.bootstrap_defrag_threshold_bytes:
+            sizes.not_defragmented(config.bootstrap_defrag_threshold_bytes)
         self._opened = OpenData(
             data=data,
             snapshot_files=StateSnapshots(

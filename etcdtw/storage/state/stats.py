@@ -14,6 +14,9 @@ class StateStats:
     def __init__(self, open_reads: Callable[[], int]) -> None:
         """``open_reads``: how many read transactions there are, in all processes."""
         self.open_reads = open_reads
+        self._compacted_rows = 0  # of the compaction that is under way
+        self.on_compacted: Callable[[int, float, int], None] | None = None
+        """Told of each compaction that has ended: its revision, seconds, rows deleted."""
         self.commit_s = Histogram(exponential_bounds(0.001, 14))
         self.compacted_rows_total = 0
         self.compacted_unix_s = 0.0
@@ -28,9 +31,13 @@ class StateStats:
     def stepped(self, answer: tuple[Any, ...]) -> None:
         """Take ``("compaction_step", rows deleted, seconds)``."""
         self.compacted_rows_total += answer[1]
+        self._compacted_rows += answer[1]
         self.compaction_step_ms.observe(answer[2] * 1000)
 
     def compacted(self, answer: tuple[Any, ...]) -> None:
         """Take ``("compacted", revision, seconds, unix time)``."""
         self.compaction_ms.observe(answer[2] * 1000)
         self.compacted_unix_s = answer[3]
+        rows, self._compacted_rows = self._compacted_rows, 0
+        if self.on_compacted is not None:
+            self.on_compacted(answer[1], answer[2], rows)

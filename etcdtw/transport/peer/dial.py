@@ -41,7 +41,7 @@ class PeerTimes:
     """How long what may take, in seconds.
 
     ``dial_s`` runs from the first packet to the response's head; etcd takes 1 s and an
-    election timeout.
+    election timeout.  ``silence_s``: how long a stream may bring nothing (--raft-read-timeout).
     """
 
     dial_s: float = 2.0

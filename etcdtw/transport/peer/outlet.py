@@ -32,7 +32,7 @@ not stopped reading."""
 LINK_HEARTBEAT_S: Final = 1.6
 """A third of the silence after which a peer gives a stream up."""
 WRITE_STALL_S: Final = 5.0
-"""How long a peer may read nothing while we have something to write."""
+"""How long a peer may read nothing while we have something to write; more if a flag says so."""
 
 STREAM_MESSAGE: Final = "message"
 STREAM_APPEND: Final = "msgapp"
@@ -59,13 +59,17 @@ class StreamOutlet:
     ``on_lost`` is called once, when nothing can be sent here any more.
     """
 
-    def __init__(self, wire: Wire, clock: IReactorTime, kind: str) -> None:
+    def __init__(
+        self, wire: Wire, clock: IReactorTime, kind: str, stall_s: float = WRITE_STALL_S
+    ) -> None:
+        """``stall_s``: how long the peer may read nothing (--raft-write-timeout)."""
         assert kind in STREAM_KINDS, kind
         self.kind = kind
         self.stats = PeerStats()
         self.on_lost: Callable[[StreamOutlet], None] = _ignore
         self._wire = wire
         self._clock = clock
+        self._stall_s = stall_s
         is_append = kind == STREAM_APPEND
         self._writer = AppendWriter() if is_append else MessageWriter()
         self._heartbeat = encode_chunk(APPEND_HEARTBEAT if is_append else MESSAGE_HEARTBEAT)
@@ -150,7 +154,7 @@ class StreamOutlet:
         self._beat = self._clock.callLater(LINK_HEARTBEAT_S, self._send_heartbeat)
         if self._paused_at is None:
             self._wire.write(self._heartbeat)
-        elif self._clock.seconds() - self._paused_at >= WRITE_STALL_S:
+        elif self._clock.seconds() - self._paused_at >= self._stall_s:
             self.close()
 
 

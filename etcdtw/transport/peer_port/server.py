@@ -26,7 +26,7 @@ from zope.interface import implementer
 from etcdtw.rafthttp.headers import mismatch_text, sender_of
 from etcdtw.rafthttp.http import Head, HttpError, HttpReader, encode_response
 from etcdtw.transport.peer.network import PeerNetwork
-from etcdtw.transport.peer.outlet import StreamOutlet, Wire
+from etcdtw.transport.peer.outlet import WRITE_STALL_S, StreamOutlet, Wire
 from etcdtw.transport.peer.seams import PageAnswer, PeerPages, PeerStats
 from etcdtw.transport.peer.snapshot_out import Offload
 from etcdtw.transport.peer_port.answers import (
@@ -61,8 +61,9 @@ class PeerBounds:
     """What the port grants its peers.  Times in seconds, sizes in octets.
 
     ``head_s`` includes the TLS handshake of a new connection.  ``silence_s``: between two pieces
-    of a snapshot.  ``stranger_s``: instead of ``head_s`` and ``idle_s`` for who is not known to
-    be a member.  ``bodies_size_max``: all bodies together that are being collected.
+    of a snapshot.  ``stall_s``: how long the reader of a stream may read nothing.  ``stranger_s``:
+    instead of ``head_s`` and ``idle_s`` for who is not known to be a member.
+    ``bodies_size_max``: all bodies together that are being collected.
     """
 
     places: PlaceBounds = field(default_factory=PlaceBounds)
@@ -71,6 +72,7 @@ class PeerBounds:
     stranger_s: float = 5.0
     body_s: float = 60.0
     silence_s: float = 10.0
+    stall_s: float = WRITE_STALL_S
     page_s: float = 30.0
     install_s: float = 300.0
     post_size_max: int = 64 * 1024 * 1024
@@ -466,7 +468,7 @@ class PeerConnection(Protocol):
         headers = [*self._port.answers.stream_headers, ("Transfer-Encoding", "chunked")]
         self.wire.write(encode_response(200, headers))
         self.wire.unregisterProducer()
-        self._outlet = StreamOutlet(self.wire, self._port.clock, kind)
+        self._outlet = StreamOutlet(self.wire, self._port.clock, kind, self._port.bounds.stall_s)
         self._port.network.attach(sender_id, self._outlet)
 
     # -- time and memory -----------------------------------------------------------------------

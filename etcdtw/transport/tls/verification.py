@@ -44,6 +44,8 @@ _FINDINGS: Final = {
 }
 """X509_V_ERR_... of OpenSSL, the ones that operators meet."""
 
+NOT_ALLOWED: Final = "client certificate authentication failed"
+"""etcd's words for a certificate without an allowed name."""
 NO_TLS: Final = "it does not speak TLS"
 _REASONS: Final = {
     "peer did not return a certificate": "it showed no certificate",
@@ -159,9 +161,10 @@ class Verification:
             name = server.hostname.decode() if isinstance(server, DNS_ID) else str(server.ip)
             return f"is not valid for {name}: it is for {_names(certificate)}"
         if self._cns and _common_name(certificate) not in self._cns:
-            return f"has none of the allowed common names {', '.join(self._cns)}"
+            return f"has none of the allowed common names {', '.join(self._cns)}: {NOT_ALLOWED}"
         if self._identities and not any(is_valid_for(certificate, i) for i in self._identities):
-            return f"is valid for none of the allowed host names {', '.join(self._hostnames)}"
+            hostnames = ", ".join(self._hostnames)
+            return f"is valid for none of the allowed host names {hostnames}: {NOT_ALLOWED}"
         return ""
 
 

@@ -10,7 +10,7 @@ from twisted.internet.testing import MemoryReactorClock
 
 from etcdtw.server.doors.addresses import PEER, Doors
 from etcdtw.server.doors.taken import Taken
-from etcdtw.transport.listener import Bound, bind, parse_listen_url
+from etcdtw.transport.listener import Bound, bind, merge_listen_urls, parse_listen_url
 
 STRANGER = IPv4Address("TCP", "127.0.0.1", 1)
 
@@ -54,3 +54,19 @@ def test_closed_doors_stay_closed() -> None:
     assert doors.of(PEER)[0].buildProtocol(STRANGER) is None
     assert doors.stopService().called
     assert not doors.of("nothing")
+
+
+def test_one_address_may_be_spoken_to_with_tls_and_without() -> None:
+    texts = ("http://127.0.0.1:1", "https://127.0.0.1:2", "https://127.0.0.1:1", "http://[::1]:1")
+    mixed, over_tls, plain = merge_listen_urls([parse_listen_url(text) for text in texts])
+    assert (mixed.text, mixed.is_mixed, mixed.is_tls) == (
+        "http://127.0.0.1:1, https://127.0.0.1:1",
+        True,
+        True,
+    )
+    assert not over_tls.is_mixed
+    assert not plain.is_mixed
+    (twice,) = merge_listen_urls([over_tls, over_tls])
+    assert twice == over_tls
+    (named,) = merge_listen_urls([parse_listen_url("unix:///a"), parse_listen_url("unixs:///a")])
+    assert named.is_mixed

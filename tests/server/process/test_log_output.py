@@ -11,10 +11,11 @@ import pytest
 from twisted.logger import LogEvent, Logger, LogLevel, LogPublisher
 from twisted.python.failure import Failure
 
+from etcdtw.config.log_rotation import LogRotation
 from etcdtw.server.process.log_output import (
     MASK,
-    FileOutput,
     LineObserver,
+    Rotates,
     build_observer,
     console_line,
     journal_output,
@@ -36,7 +37,7 @@ def logged(level: str = "info", form: str = "json", **fields: object) -> list[st
 
 def test_json_lines_have_etcds_fields_in_etcds_order() -> None:
     record = json.loads(logged()[0])
-    assert list(record) == ["level", "ts", "logger", "msg", "term"]
+    assert list(record) == ["level", "ts", "logger", "caller", "msg", "term"]
     assert (record["level"], record["msg"], record["term"]) == (
         "info",
         "became leader at term 3",
@@ -161,21 +162,32 @@ def test_twisteds_own_lines_are_no_news() -> None:
     assert (json.loads(line)["level"], json.loads(line)["logger"]) == ("error", "twisted")
 
 
-def test_file_that_was_renamed_is_begun_anew(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    output = FileOutput(str(path))
-    output("info", "one")
-    path.rename(tmp_path / "old")
-    output("info", "two")
-    output.reopen()
-    output("info", "three")
-    assert ((tmp_path / "old").read_text(), path.read_text()) == ("one\ntwo\n", "three\n")
+def test_the_caller_is_file_and_line_or_the_module_alone() -> None:
+    stream = io.StringIO()
+    observer = LineObserver(json_line, "info", [stream_output(stream)])
+    Logger(__name__, observer=observer).info("here")
+    Logger(f"{__name__}.OfAClass", observer=observer).info("here, too")
+    Logger("etcdtw.raft.log", observer=observer).info("compiled, or kept for later")
+    Logger("etcdtw.raft.log.OfAClass", observer=observer).info("so, too")
+    Logger("", observer=observer).info("nobody knows")
+    here, here_too, elsewhere, so_too, nowhere = [
+        json.loads(line) for line in stream.getvalue().splitlines()
+    ]
+    line = test_the_caller_is_file_and_line_or_the_module_alone.__code__.co_firstlineno + 3
+    assert here["caller"] == f"process/test_log_output.py:{line}"
+    assert here_too["caller"] == f"process/test_log_output.py:{line + 1}"
+    assert elsewhere["caller"] == so_too["caller"] == "raft/log.py"
+    assert "caller" not in nowhere
 
 
-def test_file_that_cannot_be_begun_anew_is_gone_on_with(tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    output = FileOutput(str(tmp_path / "folder" / "log"))
-    (tmp_path / "folder").rename(tmp_path / "gone")
-    output.reopen()
-    output("info", "kept")
-    assert (tmp_path / "gone" / "log").read_text() == "kept\n"
+def test_files_rotate_when_told_to(tmp_path: Path) -> None:
+    rotation = LogRotation(
+        size_max=1, age_max_s=0, backups_max=0, is_local_time=False, compresses=False
+    )
+    rotates = Rotates(rotation=rotation, unix_s=lambda: 0.0)
+    observer = build_observer([str(tmp_path / "log")], "info", "json", rotates)
+    assert observer.has_files
+    for word in ("one", "two"):
+        Logger("test", observer=observer).info(word)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert not build_observer(["stderr"], "info", "json", rotates).has_files

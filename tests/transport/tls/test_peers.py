@@ -36,7 +36,7 @@ from etcdtw.transport.tls.admission import HANDSHAKE_S, UNCHECKED_OCTETS_MAX, Ad
 from etcdtw.transport.tls.context import DialFiles
 from etcdtw.transport.tls.dial import DIAL_HANDSHAKE_S, PeerDialTls
 from etcdtw.transport.tls.policy import TlsError, TlsFactory
-from etcdtw.transport.tls.verification import common_name_of, failure_text
+from etcdtw.transport.tls.verification import NOT_ALLOWED, common_name_of, failure_text
 from tests.support.certs import DAY, Authority, Issued
 from tests.transport.tls.tls_rig import REMOTE, End, PeerRig, Speaker, Speakers, Wire, log_lines
 
@@ -249,7 +249,7 @@ def test_only_allowed_common_names_pass(rig: PeerRig, role: str) -> None:
         rig.listener(replace(rig.listen_files, allowed_cns=cns)),
         rig.dialler(replace(rig.dial_files, allowed_cns=cns)),
     ).works
-    words = "has none of the allowed common names member"
+    words = f"has none of the allowed common names member: {NOT_ALLOWED}"
     with log_lines() as lines:
         if role == "listener":
             listener = rig.listener(replace(rig.listen_files, allowed_cns=("member",)))
@@ -270,7 +270,7 @@ def test_only_allowed_host_names_pass(rig: PeerRig) -> None:
     listener = rig.listener(replace(rig.listen_files, allowed_hostnames=("m3.test",)))
     with log_lines() as lines:
         assert not rig.meet(listener).works
-    words = "is valid for none of the allowed host names m3.test"
+    words = f"is valid for none of the allowed host names m3.test: {NOT_ALLOWED}"
     assert lines == [PREFIX + f"the certificate 'CN=client' {words}"]
 
 

@@ -251,12 +251,15 @@ class PeerRig:
 
 @contextmanager
 def log_lines() -> Iterator[list[str]]:
-    """Collect what is logged meanwhile, as text."""
+    """Collect what is logged meanwhile, as text; of rejections who was turned away, and why."""
     lines: list[str] = []
 
     @implementer(ILogObserver)
     def observe(event: LogEvent) -> None:
-        lines.append(formatEvent(event))
+        text = formatEvent(event)
+        if "remote-addr" in event:
+            text += f" from {event['remote-addr']}: {event['error']}"
+        lines.append(text)
 
     globalLogPublisher.addObserver(observe)
     try:
