@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.config.test_config import configured, refusal
+from tests.config.configuring import configured, refusal
 
 
 @pytest.mark.parametrize(
