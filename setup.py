@@ -15,6 +15,7 @@ from setuptools import setup
 HOT = [
     "etcdtw/apply/a*.py",
     "etcdtw/apply/entries.py",
+    "etcdtw/auth/*.py",
     "etcdtw/grpc/*.py",
     "etcdtw/http2/*.py",
     "etcdtw/lease/*.py",
@@ -58,6 +59,7 @@ HOT = [
 # Seams are Protocols, which anything may implement; one has weak references; the others are
 # tables and test support.
 INTERPRETED = {
+    "etcdtw/auth/seams.py",
     "etcdtw/grpc/call.py",
     "etcdtw/grpc/client.py",
     "etcdtw/http2/huffman.py",

@@ -1,0 +1,52 @@
+"""What users and roles need of others."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Buckets(Protocol):
+    """etcd's small tables, as apply writes them."""
+
+    def bucket_get(self, bucket: bytes, key: bytes) -> bytes | None: ...
+
+    def bucket_put(self, bucket: bytes, key: bytes, value: bytes) -> None: ...
+
+    def bucket_delete(self, bucket: bytes, key: bytes) -> None: ...
+
+    def bucket_items(self, bucket: bytes) -> list[tuple[bytes, bytes]]:
+        """Return the bucket's content in key order."""
+        ...
+
+
+class Attachments(Protocol):
+    """Which keys are attached to leases."""
+
+    def attached(self, lease_id: int) -> list[bytes]: ...
+
+
+class TokenEvents(Protocol):
+    """Hears which simple tokens begin and end.  Each member has its own; they are no state."""
+
+    def assigned(self, token: str, user: str) -> None: ...
+
+    def user_gone(self, user: str) -> None:
+        """Tokens of ``user`` are over: he was deleted, or has another password."""
+        ...
+
+    def disabled(self) -> None:
+        """All tokens are over."""
+        ...
+
+
+class NoTokens:
+    """Nobody keeps tokens."""
+
+    def assigned(self, token: str, user: str) -> None:
+        """Forget it."""
+
+    def user_gone(self, user: str) -> None:
+        """There are none."""
+
+    def disabled(self) -> None:
+        """There are none."""

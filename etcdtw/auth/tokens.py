@@ -1,0 +1,93 @@
+"""Simple tokens: a few letters that stand for a user for a while.  Each member keeps its own.
+
+They are handed out through the log, so that all members know them; using one renews it; a restart
+forgets them all.  ``letters.index``: whoever has applied the entry behind ``index`` knows it.
+
+Source: etcd v3 api, ``--auth-token simple``.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+TOKENS_MAX: Final = 100_000
+"""Of one member; past it the one that was used longest ago is forgotten.  About 30 MB."""
+RENEWED_MS: Final = 1000
+"""How much later a token must end for a use to be noted; it lives that much longer (etcd looks
+for those that are over once a second)."""
+LETTERS_COUNT: Final = 16
+LETTERS: Final = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_DIGITS_MAX: Final = 20
+_INDEX_END: Final = 1 << 64
+
+
+def token_text(letters: str, index: int) -> str:
+    """Return the token that the entry behind ``index`` gives."""
+    return f"{letters}.{index}"
+
+
+def index_of(token: str) -> int | None:
+    """Return the index that must be applied before this token can be known; None: it is none."""
+    _, dot, digits = token.partition(".")
+    if not dot or not digits.isascii() or not digits.isdecimal():
+        return None
+    digits = digits.lstrip("0") or "0"
+    if len(digits) > _DIGITS_MAX:
+        return None
+    index = int(digits)
+    return index if index < _INDEX_END else None
+
+
+class SimpleTokens:
+    """The tokens that one member knows.  Each call is given the time, in ms."""
+
+    def __init__(self, ttl_ms: int, count_max: int = TOKENS_MAX) -> None:
+        self._life_ms = ttl_ms + RENEWED_MS
+        self._count_max = count_max
+        # Used longest ago first; all live equally long, so these are over first, too.
+        self._tokens: OrderedDict[str, tuple[str, int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def assign(self, token: str, user: str, now_ms: int) -> None:
+        """Let ``token`` stand for ``user`` from now on."""
+        self.expire(now_ms)
+        self._note(token, user, now_ms)
+        if len(self._tokens) > self._count_max:
+            self._tokens.popitem(last=False)
+
+    def user_of(self, token: str, now_ms: int) -> str | None:
+        """Return whom ``token`` stands for, and let it live on; None: nobody."""
+        found = self._tokens.get(token)
+        if found is None:
+            return None
+        user, until_ms = found
+        if now_ms > until_ms:
+            del self._tokens[token]
+            return None
+        if now_ms + self._life_ms - until_ms >= RENEWED_MS:
+            self._note(token, user, now_ms)
+        return user
+
+    def _note(self, token: str, user: str, now_ms: int) -> None:
+        self._tokens[token] = (user, now_ms + self._life_ms)
+        self._tokens.move_to_end(token)
+
+    def expire(self, now_ms: int) -> None:
+        """Forget what is over."""
+        while self._tokens:
+            token = next(iter(self._tokens))
+            if now_ms <= self._tokens[token][1]:
+                break
+            del self._tokens[token]
+
+    def forget_user(self, user: str) -> None:
+        """Forget all tokens of ``user``."""
+        for token in [t for t, (name, _) in self._tokens.items() if name == user]:
+            del self._tokens[token]
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._tokens.clear()
