@@ -32,6 +32,7 @@ HOT = [
     "etcdtw/rafthttp/stream.py",
     "etcdtw/rpc/decode.py",
     "etcdtw/rpc/errors.py",
+    "etcdtw/rpc/guard.py",
     "etcdtw/rpc/kv/checks.py",
     "etcdtw/rpc/kv/service.py",
     "etcdtw/rpc/lease/keep_alive.py",

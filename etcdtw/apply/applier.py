@@ -16,7 +16,10 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 
 from etcdtw.apply.alarms import Alarms, encode_alarms
-from etcdtw.apply.entries import FIELD_V2, asker_of, find_request
+from etcdtw.apply.auth_entries import NAMES as AUTH_NAMES
+from etcdtw.apply.auth_entries import PARSERS as AUTH_PARSERS
+from etcdtw.apply.auth_entries import AuthEntries
+from etcdtw.apply.entries import FIELD_V2, UnknownEntryError, asker_of, find_request
 from etcdtw.apply.errors import CorruptError, NoSpaceError
 from etcdtw.apply.members import Members
 from etcdtw.apply.permissions import Permissions
@@ -59,6 +62,7 @@ NAMES: Final = {
     FIELD_CLUSTER_VERSION_SET: "cluster_version_set",
     FIELD_MEMBER_ATTR_SET: "cluster_member_attr_set",
     FIELD_DOWNGRADE_INFO_SET: "downgrade_info_set",
+    **AUTH_NAMES,
 }
 
 _PARSERS: Final[dict[int, Callable[[bytes], Any]]] = {
@@ -74,12 +78,12 @@ _PARSERS: Final[dict[int, Callable[[bytes], Any]]] = {
     FIELD_MEMBER_ATTR_SET: membershippb.ClusterMemberAttrSetRequest.FromString,
     FIELD_DOWNGRADE_INFO_SET: membershippb.DowngradeInfoSetRequest.FromString,
     FIELD_V2: pb.Request.FromString,
+    **AUTH_PARSERS,
 }
 
 _WITHOUT_EFFECT: Final = frozenset(
     (
         3,  # range
-        1012,  # authenticate: tokens are each member's own, and there is nothing to log in to
         1013,  # auth_status
         1102,  # auth_user_get
         1106,  # auth_user_list
@@ -88,20 +92,6 @@ _WITHOUT_EFFECT: Final = frozenset(
         9900,  # downgrade_version_test
     )
 )
-_CHANGES_AUTH: Final = {
-    1000: "auth_enable",
-    1011: "auth_disable",
-    1100: "auth_user_add",
-    1101: "auth_user_delete",
-    1103: "auth_user_change_password",
-    1104: "auth_user_grant_role",
-    1105: "auth_user_revoke_role",
-    1200: "auth_role_add",
-    1201: "auth_role_delete",
-    1203: "auth_role_grant_permission",
-    1204: "auth_role_revoke_permission",
-}
-
 _ATTRIBUTES_PATH: Final = re.compile(rb"/0/members/([0-9A-Fa-f]{1,16})/attributes")
 _VERSION_PATH: Final = b"/0/version"
 
@@ -118,12 +108,8 @@ _REFUSED_WHEN_CORRUPT: Final = frozenset(
 )
 
 
-class UnknownEntryError(Exception):
-    """A committed entry that this version cannot apply: the member must stop, not skip it."""
-
-
 class Applier:
-    """Applies entries to the store, the lessor, the alarms and the membership.  One a member.
+    """Applies entries to store, lessor, alarms, users and membership.  One a member.
 
     ``permissions`` None: everybody may have everything.
     """
@@ -135,6 +121,7 @@ class Applier:
         lessor: Lessor,
         members: Members,
         alarms: Alarms,
+        auth: AuthEntries,
         permissions: Permissions | None = None,
     ) -> None:
         self._backend = backend
@@ -147,6 +134,7 @@ class Applier:
         self._members = members
         self._alarms = alarms
         self._permissions = permissions
+        self.auth = auth
         self._apply_field: dict[int, Callable[[Any], Applied]] = {
             FIELD_PUT: store.apply_put,
             FIELD_DELETE_RANGE: store.apply_delete_range,
@@ -160,16 +148,18 @@ class Applier:
             FIELD_MEMBER_ATTR_SET: self._member_attr_set,
             FIELD_DOWNGRADE_INFO_SET: self._downgrade_info_set,
             FIELD_V2: self._v2_request,
+            **auth.deeds,
         }
 
     def restore(self) -> None:
-        """Take leases, members and alarms from the buckets: at boot, and after a snapshot."""
+        """Take what stands in the buckets: at boot, and after a snapshot."""
         rows = [
             leasepb.Lease.FromString(row) for _, row in self._backend.bucket_items(BUCKET_LEASE)
         ]
         self._lessor.restore([(lease.ID, lease.TTL, lease.RemainingTTL) for lease in rows])
         self._members.restore()
         self._alarms.restore()
+        self.auth.restore()
 
     def apply_data(self, data: bytes) -> Applied:
         """Apply the octets of a normal entry; an empty one (a leader's no-op) does nothing.
@@ -189,7 +179,8 @@ class Applier:
             request = parse(data[start:end])
             asker = NOBODY
             # A bare request of the old API is a member's own word and has no header.
-            if self._permissions is not None and field != FIELD_V2:
+            permissions = self._permissions
+            if permissions is not None and permissions.is_asking and field != FIELD_V2:
                 asker = asker_of(data, start, end)
         except (DecodeError, ValueError) as error:
             raise _unknown_entry() from error
@@ -198,13 +189,6 @@ class Applier:
     def _apply_rare(self, field: int) -> Applied:
         if field in _WITHOUT_EFFECT:
             return Applied(self._store.revision, b"", None)
-        if field in _CHANGES_AUTH:
-            # Passing over it would let members judge later requests differently.
-            raise UnknownEntryError(
-                f"a committed entry changes users or roles ({_CHANGES_AUTH[field]}), which "
-                "this version cannot apply; remove this member from the cluster, or run a "
-                "version that supports auth"
-            )
         raise _unknown_entry()
 
     def apply(self, field: int, request: Any, asker: Asker = NOBODY) -> Applied:
@@ -216,8 +200,9 @@ class Applier:
         refusal: Exception | None = None
         if self._alarms.is_any:
             refusal = self._refusal(field, request)
-        if refusal is None and self._permissions is not None:
-            refusal = self._permissions.refusal(asker, field, request)
+        permissions = self._permissions
+        if refusal is None and permissions is not None and permissions.is_asking:
+            refusal = permissions.refusal(asker, field, request)
         if refusal is not None:
             self.failed[field] = self.failed.get(field, 0) + 1
             return Applied(self._store.revision, b"", refusal)

@@ -29,8 +29,14 @@ FIELD_V2: Final = 2
 V2_METHODS: Final = frozenset((b"PUT", b"POST", b"DELETE", b"QGET", b"SYNC"))
 
 _V2_TAG: Final = 0x12
+_LAST_BUT_ONE: Final = PREFIX_SIZE - 2
+"""Where an id of ours, of ten octets, has its last but one."""
 _VARINT: Final = 0
 _DELIMITED: Final = 2
+
+
+class UnknownEntryError(Exception):
+    """A committed entry that this version cannot apply: the member must stop, not skip it."""
 
 
 def find_request(data: bytes) -> tuple[int, int, int]:
@@ -66,7 +72,8 @@ def asker_of(data: bytes, start: int, end: int) -> Asker:
 
     Raises ValueError for a header that cannot be read.
     """
-    if data.startswith(NOBODYS):
+    # Real members' ids may be shorter than ours, with something else in the room that is left.
+    if data.startswith(NOBODYS) and data[_LAST_BUT_ONE] >= 0x80:
         return NOBODY
     asker = NOBODY
     for position, stop in ((0, start), (end, len(data))):

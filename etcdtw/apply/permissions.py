@@ -10,6 +10,11 @@ from etcdtw.wire.entry_header import Asker
 class Permissions(Protocol):
     """A part of the replicated state: every member gives the same answer at the same entry."""
 
+    @property
+    def is_asking(self) -> bool:
+        """Whether anybody may be refused; looked at for each entry, before who asked is read."""
+        ...
+
     def refusal(self, asker: Asker, field: int, request: Any) -> Exception | None:
         """Return why ``asker`` is refused a request of InternalRaftRequest's ``field``, if so."""
         ...

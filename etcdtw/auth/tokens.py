@@ -9,6 +9,7 @@ Source: etcd v3 api, ``--auth-token simple``.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 TOKENS_MAX: Final = 100_000
@@ -40,9 +41,15 @@ def index_of(token: str) -> int | None:
 
 
 class SimpleTokens:
-    """The tokens that one member knows.  Each call is given the time, in ms."""
+    """The tokens that one member knows.  Implements `seams.TokenEvents`.
 
-    def __init__(self, ttl_ms: int, count_max: int = TOKENS_MAX) -> None:
+    ``time_ms``: a clock that only goes forward.
+    """
+
+    def __init__(
+        self, ttl_ms: int, time_ms: Callable[[], int], count_max: int = TOKENS_MAX
+    ) -> None:
+        self._time_ms = time_ms
         self._life_ms = ttl_ms + RENEWED_MS
         self._count_max = count_max
         # Used longest ago first; all live equally long, so these are over first, too.
@@ -51,19 +58,21 @@ class SimpleTokens:
     def __len__(self) -> int:
         return len(self._tokens)
 
-    def assign(self, token: str, user: str, now_ms: int) -> None:
+    def assigned(self, token: str, user: str) -> None:
         """Let ``token`` stand for ``user`` from now on."""
-        self.expire(now_ms)
+        now_ms = self._time_ms()
+        self._expire(now_ms)
         self._note(token, user, now_ms)
         if len(self._tokens) > self._count_max:
             self._tokens.popitem(last=False)
 
-    def user_of(self, token: str, now_ms: int) -> str | None:
+    def user_of(self, token: str) -> str | None:
         """Return whom ``token`` stands for, and let it live on; None: nobody."""
         found = self._tokens.get(token)
         if found is None:
             return None
         user, until_ms = found
+        now_ms = self._time_ms()
         if now_ms > until_ms:
             del self._tokens[token]
             return None
@@ -75,19 +84,18 @@ class SimpleTokens:
         self._tokens[token] = (user, now_ms + self._life_ms)
         self._tokens.move_to_end(token)
 
-    def expire(self, now_ms: int) -> None:
-        """Forget what is over."""
+    def _expire(self, now_ms: int) -> None:
         while self._tokens:
             token = next(iter(self._tokens))
             if now_ms <= self._tokens[token][1]:
                 break
             del self._tokens[token]
 
-    def forget_user(self, user: str) -> None:
+    def user_gone(self, user: str) -> None:
         """Forget all tokens of ``user``."""
         for token in [t for t, (name, _) in self._tokens.items() if name == user]:
             del self._tokens[token]
 
-    def clear(self) -> None:
+    def disabled(self) -> None:
         """Forget all."""
         self._tokens.clear()

@@ -24,7 +24,7 @@ from etcdtw.grpc.call import (
     Method,
     StatusError,
 )
-from etcdtw.grpc.caller import NOBODY_KNOWN, TOKEN, Caller
+from etcdtw.grpc.caller import NOBODY_KNOWN, Caller
 from etcdtw.grpc.message import check_prefix
 from etcdtw.grpc.server_call import MANY_REQUESTS, NO_STREAM_REQUEST, TOO_MUCH_UNFINISHED
 from etcdtw.grpc.stats import MethodStats
@@ -103,7 +103,7 @@ class LoopbackCall:
         """See `grpc.call.Call`."""
         if not self._is_open:
             return NOBODY_KNOWN
-        return self._line.caller.showing(self._metadata.get(TOKEN))
+        return self._line.caller.showing(self._metadata.get)
 
     def metadata(self, name: bytes) -> bytes | None:
         return self._metadata.get(name)

@@ -11,7 +11,7 @@ from typing import Final, TypeVar, cast
 
 from etcdtw import __version__
 from etcdtw.cluster.urls import MemberUrl
-from etcdtw.config.checks import RAFT_TIMEOUT_MIN_S, check
+from etcdtw.config.checks import AUTH_TOKEN_TTL_S, RAFT_TIMEOUT_MIN_S, bcrypt_cost, check
 from etcdtw.config.environment import values_from_environment
 from etcdtw.config.feature_gates import FeatureGates
 from etcdtw.config.file import values_from_file
@@ -149,6 +149,8 @@ class Config:
     corrupt_check_time_s: float
     """0: off."""
     compact_hash_check_time_s: float
+    auth_token_ttl_s: int
+    bcrypt_cost: int
     warning_apply_duration_s: float
     warning_unary_request_duration_s: float
     feature_gates: FeatureGates
@@ -291,6 +293,8 @@ def _config(settings: Settings, warnings: tuple[str, ...]) -> Config:
         corrupt_check_time_s=read.seconds("corrupt-check-time"),
         state_sweep_interval_s=read.seconds("state-sweep-interval"),
         compact_hash_check_time_s=read.seconds("compact-hash-check-time"),
+        auth_token_ttl_s=read.number("auth-token-ttl") or AUTH_TOKEN_TTL_S,
+        bcrypt_cost=bcrypt_cost(read.number("bcrypt-cost")),
         watch_progress_notify_interval_s=_progress_interval_s(read),
         warning_apply_duration_s=read.seconds("warning-apply-duration"),
         warning_unary_request_duration_s=read.seconds("warning-unary-request-duration"),

@@ -352,9 +352,9 @@ _SECURITY: Final[tuple[_Row, ...]] = (
 )
 
 _AUTH: Final[tuple[_Row, ...]] = (
-    ("auth-token", STRING, "simple", NOT_YET, "Kind of tokens: simple or jwt,..."),
-    ("auth-token-ttl", UINT, "300", NOT_YET, "Seconds that an unused simple token lives."),
-    ("bcrypt-cost", UINT, "10", NOT_YET, "Cost of password hashes, 4 to 31."),
+    ("auth-token", STRING, "simple", SUPPORTED, "Kind of tokens: simple."),
+    ("auth-token-ttl", UINT, "300", SUPPORTED, "Seconds that an unused simple token lives."),
+    ("bcrypt-cost", UINT, "10", SUPPORTED, "Cost of password hashes, 4 to 31."),
 )
 
 _MONITORING: Final[tuple[_Row, ...]] = (

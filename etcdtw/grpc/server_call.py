@@ -20,7 +20,7 @@ from etcdtw.grpc.call import (
     UNKNOWN,
     StatusError,
 )
-from etcdtw.grpc.caller import NOBODY_KNOWN, TOKEN, Caller
+from etcdtw.grpc.caller import NOBODY_KNOWN, Caller
 from etcdtw.grpc.inflating import Inflating
 from etcdtw.grpc.intake import NEVER_MS, Intake
 from etcdtw.grpc.message import PREFIX_SIZE, MessageReader, encode_prefix, frame_message
@@ -256,7 +256,7 @@ class ServerCall:
         register = self._register
         if register is None:
             return NOBODY_KNOWN
-        return register.caller.showing(self._intake.metadata(TOKEN))
+        return register.caller.showing(self._intake.metadata)
 
     def metadata(self, name: bytes) -> bytes | None:
         return self._intake.metadata(name)

@@ -6,7 +6,7 @@ state before the entry, and nothing else is applied.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import Final, Protocol
 
 from etcdtw.mvcc.applied import Applied
@@ -73,8 +73,12 @@ def is_long_delete(
     return False
 
 
-Steps = Generator[None, None, Applied]
-"""Each step is about a millisecond of work; the outcome is what the generator returns."""
+Wait = Callable[[Callable[[], None]], None]
+"""Calls what it is given when there is something to do again."""
+Steps = Generator["Wait | None", None, Applied]
+"""Each step is about a millisecond of work; the outcome is what the generator returns.
+
+A step that yields a `Wait` has left the work to others."""
 
 
 class LongEntryError(Exception):

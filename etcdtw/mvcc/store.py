@@ -236,14 +236,14 @@ class Store:
             )
             is_ordered = is_ordered and some == sorted(some) and (not keys or keys[-1] < some[0])
             keys += some
-            yield
+            yield None
             if not position:
                 break
         if not is_ordered:
             keys.sort()
         for first in range(0, len(keys), bounds.step_keys_max):
             self._delete_live(keys[first : first + bounds.step_keys_max])
-            yield
+            yield None
         return self._end_long(b"")
 
     def _delete_live(self, keys: list[bytes]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from etcdtw.apply import errors as member
+from etcdtw.auth import errors as auth
 from etcdtw.cluster import errors as cluster
 from etcdtw.grpc.call import (
     CANCELLED,
@@ -133,6 +134,23 @@ STATUSES: Final[dict[str, tuple[int, str]]] = {
 """symbol -> (code, whole text)."""
 
 SYMBOLS: Final[dict[type[Exception], str]] = {
+    auth.AuthFailedError: "AuthFailed",
+    auth.AuthNotEnabledError: "AuthNotEnabled",
+    auth.InvalidManagementError: "InvalidAuthMgmt",
+    auth.InvalidTokenError: "InvalidAuthToken",
+    auth.OldRevisionError: "AuthOldRevision",
+    auth.PermissionDeniedError: "PermissionDenied",
+    auth.PermissionMissingError: "PermissionNotGiven",
+    auth.PermissionNotGrantedError: "PermissionNotGranted",
+    auth.RoleExistsError: "RoleAlreadyExist",
+    auth.RoleNameEmptyError: "RoleEmpty",
+    auth.RoleNotFoundError: "RoleNotFound",
+    auth.RoleNotGrantedError: "RoleNotGranted",
+    auth.RootRoleMissingError: "RootRoleNotExist",
+    auth.RootUserMissingError: "RootUserNotExist",
+    auth.UserExistsError: "UserAlreadyExist",
+    auth.UserNameEmptyError: "UserEmpty",
+    auth.UserNotFoundError: "UserNotFound",
     cluster.LastVoterError: "MemberNotEnoughStarted",
     cluster.MemberIdExistsError: "MemberExist",
     cluster.MemberIdNotFoundError: "MemberNotFound",
@@ -202,6 +220,20 @@ def status_error(symbol: str) -> StatusError:
     """Return the row ``symbol`` (such as ``EmptyKey``) as an exception to raise."""
     code, text = STATUSES[symbol]
     return StatusError(code, text)
+
+
+_CODE_NAMES: Final = {
+    INVALID_ARGUMENT: "InvalidArgument",
+    PERMISSION_DENIED: "PermissionDenied",
+    UNAUTHENTICATED: "Unauthenticated",
+}
+"""gRPC's names of the codes that are told within texts."""
+
+
+def go_text(error: Exception) -> str:
+    """Return what Go's gRPC makes of a status where etcd sends it as a text."""
+    code, text = status_of(error)
+    return f"rpc error: code = {_CODE_NAMES.get(code, 'Unknown')} desc = {text}"
 
 
 def fail(call: Call, error: Exception) -> None:

@@ -8,6 +8,7 @@ metadata of clients and rules of learners.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from etcdtw.apply.errors import CorruptError, LearnerError, NoLeaderError
@@ -44,11 +45,19 @@ SNAPSHOT: Final = "/etcdserverpb.Maintenance/Snapshot"
 """Its snapshot is of no use to anybody."""
 
 
-class Screening:
-    """Implements `grpc.call.Screen` for etcd's services.  One per member."""
+Admit = Callable[[Method, Metadata], Method]
+"""What to call in the place of a method, by callers with this metadata."""
 
-    def __init__(self, source: Facade) -> None:
+
+class Screening:
+    """Implements `grpc.call.Screen` for etcd's services.  One per member.
+
+    ``admit`` None: everybody may call everything.
+    """
+
+    def __init__(self, source: Facade, admit: Admit | None = None) -> None:
         self._source = source
+        self._admit = admit
         self._versions: set[str] = set()
 
     def __call__(self, method: Method, metadata: Metadata) -> tuple[str, Method]:
@@ -57,6 +66,8 @@ class Screening:
         Raises `StatusError` for a version that is no text.
         """
         version = self._version(metadata(CLIENT_API_VERSION))
+        if self._admit is not None:
+            method = self._admit(method, metadata)
         if not self._source.is_voter and method.path not in LEARNER_METHODS:
             method = _UnlessLearner(self._source, method).method
         if self._source.is_quarantined and (

@@ -23,8 +23,10 @@ from etcdtw.grpc.call import (
 )
 from etcdtw.node.facade import Facade
 from etcdtw.rpc.decode import MALFORMED_MESSAGE
+from etcdtw.rpc.errors import go_text
+from etcdtw.rpc.guard import Guard
 from etcdtw.rpc.leader_loss import LeaderLoss
-from etcdtw.wire.etcdserverpb import WatchRequest
+from etcdtw.wire.etcdserverpb import WatchCreateRequest, WatchRequest
 
 OUTPUT_BYTES_MAX: Final = 256 * 1024
 """Octets waiting for the client above which its watchers are paused."""
@@ -40,10 +42,11 @@ TOO_LONG_KEYS: Final = (
 
 
 class WatchService:
-    """Opens watch streams."""
+    """Opens watch streams.  ``guard`` None: everybody may watch everything."""
 
-    def __init__(self, node: Facade, election_timeout_s: float) -> None:
+    def __init__(self, node: Facade, election_timeout_s: float, guard: Guard | None = None) -> None:
         self._node = node
+        self._guard = guard
         self._leader_loss = LeaderLoss(node, election_timeout_s)
 
     def register(self, methods: MethodTable) -> None:
@@ -52,14 +55,17 @@ class WatchService:
 
     def opened(self, call: Call) -> None:
         """Serve one stream.  That the client sends no more does not end it."""
-        _WatchCall(call, self._node, self._leader_loss)
+        _WatchCall(call, self._node, self._leader_loss, self._guard)
 
 
 class _WatchCall:
     """One gRPC stream and its `WatchStream`."""
 
-    def __init__(self, call: Call, node: Facade, leader_loss: LeaderLoss) -> None:
+    def __init__(
+        self, call: Call, node: Facade, leader_loss: LeaderLoss, guard: Guard | None
+    ) -> None:
         self._call = call
+        self._guard = guard
         # Of a fan-out, the watchers of one stream share a call into the layers below.
         self._send_all = call.send_all if isinstance(call, SendsMany) else self._send_each
         self._keep = call.keep if isinstance(call, KeepsOctets) else None
@@ -87,6 +93,10 @@ class _WatchCall:
                 return
         kind = request.WhichOneof("request_union")
         if kind == "create_request":
+            refusal = self._refusal(request.create_request)
+            if refusal:
+                stream.refuse(refusal)
+                return
             stream.create(request.create_request)
             if self._keep is not None and not self._keep(stream.keys_size):
                 self._fail(RESOURCE_EXHAUSTED, TOO_LONG_KEYS)
@@ -97,6 +107,18 @@ class _WatchCall:
         elif kind == "progress_request":
             stream.request_progress()
         # An empty union is ignored, as etcd does.
+
+    def _refusal(self, request: WatchCreateRequest) -> str:
+        """Return why the caller may not watch this, in etcd's words; empty: he may.
+
+        He is asked about the range that he named, before any form of it is taken for another
+        (GHSA-xg4h-6gfc-h4m8).
+        """
+        guard = self._guard
+        if guard is None or not guard.is_asking or request.start_revision < 0:
+            return ""
+        refusal = guard.watch_refusal(self._call.caller, request.key or b"\0", request.range_end)
+        return "" if refusal is None else go_text(refusal)
 
     def _send(self, responses: list[bytes]) -> bool:
         self._send_all(responses)

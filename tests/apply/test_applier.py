@@ -8,7 +8,8 @@ import pytest
 
 from etcdtw.apply import applier as fields
 from etcdtw.apply.alarms import Alarms
-from etcdtw.apply.applier import Applier, UnknownEntryError
+from etcdtw.apply.applier import Applier
+from etcdtw.apply.entries import UnknownEntryError
 from etcdtw.apply.errors import CorruptError, NoSpaceError
 from etcdtw.apply.members import Decision, Members, stored_conf_state
 from etcdtw.apply.permissions import Permissions
@@ -25,6 +26,7 @@ from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import leasepb, membershippb
 from etcdtw.wire.entry_header import Asker
 from etcdtw.wire.requests import put_of
+from tests.support.auth_rig import LateHashes, auth_entries
 from tests.support.model_backend import ModelBackend
 
 MEMBER = Member(member_id=7, peer_urls=("http://localhost:2380",))
@@ -39,8 +41,15 @@ class ApplierRig:
         self.store = Store(self.backend, self.lessor.exists)
         self.members = Members(self.backend, 1)
         self.alarms = Alarms(self.backend)
+        self.hashes = LateHashes()
         self.applier = Applier(
-            self.backend, self.store, self.lessor, self.members, self.alarms, permissions
+            self.backend,
+            self.store,
+            self.lessor,
+            self.members,
+            self.alarms,
+            auth_entries(self.backend, self.store, self.hashes),
+            permissions,
         )
 
     def apply(self, **request: Any) -> Applied:
@@ -240,6 +249,8 @@ def test_a_restart_reads_the_members_and_the_configuration_from_the_buckets(
 
 class OnlyRoot:
     """Lets root have everything, and nobody else anything."""
+
+    is_asking = True
 
     def refusal(self, asker: Asker, field: int, request: Any) -> Exception | None:
         return None if asker == Asker("root", 4) else PermissionError(asker.user)

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from etcdtw.apply.applier import UnknownEntryError
-from etcdtw.apply.entries import find_request
+from etcdtw.apply.entries import UnknownEntryError, find_request
 from etcdtw.apply.own_entries import attributes_entry, cluster_version_entry
 from etcdtw.cluster.line import Line
 from etcdtw.cluster.member import Member, encode_member
@@ -117,27 +116,10 @@ def test_entry_about_the_cluster_that_makes_no_sense_stops_the_member(
 
 
 @pytest.mark.parametrize(
-    "request_of_auth",
-    [
-        {"auth_enable": pb.AuthEnableRequest()},
-        {"auth_disable": pb.AuthDisableRequest()},
-        {"auth_user_add": pb.AuthUserAddRequest(name="u")},
-        {"auth_role_grant_permission": pb.AuthRoleGrantPermissionRequest(name="r")},
-    ],
-)
-def test_change_of_users_or_roles_stops_the_member_with_what_to_do(
-    rig: ApplierRig, request_of_auth: dict[str, Any]
-) -> None:
-    with pytest.raises(UnknownEntryError, match=f"{next(iter(request_of_auth))}.*remove this"):
-        rig.apply(**request_of_auth)
-
-
-@pytest.mark.parametrize(
     "request_without_effect",
     [
         {"range": pb.RangeRequest(key=b"k")},
         {"auth_status": pb.AuthStatusRequest()},
-        {"authenticate": pb.InternalAuthenticateRequest(name="u", simple_token="t")},
         {"auth_user_list": pb.AuthUserListRequest()},
         {"downgrade_version_test": pb.DowngradeVersionTestRequest(ver="3.6.0")},
     ],

@@ -7,7 +7,8 @@ import random
 import pytest
 
 from etcdtw.apply.alarms import Alarms
-from etcdtw.apply.applier import FIELD_PUT, FIELD_TXN, Applier, UnknownEntryError
+from etcdtw.apply.applier import FIELD_PUT, FIELD_TXN, Applier
+from etcdtw.apply.entries import UnknownEntryError
 from etcdtw.apply.members import Members
 from etcdtw.lease.lessor import Lessor
 from etcdtw.mvcc.store import Store
@@ -15,6 +16,7 @@ from etcdtw.node.intake.requests import RequestIds, tag
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import delimited, encode_varint
 from etcdtw.wire.requests import plain
+from tests.support.auth_rig import auth_entries
 from tests.support.model_backend import ModelBackend
 
 DEEPEST_GROUP = 100
@@ -26,7 +28,8 @@ def new_applier() -> tuple[Applier, Store]:
     backend = ModelBackend()
     lessor = Lessor(2)
     store = Store(backend, lessor.exists)
-    return Applier(backend, store, lessor, Members(backend, 1), Alarms(backend)), store
+    auth = auth_entries(backend, store)
+    return Applier(backend, store, lessor, Members(backend, 1), Alarms(backend), auth), store
 
 
 def entry(field: int, message: bytes) -> bytes:

@@ -49,7 +49,6 @@ PER_PEER: Final = {
 }
 
 UNCOUNTED: Final = {
-    "etcd_debugging_auth_revision": "no users yet",
     "etcd_server_range_duration_seconds": "shown once a range was read",
     "etcd_server_request_duration_seconds": "shown for each type that was asked for",
     "etcd_server_learner_promote_failures": "shown for each reason",

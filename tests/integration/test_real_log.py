@@ -18,6 +18,7 @@ from etcdtw.mvcc.store import Store
 from etcdtw.raft.entry import ENTRY_NORMAL, Entry
 from etcdtw.wire import raftpb
 from etcdtw.wire.encode import read_varint
+from tests.support.auth_rig import auth_entries
 from tests.support.etcdctl import Etcdctl
 from tests.support.judges import judge_line, judge_version
 from tests.support.model_backend import ModelBackend
@@ -93,7 +94,9 @@ def test_real_log_comes_to_the_same_keys_and_members() -> None:
     lessor = Lessor(2)
     store = Store(backend, lessor.exists)
     members = Members(backend, 1)
-    applier = Applier(backend, store, lessor, members, Alarms(backend))
+    applier = Applier(
+        backend, store, lessor, members, Alarms(backend), auth_entries(backend, store)
+    )
     fields = set()
     for entry in log:
         if entry.type != ENTRY_NORMAL:

@@ -14,9 +14,12 @@ from etcdtw.grpc.call import (
     UNAVAILABLE,
     MethodTable,
 )
+from etcdtw.grpc.caller import NOBODY_KNOWN, Caller
+from etcdtw.rpc.guard import Guard
 from etcdtw.rpc.watch import OUTPUT_BYTES_MAX, REQUESTS_WHILE_PAUSED_MAX, WatchService
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.fake_facade import FakeFacade
+from tests.support.guard_rig import ANN, WRONG, GuardRig
 from tests.support.recorded_call import BatchingCall, RecordedCall
 from tests.support.watch_rig import WatchRig
 
@@ -28,11 +31,11 @@ class ServiceRig(WatchRig, FakeFacade):
 
     store: Any
 
-    def __init__(self) -> None:
+    def __init__(self, guard: Guard | None = None) -> None:
         super().__init__()
         self.clock: Any = Clock()
         self.leader_id = 2
-        self.service = WatchService(self, ELECTION_TIMEOUT_S)
+        self.service = WatchService(self, ELECTION_TIMEOUT_S, guard)
 
     def open(self, **metadata: str) -> RecordedCall:
         call = RecordedCall(**metadata)
@@ -240,3 +243,33 @@ def test_a_leader_that_returns_in_time_keeps_the_stream(rig: ServiceRig) -> None
         rig.leader_id = 2
         rig.clock.advance(1)
     assert call.is_open
+
+
+@pytest.mark.parametrize(
+    ("caller", "text"),
+    [
+        (NOBODY_KNOWN, "code = InvalidArgument desc = etcdserver: user name is empty"),
+        (WRONG, "code = Unauthenticated desc = etcdserver: invalid auth token"),
+        (ANN, "code = PermissionDenied desc = etcdserver: permission denied"),
+    ],
+)
+def test_a_watch_that_its_caller_may_not_have_is_refused_and_the_stream_goes_on(
+    caller: Caller, text: str
+) -> None:
+    users = GuardRig()
+    users.permit(b"k")
+    rig = ServiceRig(users.guard)
+    call = rig.open()
+    call.caller = caller
+    # One key does not open everything behind it (GHSA-xg4h-6gfc-h4m8).
+    call.receive(create(b"k", range_end=b"\0"))
+    (refused,) = responses(call)
+    assert (refused.watch_id, refused.created, refused.canceled) == (-1, True, True)
+    assert refused.cancel_reason == f"rpc error: {text}"
+    call.receive(create(b"k", start_revision=-1))
+    (negative,) = responses(call)
+    assert "compacted" in negative.cancel_reason
+    call.caller = ANN
+    call.receive(create(b"k"))
+    (made,) = responses(call)
+    assert (made.created, made.canceled) == (True, False)

@@ -47,6 +47,7 @@ from etcdtw.transport.peer.memory import MemoryNetwork
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import ResponseHeaders
 from etcdtw.wire.requests import plain
+from tests.support.auth_rig import auth_entries
 from tests.support.model_state import ModelDamage, ModelSnapshots, State
 from tests.support.node_rig import MemoryLog, NoFlusher
 
@@ -83,7 +84,7 @@ class RigMember:
         store.restore(state.revision)
         members = Members(state, rig.max_learners)
         alarms = Alarms(state)
-        applier = Applier(state, store, lessor, members, alarms)
+        applier = Applier(state, store, lessor, members, alarms, auth_entries(state, store))
         applier.restore()
         raw = RawNode(
             Config(

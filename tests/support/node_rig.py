@@ -12,6 +12,7 @@ from etcdtw.apply.alarms import Alarms
 from etcdtw.apply.applier import FIELD_PUT, Applier
 from etcdtw.apply.members import Members
 from etcdtw.apply.permissions import Permissions
+from etcdtw.auth.store import AuthStore
 from etcdtw.cluster.member import Member, encode_member
 from etcdtw.grpc.call import Call
 from etcdtw.lease.lessor import Lessor
@@ -40,6 +41,7 @@ from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import ResponseHeaders
 from etcdtw.wire.pieces import Pieces
 from etcdtw.wire.requests import plain
+from tests.support.auth_rig import LateHashes, auth_entries
 from tests.support.model_state import ModelSnapshots, State
 from tests.support.recorded_call import RecordedCall
 
@@ -144,6 +146,7 @@ class NodeRig:
         config: NodeConfig = CONFIG,
         identify: Identify | None = None,
         permissions: Permissions | None = None,
+        auth: AuthStore | None = None,
     ) -> None:
         self.clock = Clock()
         self.clock.advance(1_000)
@@ -154,6 +157,7 @@ class NodeRig:
         self.outcomes: list[Applied] = []
         self.reads: list[Exception | None] = []
         self.stops: list[str] = []
+        self.hashes = LateHashes()
         lessor = Lessor(2)
         store = Store(self.state, lessor.exists, bounds)
         members = Members(self.state, 1)
@@ -178,7 +182,15 @@ class NodeRig:
             store=store,
             lessor=lessor,
             hub=hub,
-            applier=Applier(self.state, store, lessor, members, alarms, permissions),
+            applier=Applier(
+                self.state,
+                store,
+                lessor,
+                members,
+                alarms,
+                auth_entries(self.state, store, self.hashes, auth),
+                permissions,
+            ),
             members=members,
             alarms=alarms,
             standing=Standing(config.cluster_id, MEMBER_ID, raw, members, alarms),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from etcdtw.apply import auth_entries as auth
 from etcdtw.apply.applier import (
     FIELD_ALARM,
     FIELD_CLUSTER_VERSION_SET,
@@ -52,6 +53,18 @@ TYPES: Final = {
     FIELD_CLUSTER_VERSION_SET: "ClusterVersionSet",
     FIELD_MEMBER_ATTR_SET: "ClusterMemberAttrSet",
     FIELD_DOWNGRADE_INFO_SET: "DowngradeInfoSet",
+    auth.FIELD_AUTH_ENABLE: "AuthEnable",
+    auth.FIELD_AUTH_DISABLE: "AuthDisable",
+    auth.FIELD_AUTHENTICATE: "Authenticate",
+    auth.FIELD_USER_ADD: "AuthUserAdd",
+    auth.FIELD_USER_DELETE: "AuthUserDelete",
+    auth.FIELD_USER_CHANGE_PASSWORD: "AuthUserChangePassword",
+    auth.FIELD_USER_GRANT_ROLE: "AuthUserGrantRole",
+    auth.FIELD_USER_REVOKE_ROLE: "AuthUserRevokeRole",
+    auth.FIELD_ROLE_ADD: "AuthRoleAdd",
+    auth.FIELD_ROLE_DELETE: "AuthRoleDelete",
+    auth.FIELD_ROLE_GRANT_PERMISSION: "AuthRoleGrantPermission",
+    auth.FIELD_ROLE_REVOKE_PERMISSION: "AuthRoleRevokePermission",
 }
 """etcd's words for fields of InternalRaftRequest."""
 

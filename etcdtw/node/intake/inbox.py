@@ -7,8 +7,9 @@ every request, so nothing of Twisted is known here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
+from etcdtw.apply.auth_entries import FIELD_AUTHENTICATE
 from etcdtw.apply.errors import (
     ConnectionLostTimeoutError,
     LeaderFailTimeoutError,
@@ -43,8 +44,19 @@ NEVER_MS: Final = 1 << 62
 NO_BOUND: Final = 1 << 62
 
 
-Identify = Callable[[Caller], "Asker | Exception"]
-"""On whose behalf a caller asks, or why he may not."""
+class Identify(Protocol):
+    """On whose behalf a caller asks, or why he may not."""
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether callers are anybody; False: all are nobody, and nothing is looked up."""
+        ...
+
+    def identify(self, caller: Caller) -> Asker | Exception: ...
+
+    def own(self) -> Asker:
+        """Return on whose behalf this member asks for itself."""
+        ...
 
 
 class InboxBounds(NamedTuple):
@@ -111,10 +123,6 @@ class Inbox:
         ``message`` is the encoded request of InternalRaftRequest's ``field``, ``parsed`` the same
         request as apply takes it.  Refusals come through ``done`` too, in ``applied.error``.
         """
-        size = len(message)
-        if size + PREFIX_SIZE + TAG_SIZE > self._request_bytes_max:
-            self._refuse(call, done, RequestTooLargeError())
-            return
         wakeup = self._wakeup
         if (
             wakeup.is_stopping
@@ -127,13 +135,19 @@ class Inbox:
             return
         header = self._ids.next_header()
         asker = NOBODY
-        if self._identify is not None:
-            found = self._identify(call.caller)
+        identify = self._identify
+        if identify is not None and identify.is_asking and field != FIELD_AUTHENTICATE:
+            found = identify.own() if call is NO_CALL else identify.identify(call.caller)
             if isinstance(found, Exception):
                 self._refuse(call, done, found)
                 return
-            asker = found
-            header = with_asker(header, asker)
+            if found is not NOBODY:
+                asker = found
+                header = with_asker(header, asker)
+        size = len(message)
+        if size + len(header) + TAG_SIZE > self._request_bytes_max:
+            self._refuse(call, done, RequestTooLargeError())
+            return
         data = b"".join((header, tag(field), encode_varint(size), message))
         if not wakeup.is_awake:
             wakeup.wake()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from etcdtw.mvcc.applied import Applied
-from etcdtw.mvcc.long_entry import Steps
+from etcdtw.mvcc.long_entry import Steps, Wait
 from etcdtw.node.intake.requests import Waiter
 from etcdtw.raft.entry import Entry
 
@@ -49,7 +49,7 @@ class LongApply:
         self.entry = entry
         self.waiter = waiter
         self.is_ready = False
-        """Whether `work` has something to do: what came before is durable."""
+        """Whether `work` has something to do: what came before is durable, and others are done."""
 
     def begin(self) -> None:
         """Bring to disk what came before."""
@@ -64,9 +64,10 @@ class LongApply:
         assert self.is_ready, "too early"
         until_s = self._seconds() + work_s
         self._state.reveal()
+        wait: Wait | None = None
         try:
-            while True:
-                next(self._steps)
+            while wait is None:
+                wait = next(self._steps)
                 if self._seconds() >= until_s:
                     break
         except StopIteration as end:
@@ -74,4 +75,7 @@ class LongApply:
             outcome: Applied = end.value
             return outcome
         self._state.conceal()
+        if wait is not None:
+            self.is_ready = False
+            wait(self._begun)
         return None

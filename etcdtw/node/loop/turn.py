@@ -436,6 +436,7 @@ class Turn:
     def _apply_some(self, entries: list[Entry]) -> None:
         waiters = self._waiters
         applier = self._applier
+        auth = applier.auth
         store = self._store
         answered = self._answered
         waiter: Waiter | None = None
@@ -445,6 +446,7 @@ class Turn:
                     self._apply_conf_change(entry)
                     continue
                 data = entry.data
+                auth.index = entry.index
                 waiter = waiters.pop(data[:PREFIX_SIZE], None)
                 if waiter is None:
                     applier.apply_data(data)

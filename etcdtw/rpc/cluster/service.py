@@ -28,6 +28,7 @@ from etcdtw.node.facade import Facade
 from etcdtw.rpc.cluster.promotion import PATH, promotion_outcome
 from etcdtw.rpc.decode import decode
 from etcdtw.rpc.errors import fail, status_error, status_of
+from etcdtw.rpc.guard import Guard
 from etcdtw.rpc.leader_line import LeaderLine
 from etcdtw.wire import etcdserverpb as pb
 
@@ -36,7 +37,8 @@ class ClusterService:
     """Lists and changes the members.
 
     ``unix_s``: the wall clock, which goes into the id of an added member.  ``is_strict``:
-    ``--strict-reconfig-check``.  ``line``: None while no other member can be asked.
+    ``--strict-reconfig-check``.  ``line``: None while no other member can be asked.  ``guard``
+    None: everybody may change everything.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class ClusterService:
         unix_s: Callable[[], int],
         is_strict: bool = True,
         line: LeaderLine | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self._node = node
+        self._guard = guard
         self._unix_s = unix_s
         self._is_strict = is_strict
         self._line = line
@@ -90,6 +94,10 @@ class ClusterService:
             urls = []
         if not urls:
             raise status_error("MemberBadURLs")
+        refusal = None if self._guard is None else self._guard.admin_refusal(call.caller)
+        if refusal is not None:
+            fail(call, refusal)
+            return
         member = Member(
             member_id=member_id_of(urls, "", self._unix_s()),
             peer_urls=tuple(urls),

@@ -13,6 +13,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from etcdtw.auth.errors import OldRevisionError
 from etcdtw.grpc.call import INTERNAL, Call, StatusError
 from etcdtw.mvcc.errors import MvccError
 from etcdtw.mvcc.ranges import count_body, open_end, shape, view_of
@@ -22,6 +23,7 @@ from etcdtw.mvcc.work_bounds import SLICE_KEYS_MAX, SLICE_PAST_KEYS_MAX
 from etcdtw.node.facade import Facade
 from etcdtw.rpc.decode import MALFORMED_MESSAGE
 from etcdtw.rpc.errors import fail
+from etcdtw.rpc.kv.sliced_reply import UsersRevision
 from etcdtw.rpc.kv.checks import check_range_stream
 from etcdtw.rpc.kv.read_queue import ReadQueue
 from etcdtw.wire import etcdserverpb as pb
@@ -42,9 +44,14 @@ class RangeStream:
         call: Call,
         request_bytes_max: int,
         refuses: Callable[[Call, pb.RangeRequest], bool],
+        users_revision: UsersRevision,
     ) -> None:
-        """``refuses`` fails a call that may not read what it asks for."""
+        """``refuses`` fails a call that may not read what it asks for; ``users_revision``: as for
+        `SlicedReply`.
+        """
         self._refuses = refuses
+        self._users_revision = users_revision
+        self._allowed_at = 0
         self._node = node
         self._store = store
         self._reads = reads
@@ -91,6 +98,7 @@ class RangeStream:
         assert request is not None, "started before the request"
         if self._refuses(self._call, request):
             return None
+        self._allowed_at = self._users_revision()
         store = self._store
         try:
             view = view_of(request.revision, store.revision, store.compact_revision)
@@ -134,7 +142,9 @@ class RangeStream:
         """Read one chunk and send the one before it; return whether there is more."""
         has_more = False
         try:
-            if self._call.is_open:
+            if self._allowed_at and self._users_revision() != self._allowed_at:
+                fail(self._call, OldRevisionError())
+            elif self._call.is_open:
                 has_more = self._step() if self._slices is None else self._step_sorted(self._slices)
         except MvccError as error:
             fail(self._call, error)

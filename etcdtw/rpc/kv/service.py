@@ -60,8 +60,20 @@ class Quota(Protocol):
         ...
 
 
-CheckRead = Callable[[Caller, "pb.RangeRequest | Txn"], "Exception | None"]
-"""Why a caller may not read what he asks for, if so; asked when it is read."""
+class CheckRead(Protocol):
+    """Why a caller may not read what he asks for, if so; asked when it is read."""
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether anybody may be refused."""
+        ...
+
+    @property
+    def revision(self) -> int:
+        """That of users and roles: an answer is not sent under a later one."""
+        ...
+
+    def read_refusal(self, caller: Caller, request: pb.RangeRequest | Txn) -> Exception | None: ...
 
 
 class KvService:
@@ -119,7 +131,7 @@ class KvService:
                 self._read(call, partial(self._get, message[2:]))
                 return None
             if rest == 2 and message[-2:] == _SERIALIZABLE:
-                if self._check_read is not None and self._refuses_key(call, message[2:-2]):
+                if self._refuses_key(call, message[2:-2]):
                     return None
                 seconds = self._seconds
                 began_s = seconds()
@@ -138,7 +150,7 @@ class KvService:
         if error is not None:
             fail(call, error)
             return
-        if self._check_read is not None and self._refuses_key(call, key):
+        if self._refuses_key(call, key):
             return
         self._durations.ranges += 1
         body = self._store.get_body(key)
@@ -147,17 +159,26 @@ class KvService:
             self._reads.spend(len(body) * OCTET_S)
 
     def _refuses_key(self, call: Call, key: bytes) -> bool:
+        check_read = self._check_read
+        if check_read is None or not check_read.is_asking:
+            return False
         return self._refuses(call, pb.RangeRequest(key=key))
 
     def _refuses(self, call: Call, request: pb.RangeRequest | Txn) -> bool:
         """Fail a read that its caller may not have."""
-        if self._check_read is None:
+        check_read = self._check_read
+        if check_read is None or not check_read.is_asking:
             return False
-        refusal = self._check_read(call.caller, request)
+        refusal = check_read.read_refusal(call.caller, request)
         if refusal is None:
             return False
         fail(call, refusal)
         return True
+
+    def _users_revision(self) -> int:
+        """Return the revision of users and roles; 0: they are not asked."""
+        check_read = self._check_read
+        return check_read.revision if check_read is not None and check_read.is_asking else 0
 
     def _range(
         self, request: pb.RangeRequest, size: int, call: Call, error: Exception | None
@@ -204,7 +225,15 @@ class KvService:
             call.reply(answer)
             return None
         reopen = None if is_pinned else open_answer
-        return SlicedReply(self._node, self._rendering, call, answer, revision, reopen)
+        return SlicedReply(
+            self._node,
+            self._rendering,
+            call,
+            answer,
+            revision,
+            reopen,
+            users_revision=self._users_revision,
+        )
 
     def _open_range(self, request: pb.RangeRequest) -> bytes | Slices:
         store = self._store
@@ -213,7 +242,13 @@ class KvService:
     def range_stream(self, call: Call) -> None:
         """Open a RangeStream; its one request follows."""
         RangeStream(
-            self._node, self._store, self._reads, call, self._request_bytes_max, self._refuses
+            self._node,
+            self._store,
+            self._reads,
+            call,
+            self._request_bytes_max,
+            self._refuses,
+            self._users_revision,
         )
 
     # Changes.

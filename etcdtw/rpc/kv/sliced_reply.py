@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from etcdtw.auth.errors import OldRevisionError
 from etcdtw.apply.errors import TooManyRequestsError
 from etcdtw.grpc.call import Call, RepliesInParts
 from etcdtw.mvcc.applied import Slices
@@ -58,13 +59,22 @@ Reopen = Callable[[], "bytes | Slices"]
 """Begins an answer anew, at a newer revision: a whole reply, or slices.  Raises an `MvccError`."""
 
 
+UsersRevision = Callable[[], int]
+
+
+def nobody_asked() -> int:
+    """Users and roles are not asked."""
+    return 0
+
+
 class SlicedReply:
     """One answer; implements `read_queue.ReadTask`.
 
     When the revision of ``slices`` is compacted meanwhile it starts again, with ``reopen``; without
     that it fails.  ``reopen`` is for reads of "now": the header holds the revision at the last
     start.  ``lost``: what to tell then in the place of the compaction; the answer belongs to
-    something that was done.
+    something that was done.  ``users_revision``: returns that of users and roles, 0 while nobody
+    is asked; when it changes the answer is not sent, since its caller may have lost it.
     """
 
     def __init__(
@@ -76,8 +86,11 @@ class SlicedReply:
         revision: int,
         reopen: Reopen | None = None,
         lost: Exception | None = None,
+        users_revision: UsersRevision = nobody_asked,
     ) -> None:
         self._node = node
+        self._users_revision = users_revision
+        self._allowed_at = users_revision()
         self._rendering = rendering
         self._call = call
         self._slices = slices
@@ -145,6 +158,8 @@ class SlicedReply:
 
     def _finish(self) -> bool:
         """All is rendered: send it, a large answer piece by piece as the client takes it."""
+        if self._allowed_at and self._users_revision() != self._allowed_at:
+            return self._fail(OldRevisionError())
         call = self._call
         header = self._node.header(self._revision)
         if not isinstance(call, RepliesInParts) or self._size <= REPLY_AT_ONCE_MAX:

@@ -24,6 +24,7 @@ from etcdtw.mvcc.applied import Applied
 from etcdtw.node.facade import Facade
 from etcdtw.rpc.decode import MALFORMED_MESSAGE
 from etcdtw.rpc.errors import fail
+from etcdtw.rpc.guard import Guard
 from etcdtw.rpc.leader_line import LeaderLine
 from etcdtw.rpc.leader_loss import NO_LEADER, LeaderLoss
 from etcdtw.rpc.lease.for_peers import ask_to_renew
@@ -57,13 +58,18 @@ class KeepAliveStream:
         node: Facade,
         leader_loss: LeaderLoss,
         line: LeaderLine | None = None,
+        guard: Guard | None = None,
     ) -> None:
-        """``line``: the way to the leader while this member is none; None: there is no other."""
+        """``line``: the way to the leader while this member is none; None: there is no other.
+
+        ``guard`` None: everybody may renew everything.
+        """
         self._call = call
         self._node = node
         self._lessor = node.lessor
         self._leader_loss = leader_loss
         self._line = line
+        self._guard = guard
         self._pending: deque[int] = deque()
         self._wait = GO_ON
         # Of the request at the head.
@@ -96,6 +102,8 @@ class KeepAliveStream:
                 self._fail(RESOURCE_EXHAUSTED, TOO_MANY_REQUESTS)
             else:
                 self._pending.append(lease_id)
+            return
+        if self._refuses(lease_id):
             return
         node = self._node
         # Taken before the renewal: what the client may conclude from it holds.
@@ -135,7 +143,21 @@ class KeepAliveStream:
         if self._is_half_closed and not self._pending and self._is_open:
             self._finish()
 
+    def _refuses(self, lease_id: int) -> bool:
+        """End the stream if its caller may not renew this lease."""
+        guard = self._guard
+        if guard is None or not guard.is_asking:
+            return False
+        refusal = guard.lease_renew_refusal(self._call.caller, lease_id)
+        if refusal is None:
+            return False
+        fail(self._call, refusal)
+        self._ended()
+        return True
+
     def _try_head(self, lease_id: int) -> None:
+        if self._refuses(lease_id):
+            return
         node = self._node
         lessor = node.current_lessor()
         if not self._header:

@@ -18,6 +18,7 @@ from etcdtw.node.facade import Facade
 from etcdtw.node.intake.requests import Done
 from etcdtw.rpc.decode import decode, decode_entry
 from etcdtw.rpc.errors import fail
+from etcdtw.rpc.guard import Guard
 from etcdtw.rpc.kv.read_queue import ReadQueue
 from etcdtw.rpc.kv.service import Quota
 from etcdtw.rpc.leader_line import LeaderLine
@@ -25,6 +26,7 @@ from etcdtw.rpc.leader_loss import LeaderLoss
 from etcdtw.rpc.lease.for_peers import ask_time_to_live, describe_lease
 from etcdtw.rpc.lease.keep_alive import KeepAliveStream
 from etcdtw.rpc.lease.listing import LeaseLists
+from etcdtw.rpc.lease.listing_check import LeaseCheck
 from etcdtw.wire import etcdserverpb as pb
 
 LEADER_CHANGED: Final = "etcdserver: leader changed"
@@ -34,6 +36,7 @@ class LeaseService:
     """Answers the five RPCs.  ``random_bits``: as `random.Random.getrandbits`.
 
     ``quota`` None: nothing is refused for its size.  ``line`` None: there is no other member.
+    ``guard`` None: everybody may do everything.
     """
 
     def __init__(
@@ -45,13 +48,15 @@ class LeaseService:
         quota: Quota | None = None,
         line: LeaderLine | None = None,
         reads: ReadQueue | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self._node = node
+        self._guard = guard
         self._quota = quota
         self._line = line
         self._random_bits = random_bits
         self._leader_loss = LeaderLoss(node, election_timeout_s)
-        reads = reads or ReadQueue(node.clock)
+        reads = self._reads = reads or ReadQueue(node.clock)
         self._lists = LeaseLists(node, reads, lambda: node.header(node.store.revision))
 
     def register(self, methods: MethodTable) -> None:
@@ -69,6 +74,11 @@ class LeaseService:
         if self._quota is not None and not self._quota.admit(LEASE_GRANT_COST):
             fail(call, NoSpaceError())
             return
+        if self._guard is not None:
+            refusal = self._guard.user_refusal(call.caller)
+            if refusal is not None:
+                fail(call, refusal)
+                return
         if request.ID == NO_LEASE:
             request.ID = self._unused_id()
             message = request.SerializeToString()
@@ -87,6 +97,9 @@ class LeaseService:
         request = decode(pb.LeaseTimeToLiveRequest, message)
 
         def found(error: Exception | None, known: pb.LeaseTimeToLiveResponse | None) -> None:
+            if error is None and request.keys:
+                # When they are sent: nobody may have lost the right to see them meanwhile.
+                error = self._keys_refusal(call, request.ID)
             if error is not None:
                 fail(call, error)
                 return
@@ -108,14 +121,30 @@ class LeaseService:
 
         self._node.read(call, confirmed)
 
+    def _keys_refusal(self, call: Call, lease_id: int) -> Exception | None:
+        if self._guard is None:
+            return None
+        return self._guard.lease_keys_refusal(call.caller, lease_id)
+
     def leases(self, call: Call, message: bytes) -> bytes | None:
         """Return the ids of the leases this member knows, the next to expire first."""
         decode(pb.LeaseLeasesRequest, message)
+        guard = self._guard
+        if guard is not None and guard.is_asking:
+            refusal = guard.user_refusal(call.caller)
+            if refusal is not None:
+                fail(call, refusal)
+                return None
+            if guard.admin_refusal(call.caller) is not None:
+                self._reads.take(
+                    call, len(message), lambda: LeaseCheck(self._node, guard, call, self._lists)
+                )
+                return None
         return self._lists.answer(call)
 
     def keep_alive(self, call: Call) -> None:
         """Serve one stream of renewals."""
-        KeepAliveStream(call, self._node, self._leader_loss, self._line)
+        KeepAliveStream(call, self._node, self._leader_loss, self._line, self._guard)
 
     def _unused_id(self) -> int:
         while True:

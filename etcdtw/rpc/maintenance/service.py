@@ -18,6 +18,7 @@ from etcdtw.node.duties.key_hashes import HASH_BOUNDS_S
 from etcdtw.node.facade import Facade
 from etcdtw.rpc.decode import decode, decode_entry
 from etcdtw.rpc.errors import fail
+from etcdtw.rpc.guard import Guard
 from etcdtw.storage.state.errands import ErrandError
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.histogram import Histogram, exponential_bounds
@@ -27,10 +28,11 @@ NO_LEADER_TEXT: Final = "etcdserver: no leader"
 
 
 class MaintenanceService:
-    """Answers about this member."""
+    """Answers about this member.  ``guard`` None: everybody may raise and clear alarms."""
 
-    def __init__(self, node: Facade, quota_bytes: int) -> None:
+    def __init__(self, node: Facade, quota_bytes: int, guard: Guard | None = None) -> None:
         self._node = node
+        self._guard = guard
         self._quota_bytes = quota_bytes
         self.hash_s = Histogram(HASH_BOUNDS_S)
         self.defragment_s = Histogram(DEFRAGMENT_BOUNDS_S)
@@ -78,6 +80,10 @@ class MaintenanceService:
     def alarm(self, call: Call, message: bytes) -> bytes | None:
         """List alarms after a read of the quorum, or raise and clear them through the log."""
         request, message = decode_entry(pb.AlarmRequest, message)
+        refusal = self._alarm_refusal(call, is_look=request.action == pb.AlarmRequest.GET)
+        if refusal is not None:
+            fail(call, refusal)
+            return None
         if request.alarm not in NAMES:
             # etcd has no check here, and its members die when they apply such an alarm.
             raise StatusError(INVALID_ARGUMENT, f"etcdserver: unknown alarm {request.alarm}")
@@ -87,6 +93,12 @@ class MaintenanceService:
         else:
             self._node.propose(FIELD_ALARM, message, request, call, self._answer)
         return None
+
+    def _alarm_refusal(self, call: Call, *, is_look: bool) -> Exception | None:
+        guard = self._guard
+        if guard is None:
+            return None
+        return guard.user_refusal(call.caller) if is_look else guard.admin_refusal(call.caller)
 
     def _answer_list(self, call: Call, error: Exception | None, kind: int) -> None:
         if error is not None:

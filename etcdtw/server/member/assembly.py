@@ -6,7 +6,9 @@ Builds only; nothing is started here.
 from __future__ import annotations
 
 import random
+import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
@@ -14,7 +16,12 @@ from twisted.internet.interfaces import IReactorInThreads
 
 from etcdtw.apply.alarms import Alarms
 from etcdtw.apply.applier import Applier
+from etcdtw.apply.auth_entries import AuthEntries
+from etcdtw.apply.authorization import Authorization
 from etcdtw.apply.members import Members, stored_conf_state
+from etcdtw.auth.access import Access
+from etcdtw.auth.store import AuthStore
+from etcdtw.auth.tokens import LETTERS, LETTERS_COUNT, SimpleTokens
 from etcdtw.cluster.line import Line
 from etcdtw.config.config import PERIODIC_MODE, REVISION_MODE, Config
 from etcdtw.config.feature_gates import FeatureGates
@@ -38,7 +45,12 @@ from etcdtw.node.parts import Parts
 from etcdtw.node.standing import Standing
 from etcdtw.raft.config import Config as RaftConfig
 from etcdtw.raft.raw_node import RawNode
+from etcdtw.rpc.auth.admission import Admission
+from etcdtw.rpc.auth.authentication import Authentication
+from etcdtw.rpc.auth.passwords import Passwords
+from etcdtw.rpc.auth.service import AuthService
 from etcdtw.rpc.cluster.service import ClusterService
+from etcdtw.rpc.guard import Guard
 from etcdtw.rpc.kv.read_queue import ReadQueue
 from etcdtw.rpc.kv.service import KvService
 from etcdtw.rpc.lease.for_peers import LeasesForPeers
@@ -63,6 +75,14 @@ COMMITTED_SIZE_PER_READY_MAX = 1024 * 1024
 """Octets of entries applied before the turn looks up again."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Users:
+    """Who may do what on a member, and what compares passwords."""
+
+    guard: Guard
+    passwords: Passwords
+
+
 def open_member(
     runtime: Runtime,
     config: Config,
@@ -74,13 +94,13 @@ def open_member(
     data = opened.data
     in_thread = cast(IReactorInThreads, runtime.reactor).callInThread
     room = DiskRoom(data.places(), RealDisk(), in_thread)
-    node, line = _node(runtime, config, opened, dial, room.look, fail_stop)
+    node, line, users = _node(runtime, config, opened, dial, room.look, fail_stop)
     return OpenMember(
         data=data,
         room=room,
         node=node,
         line=line,
-        services=_services(runtime, config, node, line),
+        services=_services(runtime, config, node, line, users),
     )
 
 
@@ -91,8 +111,8 @@ def _node(
     dial: Dial,
     look_at_disks: Callable[[int], RoomFound],
     fail_stop: Callable[[str], None],
-) -> tuple[Node, LeaderLine]:
-    """Return the node on ``opened``, and its line to the leader."""
+) -> tuple[Node, LeaderLine, Users]:
+    """Return the node on ``opened``, its line to the leader, and who may do what."""
     data = opened.data
     clock = runtime.clock
     own_config = node_config(config, data.identity)
@@ -108,7 +128,30 @@ def _node(
     store.restore(state.revision)
     members = Members(state, config.max_learners, Line(data.line))
     alarms = Alarms(state)
-    applier = Applier(state, store, lessor, members, alarms)
+    tokens = SimpleTokens(config.auth_token_ttl_s * 1000, wakeup.time_ms)
+    auth = AuthStore(state, tokens)
+    access = Access(auth, state)
+    users = Users(
+        guard=Guard(auth, access, tokens, trusts_certificates=config.client_tls.client_cert_auth),
+        passwords=Passwords(
+            runtime.reactor.callInThread, runtime.reactor.callFromThread, config.bcrypt_cost
+        ),
+    )
+    applier = Applier(
+        state,
+        store,
+        lessor,
+        members,
+        alarms,
+        AuthEntries(
+            auth,
+            store,
+            own_config.cluster_id,
+            lambda: members.cluster_version,
+            users.passwords.start,
+        ),
+        Authorization(auth, access),
+    )
     applier.restore()
     standing = Standing(own_config.cluster_id, own_config.member_id, raw, members, alarms)
     line = LeaderLine(standing, members, wakeup, dial, clock, own_config.request_timeout_ms)
@@ -148,8 +191,9 @@ def _node(
         check_intervals=check_intervals(config),
         auto_compaction=auto_compaction(config),
         quota_bytes=config.quota_backend_bytes,
+        identify=users.guard,
     )
-    return build_node(clock, own_config, parts), line
+    return build_node(clock, own_config, parts), line, users
 
 
 def _raw(config: Config, data: Data, randomness: random.Random) -> RawNode:
@@ -213,9 +257,17 @@ def checkpoint_interval_ms(gates: FeatureGates) -> int:
     return CHECKPOINT_INTERVAL_MS if gates["LeaseCheckpoint"] else NEVER_MS
 
 
-def _services(runtime: Runtime, config: Config, node: Node, line: LeaderLine) -> Services:
+def _token_letters() -> str:
+    """Return what nobody guesses."""
+    return "".join(secrets.choice(LETTERS) for _ in range(LETTERS_COUNT))
+
+
+def _services(
+    runtime: Runtime, config: Config, node: Node, line: LeaderLine, users: Users
+) -> Services:
     """Return every RPC that this member answers; ``line``: the way to the leader."""
-    methods = MethodTable(Screening(node))
+    guard = users.guard
+    methods = MethodTable(Screening(node, Admission(node, guard)))
     store = node.store
     quota = node.duties.quota
     election_timeout_s = config.election_timeout_ms / 1000
@@ -231,8 +283,15 @@ def _services(runtime: Runtime, config: Config, node: Node, line: LeaderLine) ->
         request_bytes_max=config.max_request_bytes,
         durations=node.durations,
         reads=reads,
+        check_read=guard,
     ).register(methods)
-    WatchService(node, election_timeout_s).register(methods)
+    WatchService(node, election_timeout_s, guard).register(methods)
+    AuthService(
+        node,
+        guard,
+        users.passwords,
+        Authentication(node, guard.store, users.passwords, _token_letters),
+    ).register(methods)
     LeaseService(
         node,
         runtime.randomness.getrandbits,
@@ -240,12 +299,17 @@ def _services(runtime: Runtime, config: Config, node: Node, line: LeaderLine) ->
         quota=quota,
         line=line,
         reads=reads,
+        guard=guard,
     ).register(methods)
     cluster = ClusterService(
-        node, unix_s=runtime.unix_s, is_strict=config.strict_reconfig_check, line=line
+        node,
+        unix_s=runtime.unix_s,
+        is_strict=config.strict_reconfig_check,
+        line=line,
+        guard=guard,
     )
     cluster.register(methods)
-    maintenance = MaintenanceService(node, config.quota_backend_bytes or 0)
+    maintenance = MaintenanceService(node, config.quota_backend_bytes or 0, guard)
     maintenance.register(methods)
     snapshots = SnapshotService(node, runtime.offload)
     snapshots.register(methods)
@@ -257,4 +321,5 @@ def _services(runtime: Runtime, config: Config, node: Node, line: LeaderLine) ->
         snapshots=snapshots,
         cluster=cluster,
         leases_for_peers=LeasesForPeers(node),
+        guard=guard,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from etcdtw.grpc.call import MethodTable
 from etcdtw.node.node import Node
 from etcdtw.rpc.cluster.service import ClusterService
+from etcdtw.rpc.guard import Guard
 from etcdtw.rpc.lease.for_peers import LeasesForPeers
 from etcdtw.rpc.maintenance.service import MaintenanceService
 from etcdtw.rpc.maintenance.snapshot import SnapshotService
@@ -33,6 +34,7 @@ class Services:
     snapshots: SnapshotService
     cluster: ClusterService
     leases_for_peers: LeasesForPeers
+    guard: Guard
 
 
 @dataclass(frozen=True, kw_only=True)

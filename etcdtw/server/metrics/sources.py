@@ -71,6 +71,7 @@ def member_sources(
         **_damage_sources(data.state.damage),
         "etcdtw_snapshots_refused_for_room_total": lambda: data.reception_room.refused_total,
         **_maintenance_sources(member.services),
+        "etcd_debugging_auth_revision": lambda: member.services.guard.store.revision,
         "etcd_mvcc_hash_rev_duration_seconds": lambda: node.hashes.duration_s,
         "etcdtw_corruption_checks_total": lambda: {**duties.corruption.results},
         **_feature_sources(config.feature_gates),

@@ -18,7 +18,6 @@ from google.protobuf.message import DecodeError
 from etcdtw.bbolt.check import check
 from etcdtw.bbolt.layout import BboltError
 from etcdtw.bbolt.reader import BboltFile
-from etcdtw.mvcc.backend import BUCKET_AUTH
 from etcdtw.storage.building.sorted_runs import RUN_OCTETS_MAX, SortedRuns
 from etcdtw.storage.rows.codec import (
     BUCKETS,
@@ -65,7 +64,6 @@ MAP_FACTOR: Final = 6  # how many times the file's size a state can be at most; 
 MAP_SLACK: Final = 1 << 30
 LMDB_KEY_SIZE_MAX: Final = 511
 REVISION_SIZE: Final = 17
-AUTH_ENABLED: Final = b"authEnabled"
 REVISION_MAX: Final = (1 << 63) - 1
 
 _REVISION: Final = Struct(">QcQ")
@@ -242,12 +240,6 @@ def _small_buckets(file: Source, facts: SnapshotFacts) -> dict[bytes, list[Row]]
             if len(key) > LMDB_KEY_SIZE_MAX:
                 raise BboltError(f"bucket {name!r}: the key {key[:64]!r} is too long for a member")
         buckets[name] = rows
-    if dict(buckets[BUCKET_AUTH]).get(AUTH_ENABLED) == b"\x01":
-        # Serving it without asking anybody who they are would open what was locked.
-        raise BboltError(
-            "users and roles are switched on in this state, which this version cannot enforce; "
-            "switch them off (etcdctl auth disable), or run a version that supports auth"
-        )
     meta = dict(buckets[META])
     meta.pop(META_STORAGE_VERSION, None)  # of the member that wrote the file
     found = _number(meta, META_INDEX)

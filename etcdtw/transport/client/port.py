@@ -360,6 +360,7 @@ class ClientPort(Factory):
             is_offender = self._offenders.is_offender(connection.address, self.clock.seconds())
             http2 = Connection(limits=self._offender_limits if is_offender else self._limits)
             http2.begin()
+            name = common_name_of(connection.tcp)
             return CallServer(
                 http2,
                 self._methods,
@@ -368,7 +369,7 @@ class ClientPort(Factory):
                 on_plain=on_plain if self.site is not None else None,
                 message_size_max=self.bounds.message_size_max,
                 body_size_max=reads_no_body if self.site is None else self.site.body_size_max,
-                caller=Caller(connection.address, common_name_of(connection.tcp)),
+                caller=Caller(connection.address, name or "", is_certified=name is not None),
             )
 
         def on_plain(request: PlainRequest) -> None:

@@ -204,15 +204,18 @@ def failure_text(connection: SSL.Connection | None, error: BaseException | None)
     return _REASONS.get(reason) or _ALERTS.get(reason.partition(" alert ")[2]) or reason
 
 
-def common_name_of(transport: object) -> str:
-    """Return the common name that the other end of a connection has proved; empty: none."""
+def common_name_of(transport: object) -> str | None:
+    """Return the common name that the other end of a connection has proved; None: no certificate.
+
+    Empty: a certificate without one.
+    """
     if not isinstance(transport, TLSMemoryBIOProtocol):
-        return ""
+        return None
     certificate = transport.getPeerCertificate()
     try:
-        return "" if certificate is None else _common_name(certificate.to_cryptography())
+        return None if certificate is None else _common_name(certificate.to_cryptography())
     except ValueError:  # a subject that cannot be read
-        return ""
+        return None
 
 
 def _common_name(certificate: x509.Certificate) -> str:

@@ -331,8 +331,30 @@ def test_a_stream_that_only_counts_waits_for_no_reader() -> None:
 
 
 def test_a_caller_who_may_not_read_gets_no_chunk() -> None:
-    def check_read(caller: Caller, request: object) -> Exception | None:
-        return StatusError(7, "etcdserver: permission denied")
+    class Refused:
+        is_asking = True
+        revision = 1
 
-    call = StreamRig(3, check_read=check_read).run()
+        def read_refusal(self, caller: Caller, request: object) -> Exception | None:
+            return StatusError(7, "etcdserver: permission denied")
+
+    call = StreamRig(3, check_read=Refused()).run()
     assert (call.sent, call.status) == ([], (7, "etcdserver: permission denied"))
+
+
+def test_a_stream_ends_when_users_or_roles_change() -> None:
+    class Users:
+        is_asking = True
+        revision = 1
+
+        def read_refusal(self, caller: Caller, request: object) -> Exception | None:
+            return None
+
+    users = Users()
+    rig = StreamRig(100, check_read=users)
+    call = rig.stream()
+    assert call.is_open
+    users.revision = 2
+    while call.is_open:
+        rig.clock.advance(0)
+    assert call.status == (3, "etcdserver: revision of auth store is old")

@@ -554,11 +554,15 @@ READS = {
 def test_every_form_of_a_read_asks_the_same_question(name: str) -> None:
     asked: list[Caller] = []
 
-    def check_read(caller: Caller, request: object) -> Exception | None:
-        asked.append(caller)
-        return StatusError(7, "etcdserver: permission denied") if len(asked) == 1 else None
+    class OnceRefused:
+        is_asking = True
+        revision = 1
 
-    rig = KvRig(check_read=check_read)
+        def read_refusal(self, caller: Caller, request: object) -> Exception | None:
+            asked.append(caller)
+            return StatusError(7, "etcdserver: permission denied") if len(asked) == 1 else None
+
+    rig = KvRig(check_read=OnceRefused())
     method, request = READS[name]
     assert rig.start(method, request.SerializeToString()).status == (
         7,

@@ -59,6 +59,9 @@ class ReplyNode(FakeFacade):
         return b""
 
 
+OLD = (3, "etcdserver: revision of auth store is old")
+
+
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[LmdbState]:
     made = open_state(tmp_path / "state", pytest.fail, map_size=1 << 27)
@@ -177,3 +180,26 @@ def test_a_bounded_range_reads_little_more_than_its_bound(
     state.flush(lambda: None)
     assert len(state.frames(b"", None, 0, SLICE_OCTETS_MAX)) <= 16
     assert len(state.frames(b"", None)) == KEYS + 1
+
+
+def test_nothing_is_sent_when_users_or_roles_have_changed_meanwhile(node: ReplyNode) -> None:
+    revisions = [3]
+    for now, status in ((3, (0, "")), (4, OLD), (0, OLD)):
+        revisions[0] = 3
+        call, rendering = PartsCall(), Rendering()
+        slices = node.store.open_range(EVERYTHING)
+        assert isinstance(slices, RangeSlices)
+        task = SlicedReply(
+            node,
+            rendering,
+            call,
+            slices,
+            node.store.revision,
+            users_revision=lambda: revisions[0],
+        )
+        revisions[0] = now
+        assert node.reads.go_on(call, task)
+        while call.is_open:
+            node.clock.advance(0)
+        assert call.status == status
+        assert bool(call.sent) == (status == (0, ""))

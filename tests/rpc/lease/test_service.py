@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from etcdtw.grpc.call import BIDI_STREAM, NOT_FOUND, UNARY, UNAVAILABLE, MethodTable, StatusError
+from etcdtw.grpc.caller import NOBODY_KNOWN, Caller
 from etcdtw.lease.arming import Listing
 from etcdtw.lease.by_id import ById
 from etcdtw.lease.errors import LeaseNotFoundError
@@ -19,6 +20,7 @@ from etcdtw.rpc.kv.read_queue import PAUSE_S, ReadQueue
 from etcdtw.rpc.lease.listing import STEP_LEASES
 from etcdtw.rpc.lease.service import LeaseService
 from etcdtw.wire import etcdserverpb as pb
+from tests.support.guard_rig import ANN, ROOT, GuardRig
 from tests.support.lease_rig import LeaseRig
 from tests.support.recorded_call import RecordedCall
 
@@ -236,3 +238,92 @@ def test_those_who_wait_for_a_list_that_breaks_are_told(rig: LeaseRig) -> None:
     assert rig.service.leases(later, b"") is None
     rig.clock.advance(0)
     assert [call.status for call in (*calls, later)] == [(13, "the read failed unexpectedly")] * 3
+
+
+# Users.
+
+
+def rig_of_users() -> tuple[LeaseRig, GuardRig]:
+    """Return a service that asks, over a backend where ``ann`` may have ``k``."""
+    rig = LeaseRig()
+    users = GuardRig(rig.backend)
+    users.permit(b"k")
+    rig.service = LeaseService(
+        rig, Random(1).getrandbits, 1.0, reads=ReadQueue(rig.clock), guard=users.guard
+    )
+    for lease_id in (7, 8):
+        rig.lessor.grant(lease_id, 100)
+    rig.backend.attach(7, b"k")
+    rig.backend.attach(8, b"other")
+    return rig, users
+
+
+def call_of(caller: Caller) -> RecordedCall:
+    call = RecordedCall()
+    call.caller = caller
+    return call
+
+
+EMPTY = (3, "etcdserver: user name is empty")
+DENIED = (7, "etcdserver: permission denied")
+
+
+def test_a_lease_is_granted_to_any_user() -> None:
+    rig, _ = rig_of_users()
+    for caller, status in ((NOBODY_KNOWN, EMPTY), (ANN, None)):
+        call = call_of(caller)
+        rig.service.grant(call, pb.LeaseGrantRequest(TTL=10).SerializeToString())
+        assert call.status == status
+
+
+def test_the_keys_of_a_lease_are_told_to_who_may_read_them_when_they_are_sent() -> None:
+    rig, users = rig_of_users()
+
+    def ask(caller: Caller, lease_id: int, *, keys: bool) -> RecordedCall:
+        call = call_of(caller)
+        request = pb.LeaseTimeToLiveRequest(ID=lease_id, keys=keys)
+        rig.service.time_to_live(call, request.SerializeToString())
+        return call
+
+    calls = [ask(ANN, 7, keys=True), ask(ANN, 8, keys=True), ask(ANN, 8, keys=False)]
+    for _ in calls:
+        rig.confirm()
+    assert [call.status for call in calls] == [(0, ""), DENIED, (0, "")]
+    call = ask(ANN, 7, keys=True)
+    users.auth.delete_role("r")
+    rig.confirm()
+    assert call.status == DENIED
+
+
+def test_the_list_of_leases_is_for_who_may_read_all_their_keys() -> None:
+    rig, users = rig_of_users()
+
+    def ask(caller: Caller) -> RecordedCall:
+        call = call_of(caller)
+        answer = rig.service.leases(call, b"")
+        if answer is not None:
+            call.reply(answer)
+        return call
+
+    assert ask(NOBODY_KNOWN).status == EMPTY
+    assert ask(ANN).status == DENIED
+    assert ask(ROOT).status == (0, "")
+    users.permit(b"other")
+    call = ask(ANN)
+    listed = pb.LeaseLeasesResponse.FromString(call.replies[0])
+    assert {status.ID for status in listed.leases} == {7, 8}
+
+
+def test_a_lease_is_renewed_by_who_may_write_its_keys() -> None:
+    rig, _ = rig_of_users()
+    call = call_of(ANN)
+    rig.service.keep_alive(call)
+    call.receive(pb.LeaseKeepAliveRequest(ID=7).SerializeToString())
+    assert call.status is None
+    assert len(call.sent) == 1
+    call.receive(pb.LeaseKeepAliveRequest(ID=8).SerializeToString())
+    assert call.status == DENIED
+    call = call_of(NOBODY_KNOWN)
+    rig.service.keep_alive(call)
+    call.receive(pb.LeaseKeepAliveRequest(ID=9).SerializeToString())
+    assert call.status == EMPTY

@@ -229,16 +229,8 @@ def test_a_file_that_is_no_store_of_etcds_is_refused(
         import_octets(octets, tmp_path / "new", facts)
 
 
-@pytest.mark.parametrize("enabled", [b"", b"\x00"])
-def test_users_that_nobody_asks_for_are_taken_along(tmp_path: Path, enabled: bytes) -> None:
+@pytest.mark.parametrize("enabled", [b"", b"\x00", b"\x01"])
+def test_users_are_taken_along(tmp_path: Path, enabled: bytes) -> None:
     auth = [(b"authEnabled", enabled)] if enabled else []
     octets = write_file({b"auth": auth, b"authUsers": [(b"root", b"of")], b"key": []})
     assert import_octets(octets, tmp_path / "new") == SnapshotInstall(0, 0, 1, b"")
-
-
-def test_a_state_with_users_switched_on_is_refused_rather_than_opened_to_all(
-    tmp_path: Path,
-) -> None:
-    octets = write_file({b"auth": [(b"authEnabled", b"\x01")], b"key": []})
-    with pytest.raises(BboltError, match="users and roles are switched on"):
-        import_octets(octets, tmp_path / "new")

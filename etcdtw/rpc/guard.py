@@ -1,0 +1,148 @@
+"""Who asks, and may he?  The questions of all services about a call's caller.
+
+Who asks is told by his token, or without one by the certificate that his connection has proved.
+What he may do is decided in `auth.access`; which call needs what stands in `needs`.
+
+Source: etcd 3.7.3.  While auth is off nothing is looked at, not even a token.
+"""
+
+from __future__ import annotations
+
+from etcdtw.auth.access import Access
+from etcdtw.auth.errors import InvalidTokenError, UserNameEmptyError
+from etcdtw.auth.store import AuthStore
+from etcdtw.auth.tokens import SimpleTokens
+from etcdtw.auth.values import ROOT
+from etcdtw.grpc.caller import Caller
+from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.entry_header import NOBODY, Asker
+from etcdtw.wire.requests import Txn
+
+
+class Guard:
+    """Answers for one member.
+
+    ``trusts_certificates``: ``--client-cert-auth``, without which a name in one means nothing.
+    """
+
+    def __init__(
+        self,
+        store: AuthStore,
+        access: Access,
+        tokens: SimpleTokens,
+        *,
+        trusts_certificates: bool = False,
+    ) -> None:
+        self.store = store
+        self._access = access
+        self._tokens = tokens
+        self._trusts_certificates = trusts_certificates
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether anybody may be refused anything."""
+        return self.store.is_enabled
+
+    @property
+    def revision(self) -> int:
+        """The revision of users and roles."""
+        return self.store.revision
+
+    def identify(self, caller: Caller) -> Asker | Exception:
+        """Return on whose behalf ``caller`` asks, or why he may not."""
+        token = caller.token
+        if token is not None:
+            user = self._tokens.user_of(token.decode("latin-1"))
+            if user is None:
+                return InvalidTokenError()
+            return Asker(user, self.store.revision)
+        if self._trusts_certificates and caller.is_certified:
+            return Asker(caller.common_name, self.store.revision)
+        return NOBODY
+
+    def own(self) -> Asker:
+        """Return on whose behalf this member asks for itself."""
+        return Asker(ROOT, self.store.revision)
+
+    # What services ask before they do something.
+
+    def user_refusal(self, caller: Caller) -> Exception | None:
+        """Any user will do."""
+        if not self.store.is_enabled:
+            return None
+        asker = self.identify(caller)
+        return asker if isinstance(asker, Exception) else self._access.user_refusal(asker)
+
+    def admin_refusal(self, caller: Caller) -> Exception | None:
+        """Nobody but users with the role ``root``."""
+        if not self.store.is_enabled:
+            return None
+        asker = self.identify(caller)
+        return asker if isinstance(asker, Exception) else self._access.admin_refusal(asker)
+
+    def token_refusal(self, caller: Caller) -> Exception | None:
+        """Everybody, but no token that is none."""
+        if not self.store.is_enabled:
+            return None
+        asker = self.identify(caller)
+        return asker if isinstance(asker, Exception) else None
+
+    def user_get_refusal(self, caller: Caller, name: str) -> Exception | None:
+        """Looking at a user."""
+        if not self.store.is_enabled:
+            return None
+        asker = self.identify(caller)
+        if isinstance(asker, Exception):
+            return asker
+        return self._access.user_get_refusal(asker, name)
+
+    def role_get_refusal(self, caller: Caller, name: str) -> Exception | None:
+        """Looking at a role."""
+        if not self.store.is_enabled:
+            return None
+        asker = self.identify(caller)
+        if isinstance(asker, Exception):
+            return asker
+        return self._access.role_get_refusal(asker, name)
+
+    def read_refusal(self, caller: Caller, request: pb.RangeRequest | Txn) -> Exception | None:
+        """Reading a range, or a txn that only reads."""
+        if not self.store.is_enabled:
+            return None
+        asker = self.identify(caller)
+        if isinstance(asker, Exception):
+            return asker
+        if isinstance(request, Txn):
+            return self._access.txn_refusal(asker, request)
+        return self._access.read_refusal(asker, request.key, request.range_end)
+
+    def watch_refusal(self, caller: Caller, key: bytes, range_end: bytes) -> Exception | None:
+        """Watching a range, in the form in which the client named it."""
+        if not self.store.is_enabled:
+            return None
+        asker = self.identify(caller)
+        if isinstance(asker, Exception):
+            return asker
+        return self._access.read_refusal(asker, key, range_end)
+
+    def lease_renew_refusal(self, caller: Caller, lease_id: int) -> Exception | None:
+        """Renewing a lease: as writing its keys."""
+        if not self.store.is_enabled:
+            return None
+        asker = self.identify(caller)
+        if isinstance(asker, Exception):
+            return asker
+        if asker is NOBODY:
+            return UserNameEmptyError()
+        return self._access.lease_write_refusal(asker, lease_id)
+
+    def lease_keys_refusal(self, caller: Caller, lease_id: int) -> Exception | None:
+        """Seeing a lease with its keys: as reading them."""
+        if not self.store.is_enabled:
+            return None
+        asker = self.identify(caller)
+        if isinstance(asker, Exception):
+            return asker
+        if asker is NOBODY:
+            return UserNameEmptyError()
+        return self._access.lease_read_refusal(asker, lease_id)

@@ -1,0 +1,103 @@
+"""Who asks: tokens before certificates, and nothing while nobody is asked."""
+
+from __future__ import annotations
+
+import pytest
+
+from etcdtw.auth.errors import InvalidTokenError, PermissionDeniedError, UserNameEmptyError
+from etcdtw.grpc.caller import NOBODY_KNOWN, Caller
+from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.entry_header import NOBODY, Asker
+from etcdtw.wire.requests import txn_of
+from tests.support.guard_rig import ANN, CERTIFIED, ROOT, WRONG, GuardRig
+
+@pytest.fixture
+def rig() -> GuardRig:
+    return GuardRig()
+
+
+def test_a_token_counts_more_than_a_certificate(rig: GuardRig) -> None:
+    revision = rig.auth.revision
+    assert rig.guard.identify(CERTIFIED) == Asker("ann", revision)
+    both = Caller("", "ann", b"r.1", is_certified=True)
+    assert rig.guard.identify(both) == Asker("root", revision)
+    assert isinstance(rig.guard.identify(WRONG), InvalidTokenError)
+    assert rig.guard.identify(NOBODY_KNOWN) is NOBODY
+    assert rig.guard.identify(Caller("", "", is_certified=True)) == Asker("", revision)
+    assert rig.guard.own() == Asker("root", revision)
+
+
+def test_a_certificate_means_nothing_where_none_is_demanded() -> None:
+    rig = GuardRig(trusts_certificates=False)
+    assert rig.guard.identify(CERTIFIED) is NOBODY
+
+
+def test_while_auth_is_off_nothing_is_looked_at(rig: GuardRig) -> None:
+    rig.auth.disable()
+    guard = rig.guard
+    assert not guard.is_asking
+    for refusal in (
+        guard.user_refusal(WRONG),
+        guard.admin_refusal(WRONG),
+        guard.token_refusal(WRONG),
+        guard.user_get_refusal(WRONG, "root"),
+        guard.role_get_refusal(WRONG, "root"),
+        guard.read_refusal(WRONG, pb.RangeRequest(key=b"k")),
+        guard.watch_refusal(WRONG, b"k", b""),
+        guard.lease_renew_refusal(WRONG, 7),
+        guard.lease_keys_refusal(WRONG, 7),
+    ):
+        assert refusal is None
+
+
+def test_a_wrong_token_is_refused_by_every_question(rig: GuardRig) -> None:
+    guard = rig.guard
+    for refusal in (
+        guard.user_refusal(WRONG),
+        guard.admin_refusal(WRONG),
+        guard.token_refusal(WRONG),
+        guard.user_get_refusal(WRONG, "ann"),
+        guard.role_get_refusal(WRONG, "root"),
+        guard.read_refusal(WRONG, pb.RangeRequest(key=b"k")),
+        guard.watch_refusal(WRONG, b"k", b""),
+        guard.lease_renew_refusal(WRONG, 7),
+        guard.lease_keys_refusal(WRONG, 7),
+    ):
+        assert isinstance(refusal, InvalidTokenError)
+
+
+def test_each_question_is_answered_for_who_asks(rig: GuardRig) -> None:
+    guard = rig.guard
+    assert guard.token_refusal(NOBODY_KNOWN) is None
+    assert isinstance(guard.user_refusal(NOBODY_KNOWN), UserNameEmptyError)
+    assert guard.user_refusal(ANN) is None
+    assert isinstance(guard.admin_refusal(ANN), PermissionDeniedError)
+    assert guard.admin_refusal(ROOT) is None
+    read = pb.RangeRequest(key=b"k")
+    assert isinstance(guard.read_refusal(ANN, read), PermissionDeniedError)
+    assert guard.read_refusal(ROOT, read) is None
+    txn = txn_of(pb.TxnRequest(success=[pb.RequestOp(request_range=read)]))
+    assert isinstance(guard.read_refusal(ANN, txn), PermissionDeniedError)
+    assert isinstance(guard.watch_refusal(NOBODY_KNOWN, b"k", b""), UserNameEmptyError)
+
+
+def test_a_lease_asks_for_its_keys_and_an_unknown_one_for_a_user(rig: GuardRig) -> None:
+    rig.backend.attach(7, b"k")
+    guard = rig.guard
+    for ask in (guard.lease_renew_refusal, guard.lease_keys_refusal):
+        assert isinstance(ask(NOBODY_KNOWN, 8), UserNameEmptyError)
+        assert ask(ANN, 8) is None
+        assert isinstance(ask(ANN, 7), PermissionDeniedError)
+        assert ask(ROOT, 7) is None
+
+
+def test_what_a_gateway_passes_on_is_not_asked_for_by_its_certificate() -> None:
+    """CVE-2018-16886."""
+    shown: dict[bytes, bytes] = {b"grpcgateway-accept": b"*/*"}
+    assert not CERTIFIED.showing(shown.get).is_certified
+    shown[b"authorization"] = b"Bearer a.1"
+    assert CERTIFIED.showing(shown.get).token == b"a.1"
+    shown = {b"authorization": b"a.1", b"token": b"Bearer r.1"}
+    found = CERTIFIED.showing(shown.get)
+    assert (found.token, found.common_name, found.is_certified) == (b"r.1", "ann", True)
+    assert CERTIFIED.showing({}.get) is CERTIFIED
