@@ -1,0 +1,290 @@
+"""Users and roles where members are several, start again, or speak TLS."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import pytest
+
+from etcdtw.wire import etcdserverpb as pb
+from tests.differential.judged import NEEDS_JUDGE
+from tests.differential.users import AUTH, FLAGS, KV, USERS, Member, Operation, Script, run
+from tests.support.bbolt_rig import read_file
+from tests.support.certs import Authority
+from tests.support.cluster_processes import Cluster, wait_for
+from tests.support.cluster_programs import with_programs
+from tests.support.processes import RunningMember, TlsFiles
+
+pytestmark = pytest.mark.integration
+
+OPERATIONS: Final = 2000
+SEED: Final = 13
+MIXED_OPERATIONS: Final = 300
+SETTLED_S: Final = 20.0
+BUCKETS: Final = (b"auth", b"authUsers", b"authRoles")
+DIGEST_SIZE: Final = 32
+"""Behind the file in a snapshot."""
+
+
+@NEEDS_JUDGE
+def test_every_answer_to_users_is_that_of_real_etcd() -> None:
+    found = run(["etcd", "etcdtw"], SEED, OPERATIONS)
+    assert not found.differences, "\n".join(found.differences)
+    assert found.operations == OPERATIONS
+    assert len(found.methods) >= 35
+    assert found.statuses["7 etcdserver: permission denied"] > 50
+
+
+def ask(member: Member, path: str, request: Any, response: Any, user: str | None) -> Any:
+    """Call, and insist on success."""
+    code, text, answer = member.call(Operation(path, request, response, user))
+    assert code == 0, f"{path}: {text}"
+    return answer
+
+
+def set_up(member: Member) -> None:
+    """Add root and ann, who may everything and ``a``; switch auth on."""
+    for name in ("root", "ann"):
+        ask(
+            member,
+            AUTH + "UserAdd",
+            pb.AuthUserAddRequest(name=name, password=name),
+            pb.AuthUserAddResponse,
+            None,
+        )
+    request = pb.AuthUserGrantRoleRequest(user="root", role="root")
+    ask(member, AUTH + "UserGrantRole", request, pb.AuthUserGrantRoleResponse, None)
+    ask(member, AUTH + "AuthEnable", pb.AuthEnableRequest(), pb.AuthEnableResponse, None)
+
+
+def log_in(member: Member, name: str, password: str | None = None) -> str:
+    request = pb.AuthenticateRequest(name=name, password=password or name)
+    token: str = ask(member, AUTH + "Authenticate", request, pb.AuthenticateResponse, None).token
+    member.tokens[name] = token
+    return token
+
+
+def status_of(member: Member, user: str | None, key: bytes = b"a") -> str:
+    request = pb.PutRequest(key=key, value=b"v")
+    return member.call(Operation(KV + "Put", request, pb.PutResponse, user))[1]
+
+
+def snapshot_buckets(endpoint: str, token: str) -> list[Any]:
+    """Return the buckets of users and roles in a snapshot."""
+    with grpc.insecure_channel(endpoint) as channel:
+        stream = channel.unary_stream(
+            "/etcdserverpb.Maintenance/Snapshot",
+            request_serializer=pb.SnapshotRequest.SerializeToString,
+            response_deserializer=pb.SnapshotResponse.FromString,
+        )(pb.SnapshotRequest(), metadata=[("token", token)], timeout=30)
+        octets = b"".join(part.blob for part in stream)[:-DIGEST_SIZE]
+    content = read_file(octets)
+    return [content.get(name, []) for name in BUCKETS]
+
+
+class MixedRun:
+    """Random operations on the members of one cluster, each through any of them."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._script = Script(SEED)
+        self._random = random.Random(SEED)
+        self.members = {m.name: Member(m.endpoint) for m in cluster.all}
+
+    def apply(self, operation: Operation) -> None:
+        """Call one of the members; a token that it gives is shown to all of them."""
+        name = self._random.choice(list(self.members))
+        code, _, response = self.members[name].call(operation)
+        if code:
+            return
+        script, request = self._script, operation.request
+        if operation.path == AUTH + "Authenticate":
+            script.tokenless.discard(request.name)
+            for member in self.members.values():
+                member.tokens[request.name] = response.token
+        elif operation.path in (AUTH + "UserAdd", AUTH + "UserChangePassword"):
+            script.passwords[request.name] = request.password
+            script.tokenless.add(request.name)
+        elif operation.path == AUTH + "AuthDisable":
+            script.tokenless.update(USERS)
+
+    def run(self, operations: int) -> None:
+        """Let each member lead for a while."""
+        for operation in self._script.setup():
+            self.apply(operation)
+        for leader in self._cluster.all:
+            self.repair()
+            move_leader(self._cluster, leader, self.members[leader.name].tokens["root"])
+            for _ in range(operations):
+                self.apply(self._script.next())
+        self.repair()
+
+    def repair(self) -> None:
+        """Let root be asked, and have a token."""
+        for operation in self._script.repair():
+            self.apply(operation)
+
+    def hashes(self) -> set[tuple[int, int]]:
+        """Return the hashes of all members' keys."""
+        path, request = "/etcdserverpb.Maintenance/HashKV", pb.HashKVRequest()
+        answers = [
+            ask(member, path, request, pb.HashKVResponse, "root")
+            for member in self.members.values()
+        ]
+        return {(answer.hash, answer.hash_revision) for answer in answers}
+
+    def close(self) -> None:
+        for member in self.members.values():
+            member.close()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "third"),
+    [
+        with_programs("etcd", "etcdtw", "etcd"),
+        with_programs("etcdtw", "etcd", "etcdtw"),
+        with_programs("etcd36", "etcdtw", "etcd"),
+    ],
+)
+def test_members_of_a_mixed_cluster_come_to_the_same_verdicts(
+    first: str, second: str, third: str
+) -> None:
+    """All members lead in turn; keys and users are the same on all of them in the end."""
+    with Cluster([first, second, third], flags=FLAGS) as cluster:
+        run = MixedRun(cluster)
+        run.run(MIXED_OPERATIONS)
+        wait_for(lambda: len(run.hashes()) == 1, SETTLED_S, "the members hold the same keys")
+        root = run.members[cluster.all[0].name].tokens["root"]
+        buckets = [snapshot_buckets(m.endpoint, root) for m in cluster.all]
+        assert buckets[0] == buckets[1] == buckets[2]
+        assert buckets[0][1]
+        run.close()
+
+
+def move_leader(cluster: Cluster, target: Any, token: str) -> None:
+    """Let ``target`` lead, as far as it is asked nicely."""
+    statuses = {}
+    for member in cluster.all:
+        with grpc.insecure_channel(member.endpoint) as channel:
+            metadata = [("token", token)]
+            statuses[member.name] = channel.unary_unary(
+                "/etcdserverpb.Maintenance/Status",
+                request_serializer=pb.StatusRequest.SerializeToString,
+                response_deserializer=pb.StatusResponse.FromString,
+            )(pb.StatusRequest(), metadata=metadata, timeout=10)
+    wanted = statuses[target.name].header.member_id
+    for member in cluster.all:
+        status = statuses[member.name]
+        if status.leader == status.header.member_id != wanted:
+            with grpc.insecure_channel(member.endpoint) as channel:
+                channel.unary_unary(
+                    "/etcdserverpb.Maintenance/MoveLeader",
+                    request_serializer=pb.MoveLeaderRequest.SerializeToString,
+                    response_deserializer=pb.MoveLeaderResponse.FromString,
+                )(
+                    pb.MoveLeaderRequest(targetID=wanted),
+                    metadata=[("token", token)],
+                    timeout=20,
+                )
+
+
+def test_users_are_there_again_after_a_restart_and_tokens_are_not() -> None:
+    with RunningMember("etcdtw", flags=FLAGS) as running:
+        member = Member(running.endpoint)
+        set_up(member)
+        log_in(member, "root")
+        assert status_of(member, "root") == ""
+        running.stop()
+        running.start()
+        again = Member(running.endpoint)
+        again.tokens = member.tokens
+        assert status_of(again, "root") == "etcdserver: invalid auth token"
+        assert status_of(again, None) == "etcdserver: user name is empty"
+        log_in(again, "root")
+        assert status_of(again, "root") == ""
+        member.close()
+        again.close()
+
+
+def test_a_lease_of_a_user_ends_while_users_are_asked() -> None:
+    with RunningMember("etcdtw", flags=FLAGS) as running:
+        member = Member(running.endpoint)
+        set_up(member)
+        log_in(member, "root")
+        grant = pb.LeaseGrantRequest(ID=7, TTL=1)
+        ask(member, "/etcdserverpb.Lease/LeaseGrant", grant, pb.LeaseGrantResponse, "root")
+        put = pb.PutRequest(key=b"a", lease=7)
+        ask(member, KV + "Put", put, pb.PutResponse, "root")
+
+        def is_gone() -> bool:
+            request = pb.RangeRequest(key=b"a")
+            return not ask(member, KV + "Range", request, pb.RangeResponse, "root").count
+
+        wait_for(is_gone, SETTLED_S, "the lease ends")
+        member.close()
+
+
+@pytest.mark.parametrize(("old", "new"), [with_programs("etcd34", "etcdtw")])
+def test_a_password_that_3_4_has_put_into_the_log_is_known_here(old: str, new: str) -> None:
+    with Cluster([old, new, old]) as cluster:
+        theirs, ours = (Member(m.endpoint) for m in cluster.all[:2])
+        set_up(theirs)
+        until_s = time.monotonic() + SETTLED_S
+        while status_of(ours, None) == "" and time.monotonic() < until_s:
+            time.sleep(0.05)
+        log_in(ours, "root")
+        assert status_of(ours, "root") == ""
+        theirs.tokens = ours.tokens
+        assert status_of(theirs, "root") == ""
+        code, text, _ = ours.call(
+            Operation(
+                AUTH + "Authenticate",
+                pb.AuthenticateRequest(name="root", password="wrong"),
+                pb.AuthenticateResponse,
+                None,
+            )
+        )
+        assert (code, text) == (
+            3,
+            "etcdserver: authentication failed, invalid user ID or password",
+        )
+        for member in (theirs, ours):
+            member.close()
+
+
+@pytest.mark.parametrize("program", ["etcdtw", pytest.param("etcd", marks=pytest.mark.long)])
+def test_a_certificate_names_its_user(program: str, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    server = authority.issue("localhost")
+    tls = TlsFiles(
+        Path(server.cert_file),
+        Path(server.key_file),
+        Path(authority.ca_file),
+        client_cert_auth=True,
+    )
+    with RunningMember(program, flags=FLAGS, tls=tls) as running:
+
+        def member(name: str) -> Member:
+            issued = authority.issue(name)
+            credentials = grpc.ssl_channel_credentials(
+                tls.ca_file.read_bytes(), issued.key_pem, issued.cert_pem
+            )
+            made = Member(running.endpoint)
+            made.use(grpc.secure_channel(running.endpoint, credentials))
+            return made
+
+        root, ann, nobody = member("root"), member("ann"), member("nobody")
+        set_up(root)
+        assert status_of(root, None) == ""
+        assert status_of(ann, None) == "etcdserver: permission denied"
+        assert status_of(nobody, None) == "etcdserver: permission denied"
+        # A token counts more than the certificate.
+        log_in(ann, "root")
+        assert status_of(ann, "root") == ""
+        assert status_of(root, "wrong") == "etcdserver: invalid auth token"
+        for one in (root, ann, nobody):
+            one.close()
