@@ -29,7 +29,7 @@ REASONS: Mapping[str, str] = {
     "rpc": """reached through the service that uses it (tests/rpc):
         leader_loss lease.for_peers""",
     "server": """a step of a member's start, seen where members start (tests/integration, plugins):
-        member.joining member.leader_line member.opened member.runtime metrics.peers
+        member.joining member.leader_line member.opened member.runtime member.users metrics.peers
         services.listeners
         services.peering services.readiness state_mend""",
     "storage": """reached through the state, the log or the snapshots that use it (tests/storage):

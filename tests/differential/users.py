@@ -31,9 +31,9 @@ KEYS: Final = (b"a", b"b", b"ba", b"c", b"ca", b"d", b"e")
 LEASES: Final = (11, 12, 13)
 STALE: Final = "stale"
 CHOICES: Final = (
-    "user_add user_delete change grant grant revoke get list "
-    "role_add role_delete perm perm perm unperm role_get role_list status"
-).split()
+    "user_add", "user_delete", "change", "grant", "grant", "revoke", "get", "list",
+    "role_add", "role_delete", "perm", "perm", "perm", "unperm", "role_get", "role_list", "status",
+)  # fmt: skip
 """What is done with users and roles, as often as it stands here."""
 
 KV: Final = "/etcdserverpb.KV/"
@@ -152,7 +152,7 @@ class Script:
     def _key(self) -> bytes:
         return self._random.choice(KEYS)
 
-    def _range(self) -> dict[str, bytes]:
+    def _range(self) -> dict[str, Any]:
         """Every form of a range, those that end before they begin too."""
         key = self._key()
         chance = self._random.random()

@@ -23,9 +23,9 @@ from etcdtw.mvcc.work_bounds import SLICE_KEYS_MAX, SLICE_PAST_KEYS_MAX
 from etcdtw.node.facade import Facade
 from etcdtw.rpc.decode import MALFORMED_MESSAGE
 from etcdtw.rpc.errors import fail
-from etcdtw.rpc.kv.sliced_reply import UsersRevision
 from etcdtw.rpc.kv.checks import check_range_stream
 from etcdtw.rpc.kv.read_queue import ReadQueue
+from etcdtw.rpc.kv.sliced_reply import UsersRevision
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import delimited
 

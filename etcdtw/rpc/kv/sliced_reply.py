@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from etcdtw.auth.errors import OldRevisionError
 from etcdtw.apply.errors import TooManyRequestsError
+from etcdtw.auth.errors import OldRevisionError
 from etcdtw.grpc.call import Call, RepliesInParts
 from etcdtw.mvcc.applied import Slices
 from etcdtw.mvcc.errors import CompactedError, MvccError
@@ -86,6 +86,7 @@ class SlicedReply:
         revision: int,
         reopen: Reopen | None = None,
         lost: Exception | None = None,
+        *,
         users_revision: UsersRevision = nobody_asked,
     ) -> None:
         self._node = node

@@ -6,9 +6,7 @@ Builds only; nothing is started here.
 from __future__ import annotations
 
 import random
-import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
@@ -16,12 +14,7 @@ from twisted.internet.interfaces import IReactorInThreads
 
 from etcdtw.apply.alarms import Alarms
 from etcdtw.apply.applier import Applier
-from etcdtw.apply.auth_entries import AuthEntries
-from etcdtw.apply.authorization import Authorization
 from etcdtw.apply.members import Members, stored_conf_state
-from etcdtw.auth.access import Access
-from etcdtw.auth.store import AuthStore
-from etcdtw.auth.tokens import LETTERS, LETTERS_COUNT, SimpleTokens
 from etcdtw.cluster.line import Line
 from etcdtw.config.config import PERIODIC_MODE, REVISION_MODE, Config
 from etcdtw.config.feature_gates import FeatureGates
@@ -46,11 +39,7 @@ from etcdtw.node.standing import Standing
 from etcdtw.raft.config import Config as RaftConfig
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.rpc.auth.admission import Admission
-from etcdtw.rpc.auth.authentication import Authentication
-from etcdtw.rpc.auth.passwords import Passwords
-from etcdtw.rpc.auth.service import AuthService
 from etcdtw.rpc.cluster.service import ClusterService
-from etcdtw.rpc.guard import Guard
 from etcdtw.rpc.kv.read_queue import ReadQueue
 from etcdtw.rpc.kv.service import KvService
 from etcdtw.rpc.lease.for_peers import LeasesForPeers
@@ -64,6 +53,7 @@ from etcdtw.rpc.watch import WatchService
 from etcdtw.server.member.leader_line import LeaderLine
 from etcdtw.server.member.opened import OpenData, OpenMember, Services
 from etcdtw.server.member.runtime import Runtime
+from etcdtw.server.member.users import Users, open_users
 from etcdtw.server.process.services import EXIT_REMOVED, leave_with_status
 from etcdtw.server.start.bootstrap import Identity
 from etcdtw.server.start.data import Data
@@ -73,14 +63,6 @@ from etcdtw.wire.encode import ResponseHeaders
 
 COMMITTED_SIZE_PER_READY_MAX = 1024 * 1024
 """Octets of entries applied before the turn looks up again."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Users:
-    """Who may do what on a member, and what compares passwords."""
-
-    guard: Guard
-    passwords: Passwords
 
 
 def open_member(
@@ -128,30 +110,9 @@ def _node(
     store.restore(state.revision)
     members = Members(state, config.max_learners, Line(data.line))
     alarms = Alarms(state)
-    tokens = SimpleTokens(config.auth_token_ttl_s * 1000, wakeup.time_ms)
-    auth = AuthStore(state, tokens)
-    access = Access(auth, state)
-    users = Users(
-        guard=Guard(auth, access, tokens, trusts_certificates=config.client_tls.client_cert_auth),
-        passwords=Passwords(
-            runtime.reactor.callInThread, runtime.reactor.callFromThread, config.bcrypt_cost
-        ),
-    )
-    applier = Applier(
-        state,
-        store,
-        lessor,
-        members,
-        alarms,
-        AuthEntries(
-            auth,
-            store,
-            own_config.cluster_id,
-            lambda: members.cluster_version,
-            users.passwords.start,
-        ),
-        Authorization(auth, access),
-    )
+    users = open_users(runtime, config, state, wakeup.time_ms)
+    entries = users.entries(store, own_config.cluster_id, lambda: members.cluster_version)
+    applier = Applier(state, store, lessor, members, alarms, entries, users.authorization)
     applier.restore()
     standing = Standing(own_config.cluster_id, own_config.member_id, raw, members, alarms)
     line = LeaderLine(standing, members, wakeup, dial, clock, own_config.request_timeout_ms)
@@ -257,11 +218,6 @@ def checkpoint_interval_ms(gates: FeatureGates) -> int:
     return CHECKPOINT_INTERVAL_MS if gates["LeaseCheckpoint"] else NEVER_MS
 
 
-def _token_letters() -> str:
-    """Return what nobody guesses."""
-    return "".join(secrets.choice(LETTERS) for _ in range(LETTERS_COUNT))
-
-
 def _services(
     runtime: Runtime, config: Config, node: Node, line: LeaderLine, users: Users
 ) -> Services:
@@ -286,12 +242,7 @@ def _services(
         check_read=guard,
     ).register(methods)
     WatchService(node, election_timeout_s, guard).register(methods)
-    AuthService(
-        node,
-        guard,
-        users.passwords,
-        Authentication(node, guard.store, users.passwords, _token_letters),
-    ).register(methods)
+    users.service(node).register(methods)
     LeaseService(
         node,
         runtime.randomness.getrandbits,

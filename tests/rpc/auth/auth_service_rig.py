@@ -31,9 +31,7 @@ class AuthServiceRig:
         self.tokens = SimpleTokens(300_000, lambda: int(self.node_rig.clock.seconds() * 1000))
         self.auth = AuthStore(state, self.tokens)
         access = Access(self.auth, state)
-        self.guard = Guard(
-            self.auth, access, self.tokens, trusts_certificates=trusts_certificates
-        )
+        self.guard = Guard(self.auth, access, self.tokens, trusts_certificates=trusts_certificates)
         self.node_rig = NodeRig(
             state=state,
             identify=self.guard,
@@ -56,7 +54,7 @@ class AuthServiceRig:
 
     def _letters(self) -> str:
         self.letters += 1
-        return "letters%d" % self.letters
+        return f"letters{self.letters}"
 
     def work(self) -> None:
         """Do what threads would have done, and let the node go on."""

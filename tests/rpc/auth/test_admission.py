@@ -92,7 +92,7 @@ def ahead(rig: AuthServiceRig) -> str:
 def test_a_member_that_is_behind_waits_once_for_what_is_committed(rig: AuthServiceRig) -> None:
     token = ahead(rig)
     call = call_as(rig, STATUS, showing(token))
-    assert call.status is None
+    assert call.is_open
     rig.tokens.assigned(token, "ann")
     rig.node_rig.run()
     assert (call.status, call.replies) == ((0, ""), [b"answer to m"])

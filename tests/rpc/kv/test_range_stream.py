@@ -353,7 +353,7 @@ def test_a_stream_ends_when_users_or_roles_change() -> None:
     users = Users()
     rig = StreamRig(100, check_read=users)
     call = rig.stream()
-    assert call.is_open
+    assert not call.status
     users.revision = 2
     while call.is_open:
         rig.clock.advance(0)

@@ -17,7 +17,9 @@ from etcdtw.lease.lease import Lease
 from etcdtw.lease.lessor import LOOKS_MAX
 from etcdtw.mvcc.applied import Applied
 from etcdtw.rpc.kv.read_queue import PAUSE_S, ReadQueue
-from etcdtw.rpc.lease.listing import STEP_LEASES
+from etcdtw.rpc.lease.listing import STEP_LEASES, LeaseLists
+from etcdtw.rpc.lease.listing_check import STEP_LEASES as CHECKED_LEASES
+from etcdtw.rpc.lease.listing_check import LeaseCheck
 from etcdtw.rpc.lease.service import LeaseService
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.guard_rig import ANN, ROOT, GuardRig
@@ -303,6 +305,7 @@ def test_the_list_of_leases_is_for_who_may_read_all_their_keys() -> None:
         answer = rig.service.leases(call, b"")
         if answer is not None:
             call.reply(answer)
+        rig.clock.advance(0)
         return call
 
     assert ask(NOBODY_KNOWN).status == EMPTY
@@ -319,7 +322,7 @@ def test_a_lease_is_renewed_by_who_may_write_its_keys() -> None:
     call = call_of(ANN)
     rig.service.keep_alive(call)
     call.receive(pb.LeaseKeepAliveRequest(ID=7).SerializeToString())
-    assert call.status is None
+    assert call.is_open
     assert len(call.sent) == 1
     call.receive(pb.LeaseKeepAliveRequest(ID=8).SerializeToString())
     assert call.status == DENIED
@@ -327,3 +330,27 @@ def test_a_lease_is_renewed_by_who_may_write_its_keys() -> None:
     rig.service.keep_alive(call)
     call.receive(pb.LeaseKeepAliveRequest(ID=9).SerializeToString())
     assert call.status == EMPTY
+
+
+def test_very_many_leases_are_looked_at_step_by_step_and_under_one_revision() -> None:
+    rig, users = rig_of_users()
+    users.permit(b"other")
+    for lease_id in range(100, 100 + 3 * CHECKED_LEASES):
+        rig.lessor.grant(lease_id, 100)
+    lists = LeaseLists(rig, ReadQueue(rig.clock), lambda: b"")
+    call = call_of(ANN)
+    check = LeaseCheck(rig, users.guard, call, lists)
+    steps = 1
+    while check.step():
+        steps += 1
+    assert steps > 3
+    assert call.status == (0, "")
+    call = call_of(ANN)
+    check = LeaseCheck(rig, users.guard, call, lists)
+    while check.step():
+        users.auth.add_user("another", b"", no_password=True)
+        users.auth.delete_user("another")
+    assert call.status == (3, "etcdserver: revision of auth store is old")
+    gone = call_of(ANN)
+    gone.fail(1, "canceled")
+    assert not LeaseCheck(rig, users.guard, gone, lists).step()

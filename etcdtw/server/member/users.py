@@ -1,0 +1,64 @@
+"""Users and roles of one member put together: who asks, what he may do, and his password."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from etcdtw.apply.auth_entries import AuthEntries
+from etcdtw.apply.authorization import Authorization
+from etcdtw.auth.access import Access
+from etcdtw.auth.store import AuthStore
+from etcdtw.auth.tokens import LETTERS, LETTERS_COUNT, SimpleTokens
+from etcdtw.config.config import Config
+from etcdtw.mvcc.backend import Backend
+from etcdtw.mvcc.store import Store
+from etcdtw.node.facade import Facade
+from etcdtw.rpc.auth.authentication import Authentication
+from etcdtw.rpc.auth.passwords import Passwords
+from etcdtw.rpc.auth.service import AuthService
+from etcdtw.rpc.guard import Guard
+from etcdtw.server.member.runtime import Runtime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Users:
+    """Who may do what on a member, and what compares passwords."""
+
+    guard: Guard
+    passwords: Passwords
+    authorization: Authorization
+
+    def entries(
+        self, store: Store, cluster_id: int, cluster_version: Callable[[], str]
+    ) -> AuthEntries:
+        """Return what applies changes of them."""
+        return AuthEntries(
+            self.guard.store, store, cluster_id, cluster_version, self.passwords.start
+        )
+
+    def service(self, node: Facade) -> AuthService:
+        """Return what clients call."""
+        authentication = Authentication(node, self.guard.store, self.passwords, _token_letters)
+        return AuthService(node, self.guard, self.passwords, authentication)
+
+
+def open_users(
+    runtime: Runtime, config: Config, state: Backend, time_ms: Callable[[], int]
+) -> Users:
+    """Return the users in ``state``; ``time_ms``: the clock by which tokens live."""
+    tokens = SimpleTokens(config.auth_token_ttl_s * 1000, time_ms)
+    store = AuthStore(state, tokens)
+    access = Access(store, state)
+    reactor = runtime.reactor
+    return Users(
+        guard=Guard(store, access, tokens, trusts_certificates=config.client_tls.client_cert_auth),
+        passwords=Passwords(reactor.callInThread, reactor.callFromThread, config.bcrypt_cost),
+        authorization=Authorization(store, access),
+    )
+
+
+def _token_letters() -> str:
+    """Return what nobody guesses."""
+    return "".join(secrets.choice(LETTERS) for _ in range(LETTERS_COUNT))
