@@ -200,7 +200,7 @@ class Script:
     def _user_add(self, name: str, user: str | None) -> Operation:
         password = f"{name}{self._random.randrange(3)}"
         request = pb.AuthUserAddRequest(name=name, password=password)
-        if name != "root" and self._random.random() < 0.15:
+        if name != "root" and self._random.random() < 0.05:
             request.options.no_password = True
         return Operation(AUTH + "UserAdd", request, pb.AuthUserAddResponse, user)
 
@@ -280,8 +280,12 @@ class Script:
                 name = "bob"
             request = pb.AuthUserDeleteRequest(name=name)
             return Operation(AUTH + "UserDelete", request, pb.AuthUserDeleteResponse, asker)
-        good = f"{name}{some.randrange(3)}"
-        password = some.choice([good, good, good, "", "x" * 73])
+        shut_out = sorted(user for user, known in self.passwords.items() if not known)
+        if shut_out and some.random() < 0.7:
+            name = some.choice(shut_out)
+        password = f"{name}{some.randrange(3)}"
+        if some.random() < 0.2:
+            password = some.choice(["", "x" * 73])
         change = pb.AuthUserChangePasswordRequest(name=name, password=password)
         if not password:
             change.hashedPassword = some.choice(["", "*", "QUJD"])
