@@ -124,9 +124,20 @@ class MixedRun:
         self.repair()
 
     def repair(self) -> None:
-        """Let root be asked, and have a token."""
+        """Let root be asked, and have a token that all members know.
+
+        A real member that is one entry behind refuses a new token.
+        """
         for operation in self._script.repair():
             self.apply(operation)
+        status = Operation(
+            "/etcdserverpb.Maintenance/Status", pb.StatusRequest(), pb.StatusResponse, "root"
+        )
+        wait_for(
+            lambda: all(member.call(status)[0] == 0 for member in self.members.values()),
+            SETTLED_S,
+            "all members know root's token",
+        )
 
     def hashes(self) -> set[tuple[int, int]]:
         """Return the hashes of all members' keys."""
