@@ -6,6 +6,7 @@ import random
 import time
 from pathlib import Path
 from typing import Any, Final
+from urllib.request import urlopen
 
 import grpc
 import pytest
@@ -299,3 +300,27 @@ def test_a_certificate_names_its_user(program: str, tmp_path: Path) -> None:
         assert status_of(root, "wrong") == "etcdserver: invalid auth token"
         for one in (root, ann, nobody):
             one.close()
+
+
+def test_no_password_and_no_token_is_logged_or_told() -> None:
+    """CVE-2021-28235, and etcd's PRs 20941 and 21993."""
+    canary = "canary-3f9b"
+    with RunningMember("etcdtw", flags=[*FLAGS, "--log-level=debug"]) as running:
+        member = Member(running.endpoint)
+        set_up(member)
+        log_in(member, "root")
+        add = pb.AuthUserAddRequest(name="bob", password=canary)
+        ask(member, AUTH + "UserAdd", add, pb.AuthUserAddResponse, "root")
+        token = log_in(member, "bob", canary)
+        assert status_of(member, "bob") == "etcdserver: permission denied"
+        assert status_of(member, f"{canary}.1") == "etcdserver: invalid auth token"
+        wrong = pb.AuthenticateRequest(name="bob", password=f"{canary}-wrong")
+        operation = Operation(AUTH + "Authenticate", wrong, pb.AuthenticateResponse, None)
+        assert canary not in member.call(operation)[1]
+        with urlopen(f"{running.client_url}/metrics", timeout=10) as page:
+            metrics = page.read().decode()
+        member.close()
+        running.stop()
+        told = metrics + running.stderr()
+        assert canary not in told
+        assert token.partition(".")[0] not in told

@@ -74,7 +74,7 @@ class Authentication:
             raise NoPasswordUserError()
         attempt.revision = auth.revision
         password_hash = None if user is None else user.password
-        self._passwords.check(attempt.password, password_hash, attempt.compared)
+        self._passwords.check(attempt.password, password_hash, attempt.call, attempt.compared)
 
     def failed(self, attempt: _Attempt, address: str) -> None:
         """The password is not his."""

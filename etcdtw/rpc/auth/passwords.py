@@ -7,20 +7,23 @@ hashed; one that is compared counts to its 72nd octet.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from etcdtw.apply.errors import TooManyRequestsError
+from etcdtw.grpc.call import Call
 
 COST_MIN: Final = 4
 COST_MAX: Final = 31
 COST_DEFAULT: Final = 10
 PASSWORD_SIZE_MAX: Final = 72
 TOO_LONG: Final = "bcrypt: password length exceeds 72 bytes"
-PENDING_MAX: Final = 256
+PENDING_MAX: Final = 1024
 """Hashes that wait for their turn; more are refused."""
+PENDING_EACH_MAX: Final = 128
+"""Of one address."""
 WORKERS_MAX: Final = 2
 """Hashes that are made at once: most machines have more processors than that."""
 
@@ -55,8 +58,16 @@ def matches(password: bytes, password_hash: bytes) -> bool:
 Job = Callable[[], object]
 
 
+class _Pending(NamedTuple):
+    """What waits for a thread; it is left out when it is not wanted any more."""
+
+    job: Job
+    done: Callable[[object], None]
+    is_wanted: Callable[[], bool]
+
+
 class Passwords:
-    """Hashes and compares, in threads.
+    """Hashes and compares, in threads.  Addresses take turns: none of them stands before another.
 
     in_thread   calls what it is given in a thread (the reactor's pool)
     in_reactor  calls what it is given in the reactor; from any thread
@@ -69,20 +80,25 @@ class Passwords:
         cost: int = COST_DEFAULT,
         *,
         pending_max: int = PENDING_MAX,
+        pending_each_max: int = PENDING_EACH_MAX,
         workers_max: int = WORKERS_MAX,
     ) -> None:
         self._in_thread = in_thread
         self._in_reactor = in_reactor
         self._cost = cost
         self._pending_max = pending_max
+        self._pending_each_max = pending_each_max
         self._workers_max = workers_max
-        self._pending: deque[tuple[Job, Callable[[object], None]]] = deque()
+        self._urgent: deque[_Pending] = deque()
+        # By address; whose turn is next comes first.
+        self._lines: OrderedDict[str, deque[_Pending]] = OrderedDict()
+        self._pending_count = 0
         self._working = 0
         # As long to compare as a real one's: that nobody has this name takes its time, too.
         self._nobodys = salt_of(bytes(16), cost) + b"." * 31
 
-    def hash(self, password: bytes, done: Callable[[bytes], None]) -> None:
-        """Hash a password with a new salt.
+    def hash(self, password: bytes, call: Call, done: Callable[[bytes], None]) -> None:
+        """Hash a password with a new salt, while ``call`` is open.
 
         Raises `PasswordTooLongError`, `TooManyRequestsError`.
         """
@@ -95,26 +111,31 @@ class Passwords:
 
             return bcrypt.hashpw(password, bcrypt.gensalt(cost, _PREFIX))
 
-        self._add(job, lambda made: done(cast(bytes, made)))
+        self._add(job, lambda made: done(cast(bytes, made)), call)
 
     def check(
-        self, password: bytes, password_hash: bytes | None, done: Callable[[bool], None]
+        self,
+        password: bytes,
+        password_hash: bytes | None,
+        call: Call,
+        done: Callable[[bool], None],
     ) -> None:
-        """Compare a password with a hash; None: that of nobody, whose answer takes as long.
+        """Compare a password with a hash, while ``call`` is open.
 
-        Raises `TooManyRequestsError`.
+        None: that of nobody, whose answer takes as long.  Raises `TooManyRequestsError`.
         """
         if password_hash is None:
             job = partial(matches, password, self._nobodys)
-            self._add(job, lambda _: done(False))
+            self._add(job, lambda _: done(False), call)
         else:
             job = partial(matches, password, password_hash)
-            self._add(job, lambda found: done(bool(found)))
+            self._add(job, lambda found: done(bool(found)), call)
 
     def start(self, password: bytes, salt: bytes) -> LateHash:
         """Begin to hash what an entry of 3.4 brings; implements `auth_entries.StartHash`.
 
-        At the same cost on every member, whatever the flag says.  There is always a place.
+        At the same cost on every member, whatever the flag says.  There is always a place, and
+        it is the first: nothing is applied meanwhile.
         """
         late = LateHash()
         text = salt_of(salt, COST_DEFAULT)
@@ -124,20 +145,44 @@ class Passwords:
 
             return bcrypt.hashpw(password, text)
 
-        self._pending.appendleft((job, lambda made: late.made(cast(bytes, made))))
+        self._urgent.append(_Pending(job, lambda made: late.made(cast(bytes, made)), lambda: True))
         self._work()
         return late
 
-    def _add(self, job: Job, done: Callable[[object], None]) -> None:
-        if len(self._pending) >= self._pending_max:
+    def _add(self, job: Job, done: Callable[[object], None], call: Call) -> None:
+        address = call.caller.address
+        line = self._lines.get(address)
+        if self._pending_count >= self._pending_max or (
+            line is not None and len(line) >= self._pending_each_max
+        ):
             raise TooManyRequestsError()
-        self._pending.append((job, done))
+        if line is None:
+            line = self._lines[address] = deque()
+        line.append(_Pending(job, done, lambda: call.is_open))
+        self._pending_count += 1
         self._work()
 
     def _work(self) -> None:
-        while self._pending and self._working < self._workers_max:
+        while self._working < self._workers_max:
+            pending = self._next()
+            if pending is None:
+                return
             self._working += 1
-            self._in_thread(partial(self._run, *self._pending.popleft()))
+            self._in_thread(partial(self._run, pending.job, pending.done))
+
+    def _next(self) -> _Pending | None:
+        """Take what is next and still wanted."""
+        if self._urgent:
+            return self._urgent.popleft()
+        while self._lines:
+            address, line = self._lines.popitem(last=False)
+            pending = line.popleft()
+            self._pending_count -= 1
+            if line:
+                self._lines[address] = line
+            if pending.is_wanted():
+                return pending
+        return None
 
     def _run(self, job: Job, done: Callable[[object], None]) -> None:
         """In a thread."""

@@ -128,14 +128,12 @@ class AuthService:
             return
 
         def hashed(password_hash: bytes) -> None:
-            if not call.is_open:
-                return
             request.hashedPassword = b64encode(password_hash).decode()
             message = request.SerializeToString()
             self._node.propose(field, message, request, call, self._answer)
 
         try:
-            self._passwords.hash(password, hashed)
+            self._passwords.hash(password, call, hashed)
         except TooManyRequestsError as error:
             fail(call, error)
 
