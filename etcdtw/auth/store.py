@@ -9,6 +9,7 @@ Source: etcd 3.7.3, whose answers are what is followed (tests/differential).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from etcdtw.auth.errors import (
@@ -71,6 +72,8 @@ class AuthStore:
         self._users: dict[str, User] = {}
         self._roles: dict[str, Role] = {}
         self._rights: dict[str, Rights] = {}
+        self.on_change: Callable[[], None] | None = None
+        """Called when somebody may do less than before, or more."""
         self.is_enabled = False
         self.revision = 0
         self.restore()
@@ -88,6 +91,8 @@ class AuthStore:
         self._rights = {}
         if self.revision == 0:
             self._changed()
+        elif self.on_change is not None:
+            self.on_change()
 
     # What is asked.
 
@@ -134,6 +139,8 @@ class AuthStore:
             raise RootRoleMissingError()
         self._buckets.bucket_put(BUCKET_AUTH, ENABLED_KEY, _ENABLED)
         self.is_enabled = True
+        if self.on_change is not None:
+            self.on_change()
 
     def disable(self) -> None:
         """Ask nobody any more; all tokens are over.  Doing it twice is nothing."""
@@ -292,6 +299,8 @@ class AuthStore:
         self.revision += 1
         self._buckets.bucket_put(BUCKET_AUTH, REVISION_KEY, self.revision.to_bytes(8, "big"))
         self._rights = {}
+        if self.on_change is not None:
+            self.on_change()
 
 
 def _without(user: User, role_name: str) -> User:

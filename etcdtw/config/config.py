@@ -151,6 +151,7 @@ class Config:
     compact_hash_check_time_s: float
     auth_token_ttl_s: int
     bcrypt_cost: int
+    watch_outlives_permission: bool
     warning_apply_duration_s: float
     warning_unary_request_duration_s: float
     feature_gates: FeatureGates
@@ -295,6 +296,7 @@ def _config(settings: Settings, warnings: tuple[str, ...]) -> Config:
         compact_hash_check_time_s=read.seconds("compact-hash-check-time"),
         auth_token_ttl_s=read.number("auth-token-ttl") or AUTH_TOKEN_TTL_S,
         bcrypt_cost=bcrypt_cost(read.number("bcrypt-cost")),
+        watch_outlives_permission=read.flag("watch-outlives-permission"),
         watch_progress_notify_interval_s=_progress_interval_s(read),
         warning_apply_duration_s=read.seconds("warning-apply-duration"),
         warning_unary_request_duration_s=read.seconds("warning-unary-request-duration"),

@@ -355,6 +355,13 @@ _AUTH: Final[tuple[_Row, ...]] = (
     ("auth-token", STRING, "simple", SUPPORTED, "Kind of tokens: simple."),
     ("auth-token-ttl", UINT, "300", SUPPORTED, "Seconds that an unused simple token lives."),
     ("bcrypt-cost", UINT, "10", SUPPORTED, "Cost of password hashes, 4 to 31."),
+    (
+        "watch-outlives-permission",
+        BOOL,
+        "false",
+        SUPPORTED,
+        "Let watches go on whose users lose the right to them, as etcd (etcdtw's own flag).",
+    ),
 )
 
 _MONITORING: Final[tuple[_Row, ...]] = (

@@ -116,13 +116,8 @@ class Guard:
             return self._access.txn_refusal(asker, request)
         return self._access.read_refusal(asker, request.key, request.range_end)
 
-    def watch_refusal(self, caller: Caller, key: bytes, range_end: bytes) -> Exception | None:
+    def watch_refusal(self, asker: Asker, key: bytes, range_end: bytes) -> Exception | None:
         """Watching a range, in the form in which the client named it."""
-        if not self.store.is_enabled:
-            return None
-        asker = self.identify(caller)
-        if isinstance(asker, Exception):
-            return asker
         return self._access.read_refusal(asker, key, range_end)
 
     def lease_renew_refusal(self, caller: Caller, lease_id: int) -> Exception | None:

@@ -44,7 +44,6 @@ def test_while_auth_is_off_nothing_is_looked_at(rig: GuardRig) -> None:
         guard.user_get_refusal(WRONG, "root"),
         guard.role_get_refusal(WRONG, "root"),
         guard.read_refusal(WRONG, pb.RangeRequest(key=b"k")),
-        guard.watch_refusal(WRONG, b"k", b""),
         guard.lease_renew_refusal(WRONG, 7),
         guard.lease_keys_refusal(WRONG, 7),
     ):
@@ -60,7 +59,6 @@ def test_a_wrong_token_is_refused_by_every_question(rig: GuardRig) -> None:
         guard.user_get_refusal(WRONG, "ann"),
         guard.role_get_refusal(WRONG, "root"),
         guard.read_refusal(WRONG, pb.RangeRequest(key=b"k")),
-        guard.watch_refusal(WRONG, b"k", b""),
         guard.lease_renew_refusal(WRONG, 7),
         guard.lease_keys_refusal(WRONG, 7),
     ):
@@ -79,7 +77,7 @@ def test_each_question_is_answered_for_who_asks(rig: GuardRig) -> None:
     assert guard.read_refusal(ROOT, read) is None
     txn = txn_of(pb.TxnRequest(success=[pb.RequestOp(request_range=read)]))
     assert isinstance(guard.read_refusal(ANN, txn), PermissionDeniedError)
-    assert isinstance(guard.watch_refusal(NOBODY_KNOWN, b"k", b""), UserNameEmptyError)
+    assert isinstance(guard.watch_refusal(NOBODY, b"k", b""), UserNameEmptyError)
 
 
 def test_a_lease_asks_for_its_keys_and_an_unknown_one_for_a_user(rig: GuardRig) -> None:

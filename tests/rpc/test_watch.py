@@ -16,10 +16,16 @@ from etcdtw.grpc.call import (
 )
 from etcdtw.grpc.caller import NOBODY_KNOWN, Caller
 from etcdtw.rpc.guard import Guard
-from etcdtw.rpc.watch import OUTPUT_BYTES_MAX, REQUESTS_WHILE_PAUSED_MAX, WatchService
+from etcdtw.rpc.watch import (
+    LOOKS_MAX,
+    OUTPUT_BYTES_MAX,
+    REQUESTS_WHILE_PAUSED_MAX,
+    WatchRights,
+    WatchService,
+)
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.fake_facade import FakeFacade
-from tests.support.guard_rig import ANN, WRONG, GuardRig
+from tests.support.guard_rig import ANN, ROOT, WRONG, GuardRig
 from tests.support.recorded_call import BatchingCall, RecordedCall
 from tests.support.watch_rig import WatchRig
 
@@ -35,7 +41,8 @@ class ServiceRig(WatchRig, FakeFacade):
         super().__init__()
         self.clock: Any = Clock()
         self.leader_id = 2
-        self.service = WatchService(self, ELECTION_TIMEOUT_S, guard)
+        self.rights = WatchRights(self.clock)
+        self.service = WatchService(self, ELECTION_TIMEOUT_S, guard, self.rights)
 
     def open(self, **metadata: str) -> RecordedCall:
         call = RecordedCall(**metadata)
@@ -273,3 +280,78 @@ def test_a_watch_that_its_caller_may_not_have_is_refused_and_the_stream_goes_on(
     call.receive(create(b"k"))
     (made,) = responses(call)
     assert (made.created, made.canceled) == (True, False)
+
+
+def rights_rig() -> tuple[ServiceRig, GuardRig]:
+    """Return a service whose watches end with the right to them; ``ann`` may have k to n."""
+    users = GuardRig()
+    users.permit(b"k", b"n")
+    rig = ServiceRig(users.guard)
+    users.auth.on_change = rig.rights.changed
+    return rig, users
+
+
+def test_a_watch_ends_with_the_right_to_it_and_others_of_the_stream_go_on() -> None:
+    rig, users = rights_rig()
+    call = rig.open()
+    call.caller = ANN
+    for key, options in (
+        (b"k", {}),
+        (b"l", {}),
+        (b"k", {"range_end": b"l"}),
+        (b"m", {"range_end": b"n"}),
+    ):
+        call.receive(create(key, **options))
+    assert [r.created for r in responses(call)] == [True] * 4
+    users.permit(b"m", b"n")
+    rig.clock.advance(0)
+    assert responses(call) == []
+    users.auth.revoke_permission("r", b"k", b"n")
+    rig.clock.advance(0)
+    told = responses(call)
+    assert {r.watch_id for r in told} == {0, 1, 2}
+    denied = "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
+    assert {(r.created, r.canceled, r.cancel_reason) for r in told} == {(False, True, denied)}
+    # A token that is over ends nothing, a user who is gone does.
+    users.tokens.disabled()
+    users.auth.add_role("another")
+    rig.clock.advance(0)
+    assert responses(call) == []
+    users.auth.delete_user("ann")
+    rig.clock.advance(0)
+    assert [r.watch_id for r in responses(call)] == [3]
+
+
+def test_who_came_before_users_were_asked_is_asked_when_they_are() -> None:
+    rig, users = rights_rig()
+    users.auth.disable()
+    calls = [rig.open(), rig.open()]
+    calls[1].caller = ROOT
+    for call in calls:
+        call.receive(create(b"z"))
+        responses(call)
+    rig.clock.advance(0)
+    users.auth.enable()
+    users.tokens.assigned("r.1", "root")
+    rig.clock.advance(0)
+    (told,) = responses(calls[0])
+    assert told.cancel_reason.endswith("user name is empty")
+    assert responses(calls[1]) == []
+
+
+def test_very_many_watches_are_looked_at_step_by_step() -> None:
+    rig, users = rights_rig()
+    calls = [rig.open(), rig.open(), rig.open()]
+    for call in calls:
+        call.caller = ANN
+        for _ in range(LOOKS_MAX):
+            call.receive(create(b"k"))
+        responses(call)
+    users.auth.delete_user("ann")
+    calls[2].cancel()
+    counts = []
+    while rig.clock.calls:
+        rig.clock.calls.pop(0).func()  # one step, not those that it asks for as well
+        counts.append(sum(len(responses(call)) for call in calls[:2]))
+    assert sum(counts) == 2 * LOOKS_MAX
+    assert max(counts) <= LOOKS_MAX

@@ -23,7 +23,7 @@ class GuardRig:
         self, backend: ModelBackend | None = None, *, trusts_certificates: bool = True
     ) -> None:
         self.backend = backend or ModelBackend()
-        tokens = SimpleTokens(1000, lambda: 0)
+        tokens = self.tokens = SimpleTokens(1000, lambda: 0)
         self.auth = AuthStore(self.backend, tokens)
         for name in ("root", "ann"):
             self.auth.add_user(name, b"", no_password=False)

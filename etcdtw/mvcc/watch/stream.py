@@ -145,6 +145,13 @@ class Watcher:
     def keys_size(self) -> int:
         return len(self.key) + len(self.end or b"")
 
+    @property
+    def range_end(self) -> bytes:
+        """The end of what is watched, in the form of requests."""
+        if self.is_exact:
+            return b""
+        return b"\0" if self.end is None else self.end
+
 
 class StreamHub(Protocol):
     """What a stream needs of its hub."""
@@ -257,15 +264,19 @@ class WatchStream:
             + encode_reason(reason)
         )
 
-    def cancel(self, watch_id: int) -> None:
-        """Answer a cancel request.  An unknown id gets no answer; no event follows one."""
+    def cancel(self, watch_id: int, reason: str = "") -> None:
+        """Answer a cancel request.  An unknown id gets no answer; no event follows one.
+
+        With a reason it is this member that cancels.
+        """
         watcher = self.watchers.pop(watch_id, None)
         if watcher is None:
             return
         self.futures.pop(watch_id, None)
         self.keys_size -= watcher.keys_size
         self._hub.dismiss(watcher)
-        self._answer(self._hub.header(self._hub.revision()) + watcher.id_octets + CANCELED)
+        told = encode_reason(reason) if reason else b""
+        self._answer(self._hub.header(self._hub.revision()) + watcher.id_octets + CANCELED + told)
 
     def request_progress(self) -> None:
         """Answer a progress request if every watcher has been sent all there is.

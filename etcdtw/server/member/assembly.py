@@ -241,7 +241,9 @@ def _services(
         reads=reads,
         check_read=guard,
     ).register(methods)
-    WatchService(node, election_timeout_s, guard).register(methods)
+    WatchService(node, election_timeout_s, guard, users.watch_rights(node, config)).register(
+        methods
+    )
     users.service(node).register(methods)
     LeaseService(
         node,

@@ -19,6 +19,7 @@ from etcdtw.rpc.auth.authentication import Authentication
 from etcdtw.rpc.auth.passwords import Passwords
 from etcdtw.rpc.auth.service import AuthService
 from etcdtw.rpc.guard import Guard
+from etcdtw.rpc.watch import WatchRights
 from etcdtw.server.member.runtime import Runtime
 
 
@@ -42,6 +43,14 @@ class Users:
         """Return what clients call."""
         authentication = Authentication(node, self.guard.store, self.passwords, _token_letters)
         return AuthService(node, self.guard, self.passwords, authentication)
+
+    def watch_rights(self, node: Facade, config: Config) -> WatchRights | None:
+        """Return what ends watches with the right to them, unless a flag lets them go on."""
+        if config.watch_outlives_permission:
+            return None
+        rights = WatchRights(node.clock)
+        self.guard.store.on_change = rights.changed
+        return rights
 
 
 def open_users(
