@@ -13,6 +13,7 @@ from typing import Any
 
 FLOORS: Mapping[str, float] = {
     "apply": 98,
+    "auth": 97,
     "bbolt": 96,
     "client": 96,
     "cluster": 98,

@@ -20,6 +20,7 @@ from etcdtw.auth.errors import (
     OldRevisionError,
     PermissionDeniedError,
     PermissionMissingError,
+    RootRoleMissingError,
     UserExistsError,
     UserNameEmptyError,
 )
@@ -243,3 +244,34 @@ def test_a_name_that_cannot_be_stored_stops_the_member(rig: AuthRig) -> None:
         rig.apply(auth_role_add=pb.AuthRoleAddRequest(name=longest + "n"))
     with pytest.raises(UnknownEntryError):
         rig.apply(auth_user_add=pb.AuthUserAddRequest(name=longest + "n"))
+
+
+def test_every_kind_of_entry_is_undone_by_another(rig: AuthRig) -> None:
+    rig.enable()
+    rows = {name: rig.backend.bucket_items(name) for name in (b"authUsers", b"authRoles")}
+    grant = pb.AuthUserGrantRoleRequest(user="bob", role="s")
+    revoke = pb.AuthUserRevokeRoleRequest(name="bob", role="s")
+    perm = authpb.Permission(key=b"k", range_end=b"l")
+    permit = pb.AuthRoleGrantPermissionRequest(name="s", perm=perm)
+    forbid = pb.AuthRoleRevokePermissionRequest(role="s", key=b"k", range_end=b"l")
+    entries: list[dict[str, Any]] = [
+        {"auth_user_add": pb.AuthUserAddRequest(name="bob", hashedPassword=HASH)},
+        {"auth_role_add": pb.AuthRoleAddRequest(name="s")},
+        {"auth_user_grant_role": grant},
+        {"auth_role_grant_permission": permit},
+        {"auth_role_revoke_permission": forbid},
+        {"auth_user_revoke_role": revoke},
+        {"auth_role_delete": pb.AuthRoleDeleteRequest(role="s")},
+        {"auth_user_delete": pb.AuthUserDeleteRequest(name="bob")},
+    ]
+    for entry in entries:
+        revision = rig.auth.revision
+        assert rig.apply("root", **entry).error is None
+        assert rig.auth.revision == revision + 1
+    assert {name: rig.backend.bucket_items(name) for name in rows} == rows
+    for entry in entries[4:]:
+        assert rig.apply("root", **entry).error is not None
+    assert rig.apply("root", auth_disable=pb.AuthDisableRequest()).error is None
+    assert not rig.auth.is_enabled
+    rig.apply(auth_user_revoke_role=pb.AuthUserRevokeRoleRequest(name="root", role="root"))
+    assert isinstance(rig.apply(auth_enable=pb.AuthEnableRequest()).error, RootRoleMissingError)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from etcdtw.auth.permission_order import with_appended
+from etcdtw.auth.store import AuthStore
 from etcdtw.auth.values import READ, Permission
+from tests.auth.permission_orders import RECORDED, digest, grants
+from tests.support.model_backend import ModelBackend
 
 
 def permissions(keys: list[bytes]) -> tuple[Permission, ...]:
@@ -28,3 +32,15 @@ def test_few_of_one_key_stay_in_the_order_in_which_they_came() -> None:
     before = permissions([b"a", b"b", b"b", b"c"])
     appended = Permission(READ, b"b", b"")
     assert with_appended(before, appended) == (*before[:3], appended, before[3])
+
+
+@pytest.mark.parametrize("seed", RECORDED)
+def test_many_of_one_key_stand_as_on_real_members(seed: int) -> None:
+    store = AuthStore(ModelBackend())
+    store.add_role("r")
+    states = []
+    for permission in grants(seed):
+        if permission.range_end in (b"", b"\0") or permission.key < permission.range_end:
+            store.grant_permission("r", permission)
+        states.append(store.role_permissions("r"))
+    assert digest(states) == RECORDED[seed]
