@@ -318,10 +318,10 @@ def test_a_script_needs_no_reactor(member: RunningMember) -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "done\n", "")
 
 
-@pytest.fixture
-def guarded() -> Iterator[RunningMember]:
-    """A real member that asks for users: root and u, who may do all under u/."""
-    with RunningMember("etcd") as member:
+@pytest.fixture(params=PROGRAMS)
+def guarded(request: pytest.FixtureRequest) -> Iterator[RunningMember]:
+    """A member that asks for users: root and u, who may do all under u/."""
+    with RunningMember(request.param) as member:
 
         async def story(client: Client) -> None:
             await client.users.add("root", "rootpw")
