@@ -131,7 +131,12 @@ class KvService:
                 self._read(call, partial(self._get, message[2:]))
                 return None
             if rest == 2 and message[-2:] == _SERIALIZABLE:
-                if self._refuses_key(call, message[2:-2]):
+                check_read = self._check_read
+                if (
+                    check_read is not None
+                    and check_read.is_asking
+                    and self._refuses(call, pb.RangeRequest(key=message[2:-2]))
+                ):
                     return None
                 seconds = self._seconds
                 began_s = seconds()
@@ -150,19 +155,18 @@ class KvService:
         if error is not None:
             fail(call, error)
             return
-        if self._refuses_key(call, key):
+        check_read = self._check_read
+        if (
+            check_read is not None
+            and check_read.is_asking
+            and self._refuses(call, pb.RangeRequest(key=key))
+        ):
             return
         self._durations.ranges += 1
         body = self._store.get_body(key)
         call.reply(self._header(self._store.revision) + body)
         if len(body) > LARGE_OCTETS_MIN:
             self._reads.spend(len(body) * OCTET_S)
-
-    def _refuses_key(self, call: Call, key: bytes) -> bool:
-        check_read = self._check_read
-        if check_read is None or not check_read.is_asking:
-            return False
-        return self._refuses(call, pb.RangeRequest(key=key))
 
     def _refuses(self, call: Call, request: pb.RangeRequest | Txn) -> bool:
         """Fail a read that its caller may not have."""
