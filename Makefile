@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 .DEFAULT_GOAL = help
 
-.PHONY: help run test fast test-compiled lint cover untested bench bench-cluster build clean differential \
+.PHONY: help run test fast test-compiled lint cover untested bench bench-cluster surface build clean differential \
 	kill-loop differential-cluster cluster-kill-loop crashlab bitflips full-disk long judges attacks
 
 help:
@@ -133,6 +133,9 @@ crashlab: $(VENV)/.installed-test
 
 long: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 0 -m long
+
+surface:
+	$(BIN)/python tools/record_surface.py
 
 judges:
 	$(PYTHON) tools/judges.py

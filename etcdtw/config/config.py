@@ -159,6 +159,8 @@ class Config:
     peer_tls: PeerTls
     logging: Logging
     enable_pprof: bool
+    measures_calls: bool
+    """Count how long the calls of each method take."""
     cors_origins: frozenset[str]
     host_whitelist: frozenset[str]
     warnings: tuple[str, ...]
@@ -304,6 +306,7 @@ def _config(settings: Settings, warnings: tuple[str, ...]) -> Config:
         client_tls=_client_tls(read),
         peer_tls=_peer_tls(read),
         logging=_logging(read),
+        measures_calls=read.text("metrics") == "extensive",
         # etcd's rule: whoever logs all may look at all.
         enable_pprof=read.flag("enable-pprof") or read.text("log-level") == "debug",
         cors_origins=_word_set(read.text("cors")),

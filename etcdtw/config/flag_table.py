@@ -372,7 +372,7 @@ _MONITORING: Final[tuple[_Row, ...]] = (
         SUPPORTED,
         "Serve profiles under /debug/pprof/ (as --log-level=debug does, too).",
     ),
-    ("metrics", CHOICE, "basic", NOT_YET, "basic, or extensive: with a histogram per RPC."),
+    ("metrics", CHOICE, "basic", SUPPORTED, "basic, or extensive: with a histogram per RPC."),
     (
         "listen-metrics-urls",
         URLS,

@@ -7,7 +7,16 @@ from typing import Final
 
 from etcdtw import __version__
 from etcdtw.config.flag_table import FLAGS, GROUPS
-from etcdtw.config.flags import BOOL, DURATION, NO_EFFECT, NOT_YET, URLS, FlagSpec
+from etcdtw.config.flags import (
+    BOOL,
+    DURATION,
+    LEGACY,
+    NO_EFFECT,
+    NOT_YET,
+    SUPPORTED,
+    URLS,
+    FlagSpec,
+)
 
 COMPAT_VERSION: Final = "3.7.3"
 """The etcd release whose contract this product keeps."""
@@ -36,18 +45,25 @@ _KIND_WORDS: Final = {
     URLS: "urls",
     "list": "list",
 }
-_NOTES: Final = {
-    NOT_YET: f" [not supported yet by etcdtw {__version__}: leave the default]",
-    NO_EFFECT: " [accepted, has no effect]",
+_ACTS: Final = (SUPPORTED,)
+_REST: Final = {
+    NOT_YET: f"Not supported yet by etcdtw {__version__} (leave the default)",
+    NO_EFFECT: "Accepted, without effect here (a warning says so)",
+    LEGACY: "Ignored, as by etcd",
 }
+"""The groups at the end: what is told by its status, whatever it is about."""
 
 
 def help_text() -> str:
     """Return the complete help: every flag with its default and its meaning."""
     parts = [_HEAD]
+    named = [spec for spec in FLAGS.values() if spec.group]
     for group in GROUPS:
-        parts.append(f"\n{group}:\n")
-        parts += [_flag_text(spec) for spec in FLAGS.values() if spec.group == group]
+        shown = [_flag_text(one) for one in named if one.group == group and one.status in _ACTS]
+        parts += [f"\n{group}:\n", *shown]
+    for status, heading in _REST.items():
+        shown = [_flag_text(spec) for spec in named if spec.status == status]
+        parts += [f"\n{heading}:\n", *shown] if shown else []
     return "".join(parts)
 
 
@@ -59,7 +75,7 @@ def _flag_text(spec: FlagSpec) -> str:
         kind = words or _KIND_WORDS[spec.kind]
         default = f" (default {spec.default})" if spec.default else ""
         shown = f"--{spec.name} <{kind}>{default}"
-    return f"  {shown}\n      {spec.meaning}{_NOTES.get(spec.status, '')}\n"
+    return f"  {shown}\n      {spec.meaning}\n"
 
 
 def version_text() -> str:

@@ -275,6 +275,8 @@ class ServerCall:
         stats = self._stats
         size = len(message)
         stats.handled[OK] += 1
+        if stats.handling is not None:
+            stats.handling.ended(self.expires_ms - self._intake.timeout_ms)
         stats.sent += 1
         stats.sent_octets += size
         register.owe(size)
@@ -427,6 +429,8 @@ class ServerCall:
         if self.inflating is not None:
             self.inflating.drop()
         self._stats.handled[code] += 1
+        if self._stats.handling is not None:
+            self._stats.handling.ended(self.expires_ms - self._intake.timeout_ms)
         self._let_go()
         return register
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from etcdtw.grpc.call import BIDI_STREAM, SERVER_STREAM, UNARY, Method, MethodTable
 from etcdtw.grpc.inflating import InflateQueue
+from etcdtw.wire.histogram import Histogram
 
 CODES_COUNT: Final = 17
 
@@ -28,15 +29,36 @@ KIND_NAMES: Final = {
 """As the label ``grpc_type`` spells them."""
 
 
+HANDLING_BOUNDS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Those of Prometheus' client for Go."""
+
+
+class Handling:
+    """How long calls took, for who wants to know (``--metrics=extensive``)."""
+
+    __slots__ = ("_now_ms", "seconds")
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        """``now_ms``: the clock by which deadlines of calls are told."""
+        self._now_ms = now_ms
+        self.seconds = Histogram(HANDLING_BOUNDS_S)
+
+    def ended(self, started_ms: int) -> None:
+        """A call has ended."""
+        self.seconds.observe(max(0, self._now_ms() - started_ms) / 1000)
+
+
 class MethodStats:
     """What happened to the calls of one method, on all connections, since the start.
 
     ``handled[code]`` counts ended calls; ``started - sum(handled)`` are under way.
-    ``*_octets`` count message bodies without prefixes and frames.
+    ``*_octets`` count message bodies without prefixes and frames.  ``handling`` None: nobody asks
+    how long they took.
     """
 
     __slots__ = (
         "handled",
+        "handling",
         "kind",
         "path",
         "received",
@@ -51,6 +73,7 @@ class MethodStats:
         self.kind = kind
         self.started = 0
         self.handled = [0] * CODES_COUNT
+        self.handling: Handling | None = None
         self.received = 0
         self.received_octets = 0
         self.sent = 0
@@ -76,6 +99,8 @@ class ServerStats:
         unfinished_connection_max: int = UNFINISHED_CONNECTION_MAX,
     ) -> None:
         self._methods: dict[tuple[str, str], MethodStats] = {}
+        self._handling: dict[str, Handling] = {}
+        self._now_ms: Callable[[], int] | None = None
         self.unfinished_max = unfinished_max
         self.unfinished_connection_max = unfinished_connection_max
         self.inflations = InflateQueue()
@@ -99,7 +124,23 @@ class ServerStats:
         stats = self._methods.get(key)
         if stats is None:
             stats = self._methods[key] = MethodStats(method.path, method.kind)
+            if self._now_ms is not None:
+                stats.handling = self._handling.setdefault(method.path, Handling(self._now_ms))
         return stats
+
+    def measure(self, now_ms: Callable[[], int]) -> None:
+        """Find out how long calls take; to be said before any is counted."""
+        assert not self._methods, "calls were counted"
+        self._now_ms = now_ms
+
+    @property
+    def is_measured(self) -> bool:
+        return self._now_ms is not None
+
+    def handling_s(self, path: str) -> Histogram | None:
+        """Return how long the calls of one method took; None: it has not been called."""
+        found = self._handling.get(path)
+        return None if found is None else found.seconds
 
     def prepare(self, methods: MethodTable) -> None:
         """Let every method of the table count from zero, used or not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -299,6 +300,17 @@ def test_help_names_every_flag_with_its_default() -> None:
             assert spec.default in text
 
 
+def test_help_tells_what_has_no_effect_at_its_end() -> None:
+    text = help_text()
+    begins = text.index("\nAccepted, without effect here")
+    names = re.findall(r"^  --([\w-]+)", text, re.MULTILINE)
+    assert len(names) == len(set(names))
+    for spec in FLAGS.values():
+        if spec.group:
+            is_at_end = text.index(f"\n  --{spec.name}") > begins
+            assert is_at_end == (spec.status in (NO_EFFECT, LEGACY)), spec.name
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--help=1"], ["--name=m", "-help"]])
 def test_help_is_asked_for_in_any_place(arguments: list[str]) -> None:
     with pytest.raises(TextRequestedError) as caught:
@@ -486,3 +498,41 @@ def test_comparison_at_compactions_has_a_period(value: str) -> None:
         "--compact-hash-check-time must be >0 (set to 0s)",
     )
     assert refusal("--corrupt-check-time=-1s")[1] == "--corrupt-check-time must not be negative"
+
+
+@pytest.mark.parametrize(
+    ("argument", "field", "value"),
+    [
+        ("--grpc-keepalive-timeout=7s", "grpc_keepalive_timeout_s", 7.0),
+        ("--host-whitelist=a,b", "host_whitelist", {"a", "b"}),
+        ("--warning-apply-duration=5ms", "warning_apply_duration_s", 0.005),
+        ("--warning-unary-request-duration=1s", "warning_unary_request_duration_s", 1.0),
+        ("--raft-read-timeout=7s", "raft_read_timeout_s", 7.0),
+        ("--raft-read-timeout=4s", "raft_read_timeout_s", 5.0),
+        ("--raft-write-timeout=8s", "raft_write_timeout_s", 8.0),
+        ("--raft-write-timeout=0s", "raft_write_timeout_s", 5.0),
+        ("--metrics=extensive", "measures_calls", True),
+        ("--enable-pprof", "enable_pprof", True),
+        ("--log-level=debug", "enable_pprof", True),
+        ("--log-level=info", "enable_pprof", False),
+        ("--bootstrap-defrag-threshold-megabytes=2", "bootstrap_defrag_threshold_bytes", 2 << 20),
+    ],
+)
+def test_flag_reaches_its_field(argument: str, field: str, value: object) -> None:
+    assert getattr(configured(argument), field) == value
+
+
+@pytest.mark.parametrize("name", ["raft-read-timeout", "raft-write-timeout"])
+def test_a_raft_timeout_below_the_least_is_raised_with_etcds_words(name: str) -> None:
+    warning = f"{name} increased to minimum value: 5s"
+    assert warning in configured(f"--{name}=4999ms").warnings
+    assert warning not in configured(f"--{name}=5s").warnings
+
+
+def test_logs_are_written_in_the_form_that_is_asked_for() -> None:
+    assert configured("--log-format=json").logging.form == "json"
+    assert configured().logging.form == ""
+    assert configured().logging.rotation is None
+    rotation = configured("--enable-log-rotation", "--log-outputs=a").logging.rotation
+    assert rotation is not None
+    assert rotation.size_max == 100 << 20

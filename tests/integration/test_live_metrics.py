@@ -16,6 +16,8 @@ from etcdtw.wire import etcdserverpb as pb
 from tests.support.etcd_client import EtcdClient, RpcFailedError
 from tests.support.judges import judge_program
 from tests.support.processes import RunningMember
+from tests.support.surface import GO, METRICS_NOT_SHOWN, recorded_metrics
+from tools.record_surface import metrics_of
 
 WITHIN_S: Final = 15.0
 
@@ -34,13 +36,13 @@ ASKED_FOR: Final = {
     "etcd_server_proposals_pending": "gauge",
     "grpc_server_started_total": "counter",
     "grpc_server_handled_total": "counter",
+    "grpc_server_handling_seconds": "histogram",
     "process_resident_memory_bytes": "gauge",
     # The alerts that come with etcd.
     "etcd_mvcc_db_total_size_in_use_in_bytes": "gauge",
     "etcd_server_quota_backend_bytes": "gauge",
 }
-"""What only a cluster has (peers and round trips) is in `test_cluster_metrics`;
-grpc_server_handling_seconds, which is refused with --metrics=extensive, is left out."""
+"""What only a cluster has (peers and round trips) is in `test_cluster_metrics`."""
 
 PER_PEER: Final = {
     name
@@ -66,6 +68,7 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def member() -> Iterator[RunningMember]:
     flags = ["--compaction-batch-limit=10", "--compaction-sleep-interval=1ms"]
+    flags += ["--metrics=extensive"]
     with RunningMember("etcdtw", flags=flags) as running:
         yield running
 
@@ -97,6 +100,23 @@ class Scraped:
 def test_everything_that_dashboards_and_alerts_ask_for_is_there(member: RunningMember) -> None:
     types = Scraped(member).types
     assert {name: types.get(name) for name in ASKED_FOR} == ASKED_FOR
+
+
+def test_everything_that_real_etcd_shows_is_there_or_excused(
+    member: RunningMember, client: EtcdClient
+) -> None:
+    """With the same kind, and the same labels where there are samples."""
+    client.call("range", pb.RangeRequest(key=b"k1"))
+    with urllib.request.urlopen(f"{member.client_url}/readyz", timeout=WITHIN_S) as answer:
+        assert answer.status == 200
+    shown = metrics_of(Scraped(member).text)
+    wanted = {
+        name: recorded
+        for name, recorded in recorded_metrics().items()
+        if not (name in METRICS_NOT_SHOWN or name.startswith(GO))
+    }
+    assert {name: shown.get(name) for name in wanted} == wanted
+    assert set(METRICS_NOT_SHOWN) & set(shown) == set()
 
 
 def test_every_metric_of_the_table_is_shown_or_excused(member: RunningMember) -> None:

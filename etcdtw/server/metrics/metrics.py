@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from etcdtw.grpc.call import UNARY
-from etcdtw.grpc.stats import MethodStats, ServerStats
+from etcdtw.grpc.stats import HANDLING_BOUNDS_S, MethodStats, ServerStats
 from etcdtw.grpc.status import CODE_NAMES
+from etcdtw.server.metrics.absent import ABSENT
 from etcdtw.server.metrics.numbers import go_number
 from etcdtw.server.metrics.process import PROCESS_SERIES, ProcessMetrics
 from etcdtw.server.metrics.table import (
@@ -203,6 +204,33 @@ class GrpcCalls:
             parts += [one.text(counts(known.get(one.path, _UNCALLED))) for one in methods]
 
 
+_HANDLING: Final = Series(
+    "grpc_server_handling_seconds", HISTOGRAM, "Time of calls.", bounds=HANDLING_BOUNDS_S
+)
+_NO_TIMES: Final = Histogram(HANDLING_BOUNDS_S)
+
+
+class HandlingTimes:
+    """How long calls took, by method (``--metrics=extensive``)."""
+
+    def __init__(self, calls: ServerStats) -> None:
+        self._calls = calls
+        self._heading = _heading(_HANDLING.name, _HANDLING.help, _HANDLING.kind)
+        self._methods = [
+            (
+                f"/{service}/{method}",
+                _Buckets(_HANDLING, dict(zip(_GRPC_LABELS, (method, service, kind), strict=True))),
+            )
+            for kind, service, method in GRPC_METHODS
+        ]
+
+    def render(self, parts: list[str]) -> None:
+        """Add their text form to ``parts``."""
+        parts.append(self._heading)
+        for path, buckets in self._methods:
+            parts.append(buckets.text(self._calls.handling_s(path) or _NO_TIMES))
+
+
 _IN_FLIGHT: Final = Series("promhttp_metric_handler_requests_in_flight", GAUGE, "Scrapes now.")
 _SCRAPES: Final = Series(
     "promhttp_metric_handler_requests_total", COUNTER, "Scrapes, by status.", ("code",)
@@ -227,6 +255,7 @@ class Scrape:
         self._process = ProcessMetrics()
         self._of_process = {series.name: Family(series) for series in PROCESS_SERIES}
         self._calls = GrpcCalls(calls)
+        self._handling = HandlingTimes(calls) if calls.is_measured else None
         self._in_flight = Family(_IN_FLIGHT)
         self._by_status = Family(_SCRAPES)
         self._scrapes = 0
@@ -247,6 +276,9 @@ class Scrape:
         for name, value in self._process.readings().items():
             self._of_process[name].render(value, parts)
         self._calls.render(parts)
+        if self._handling is not None:
+            self._handling.render(parts)
+        parts.append(NOT_HERE)
         self._in_flight.render(1, parts)  # one rendering is for all that wait for it
         scrapes: Readings = {("200",): self._scrapes, ("500",): 0, ("503",): 0}
         self._by_status.render(scrapes, parts)
@@ -272,3 +304,15 @@ def _named(name: str, labels: Mapping[str, str]) -> str:
 
 def _escaped(text: str) -> str:
     return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+def _not_here() -> str:
+    """Return the page's part that never changes."""
+    parts: list[str] = []
+    for series, label_values in ABSENT:
+        zero = Histogram(series.bounds) if series.kind == HISTOGRAM else 0
+        Family(series).render({values: zero for values in label_values}, parts)
+    return "".join(parts)
+
+
+NOT_HERE: Final = _not_here()

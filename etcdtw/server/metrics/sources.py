@@ -126,6 +126,7 @@ def disk_sources(log_writer: JournalWriter, stats: StateStats) -> dict[str, Sour
         "etcd_disk_wal_write_duration_seconds": lambda: log_writer.commit_s,
         "etcd_disk_wal_write_bytes_total": lambda: log_writer.octets_total,
         "etcd_disk_backend_commit_duration_seconds": lambda: stats.commit_s,
+        "etcd_debugging_disk_backend_commit_write_duration_seconds": lambda: stats.commit_s,
         "etcd_debugging_mvcc_db_compaction_keys_total": lambda: stats.compacted_rows_total,
         "etcd_debugging_mvcc_db_compaction_last": lambda: stats.compacted_unix_s,
         "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds": (

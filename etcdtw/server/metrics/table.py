@@ -117,6 +117,12 @@ _ROWS: Final = (
         bounds=exponential_bounds(0.001, 14),
     ),
     Series(
+        "etcd_debugging_disk_backend_commit_write_duration_seconds",
+        HISTOGRAM,
+        "Time of a commit of the state: all of it is writing here.",
+        bounds=exponential_bounds(0.001, 14),
+    ),
+    Series(
         "etcd_disk_backend_defrag_duration_seconds",
         HISTOGRAM,
         "Time of a defragmentation.",
@@ -442,7 +448,7 @@ _METHODS: Final = {
     ),
     "v3lockpb.Lock": "Lock Unlock",
     "v3electionpb.Election": "Campaign Proclaim Leader Observe Resign",
-    "grpc.health.v1.Health": "Check Watch",
+    "grpc.health.v1.Health": "Check List Watch",
 }
 GRPC_METHODS: Final = tuple(
     (_KINDS.get(f"{service}/{method}", _UNARY), service, method)

@@ -92,6 +92,8 @@ def build_member(
     """
     runtime = build_runtime(reactor, unix_ms)
     calls = ServerStats()
+    if config.measures_calls:
+        calls.measure(lambda: int(runtime.clock.seconds() * 1000))
     inflate_in_turns(reactor, calls.inflations, runtime.pieces)
 
     def take_now() -> Taken:

@@ -9,6 +9,7 @@ import pytest
 from etcdtw.grpc.call import UNARY, Method
 from etcdtw.grpc.stats import ServerStats
 from etcdtw.grpc.status import CODE_NAMES
+from etcdtw.server.metrics.absent import ABSENT
 from etcdtw.server.metrics.metrics import Family, Scrape, Source, UnknownMetricError
 from etcdtw.server.metrics.table import GAUGE, GRPC_METHODS, HISTOGRAM, SERIES, Series
 from etcdtw.wire.histogram import Histogram, exponential_bounds
@@ -195,3 +196,31 @@ def test_scrapes_are_counted_by_status_as_prometheus_client_for_go_does() -> Non
     assert f"{name}_in_flight 1" in lines
     counts = [f'{name}_total{{code="{code}"}} {count}' for code, count in (("200", 1), ("503", 0))]
     assert set(counts) <= set(lines)
+
+
+def test_times_of_calls_are_shown_when_they_are_measured() -> None:
+    name = "grpc_server_handling_seconds"
+    assert not any(name in line for line in scrape({}))
+    calls = ServerStats()
+    calls.measure(lambda: 1_300)
+    put = calls.of(Method("/etcdserverpb.KV/Put", UNARY, None, None))
+    assert put.handling is not None
+    put.handling.ended(1_000)
+    lines = scrape({}, calls)
+    labels = 'grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"'
+    assert f'{name}_bucket{{{labels},le="0.25"}} 0' in lines
+    assert f'{name}_bucket{{{labels},le="0.5"}} 1' in lines
+    assert f"{name}_sum{{{labels}}} 0.3" in lines
+    assert len([line for line in lines if line.startswith(f"{name}_count")]) == len(GRPC_METHODS)
+
+
+def test_what_is_not_here_is_shown_as_0_and_says_so() -> None:
+    lines = scrape({})
+    for series, label_values in ABSENT:
+        (text,) = [line for line in lines if line.startswith(f"# HELP {series.name} ")]
+        assert "Always 0" in text
+        assert label_values
+        assert series.name not in SERIES
+    assert "etcd_grpc_proxy_cache_keys_total 0" in lines
+    assert 'etcd_debugging_store_writes_total{action="set"} 0' in lines
+    assert "etcd_snap_fsync_duration_seconds_count 0" in lines

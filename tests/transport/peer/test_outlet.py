@@ -7,6 +7,7 @@ from twisted.internet.task import Clock
 
 from etcdtw.transport.peer.outlet import (
     DRAIN_SIZE,
+    LINK_HEARTBEAT_S,
     QUEUE_SIZE_MAX,
     STREAM_APPEND,
     WRITE_STALL_S,
@@ -87,3 +88,17 @@ def test_what_one_turn_has_pushed_leaves_room_for_the_next() -> None:
     outlet.push(one)
     outlet.flush()
     assert [outlet.push(one) for _ in range(3)] == [True, True, False]
+
+
+def test_how_long_a_peer_may_read_nothing_is_given() -> None:
+    for stall_s in (WRITE_STALL_S, 3 * WRITE_STALL_S):
+        clock, wire = Clock(), SlowWire()
+        outlet = StreamOutlet(wire, clock, STREAM_APPEND, stall_s)
+        for i in range(20):
+            outlet.push(append(TWO, ONE, i, 1, MIB))
+        outlet.flush()
+        advanced_s = 0.0
+        while not wire.is_aborted and advanced_s < 60:
+            clock.advance(0.1)
+            advanced_s += 0.1
+        assert stall_s <= advanced_s <= stall_s + LINK_HEARTBEAT_S + 0.1
