@@ -34,19 +34,16 @@ def recorded_metrics() -> dict[str, RecordedMetric]:
     return found
 
 
-METRICS_NOT_SHOWN: Final = {
-    "etcd_debugging_auth_revision": "users and roles are not merged yet",
-    **dict.fromkeys(
-        (
-            "etcd_debugging_server_watch_send_loop_control_stream_duration_seconds",
-            "etcd_debugging_server_watch_send_loop_progress_duration_seconds",
-            "etcd_debugging_server_watch_send_loop_watch_stream_duration_per_event_seconds",
-            "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds",
-        ),
-        "there is no loop for each stream: answers to watches are made in turns, and no clock is "
-        "read for each",
+METRICS_NOT_SHOWN: Final = dict.fromkeys(
+    (
+        "etcd_debugging_server_watch_send_loop_control_stream_duration_seconds",
+        "etcd_debugging_server_watch_send_loop_progress_duration_seconds",
+        "etcd_debugging_server_watch_send_loop_watch_stream_duration_per_event_seconds",
+        "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds",
     ),
-}
+    "there is no loop for each stream: answers to watches are made in turns, and no clock is read "
+    "for each",
+)
 """Of the recorded metrics, what a member of ours does not show, and why."""
 GO: Final = "go_"
 """What metrics of Go's runtime begin with: there is none here."""
