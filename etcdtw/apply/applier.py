@@ -10,7 +10,7 @@ Source: etcd's ``InternalRaftRequest``; the rules are those of the cluster's ver
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
@@ -22,7 +22,7 @@ from etcdtw.apply.auth_entries import AuthEntries
 from etcdtw.apply.entries import FIELD_V2, UnknownEntryError, asker_of, find_request
 from etcdtw.apply.errors import CorruptError, NoSpaceError
 from etcdtw.apply.members import Members
-from etcdtw.apply.permissions import Permissions
+from etcdtw.apply.permissions import LongCheckError, Permissions
 from etcdtw.cluster.member import MemberFormatError, decode_attributes
 from etcdtw.cluster.version import VersionError
 from etcdtw.lease.errors import LeaseExistsError, LeaseNotFoundError, LeaseTtlTooLargeError
@@ -202,7 +202,37 @@ class Applier:
             refusal = self._refusal(field, request)
         permissions = self._permissions
         if refusal is None and permissions is not None and permissions.is_asking:
-            refusal = permissions.refusal(asker, field, request)
+            try:
+                refusal = permissions.refusal(asker, field, request)
+            except LongCheckError as check:
+                steps = self._checked_steps(permissions, check.steps, asker, field, request)
+                raise LongEntryError(steps) from None
+        return self._apply_unless(refusal, field, request)
+
+    def _checked_steps(
+        self,
+        permissions: Permissions,
+        steps: Generator[None, None, None],
+        asker: Asker,
+        field: int,
+        request: Any,
+    ) -> Steps:
+        """Apply a request once it is known, in steps, whether who asked may have it."""
+        while True:
+            yield from steps
+            try:
+                refusal = permissions.refusal(asker, field, request)
+                break
+            except LongCheckError as check:
+                steps = check.steps  # another lease of the same txn
+        permissions.checked()
+        try:
+            return self._apply_unless(refusal, field, request)
+        except LongEntryError as long:
+            rest = long.steps
+        return (yield from rest)
+
+    def _apply_unless(self, refusal: Exception | None, field: int, request: Any) -> Applied:
         if refusal is not None:
             self.failed[field] = self.failed.get(field, 0) + 1
             return Applied(self._store.revision, b"", refusal)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from etcdtw.apply.auth_entries import MANAGING
-from etcdtw.auth.access import Access
+from etcdtw.apply.permissions import LongCheckError
+from etcdtw.auth.access import Access, LongLeaseError
 from etcdtw.auth.store import AuthStore
 from etcdtw.wire.entry_header import Asker
 
@@ -32,7 +33,21 @@ class Authorization:
         return self._store.is_enabled
 
     def refusal(self, asker: Asker, field: int, request: Any) -> Exception | None:
-        """Return why ``asker`` is refused a request of InternalRaftRequest's ``field``, if so."""
+        """Return why ``asker`` is refused a request of InternalRaftRequest's ``field``, if so.
+
+        Raises `LongCheckError`.
+        """
+        try:
+            return self._refusal(asker, field, request)
+        except LongLeaseError as long:
+            steps = self._access.lease_steps(asker, long.lease_id)
+            raise LongCheckError(steps) from None
+
+    def checked(self) -> None:
+        """Forget what steps found for the entry."""
+        self._access.applied()
+
+    def _refusal(self, asker: Asker, field: int, request: Any) -> Exception | None:
         access = self._access
         if field == _FIELD_PUT:
             return access.put_refusal(asker, request)
@@ -41,5 +56,8 @@ class Authorization:
         if field == _FIELD_DELETE_RANGE:
             return access.delete_refusal(asker, request)
         if field == _FIELD_LEASE_REVOKE:
-            return access.lease_write_refusal(asker, request.ID)
+            refusal = access.lease_change_refusal(asker, request.ID)
+            if refusal is None:
+                access.forget_lease(request.ID)
+            return refusal
         return access.admin_refusal(asker) if field in MANAGING else None

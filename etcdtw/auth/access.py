@@ -9,6 +9,9 @@ of puts within txns) and GHSA-xg4h-6gfc-h4m8 (open ends of watches) are rules he
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from typing import Final
+
 from etcdtw.auth.errors import (
     AuthError,
     OldRevisionError,
@@ -23,13 +26,40 @@ from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.entry_header import Asker
 from etcdtw.wire.requests import Op, Put, Txn
 
+LONG_LEASE_KEYS: Final = 200
+"""Keys of a lease from which on they are not looked at in one go: 0.1 ms, of which a txn may have
+128.  The entry is long then (`LongLeaseError`)."""
+KNOWN_KEYS_MIN: Final = 16
+"""Keys of a lease from which on it is remembered that a user may change all of them."""
+STEP_KEYS: Final = 500
+KNOWN_LEASES_MAX: Final = 10_000
+
+
+class LongLeaseError(Exception):
+    """Too many keys are attached to a lease to look at them in one go; nothing was changed.
+
+    `Access.lease_steps` looks at them; then the question has an answer.
+    """
+
+    def __init__(self, lease_id: int) -> None:
+        super().__init__(f"very many keys are attached to lease {lease_id}")
+        self.lease_id = lease_id
+
 
 class Access:
     """The rules, for one member's users and roles."""
 
-    def __init__(self, store: AuthStore, attachments: Attachments) -> None:
+    def __init__(
+        self, store: AuthStore, attachments: Attachments, long_lease_keys: int = LONG_LEASE_KEYS
+    ) -> None:
         self._store = store
         self._attachments = attachments
+        self._long_lease_keys = long_lease_keys
+        # By lease and user, the rights under which he was found to be allowed all its keys.  As
+        # keys come to a lease only through `put_refusal`, that holds as long as the rights.
+        self._known: dict[int, dict[str, Rights]] = {}
+        # What the steps have found for the entry that is being applied.
+        self._found: dict[tuple[Asker, int], AuthError | None] = {}
 
     # Whoever it is.
 
@@ -106,9 +136,11 @@ class Access:
         """A put writes its key, may read it, and ties it to a lease that others' keys hang on."""
         refusal = self.write_refusal(asker, put.key, b"")
         if refusal is None and put.lease:
-            refusal = self.lease_write_refusal(asker, put.lease)
+            refusal = self.lease_change_refusal(asker, put.lease)
         if refusal is None and put.prev_kv:
             refusal = self.read_refusal(asker, put.key, b"")
+        if refusal is None and put.lease in self._known:
+            self._attaches(put.lease, put.key)
         return refusal
 
     def delete_refusal(self, asker: Asker, request: pb.DeleteRangeRequest) -> AuthError | None:
@@ -142,14 +174,87 @@ class Access:
     # Leases: whoever ends one deletes its keys.
 
     def lease_write_refusal(self, asker: Asker, lease_id: int) -> AuthError | None:
-        """Ending, renewing or joining a lease: as changing each of its keys."""
-        if not self._store.is_enabled or self.is_admin(asker):
+        """Renewing a lease: as changing each of its keys."""
+        if not self._store.is_enabled or self.is_admin(asker) or self._knows(asker, lease_id):
             return None
-        for key in self._attachments.attached(lease_id):
+        return self._looked_at(asker, lease_id)
+
+    def lease_change_refusal(self, asker: Asker, lease_id: int) -> AuthError | None:
+        """Ending or joining a lease where that is applied: the same.
+
+        Raises `LongLeaseError`.
+        """
+        if not self._store.is_enabled or self.is_admin(asker) or self._knows(asker, lease_id):
+            return None
+        place = (asker, lease_id)
+        if place in self._found:
+            return self._found[place]
+        if self._attachments.has_attached(lease_id, self._long_lease_keys):
+            raise LongLeaseError(lease_id)
+        return self._looked_at(asker, lease_id)
+
+    def lease_steps(self, asker: Asker, lease_id: int) -> Generator[None, None, None]:
+        """Answer `lease_change_refusal` for the entry that is being applied, in steps.
+
+        Everything before that entry must be durable.
+        """
+        refusal: AuthError | None = None
+        position = b""
+        while True:
+            keys, position = self._attachments.attached_durable(lease_id, position, STEP_KEYS)
+            refusal = self._keys_refusal(asker, keys)
+            if refusal is not None or not position:
+                break
+            yield None
+        self._found[asker, lease_id] = refusal
+        if refusal is None:
+            self._remember(asker, lease_id)
+
+    def applied(self) -> None:
+        """The entry for which steps were taken is applied: what they found is over."""
+        self._found.clear()
+
+    def forget_lease(self, lease_id: int) -> None:
+        """The lease ends."""
+        self._known.pop(lease_id, None)
+
+    def _looked_at(self, asker: Asker, lease_id: int) -> AuthError | None:
+        keys = self._attachments.attached(lease_id)
+        refusal = self._keys_refusal(asker, keys)
+        if refusal is None and len(keys) >= KNOWN_KEYS_MIN:
+            self._remember(asker, lease_id)
+        return refusal
+
+    def _keys_refusal(self, asker: Asker, keys: list[bytes]) -> AuthError | None:
+        for key in keys:
             refusal = self.write_refusal(asker, key, b"")
             if refusal is not None:
                 return refusal
         return None
+
+    def _knows(self, asker: Asker, lease_id: int) -> bool:
+        known = self._known.get(lease_id)
+        if known is None:
+            return False
+        found = known.get(asker.user)
+        return found is not None and found is self._rights(asker)
+
+    def _remember(self, asker: Asker, lease_id: int) -> None:
+        rights = self._rights(asker)
+        if isinstance(rights, AuthError):
+            return  # no key is left, or who asked is nobody
+        if len(self._known) >= KNOWN_LEASES_MAX:
+            self._known.clear()
+        self._known.setdefault(lease_id, {})[asker.user] = rights
+
+    def _attaches(self, lease_id: int, key: bytes) -> None:
+        """A key may come to a lease: only who may change it, too, is still allowed all keys."""
+        known = self._known[lease_id]
+        for user, rights in list(known.items()):
+            if not rights.write.covers(key, b""):
+                del known[user]
+        if not known:
+            del self._known[lease_id]
 
     def lease_read_refusal(self, asker: Asker, lease_id: int) -> AuthError | None:
         """Seeing the keys of a lease: as reading each of them."""

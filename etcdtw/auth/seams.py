@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from etcdtw.wire.entry_header import Asker
+
 
 class Buckets(Protocol):
     """etcd's small tables, as apply writes them."""
@@ -23,6 +25,30 @@ class Attachments(Protocol):
     """Which keys are attached to leases."""
 
     def attached(self, lease_id: int) -> list[bytes]: ...
+
+    def has_attached(self, lease_id: int, count: int) -> bool:
+        """Whether ``count`` keys or more are attached to a lease, or were until lately."""
+        ...
+
+    def attached_durable(
+        self, lease_id: int, position: bytes, limit: int
+    ) -> tuple[list[bytes], bytes]:
+        """Return up to ``limit`` keys and where to go on, empty behind the last.
+
+        Complete when everything that was done is durable.
+        """
+        ...
+
+
+class Tokens(Protocol):
+    """Whom tokens name."""
+
+    def asker_of(self, token: bytes, revision: int) -> Asker | None:
+        """Return on whose behalf a call with ``token`` asks; None: it is none.
+
+        ``revision``: that of users and roles, for tokens that do not bear their own.
+        """
+        ...
 
 
 class TokenEvents(Protocol):

@@ -255,6 +255,9 @@ class OnlyRoot:
     def refusal(self, asker: Asker, field: int, request: Any) -> Exception | None:
         return None if asker == Asker("root", 4) else PermissionError(asker.user)
 
+    def checked(self) -> None:
+        """Nothing took steps."""
+
 
 def test_entries_of_real_etcd_are_judged_by_whom_their_header_names() -> None:
     rig = ApplierRig(OnlyRoot())

@@ -52,6 +52,7 @@ class AuthRig:
             self.auth, self.store, CLUSTER_ID, lambda: self.version, self.hashes
         )
         self.entries.index = 9
+        self.access = Access(self.auth, self.backend)
         self.applier = Applier(
             self.backend,
             self.store,
@@ -59,7 +60,7 @@ class AuthRig:
             Members(self.backend, 1),
             Alarms(self.backend),
             self.entries,
-            Authorization(self.auth, Access(self.auth, self.backend)),
+            Authorization(self.auth, self.access),
         )
 
     def assigned(self, token: str, user: str) -> None:

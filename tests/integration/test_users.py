@@ -11,9 +11,11 @@ from urllib.request import urlopen
 import grpc
 import pytest
 
+from etcdtw.auth.access import LONG_LEASE_KEYS
+from etcdtw.wire import authpb
 from etcdtw.wire import etcdserverpb as pb
 from tests.differential.judged import NEEDS_JUDGE
-from tests.differential.users import AUTH, FLAGS, KV, USERS, Member, Operation, Script, run
+from tests.differential.users import AUTH, FLAGS, KV, LEASE, USERS, Member, Operation, Script, run
 from tests.support.bbolt_rig import read_file
 from tests.support.certs import Authority
 from tests.support.cluster_processes import Cluster, wait_for
@@ -238,6 +240,41 @@ def test_a_lease_of_a_user_ends_while_users_are_asked() -> None:
 
         wait_for(is_gone, SETTLED_S, "the lease ends")
         member.close()
+
+
+def test_a_lease_with_very_many_keys_of_a_user_is_ended_by_him() -> None:
+    with RunningMember("etcdtw", flags=FLAGS) as running:
+        member = Member(running.endpoint)
+        set_up(member)
+        log_in(member, "root")
+        ask(
+            member,
+            AUTH + "RoleAdd",
+            pb.AuthRoleAddRequest(name="r"),
+            pb.AuthRoleAddResponse,
+            "root",
+        )
+        perm = authpb.Permission(permType=authpb.Permission.READWRITE, key=b"a", range_end=b"b")
+        grant = pb.AuthRoleGrantPermissionRequest(name="r", perm=perm)
+        answer = pb.AuthRoleGrantPermissionResponse
+        ask(member, AUTH + "RoleGrantPermission", grant, answer, "root")
+        grant = pb.AuthUserGrantRoleRequest(user="ann", role="r")
+        ask(member, AUTH + "UserGrantRole", grant, pb.AuthUserGrantRoleResponse, "root")
+        log_in(member, "ann")
+        lease = pb.LeaseGrantRequest(ID=7, TTL=600)
+        ask(member, LEASE + "LeaseGrant", lease, pb.LeaseGrantResponse, "ann")
+        for first in range(0, LONG_LEASE_KEYS + 500, 100):
+            puts = [
+                pb.RequestOp(request_put=pb.PutRequest(key=b"a%d" % number, lease=7))
+                for number in range(first, first + 100)
+            ]
+            ask(member, KV + "Txn", pb.TxnRequest(success=puts), pb.TxnResponse, "ann")
+        everything = pb.RangeRequest(key=b"a", range_end=b"b", count_only=True)
+        count = ask(member, KV + "Range", everything, pb.RangeResponse, "ann").count
+        assert count == LONG_LEASE_KEYS + 500
+        revoke = pb.LeaseRevokeRequest(ID=7)
+        ask(member, LEASE + "LeaseRevoke", revoke, pb.LeaseRevokeResponse, "ann")
+        assert ask(member, KV + "Range", everything, pb.RangeResponse, "ann").count == 0
 
 
 @pytest.mark.parametrize(("old", "new"), [with_programs("etcd34", "etcdtw")])

@@ -43,6 +43,9 @@ class Judge:
         is_refused = field == FIELD_PUT and asker.user.startswith("mallory")
         return RefusedError(asker.user[:7]) if is_refused else None
 
+    def checked(self) -> None:
+        """Nothing took steps."""
+
 
 def put_as(rig: NodeRig, name: str | None, key: bytes) -> None:
     call = RecordedCall()
