@@ -73,6 +73,13 @@ class AuthNotEnabledError(AuthError):
     """Users and roles are switched off."""
 
 
+class VerifyOnlyError(AuthError):
+    """A token was asked for of a member that has only the key to verify them."""
+
+    def __init__(self) -> None:
+        super().__init__("auth: token signing attempted with verify-only key")
+
+
 class InvalidTokenError(AuthError):
     """Nobody was given this token, or it is over."""
 

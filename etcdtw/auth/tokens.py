@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+from etcdtw.wire.entry_header import Asker
+
 TOKENS_MAX: Final = 100_000
 """Of one member; past it the one that was used longest ago is forgotten.  About 30 MB."""
 RENEWED_MS: Final = 1000
@@ -41,7 +43,7 @@ def index_of(token: str) -> int | None:
 
 
 class SimpleTokens:
-    """The tokens that one member knows.  Implements `seams.TokenEvents`.
+    """The tokens that one member knows.  Implements `seams.TokenEvents` and `seams.Tokens`.
 
     ``time_ms``: a clock that only goes forward.
     """
@@ -65,6 +67,11 @@ class SimpleTokens:
         self._note(token, user, now_ms)
         if len(self._tokens) > self._count_max:
             self._tokens.popitem(last=False)
+
+    def asker_of(self, token: bytes, revision: int) -> Asker | None:
+        """Return on whose behalf a call with ``token`` asks as of ``revision``; None: nobody's."""
+        user = self.user_of(token.decode("latin-1"))
+        return None if user is None else Asker(user, revision)
 
     def user_of(self, token: str) -> str | None:
         """Return whom ``token`` stands for, and let it live on; None: nobody."""

@@ -8,6 +8,7 @@ from typing import Final, cast
 from etcdtw.cluster.initial_cluster import InitialClusterError, parse_initial_cluster
 from etcdtw.cluster.line import LineError, parse_line
 from etcdtw.cluster.urls import MemberUrl
+from etcdtw.config.auth_token import parse_auth_token
 from etcdtw.config.feature_gates import parse_feature_gates
 from etcdtw.config.flags import STATUS_USAGE, FlagError
 from etcdtw.config.govalues import NS_PER_S, ValueTextError, parse_duration_ns, parse_integer
@@ -18,7 +19,6 @@ from etcdtw.config.tls_checks import check_tls, tls_warnings
 ELECTION_TIMEOUT_MAX_MS: Final = 50_000
 ELECTION_HEARTBEATS_MIN: Final = 5
 RAFT_TIMEOUT_MIN_S: Final = 5
-SIMPLE_TOKENS: Final = "simple"
 AUTH_TOKEN_TTL_S: Final = 300
 """How long a token lives where the flag says 0."""
 BCRYPT_COST: Final = 10
@@ -42,7 +42,7 @@ def check(settings: Settings) -> list[str]:
     _check_urls(settings)
     _check_timing(settings)
     _check_limits(settings)
-    _check_auth(settings)
+    settings.auth_token = parse_auth_token(settings.text("auth-token"))
     check_tls(settings)
     _check_logging(settings)
     settings.feature_gates = _feature_gates(settings)
@@ -60,16 +60,6 @@ def _check_safety(settings: Settings) -> None:
         raise FlagError(
             "--unsafe-no-fsync is refused: etcdtw never acknowledges what a power loss could "
             "take back. Remove the flag; for tests put the data directory on a tmpfs"
-        )
-
-
-def _check_auth(settings: Settings) -> None:
-    """etcd takes options of simple tokens, and makes nothing of them."""
-    kind = settings.text("auth-token").split(",")[0]
-    if kind != SIMPLE_TOKENS:
-        raise FlagError(
-            f"--auth-token={kind} is not supported yet by etcdtw; leave it at its default "
-            f"({SIMPLE_TOKENS})"
         )
 
 
@@ -256,6 +246,8 @@ def _warnings(settings: Settings) -> list[str]:
         if settings.number(name) < RAFT_TIMEOUT_MIN_S * NS_PER_S:
             warnings.append(f"{name} increased to minimum value: {RAFT_TIMEOUT_MIN_S}s")
     warnings += tls_warnings(settings)
+    if settings.auth_token.unknown:
+        warnings.append(f"--auth-token: no such options: {', '.join(settings.auth_token.unknown)}")
     if settings.text("name") == "default":
         warnings.append('this member is called "default": give it a name of its own (--name)')
     return warnings

@@ -11,6 +11,7 @@ from typing import Final, TypeVar, cast
 
 from etcdtw import __version__
 from etcdtw.cluster.urls import MemberUrl
+from etcdtw.config.auth_token import AuthToken
 from etcdtw.config.checks import AUTH_TOKEN_TTL_S, RAFT_TIMEOUT_MIN_S, bcrypt_cost, check
 from etcdtw.config.environment import values_from_environment
 from etcdtw.config.feature_gates import FeatureGates
@@ -149,9 +150,12 @@ class Config:
     corrupt_check_time_s: float
     """0: off."""
     compact_hash_check_time_s: float
+    auth_token: AuthToken
     auth_token_ttl_s: int
+    """Of simple tokens."""
     bcrypt_cost: int
     watch_outlives_permission: bool
+    core_dumps: bool
     warning_apply_duration_s: float
     warning_unary_request_duration_s: float
     feature_gates: FeatureGates
@@ -296,8 +300,10 @@ def _config(settings: Settings, warnings: tuple[str, ...]) -> Config:
         corrupt_check_time_s=read.seconds("corrupt-check-time"),
         state_sweep_interval_s=read.seconds("state-sweep-interval"),
         compact_hash_check_time_s=read.seconds("compact-hash-check-time"),
+        auth_token=settings.auth_token,
         auth_token_ttl_s=read.number("auth-token-ttl") or AUTH_TOKEN_TTL_S,
         bcrypt_cost=bcrypt_cost(read.number("bcrypt-cost")),
+        core_dumps=read.flag("core-dumps"),
         watch_outlives_permission=read.flag("watch-outlives-permission"),
         watch_progress_notify_interval_s=_progress_interval_s(read),
         warning_apply_duration_s=read.seconds("warning-apply-duration"),

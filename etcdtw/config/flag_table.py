@@ -105,6 +105,13 @@ _MEMBER: Final[tuple[_Row, ...]] = (
     ),
     ("max-snapshots", UINT, "5", NO_EFFECT, "Snapshot files to keep; etcdtw keeps none."),
     ("max-wals", UINT, "5", NO_EFFECT, "Log files to keep; etcdtw's log is one environment."),
+    (
+        "core-dumps",
+        BOOL,
+        "false",
+        SUPPORTED,
+        "Let a crash leave a core, with keys, values and passwords in it (etcdtw's own flag).",
+    ),
     ("memory-mlock", BOOL, "false", NOT_YET, "Keep the database's pages in memory."),
     (
         "quota-backend-bytes",
@@ -352,7 +359,13 @@ _SECURITY: Final[tuple[_Row, ...]] = (
 )
 
 _AUTH: Final[tuple[_Row, ...]] = (
-    ("auth-token", STRING, "simple", SUPPORTED, "Kind of tokens: simple."),
+    (
+        "auth-token",
+        STRING,
+        "simple",
+        SUPPORTED,
+        "Tokens: simple, or jwt with sign-method=, priv-key=, pub-key=, ttl=.",
+    ),
     ("auth-token-ttl", UINT, "300", SUPPORTED, "Seconds that an unused simple token lives."),
     ("bcrypt-cost", UINT, "10", SUPPORTED, "Cost of password hashes, 4 to 31."),
     (

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from etcdtw.cluster.urls import MemberUrl
+from etcdtw.config.auth_token import SIMPLE, AuthToken
 from etcdtw.config.flags import Value
 
 
@@ -19,6 +20,7 @@ class Settings:
         self.auto_compaction: tuple[str, int, float] = ("periodic", 0, 0.0)
         """mode, revisions to keep, seconds to keep"""
         self.initial_cluster = ""
+        self.auth_token = AuthToken(SIMPLE)
 
     def __getitem__(self, name: str) -> Value:
         value = self.given.get(name)

@@ -39,6 +39,7 @@ with held_off(gc):
     from etcdtw.server.process.readiness import started_environment
     from etcdtw.server.process.services import CANNOT_START
     from etcdtw.server.start.preflight import START_ERRORS, take
+    from etcdtw.storage.disk.core_dumps import CORES_ARE_LEFT, forbid_core_dumps
 
 SEEN: Final = frozenset(("stderr", "systemd/journal"))
 """Outputs that are read where stderr is."""
@@ -120,6 +121,10 @@ def makeService(options: Options) -> IService:
     except OSError as error:
         sys.stderr.write(_complaint(FlagError(f"--log-outputs: {error}")))
         raise SystemExit(1) from None
+    warnings = config.warnings
+    started_environment()  # as long as it may be read
+    if not config.core_dumps and not forbid_core_dumps():
+        warnings = (*warnings, CORES_ARE_LEFT)
     signal.signal(signal.SIGUSR1, lambda number, frame: observer.reopen())
     if observer.has_files:  # else a terminal that is closed still ends the member
         signal.signal(signal.SIGHUP, lambda number, frame: observer.reopen())
@@ -137,7 +142,7 @@ def makeService(options: Options) -> IService:
     if launch.is_daemon:
         sys.stderr.write(f"etcdtw goes on in the background and logs to {', '.join(outputs)}\n")
     member = build_member(reactor, config, lambda: time.time_ns() // 1_000_000, shares, taken)
-    return MemberService(reactor, member, observer, config.warnings, is_daemon=launch.is_daemon)
+    return MemberService(reactor, member, observer, warnings, is_daemon=launch.is_daemon)
 
 
 def _use_monotonic_time(reactor: Any) -> None:

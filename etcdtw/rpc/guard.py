@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from etcdtw.auth.access import Access
 from etcdtw.auth.errors import InvalidTokenError, UserNameEmptyError
+from etcdtw.auth.seams import Tokens
 from etcdtw.auth.store import AuthStore
-from etcdtw.auth.tokens import SimpleTokens
 from etcdtw.auth.values import ROOT
 from etcdtw.grpc.caller import Caller
 from etcdtw.wire import etcdserverpb as pb
@@ -29,7 +29,7 @@ class Guard:
         self,
         store: AuthStore,
         access: Access,
-        tokens: SimpleTokens,
+        tokens: Tokens,
         *,
         trusts_certificates: bool = False,
     ) -> None:
@@ -52,10 +52,7 @@ class Guard:
         """Return on whose behalf ``caller`` asks, or why he may not."""
         token = caller.token
         if token is not None:
-            user = self._tokens.user_of(token.decode("latin-1"))
-            if user is None:
-                return InvalidTokenError()
-            return Asker(user, self.store.revision)
+            return self._tokens.asker_of(token, self.store.revision) or InvalidTokenError()
         if self._trusts_certificates and caller.is_certified:
             return Asker(caller.common_name, self.store.revision)
         return NOBODY

@@ -22,7 +22,6 @@ UNREAD: Final[dict[str, str]] = {}
 """Fields that nothing reads, and why that is no lie to whoever sets them."""
 
 TOLD_OTHERWISE: Final = {
-    "auth-token": "has one kind only",
     "version": "ends in a text, before there is a configuration",
     "config-file": "is where the configuration comes from",
     "unsafe-no-fsync": "is refused",

@@ -1,8 +1,8 @@
 """Authenticate: a name and a password for a token.
 
 The password is compared on this member alone, beside the reactor; what is proposed holds the name
-and the letters of a token, which all members then know.  When users or roles have changed while
-that went on, all of it is done again, as real members do.
+and the letters of a token, which all members then know; a signed token is made for the answer.
+When users or roles have changed while that went on, all of it is done again, as real members do.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from etcdtw.auth.errors import (
     AuthNotEnabledError,
     NoPasswordUserError,
     OldRevisionError,
+    VerifyOnlyError,
 )
 from etcdtw.auth.store import AuthStore
 from etcdtw.grpc.call import Call
@@ -33,7 +34,11 @@ ROUNDS_MAX: Final = 20
 
 
 class Authentication:
-    """Hands out tokens.  ``letters``: makes those of a token, such as nobody guesses."""
+    """Hands out tokens.
+
+    letters  makes those of a token, such as nobody guesses
+    sign     makes a token of a user and a revision, in the place of letters; None: letters do
+    """
 
     def __init__(
         self,
@@ -42,11 +47,13 @@ class Authentication:
         passwords: Passwords,
         letters: Callable[[], str],
         attempts: Attempts | None = None,
+        sign: Callable[[str, int], str] | None = None,
     ) -> None:
         self._node = node
         self._auth = auth
         self._passwords = passwords
         self._letters = letters
+        self._sign = sign
         self._attempts = Attempts() if attempts is None else attempts
 
     def authenticate(self, call: Call, message: bytes) -> None:
@@ -82,9 +89,20 @@ class Authentication:
 
     def propose(self, attempt: _Attempt) -> None:
         """Ask for a token."""
-        request = pb.InternalAuthenticateRequest(name=attempt.name, simple_token=self._letters())
+        letters = self._letters() if self._sign is None else ""
+        request = pb.InternalAuthenticateRequest(name=attempt.name, simple_token=letters)
         message = request.SerializeToString()
         self._node.propose(FIELD_AUTHENTICATE, message, request, attempt.call, attempt.applied)
+
+    def answer(self, attempt: _Attempt, body: bytes) -> bytes:
+        """Return the response with the token; ``body``: that with one of letters.
+
+        Raises `VerifyOnlyError`.
+        """
+        if self._sign is None:
+            return body
+        token = self._sign(attempt.name, attempt.revision)
+        return pb.AuthenticateResponse(token=token).SerializeToString()
 
     def is_current(self, attempt: _Attempt) -> bool:
         """Whether users and roles are those by which the password was compared."""
@@ -137,6 +155,11 @@ class _Attempt:
         if applied.error is not None:
             fail(call, applied.error)
         elif self._home.is_current(self):
-            call.reply(self._home.node.header(applied.revision) + applied.body)
+            try:
+                body = self._home.answer(self, applied.body)
+            except VerifyOnlyError as refusal:
+                fail(call, refusal)
+            else:
+                call.reply(self._home.node.header(applied.revision) + body)
         else:
             self._check()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from etcdtw.apply.auth_entries import AuthEntries
 from etcdtw.apply.authorization import Authorization
 from etcdtw.auth.access import Access
+from etcdtw.auth.seams import Tokens
 from etcdtw.auth.store import AuthStore
 from etcdtw.auth.tokens import LETTERS, LETTERS_COUNT, SimpleTokens
+from etcdtw.config.auth_token import JWT, AuthToken
 from etcdtw.config.config import Config
 from etcdtw.mvcc.backend import Backend
 from etcdtw.mvcc.store import Store
@@ -21,6 +24,10 @@ from etcdtw.rpc.auth.service import AuthService
 from etcdtw.rpc.guard import Guard
 from etcdtw.rpc.watch import WatchRights
 from etcdtw.server.member.runtime import Runtime
+from etcdtw.server.start.token_files import TokenFiles
+
+if TYPE_CHECKING:
+    from etcdtw.rpc.auth.signed_tokens import SignedTokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +37,8 @@ class Users:
     guard: Guard
     passwords: Passwords
     authorization: Authorization
+    sign: Callable[[str, int], str] | None
+    """Makes a signed token of a user and a revision; None: tokens are letters."""
 
     def entries(
         self, store: Store, cluster_id: int, cluster_version: Callable[[], str]
@@ -41,7 +50,9 @@ class Users:
 
     def service(self, node: Facade) -> AuthService:
         """Return what clients call."""
-        authentication = Authentication(node, self.guard.store, self.passwords, _token_letters)
+        authentication = Authentication(
+            node, self.guard.store, self.passwords, _token_letters, sign=self.sign
+        )
         return AuthService(node, self.guard, self.passwords, authentication)
 
     def watch_rights(self, node: Facade, config: Config) -> WatchRights | None:
@@ -57,15 +68,30 @@ def open_users(
     runtime: Runtime, config: Config, state: Backend, time_ms: Callable[[], int]
 ) -> Users:
     """Return the users in ``state``; ``time_ms``: the clock by which tokens live."""
-    tokens = SimpleTokens(config.auth_token_ttl_s * 1000, time_ms)
-    store = AuthStore(state, tokens)
+    tokens: Tokens
+    sign = None
+    if config.auth_token.kind == JWT:
+        tokens = signed = _signed_tokens(runtime, config.auth_token)
+        sign = signed.sign
+        store = AuthStore(state)
+    else:
+        tokens = simple = SimpleTokens(config.auth_token_ttl_s * 1000, time_ms)
+        store = AuthStore(state, simple)
     access = Access(store, state)
     reactor = runtime.reactor
     return Users(
         guard=Guard(store, access, tokens, trusts_certificates=config.client_tls.client_cert_auth),
         passwords=Passwords(reactor.callInThread, reactor.callFromThread, config.bcrypt_cost),
         authorization=Authorization(store, access),
+        sign=sign,
     )
+
+
+def _signed_tokens(runtime: Runtime, token: AuthToken) -> SignedTokens:
+    from etcdtw.rpc.auth.signed_tokens import SignedTokens  # PyJWT: where it is needed
+
+    files = TokenFiles(token, runtime.clock.seconds)
+    return SignedTokens(token.sign_method, files, token.ttl_s, lambda: runtime.unix_ms() / 1000)
 
 
 def _token_letters() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
+from functools import cache
 from typing import Final
 
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint
@@ -44,8 +45,11 @@ def notify(environment: Mapping[str, str], message: bytes = READY) -> bool:
     return True
 
 
+@cache
 def started_environment() -> Mapping[str, str]:
     """Return the environment that this process was started with.
+
+    Read once: who forbids cores may not read it again.
 
     Importing Twisted's endpoints takes ``LISTEN_PID`` and ``LISTEN_FDS`` out of `os.environ`,
     for string descriptions that nobody here uses; the kernel still has them.

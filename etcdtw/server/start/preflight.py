@@ -21,12 +21,20 @@ from etcdtw.server.doors.tls_roles import client_policy, peer_roles
 from etcdtw.server.process.readiness import SocketNameError, inherited_sockets
 from etcdtw.server.start.bootstrap import BootstrapError, remote_urls
 from etcdtw.server.start.data import check_data, has_identity
+from etcdtw.server.start.token_files import TokenFilesError, check_token_files
 from etcdtw.storage.disk.directory import DataDirError
 from etcdtw.transport.listener import ListenError
 from etcdtw.transport.name_lookup import SystemLookup
 from etcdtw.transport.tls.policy import TlsError
 
-START_ERRORS: Final = (BootstrapError, DataDirError, ListenError, SocketNameError, TlsError)
+START_ERRORS: Final = (
+    BootstrapError,
+    DataDirError,
+    ListenError,
+    SocketNameError,
+    TlsError,
+    TokenFilesError,
+)
 """What `take` raises."""
 
 
@@ -47,6 +55,7 @@ def take(config: Config, environment: Mapping[str, str], reactor: Any, now: date
         raise BootstrapError(_refused(error.filename or config.data_dir, error)) from error
     if is_new:
         remote_urls(config)
+    check_token_files(config.auth_token)
     inherited_sockets(environment)
     bound = bind_addresses(config)
     try:

@@ -20,6 +20,7 @@ from typing import Final
 import lmdb
 
 from etcdtw.storage.building.renewal import renew
+from etcdtw.storage.disk.core_dumps import follow_parent
 from etcdtw.storage.disk.directory import DataDirError, open_environment, sync_directory
 from etcdtw.storage.disk.page_check import PagesDamagedError, check_pages
 from etcdtw.storage.integrity.sweep import Finding, quick_sweep, sweep
@@ -175,4 +176,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    follow_parent()
     sys.exit(main(sys.argv[1:]))

@@ -22,6 +22,7 @@ from typing import Any, Final
 import lmdb
 
 from etcdtw.bbolt.writer import BboltWriter
+from etcdtw.storage.disk.core_dumps import follow_parent
 from etcdtw.storage.disk.directory import (
     DATA_FILE,
     DataDirError,
@@ -193,4 +194,5 @@ def _export_in_child(
 
 
 if __name__ == "__main__":
+    follow_parent()
     os._exit(run_child(sys.argv[1:], _export_in_child))

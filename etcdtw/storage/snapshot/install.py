@@ -23,6 +23,7 @@ from etcdtw.storage.building.from_bbolt import (
     map_size_for,
 )
 from etcdtw.storage.building.swap import BUILDING, built_file, remove_built, swap_in
+from etcdtw.storage.disk.core_dumps import follow_parent
 from etcdtw.storage.disk.directory import (
     DATA_FILE,
     DataDirError,
@@ -109,4 +110,5 @@ def _build_in_child(
 
 
 if __name__ == "__main__":
+    follow_parent()
     os._exit(run_child(sys.argv[1:], _build_in_child))

@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from etcdtw.bbolt.writer import BboltWriter
+from etcdtw.storage.disk.core_dumps import follow_parent
 from etcdtw.storage.disk.failure import Guard
 from etcdtw.storage.rows.tables import Tables
 from etcdtw.storage.snapshot.child import (
@@ -260,4 +261,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    follow_parent()
     os._exit(main(sys.argv[1:]))

@@ -28,6 +28,7 @@ from typing import Any, Final
 import lmdb
 
 from etcdtw.storage.building.swap import swap_in
+from etcdtw.storage.disk.core_dumps import follow_parent
 from etcdtw.storage.disk.directory import DataDirError, open_environment
 from etcdtw.storage.rows.codec import StateCorruptionError
 from etcdtw.storage.rows.tables import DATABASES_MAX, Tables
@@ -172,4 +173,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    follow_parent()
     os._exit(main(sys.argv[1:]))
