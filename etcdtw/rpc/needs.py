@@ -87,7 +87,7 @@ _BY_SERVICE: Final = {
         "Observe": WITHIN,
         "Resign": WITHIN,
     },
-    "grpc.health.v1.Health": {"Check": OPEN, "Watch": OPEN},
+    "grpc.health.v1.Health": {"Check": OPEN, "List": OPEN, "Watch": OPEN},
 }
 
 NEEDS: Final[dict[str, str]] = {

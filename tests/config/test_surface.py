@@ -20,6 +20,7 @@ OWN: Final = {
     "client-cert-allowed-cn",
     "compat-version",
     "state-sweep-interval",
+    "core-dumps",
     "watch-outlives-permission",
 }
 """Flags that etcd's help does not list."""

@@ -258,8 +258,8 @@ def test_a_lease_with_very_many_keys_of_a_user_is_ended_by_him() -> None:
         grant = pb.AuthRoleGrantPermissionRequest(name="r", perm=perm)
         answer = pb.AuthRoleGrantPermissionResponse
         ask(member, AUTH + "RoleGrantPermission", grant, answer, "root")
-        grant = pb.AuthUserGrantRoleRequest(user="ann", role="r")
-        ask(member, AUTH + "UserGrantRole", grant, pb.AuthUserGrantRoleResponse, "root")
+        given = pb.AuthUserGrantRoleRequest(user="ann", role="r")
+        ask(member, AUTH + "UserGrantRole", given, pb.AuthUserGrantRoleResponse, "root")
         log_in(member, "ann")
         lease = pb.LeaseGrantRequest(ID=7, TTL=600)
         ask(member, LEASE + "LeaseGrant", lease, pb.LeaseGrantResponse, "ann")

@@ -73,5 +73,6 @@ def test_without_a_user_nothing_but_this_is_open() -> None:
     assert sorted(path for path, need in NEEDS.items() if need == OPEN) == [
         "/etcdserverpb.Auth/Authenticate",
         "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/List",
         "/grpc.health.v1.Health/Watch",
     ]
