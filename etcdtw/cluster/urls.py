@@ -6,6 +6,8 @@ A member URL is a scheme and an address, nothing else; see etcd's configuration 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from ipaddress import ip_address
 from typing import Final, NamedTuple
 
 SCHEMES: Final = ("http", "https", "unix", "unixs")
@@ -86,3 +88,15 @@ def _split_authority(text: str, authority: str) -> tuple[str, int]:
 def parse_urls(text: str) -> tuple[MemberUrl, ...]:
     """Parse a comma-separated list.  Returns the URLs in etcd's order: sorted as text."""
     return tuple(sorted((parse_url(one) for one in text.split(",")), key=str))
+
+
+def own_address(urls: Iterable[MemberUrl]) -> str | None:
+    """Return the first IP address among the hosts that others can reach; None: there is none."""
+    for url in urls:
+        try:
+            address = ip_address(url.host)
+        except ValueError:
+            continue
+        if not (url.is_unix or address.is_loopback or address.is_unspecified):
+            return str(address)
+    return None

@@ -145,6 +145,7 @@ def _check_limits(settings: Settings) -> None:
         "grpc-keepalive-timeout",
         "watch-progress-notify-interval",
         "corrupt-check-time",
+        "downgrade-check-time",
         "warning-apply-duration",
         "warning-unary-request-duration",
     ):

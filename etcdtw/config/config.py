@@ -141,6 +141,8 @@ class Config:
     """Mode revision: how many revisions to keep; 0: off."""
     auto_compaction_period_s: float
     """Mode periodic: how much time to keep; 0: off."""
+    downgrade_check_time_s: float
+    memory_mlock: bool
     bootstrap_defrag_threshold_bytes: int
     """0: nothing is said of it at the start."""
     compaction_batch_limit: int
@@ -290,6 +292,8 @@ def _config(settings: Settings, warnings: tuple[str, ...]) -> Config:
         auto_compaction_mode=mode,
         auto_compaction_revisions=revisions,
         auto_compaction_period_s=period_s,
+        downgrade_check_time_s=read.seconds("downgrade-check-time"),
+        memory_mlock=read.flag("memory-mlock"),
         bootstrap_defrag_threshold_bytes=read.number("bootstrap-defrag-threshold-megabytes")
         * 1024
         * 1024,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from etcdtw import __version__
 from etcdtw.config.govalues import ValueTextError, parse_bool
 
 ALPHA: Final = "ALPHA"
@@ -13,26 +12,25 @@ BETA: Final = "BETA"
 
 
 class Gate(NamedTuple):
-    """One gate.  ``exists``: opening or shutting it changes what etcdtw does, or is harmless."""
+    """One gate."""
 
     stage: str
     default: bool
-    exists: bool
 
 
 GATES: Final = {
     # On by default, unlike etcd's, as is LeaseCheckpoint: see docs/departures.md.
-    "CompactHashCheck": Gate(ALPHA, True, True),
-    "FastLeaseKeepAlive": Gate(BETA, True, True),
-    "InitialCorruptCheck": Gate(ALPHA, True, True),
-    "LeaseCheckpoint": Gate(ALPHA, True, True),
+    "CompactHashCheck": Gate(ALPHA, True),
+    "FastLeaseKeepAlive": Gate(BETA, True),
+    "InitialCorruptCheck": Gate(ALPHA, True),
+    "LeaseCheckpoint": Gate(ALPHA, True),
     # A checkpoint is replicated state here, so it always persists.
-    "LeaseCheckpointPersist": Gate(ALPHA, True, True),
-    "PriorityRequest": Gate(ALPHA, False, False),
-    "SetMemberLocalAddr": Gate(ALPHA, False, False),
-    "StopGRPCServiceOnDefrag": Gate(ALPHA, False, False),
+    "LeaseCheckpointPersist": Gate(ALPHA, True),
+    "PriorityRequest": Gate(ALPHA, False),
+    "SetMemberLocalAddr": Gate(ALPHA, False),
+    "StopGRPCServiceOnDefrag": Gate(ALPHA, False),
     # A detail of bbolt's buffers: nothing to open or shut here.
-    "TxnModeWriteWithSharedBuffer": Gate(BETA, True, True),
+    "TxnModeWriteWithSharedBuffer": Gate(BETA, True),
 }
 _BULK: Final = {"AllAlpha": ALPHA, "AllBeta": BETA}
 
@@ -73,9 +71,4 @@ def parse_feature_gates(text: str) -> dict[str, bool]:
         )
     if named.get("LeaseCheckpointPersist") and not state["LeaseCheckpoint"]:
         raise ValueTextError("LeaseCheckpointPersist needs LeaseCheckpoint")
-    for name, is_open in state.items():
-        if is_open and not GATES[name].exists:
-            raise ValueTextError(
-                f"feature gate {name}=true is not supported yet by etcdtw {__version__}"
-            )
     return state

@@ -112,7 +112,7 @@ _MEMBER: Final[tuple[_Row, ...]] = (
         SUPPORTED,
         "Let a crash leave a core, with keys, values and passwords in it (etcdtw's own flag).",
     ),
-    ("memory-mlock", BOOL, "false", NOT_YET, "Keep the database's pages in memory."),
+    ("memory-mlock", BOOL, "false", SUPPORTED, "Keep the database's pages in memory once read."),
     (
         "quota-backend-bytes",
         INT,
@@ -482,7 +482,13 @@ _BEHAVIOUR: Final[tuple[_Row, ...]] = (
         SUPPORTED,
         "How often a quiet watch is told the revision; 0: 10m, at least 100ms.",
     ),
-    ("downgrade-check-time", DURATION, "5s", NOT_YET, "Period of looking for a downgrade."),
+    (
+        "downgrade-check-time",
+        DURATION,
+        "5s",
+        SUPPORTED,
+        "How often a leader looks whether a downgrade is done; 0: never.",
+    ),
     (
         "bootstrap-defrag-threshold-megabytes",
         UINT,

@@ -208,7 +208,12 @@ def _duties(
         transfers=transfers,
         hashes=hashes,
         cluster_version=ClusterVersion(
-            standing, parts.members, own, wakeup.time_ms, parts.ask_versions
+            standing,
+            parts.members,
+            own,
+            wakeup.time_ms,
+            parts.ask_versions,
+            config.downgrade_check_ms,
         ),
         corruption=CorruptionChecks(
             standing,

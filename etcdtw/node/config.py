@@ -37,6 +37,10 @@ class NodeConfig:
     warning_request_s: float = 0.3
     proposals_max: int = PROPOSALS_MAX
     apply_gap_max: int = APPLY_GAP_MAX
+    prefers_revokes: bool = False
+    """Take ends of leases while apply lags twice as much as others may let it."""
+    downgrade_check_ms: int = 5_000
+    """How often a leader looks whether a downgrade is done; 0: never."""
     queued_octets_max: int = QUEUED_OCTETS_MAX
     long_work_s: float = WORK_S
 
@@ -57,5 +61,6 @@ class NodeConfig:
             self.election_timeout_ms,
             self.proposals_max,
             self.apply_gap_max,
+            self.apply_gap_max * (2 if self.prefers_revokes else 1),
             self.queued_octets_max,
         )

@@ -420,10 +420,8 @@ def test_progress_is_notified_at_most_ten_times_a_second() -> None:
         ("AllAlpha", "missing bool value for AllAlpha"),
         ("AllBeta=x", 'invalid value of AllBeta=x, err: strconv.ParseBool: parsing "x": '
                       "invalid syntax"),
-        ("PriorityRequest=true", "feature gate PriorityRequest=true is not supported yet"),
         ("LeaseCheckpointPersist=false", "LeaseCheckpointPersist=false is not supported"),
         ("LeaseCheckpoint=false,LeaseCheckpointPersist=true", "needs LeaseCheckpoint"),
-        ("AllAlpha=true", "feature gate PriorityRequest=true is not supported yet"),
     ],
 )  # fmt: skip
 def test_wrong_gates_are_refused(text: str, message: str) -> None:
@@ -511,6 +509,8 @@ def test_comparison_at_compactions_has_a_period(value: str) -> None:
         ("--raft-read-timeout=4s", "raft_read_timeout_s", 5.0),
         ("--raft-write-timeout=8s", "raft_write_timeout_s", 8.0),
         ("--raft-write-timeout=0s", "raft_write_timeout_s", 5.0),
+        ("--downgrade-check-time=7s", "downgrade_check_time_s", 7.0),
+        ("--memory-mlock", "memory_mlock", True),
         ("--metrics=extensive", "measures_calls", True),
         ("--enable-pprof", "enable_pprof", True),
         ("--log-level=debug", "enable_pprof", True),

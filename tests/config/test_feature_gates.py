@@ -43,8 +43,6 @@ def test_a_bulk_word_sets_the_gates_of_its_stage_that_are_not_named(text: str) -
             "LeaseCheckpoint=false,LeaseCheckpointPersist=true",
             "LeaseCheckpointPersist needs LeaseCheckpoint",
         ),
-        ("PriorityRequest=true", "feature gate PriorityRequest=true is not supported yet"),
-        ("AllAlpha=true", "is not supported yet"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_reason(text: str, why: str) -> None:
@@ -56,3 +54,9 @@ def test_what_cannot_be_is_refused_with_the_reason(text: str, why: str) -> None:
 def test_checkpoints_can_be_shut_with_the_rest_of_their_stage() -> None:
     found = parse_feature_gates("AllAlpha=false")
     assert not any(found[name] for name, gate in GATES.items() if gate.stage == ALPHA)
+
+
+def test_all_gates_of_a_stage_open_at_once() -> None:
+    state = parse_feature_gates("AllAlpha=true")
+    assert all(state.values())
+    assert not parse_feature_gates("AllBeta=false")["FastLeaseKeepAlive"]

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
-from etcdtw.apply.applier import FIELD_LEASE_GRANT
+from etcdtw.apply.applier import FIELD_LEASE_GRANT, FIELD_LEASE_REVOKE
 from etcdtw.apply.errors import (
     RequestTimeoutError,
     RequestTooLargeError,
@@ -117,6 +117,32 @@ def test_proposals_too_far_ahead_of_apply_are_refused() -> None:
     rig.state.is_full = False
     rig.run(0.1)
     assert [applied.error for applied in rig.outcomes[1:]] == [None] * 3
+
+
+@pytest.mark.parametrize(("prefers", "refused"), [(False, 3), (True, 1)])
+def test_ends_of_leases_may_be_twice_as_far_ahead_where_they_are_preferred(
+    prefers: bool, refused: int
+) -> None:
+    config = replace(CONFIG, apply_gap_max=2, prefers_revokes=prefers)
+    rig = NodeRig(config=config).start()
+    rig.state.is_full = True
+    for i in range(3):
+        rig.put(b"k%d" % i)
+        rig.run()
+    errors: list[Exception | None] = []
+    request = pb.LeaseRevokeRequest(ID=7)
+    for _ in range(3):
+        rig.node.propose(
+            FIELD_LEASE_REVOKE,
+            request.SerializeToString(),
+            request,
+            rig.call,
+            lambda call, applied: errors.append(applied.error),
+        )
+        rig.run()
+    assert [type(error) for error in errors] == [TooManyRequestsError] * refused
+    rig.put(b"k")
+    assert [type(applied.error) for applied in rig.outcomes] == [TooManyRequestsError]
 
 
 def test_waiting_proposals_are_bounded() -> None:

@@ -51,12 +51,16 @@ class ClusterVersion:
         own: OwnProposals,
         time_ms: Callable[[], int],
         ask: AskVersions = nobody_answers,
+        downgrade_check_ms: int = INTERVAL_MS,
     ) -> None:
+        """``downgrade_check_ms``: how often it is looked whether one is done; 0: never."""
         self._standing = standing
         self._members = members
         self._own = own
         self._time_ms = time_ms
         self.ask = ask
+        self._downgrade_check_ms = downgrade_check_ms
+        self._downgrade_due_ms = 0
         self._due_ms = 0
         self._question = 0
         self._is_leading = False
@@ -87,15 +91,19 @@ class ClusterVersion:
     ) -> None:
         if question != self._question or not self._standing.is_leader:
             return  # too late, or asked again meanwhile
-        self._due_ms = self._time_ms() + INTERVAL_MS
+        now_ms = self._time_ms()
         members = self._members
+        self._due_ms = now_ms + self._interval_ms()
         servers: list[Version | None] = [parse_version(members.server_version)]
         servers += [versions.get(one.member_id) for one in others]
         target_text = members.downgrade_target
         target = None if target_text is None else parse_version(target_text)
-        if target is not None and members.version == target and downgrade_is_done(target, servers):
-            request = membershippb.DowngradeInfoSetRequest(enabled=False)
-            self._own.propose(FIELD_DOWNGRADE_INFO_SET, request)
+        if target is None:
+            self._downgrade_due_ms = 0
+        elif self._downgrade_check_ms and now_ms >= self._downgrade_due_ms:
+            # At the question that is nearest to the wanted time.
+            self._downgrade_due_ms = now_ms + self._downgrade_check_ms - INTERVAL_MS // 2
+            self._end_downgrade(target, servers)
         decided = decide_cluster_version(members.version, servers, target)
         if decided is not None:
             self.log.info("the cluster's version becomes {version}", version=str(decided))
@@ -104,3 +112,15 @@ class ClusterVersion:
                 # 3.4 dies of the new form; who has answered is known, if nothing else is.
                 line = min(line, *(one.line for one in servers if one is not None))
             self._own.propose_octets(lambda number: cluster_version_entry(line, number, decided))
+
+    def _interval_ms(self) -> int:
+        """Return when to ask next: more often while a downgrade is under way, if that is asked."""
+        wanted_ms = self._downgrade_check_ms
+        if self._members.downgrade_target is None or not wanted_ms:
+            return INTERVAL_MS
+        return min(wanted_ms, INTERVAL_MS)
+
+    def _end_downgrade(self, target: Version, servers: Sequence[Version | None]) -> None:
+        if self._members.version == target and downgrade_is_done(target, servers):
+            request = membershippb.DowngradeInfoSetRequest(enabled=False)
+            self._own.propose(FIELD_DOWNGRADE_INFO_SET, request)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol
 
+from etcdtw.apply.applier import FIELD_LEASE_REVOKE
 from etcdtw.apply.auth_entries import FIELD_AUTHENTICATE
 from etcdtw.apply.errors import (
     ConnectionLostTimeoutError,
@@ -67,6 +68,8 @@ class InboxBounds(NamedTuple):
     election_timeout_ms: int
     proposals_max: int = PROPOSALS_MAX
     apply_gap_max: int = APPLY_GAP_MAX
+    revokes_gap_max: int = APPLY_GAP_MAX
+    """The same for ends of leases (etcd's gate PriorityRequest)."""
     queued_octets_max: int = QUEUED_OCTETS_MAX
 
 
@@ -97,6 +100,7 @@ class Inbox:
         self._election_timeout_ms = bounds.election_timeout_ms
         self._proposals_max = bounds.proposals_max
         self._apply_gap_max = bounds.apply_gap_max
+        self._revokes_gap_max = bounds.revokes_gap_max
         self._queued_octets_max = bounds.queued_octets_max
         self._wakeup = wakeup
         self._is_connected = is_connected
@@ -117,6 +121,11 @@ class Inbox:
         self.failed_total = 0
         self._elected_ms = -NEVER_MS
 
+    def _is_too_far(self, field: int) -> bool:
+        """Whether apply lags too much for a request that is no common one."""
+        gap = self._raw.commit_index - self.applied_index
+        return field != FIELD_LEASE_REVOKE or gap > self._revokes_gap_max
+
     def propose(self, field: int, message: bytes, parsed: Any, call: Call, done: Done) -> None:
         """Put a request into the log; ``done(call, applied)`` is called with its outcome.
 
@@ -127,7 +136,10 @@ class Inbox:
         if (
             wakeup.is_stopping
             or len(self.waiters) >= self._proposals_max
-            or self._raw.commit_index - self.applied_index > self._apply_gap_max
+            or (
+                self._raw.commit_index - self.applied_index > self._apply_gap_max
+                and self._is_too_far(field)
+            )
             or self._queued_octets > self._queued_octets_max
         ):
             error = StoppedError() if wakeup.is_stopping else TooManyRequestsError()

@@ -5,6 +5,7 @@ Source: etcd v3 api, Maintenance; error texts are in `rpc.errors`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from etcdtw.apply.alarms import NAMES, alarm_name, encode_alarms
@@ -37,6 +38,8 @@ class MaintenanceService:
         self.hash_s = Histogram(HASH_BOUNDS_S)
         self.defragment_s = Histogram(DEFRAGMENT_BOUNDS_S)
         self.defragments_pending = 0
+        self.on_defragment: Callable[[bool], None] | None = None
+        """Told whether this member is to be asked: False while it defragments."""
 
     def register(self, methods: MethodTable) -> None:
         """Add this service's methods."""
@@ -167,9 +170,13 @@ class MaintenanceService:
         decode(pb.DefragmentRequest, message)
         started_s = self._node.clock.seconds()
         self.defragments_pending += 1
+        if self.on_defragment is not None:
+            self.on_defragment(False)
 
         def done(error: str) -> None:
             self.defragments_pending -= 1
+            if self.on_defragment is not None:
+                self.on_defragment(not self.defragments_pending)
             self.defragment_s.observe(self._node.clock.seconds() - started_s)
             if error:
                 call.fail(UNKNOWN, error)

@@ -196,6 +196,8 @@ def node_config(config: Config, identity: Identity) -> NodeConfig:
         max_learners=config.max_learners,
         warning_apply_s=config.warning_apply_duration_s,
         warning_request_s=config.warning_unary_request_duration_s,
+        prefers_revokes=config.feature_gates["PriorityRequest"],
+        downgrade_check_ms=int(config.downgrade_check_time_s * 1000),
     )
 
 
@@ -267,7 +269,10 @@ def _services(
     snapshots = SnapshotService(node, runtime.offload)
     snapshots.register(methods)
     DowngradeService(node).register(methods)
-    HealthService().register(methods)
+    health = HealthService()
+    health.register(methods)
+    if config.feature_gates["StopGRPCServiceOnDefrag"]:
+        maintenance.on_defragment = health.set_serving
     return Services(
         methods=methods,
         maintenance=maintenance,

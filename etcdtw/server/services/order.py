@@ -24,6 +24,7 @@ from typing import Any, cast
 
 from twisted.internet.interfaces import IReactorCore, IReactorPluggableNameResolver
 
+from etcdtw.cluster.urls import own_address
 from etcdtw.cluster.version import parse_version
 from etcdtw.config.config import Config
 from etcdtw.gateway.health import HealthCounts
@@ -175,7 +176,10 @@ def _dial(ground: Ground, taken: Taken) -> Dial:
     cast(IReactorPluggableNameResolver, reactor).installNameResolver(resolver)
     # etcd's dial timeout: a second and an election.
     dial_s = 1.0 + ground.config.election_timeout_ms / 1000
-    return build_dial(cast(IReactorCore, reactor), taken.peer_tls.dials.wrap, dial_s)
+    own = None
+    if ground.config.feature_gates["SetMemberLocalAddr"]:
+        own = own_address(ground.config.initial_advertise_peer_urls)
+    return build_dial(cast(IReactorCore, reactor), taken.peer_tls.dials.wrap, dial_s, own)
 
 
 def _network(ground: Ground, member: OpenMember, dial: Dial) -> PeerNetwork:

@@ -16,6 +16,7 @@ from etcdtw.config.config import Config
 from etcdtw.server.member.joining import ask_cluster
 from etcdtw.server.member.opened import OpenData
 from etcdtw.server.member.runtime import Runtime
+from etcdtw.server.process.memory_lock import lock_memory
 from etcdtw.server.process.piece_report import watch_collections
 from etcdtw.server.process.state_sizes import StateSizes
 from etcdtw.server.process.supervision import Supervision
@@ -65,6 +66,8 @@ class Storage(Service):
         return Deferred.fromCoroutine(self._open())
 
     async def _open(self) -> OpenData:
+        if self._config.memory_mlock:
+            lock_memory()
         remote = await self._ask_cluster()
         reactor, config = self._runtime.reactor, self._config
         descriptors = cast(IReactorFDSet, reactor)

@@ -29,12 +29,20 @@ HUNG_UP: Final = (
 )
 
 
-def build_dial(reactor: IReactorCore, wrap_tls: TlsWrap | None, timeout_s: float) -> Dial:
-    """Return the way to real sockets; without ``wrap_tls`` no ``https`` URL can be dialled."""
+def build_dial(
+    reactor: IReactorCore,
+    wrap_tls: TlsWrap | None,
+    timeout_s: float,
+    own_address: str | None = None,
+) -> Dial:
+    """Return the way to real sockets; without ``wrap_tls`` no ``https`` URL can be dialled.
+
+    ``own_address``: the IP address to dial from; None: the kernel's choice.
+    """
 
     def dial(text: str) -> IStreamClientEndpoint:
         url = parse_url(text)
-        endpoint = endpoint_of(reactor, url, timeout_s)
+        endpoint = endpoint_of(reactor, url, timeout_s, own_address)
         if not url.is_tls:
             return endpoint
         if wrap_tls is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -12,9 +13,10 @@ from etcdtw.cluster.line import Line
 from etcdtw.cluster.member import Member, encode_member
 from etcdtw.cluster.membership import ADD_LEARNER_NODE
 from etcdtw.cluster.version import Version
+from etcdtw.node.config import NodeConfig
 from etcdtw.node.duties.cluster_version import INTERVAL_MS, PATIENCE_MS, VersionsTold
 from etcdtw.node.duties.publication import RETRY_MS, UNDECIDED_MS, Publication
-from tests.support.node_rig import MEMBER_ID, MemoryLog, NodeRig, log_with_a_learner
+from tests.support.node_rig import CONFIG, MEMBER_ID, MemoryLog, NodeRig, log_with_a_learner
 from tests.support.recorded_call import RecordedCall
 
 LEARNER = Member(member_id=5, peer_urls=("http://h:5",), is_learner=True)
@@ -23,8 +25,14 @@ LEARNER = Member(member_id=5, peer_urls=("http://h:5",), is_learner=True)
 class VersionRig(NodeRig):
     """A lone voter with a learner that answers when the test lets it."""
 
-    def __init__(self, *, has_learner: bool = True, log: MemoryLog | None = None) -> None:
-        super().__init__(log)
+    def __init__(
+        self,
+        *,
+        has_learner: bool = True,
+        log: MemoryLog | None = None,
+        config: NodeConfig = CONFIG,
+    ) -> None:
+        super().__init__(log, config=config)
         self.asked: list[tuple[int, ...]] = []
         self.tell: list[VersionsTold] = []
         self.node.duties.cluster_version.ask = self.ask
@@ -111,6 +119,21 @@ def test_downgrade_is_carried_out_and_ended() -> None:
     assert rig.node.members.server_version == "3.6.16"
     rig.run(2 * INTERVAL_MS / 1000)
     assert rig.version == "3.6.0"
+
+
+@pytest.mark.parametrize(("check_ms", "ends_s"), [(0, None), (1_000, 1), (5_000, 4), (12_000, 12)])
+def test_a_downgrade_is_ended_at_the_pace_of_its_flag(check_ms: int, ends_s: int | None) -> None:
+    rig = VersionRig(has_learner=False, config=replace(CONFIG, downgrade_check_ms=check_ms))
+    rig.node.members.set_downgrade(True, "3.6.0")
+    while rig.version != "3.6.0":
+        rig.run(0.1)
+    ended_s = None
+    for tenths in range(200):
+        if rig.node.members.downgrade_target is None:
+            ended_s = tenths / 10
+            break
+        rig.run(0.1)
+    assert ended_s == (None if ends_s is None else pytest.approx(ends_s, abs=0.5))
 
 
 @pytest.mark.parametrize("version", ["3.4.0", "3.7.0"])

@@ -10,6 +10,7 @@ from etcdtw.wire import healthpb as pb
 from tests.support.recorded_call import RecordedCall
 
 SERVING = pb.HealthCheckResponse.SERVING
+NOT_SERVING = pb.HealthCheckResponse.NOT_SERVING
 UNKNOWN = pb.HealthCheckResponse.SERVICE_UNKNOWN
 
 
@@ -45,3 +46,22 @@ def test_octets_that_are_no_request_are_refused() -> None:
     with pytest.raises(StatusError) as refused:
         HealthService().check(RecordedCall(), b"\xff")
     assert refused.value.code == INTERNAL
+
+
+def test_watchers_are_told_of_changes_until_they_leave() -> None:
+    health, stays, leaves, unknown = HealthService(), *(RecordedCall() for _ in range(3))
+    for call, service in ((stays, ""), (leaves, ""), (unknown, "x")):
+        health.watch(call)
+        assert call.on_message is not None
+        call.on_message(asked(service))
+    health.set_serving(False)
+    health.set_serving(False)
+    assert pb.HealthCheckResponse.FromString(health.check(stays, asked(""))).status == NOT_SERVING
+    assert leaves.on_end is not None
+    leaves.on_end()
+    health.set_serving(True)
+    told = [
+        [pb.HealthCheckResponse.FromString(one).status for one in call.sent]
+        for call in (stays, leaves, unknown)
+    ]
+    assert told == [[SERVING, NOT_SERVING, SERVING], [SERVING, NOT_SERVING], [UNKNOWN]]

@@ -394,3 +394,10 @@ def test_the_length_of_a_stream_message_is_bounded_before_it_is_kept(pair: Pair)
     end.write(b"8\r\n" + prefix + b"\r\n")
     settle(pair.clock)
     assert not end.is_open
+
+
+def test_members_are_dialled_from_the_address_that_is_given() -> None:
+    for url, host in (("http://10.0.0.9:1", "10.0.0.9"), ("http://m2.test:1", "m2.test")):
+        endpoint = build_dial(MemoryReactorClock(), None, 1.0, "10.0.0.7")(url)
+        assert endpoint._bindAddress == ("10.0.0.7", 0)  # type: ignore[attr-defined]
+        assert host in (getattr(endpoint, "_host", ""), getattr(endpoint, "_hostText", ""))
