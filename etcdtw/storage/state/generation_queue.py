@@ -108,7 +108,13 @@ class GenerationQueue:
             self._send_some(generation, PIECE_OCTETS)
 
     def close(self, generation: Generation, batch: Batch) -> None:
-        """Take the open generation, now closed, and the end of it."""
+        """Take the open generation, now closed, and the end of it.
+
+        While others wait for the writer, its keys are put in order now: a range would otherwise
+        have to do that for all of them at once, 1.5 ms each.
+        """
+        if self.generations:
+            generation.part.sort_fresh()
         self.generations.append(generation)
         self._batches.append(batch)
         self.advance()

@@ -12,6 +12,7 @@ from etcdtw.storage.rows.tables import Batch
 from etcdtw.storage.state.generation_queue import AHEAD_MAX, PIECE_OCTETS, GenerationQueue
 from etcdtw.storage.state.overlay import (
     CHANGE_OVERHEAD,
+    FRESH_MAX,
     GENERATION_OCTETS_MAX,
     SEND_CHANGES_MAX,
     SEND_OCTETS_MAX,
@@ -90,6 +91,18 @@ def octets_of(messages: list[tuple[Any, ...]]) -> int:
 
 def ends_of(messages: list[tuple[Any, ...]]) -> list[int]:
     return [message[1] for message in messages if message[0] == COMMIT]
+
+
+def test_a_range_has_the_keys_of_one_waiting_generation_to_put_in_order_at_most(
+    queue: GenerationQueue,
+) -> None:
+    unsorted = []
+    for number in range(1, 5):
+        generation = Generation(number)
+        generation.fresh.extend([b"%d" % i for i in range(FRESH_MAX + 1)])
+        queue.close(generation, batch(number))
+        unsorted.append(len(generation.fresh))
+    assert unsorted == [FRESH_MAX + 1, 0, 0, 0]
 
 
 def test_a_generation_that_waited_goes_in_pieces(writer: Writer, queue: GenerationQueue) -> None:
