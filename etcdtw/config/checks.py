@@ -9,6 +9,7 @@ from etcdtw.cluster.initial_cluster import InitialClusterError, parse_initial_cl
 from etcdtw.cluster.line import LineError, parse_line
 from etcdtw.cluster.urls import MemberUrl
 from etcdtw.config.auth_token import parse_auth_token
+from etcdtw.config.discovery import names_no_founders
 from etcdtw.config.feature_gates import parse_feature_gates
 from etcdtw.config.flags import STATUS_USAGE, FlagError
 from etcdtw.config.govalues import NS_PER_S, ValueTextError, parse_duration_ns, parse_integer
@@ -219,6 +220,8 @@ def _initial_cluster(settings: Settings) -> str:
     urls = settings.urls("initial-advertise-peer-urls")
     if not urls:
         raise FlagError("--initial-advertise-peer-urls is empty: name this member's peer URLs")
+    if "initial-cluster" not in settings.given and names_no_founders(settings):
+        return ""
     if "initial-cluster" not in settings.given and (
         "name" in settings.given or "initial-advertise-peer-urls" not in settings.given
     ):

@@ -13,6 +13,7 @@ from etcdtw import __version__
 from etcdtw.cluster.urls import MemberUrl
 from etcdtw.config.auth_token import AuthToken
 from etcdtw.config.checks import AUTH_TOKEN_TTL_S, RAFT_TIMEOUT_MIN_S, bcrypt_cost, check
+from etcdtw.config.discovery import Discovery, find_discovery
 from etcdtw.config.environment import values_from_environment
 from etcdtw.config.feature_gates import FeatureGates
 from etcdtw.config.file import values_from_file
@@ -118,6 +119,8 @@ class Config:
     advertise_client_urls: tuple[MemberUrl, ...]
     initial_advertise_peer_urls: tuple[MemberUrl, ...]
     initial_cluster: str
+    """Empty: `discovery` finds the founders."""
+    discovery: Discovery | None
     initial_cluster_state: str
     initial_cluster_token: str
     strict_reconfig_check: bool
@@ -272,6 +275,7 @@ def _config(settings: Settings, warnings: tuple[str, ...]) -> Config:
         advertise_client_urls=read.urls("advertise-client-urls"),
         initial_advertise_peer_urls=read.urls("initial-advertise-peer-urls"),
         initial_cluster=settings.initial_cluster,
+        discovery=find_discovery(settings, settings.initial_cluster),
         initial_cluster_state=read.text("initial-cluster-state"),
         initial_cluster_token=read.text("initial-cluster-token"),
         strict_reconfig_check=read.flag("strict-reconfig-check"),
@@ -294,9 +298,7 @@ def _config(settings: Settings, warnings: tuple[str, ...]) -> Config:
         auto_compaction_period_s=period_s,
         downgrade_check_time_s=read.seconds("downgrade-check-time"),
         memory_mlock=read.flag("memory-mlock"),
-        bootstrap_defrag_threshold_bytes=read.number("bootstrap-defrag-threshold-megabytes")
-        * 1024
-        * 1024,
+        bootstrap_defrag_threshold_bytes=read.number("bootstrap-defrag-threshold-megabytes") << 20,
         compaction_batch_limit=read.number("compaction-batch-limit") or COMPACTION_BATCH_DEFAULT,
         compaction_sleep_interval_s=(
             read.seconds("compaction-sleep-interval") or COMPACTION_SLEEP_DEFAULT_S

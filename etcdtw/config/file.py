@@ -47,14 +47,32 @@ _PEER_TLS: Final = {
     "allowed-hostname": "peer-cert-allowed-hostname",
     "skip-client-san-verification": "peer-skip-client-san-verification",
 }
-_MAPS: Final[dict[str, dict[str, str]]] = {
+_Names = Mapping[str, "str | _Names"]
+"""Flags by key; a map within a map has its own."""
+
+_DISCOVERY_CLIENT: Final[_Names] = {
+    "endpoints": "discovery-endpoints",
+    "dial-timeout": "discovery-dial-timeout",
+    "request-timeout": "discovery-request-timeout",
+    "keepalive-time": "discovery-keepalive-time",
+    "keepalive-timeout": "discovery-keepalive-timeout",
+    "secure": {
+        "cert": "discovery-cert",
+        "key": "discovery-key",
+        "cacert": "discovery-cacert",
+        "insecure-transport": "discovery-insecure-transport",
+        "insecure-skip-tls-verify": "discovery-insecure-skip-tls-verify",
+    },
+    "auth": {"username": "discovery-user", "password": "discovery-password"},
+}
+_MAPS: Final[_Names] = {
     "client-transport-security": _CLIENT_TLS,
     "peer-transport-security": _PEER_TLS,
     "socket-options": {
         "reuse-port": "socket-reuse-port",
         "reuse-address": "socket-reuse-address",
     },
-    "discovery-config": {"token": "discovery-token"},
+    "discovery-config": {"token": "discovery-token", "client": _DISCOVERY_CLIENT},
 }
 _INTEGER_KINDS: Final = (INT, UINT, UINT32)
 _NO_KEYS: Final = frozenset(("version", "config-file", "discovery-fallback"))
@@ -81,18 +99,19 @@ def values_from_file(
         raise FlagError(f"{path}: expected a map of flag names to values")
     found: dict[str, Value] = {}
     warnings: list[str] = []
-    for key, value in content.items():
-        names = _MAPS.get(key)
-        if names is None:
-            _take(path, str(key), str(key), value, specs, found, warnings)
-            continue
-        if value is None:
-            continue
-        if not isinstance(value, dict):
-            raise FlagError(f"{path}: {key}: expected a map, found {value!r}")
-        for inner, inner_value in value.items():
-            where = f"{key}.{inner}"
-            _take(path, where, names.get(inner, ""), inner_value, specs, found, warnings)
+
+    def take(names: _Names, content: Mapping[object, object], before: str) -> None:
+        for key, value in content.items():
+            where = f"{before}{key}"
+            inner = names.get(str(key), "" if before else str(key))
+            if isinstance(inner, str):
+                _take(path, where, inner, value, specs, found, warnings)
+            elif isinstance(value, dict):
+                take(inner, value, f"{where}.")
+            elif value is not None:
+                raise FlagError(f"{path}: {where}: expected a map, found {value!r}")
+
+    take(_MAPS, content, "")
     return found, warnings
 
 

@@ -12,11 +12,12 @@ import pytest
 
 import etcdtw
 from etcdtw.config.config import ClientTls, Config, Logging, PeerTls
+from etcdtw.config.discovery import Discovery
 from etcdtw.config.flag_table import FLAGS
 from etcdtw.config.flags import SUPPORTED
 
 PACKAGE: Final = Path(etcdtw.__file__).parent
-CONFIGURATION: Final = ("config.py", "checks.py", "file.py", "flag_table.py")
+CONFIGURATION: Final = ("config.py", "checks.py", "discovery.py", "file.py", "flag_table.py")
 
 UNREAD: Final[dict[str, str]] = {}
 """Fields that nothing reads, and why that is no lie to whoever sets them."""
@@ -38,9 +39,9 @@ def sources() -> Iterator[str]:
             yield path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("record", [Config, ClientTls, PeerTls, Logging])
+@pytest.mark.parametrize("record", [Config, ClientTls, Discovery, PeerTls, Logging])
 def test_every_field_of_the_configuration_is_read_somewhere(
-    record: type[Config | ClientTls | PeerTls | Logging],
+    record: type[Config | ClientTls | Discovery | PeerTls | Logging],
 ) -> None:
     text = "\n".join(sources())
     unread = {
@@ -59,6 +60,7 @@ def test_nothing_on_the_list_of_the_unread_is_read_after_all() -> None:
 def test_every_supported_flag_reaches_the_configuration() -> None:
     shown = (PACKAGE / "config" / "config.py").read_text(encoding="utf-8")
     shown += (PACKAGE / "config" / "checks.py").read_text(encoding="utf-8")
+    shown += (PACKAGE / "config" / "discovery.py").read_text(encoding="utf-8")
     reads = set(
         re.findall(r'(?:read\.\w+|_word_set\(read\.text|settings\.\w+)\(\s*"([\w-]+)"', shown)
     )

@@ -57,6 +57,7 @@ from etcdtw.server.services.peering import Peering
 from etcdtw.server.services.readiness import Readiness
 from etcdtw.server.services.storage import Storage
 from etcdtw.server.start.data import telling_stop
+from etcdtw.server.start.discovery import discovered
 from etcdtw.server.start.preflight import take
 from etcdtw.transport.client.inflation import inflate_in_turns
 from etcdtw.transport.client.places import ClientPlaces
@@ -117,7 +118,8 @@ async def _start(ground: Ground, begin: Begin) -> None:
     taken = await begin(ground.doors)
     dial = _dial(ground, taken)
     fail_stop = telling_stop(config)
-    opened = await begin(Storage(runtime, config, supervision, dial, fail_stop))
+    discover = partial(discovered, runtime.reactor, taken.lookup)
+    opened = await begin(Storage(runtime, config, supervision, dial, fail_stop, discover))
     member = open_member(runtime, config, opened, dial, fail_stop)
     ground.calls.prepare(member.services.methods)
     supervision.joining(member.node, member.node.ticks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, cast
 
@@ -32,6 +32,7 @@ from etcdtw.transport.peer.client import Dial
 FLUSH_S: Final = 15.0
 """How long a stop waits for the state's writer.  The log holds everything, so nothing is lost
 by not waiting longer."""
+Discover = Callable[[Config], Awaitable[Config]]
 WRITER_SILENT: Final = "the state's writer does not answer"
 
 
@@ -47,12 +48,15 @@ class Storage(Service):
         supervision: Supervision,
         dial: Dial,
         fail_stop: Callable[[str], None],
+        discover: Discover,
     ) -> None:
+        """``discover`` names the founders, where the configuration has them found."""
         self._runtime = runtime
         self._config = config
         self._supervision = supervision
         self._dial = dial
         self._fail_stop = fail_stop
+        self._discover = discover
         self._opened: OpenData | None = None
 
     def startService(self) -> Deferred[OpenData]:
@@ -68,8 +72,11 @@ class Storage(Service):
     async def _open(self) -> OpenData:
         if self._config.memory_mlock:
             lock_memory()
-        remote = await self._ask_cluster()
-        reactor, config = self._runtime.reactor, self._config
+        config = self._config
+        if config.discovery is not None and not has_identity(config):
+            config = await self._discover(config)
+        remote = await self._ask_cluster(config)
+        reactor = self._runtime.reactor
         descriptors = cast(IReactorFDSet, reactor)
         pace = Pace(
             config.compaction_batch_limit,
@@ -101,9 +108,8 @@ class Storage(Service):
         )
         return self._opened
 
-    async def _ask_cluster(self) -> RemoteCluster | None:
+    async def _ask_cluster(self, config: Config) -> RemoteCluster | None:
         """Return what the others say, if this member is new and there may be others."""
-        config = self._config
         if has_identity(config):
             return None
         urls = remote_urls(config)

@@ -53,7 +53,7 @@ def take(config: Config, environment: Mapping[str, str], reactor: Any, now: date
         is_new = not has_identity(config)
     except OSError as error:
         raise BootstrapError(_refused(error.filename or config.data_dir, error)) from error
-    if is_new:
+    if is_new and config.discovery is None:
         remote_urls(config)
     check_token_files(config.auth_token)
     inherited_sockets(environment)
