@@ -23,6 +23,7 @@ from functools import partial
 from typing import Any, cast
 
 from twisted.internet.interfaces import IReactorCore, IReactorPluggableNameResolver
+from twisted.internet.task import deferLater
 
 from etcdtw.cluster.urls import own_address
 from etcdtw.cluster.version import parse_version
@@ -168,7 +169,8 @@ async def _serve(
     methods = member.services.methods
     await begin(Listeners(side, methods, places, pages, node.standing, node.ticks))
     await begin(Readiness(ground.supervision, node.ticks, node.wakeup.time_ms))
-    scrape.prepare()
+    for _ in scrape.prepare():
+        await deferLater(clock, 0)  # a part at a time: peers are served already
 
 
 def _dial(ground: Ground, taken: Taken) -> Dial:

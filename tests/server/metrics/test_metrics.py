@@ -188,8 +188,8 @@ def test_value_on_a_bound_belongs_to_it() -> None:
 
 
 def test_scrapes_are_counted_by_status_as_prometheus_client_for_go_does() -> None:
-    page = Scrape({}, ServerStats())
-    page.prepare()  # by nobody
+    page = Scrape({"etcd_server_has_leader": lambda: 1}, ServerStats())
+    assert len(list(page.prepare())) == 2  # by nobody, in steps
     page.render()
     lines = page.render().decode().splitlines()
     name = "promhttp_metric_handler_requests"
