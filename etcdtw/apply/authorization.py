@@ -37,6 +37,8 @@ class Authorization:
 
         Raises `LongCheckError`.
         """
+        if field == _FIELD_PUT and not request.lease:
+            return self._access.put_refusal(asker, request)
         try:
             return self._refusal(asker, field, request)
         except LongLeaseError as long:

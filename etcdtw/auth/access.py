@@ -112,28 +112,50 @@ class Access:
 
     def read_refusal(self, asker: Asker, key: bytes, range_end: bytes) -> AuthError | None:
         """Reading a range: all of it, or nothing."""
-        if not self._store.is_enabled:
+        store = self._store
+        if not store.is_enabled:
             return None
-        rights = self._rights(asker)
-        if isinstance(rights, AuthError):
-            return rights
+        rights = store.known_rights.get(asker.user)
+        if rights is None or asker.auth_revision < store.revision:
+            found = self._rights(asker)
+            if isinstance(found, AuthError):
+                return found
+            rights = found
         if rights.is_admin or rights.read.covers(key, range_end):
             return None
         return PermissionDeniedError()
 
     def write_refusal(self, asker: Asker, key: bytes, range_end: bytes) -> AuthError | None:
         """Changing a range: all of it, or nothing."""
-        if not self._store.is_enabled:
+        store = self._store
+        if not store.is_enabled:
             return None
-        rights = self._rights(asker)
-        if isinstance(rights, AuthError):
-            return rights
+        rights = store.known_rights.get(asker.user)
+        if rights is None or asker.auth_revision < store.revision:
+            found = self._rights(asker)
+            if isinstance(found, AuthError):
+                return found
+            rights = found
         if rights.is_admin or rights.write.covers(key, range_end):
             return None
         return PermissionDeniedError()
 
     def put_refusal(self, asker: Asker, put: Put) -> AuthError | None:
         """A put writes its key, may read it, and ties it to a lease that others' keys hang on."""
+        store = self._store
+        rights = store.known_rights.get(asker.user)
+        if (
+            rights is not None
+            and not put.lease
+            and asker.auth_revision >= store.revision
+            and store.is_enabled
+        ):
+            if rights.is_admin or (
+                rights.write.covers(put.key, b"")
+                and (not put.prev_kv or rights.read.covers(put.key, b""))
+            ):
+                return None
+            return PermissionDeniedError()
         refusal = self.write_refusal(asker, put.key, b"")
         if refusal is None and put.lease:
             refusal = self.lease_change_refusal(asker, put.lease)

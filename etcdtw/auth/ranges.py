@@ -80,6 +80,12 @@ class Ranges:
 
     def covers(self, key: bytes, range_end: bytes) -> bool:
         """Whether all keys of a request's range are in them."""
+        if not range_end and not self._is_odd and key:
+            at = bisect_right(self._begins, key) - 1
+            if at < 0:
+                return False
+            end = self._ends[at]
+            return end is None or key < end
         if not range_end:
             return self.has(key)
         end = None if range_end == OPEN_END else range_end

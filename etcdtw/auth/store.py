@@ -71,7 +71,10 @@ class AuthStore:
         self._tokens: TokenEvents = NoTokens() if tokens is None else tokens
         self._users: dict[str, User] = {}
         self._roles: dict[str, Role] = {}
-        self._rights: dict[str, Rights] = {}
+        self.epoch = object()
+        """Another one whenever somebody's rights may be others."""
+        self.known_rights: dict[str, Rights] = {}
+        """By user, of the revision of now, as far as somebody has asked."""
         self.on_change: Callable[[], None] | None = None
         """Called when somebody may do less than before, or more."""
         self.is_enabled = False
@@ -88,7 +91,8 @@ class AuthStore:
         self.revision = int.from_bytes(buckets.bucket_get(BUCKET_AUTH, REVISION_KEY) or b"", "big")
         self._users = {text_of(k): decode_user(v) for k, v in buckets.bucket_items(BUCKET_USERS)}
         self._roles = {text_of(k): decode_role(v) for k, v in buckets.bucket_items(BUCKET_ROLES)}
-        self._rights = {}
+        self.known_rights = {}
+        self.epoch = object()
         if self.revision == 0:
             self._changed()
         elif self.on_change is not None:
@@ -119,11 +123,11 @@ class AuthStore:
 
     def rights(self, name: str) -> Rights | None:
         """Return what a user may do as of the current revision, or None: nobody has this name."""
-        found = self._rights.get(name)
+        found = self.known_rights.get(name)
         if found is None:
             user = self._users.get(name)
             if user is not None:
-                found = self._rights[name] = rights_of(user, self._roles)
+                found = self.known_rights[name] = rights_of(user, self._roles)
         return found
 
     # On and off.
@@ -298,7 +302,8 @@ class AuthStore:
         """Count a change; what users may do is worked out anew."""
         self.revision += 1
         self._buckets.bucket_put(BUCKET_AUTH, REVISION_KEY, self.revision.to_bytes(8, "big"))
-        self._rights = {}
+        self.known_rights = {}
+        self.epoch = object()
         if self.on_change is not None:
             self.on_change()
 

@@ -42,6 +42,16 @@ def index_of(token: str) -> int | None:
     return index if index < _INDEX_END else None
 
 
+class _Token:
+    """Whom a token stands for, as he was last asked about, and when it was last used."""
+
+    __slots__ = ("asker", "used_ms")
+
+    def __init__(self, asker: Asker, used_ms: int) -> None:
+        self.asker = asker
+        self.used_ms = used_ms
+
+
 class SimpleTokens:
     """The tokens that one member knows.  Implements `seams.TokenEvents` and `seams.Tokens`.
 
@@ -55,7 +65,7 @@ class SimpleTokens:
         self._life_ms = ttl_ms + RENEWED_MS
         self._count_max = count_max
         # Used longest ago first; all live equally long, so these are over first, too.
-        self._tokens: OrderedDict[str, tuple[str, int]] = OrderedDict()
+        self._tokens: OrderedDict[bytes, _Token] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._tokens)
@@ -64,43 +74,42 @@ class SimpleTokens:
         """Let ``token`` stand for ``user`` from now on."""
         now_ms = self._time_ms()
         self._expire(now_ms)
-        self._note(token, user, now_ms)
+        octets = token.encode()
+        self._tokens[octets] = _Token(Asker(user), now_ms)
+        self._tokens.move_to_end(octets)
         if len(self._tokens) > self._count_max:
             self._tokens.popitem(last=False)
 
     def asker_of(self, token: bytes, revision: int) -> Asker | None:
-        """Return on whose behalf a call with ``token`` asks as of ``revision``; None: nobody's."""
-        user = self.user_of(token.decode("latin-1"))
-        return None if user is None else Asker(user, revision)
+        """Return on whose behalf a call with ``token`` asks as of ``revision``; None: nobody's.
 
-    def user_of(self, token: str) -> str | None:
-        """Return whom ``token`` stands for, and let it live on; None: nobody."""
+        Lets it live on.
+        """
         found = self._tokens.get(token)
         if found is None:
             return None
-        user, until_ms = found
         now_ms = self._time_ms()
-        if now_ms > until_ms:
-            del self._tokens[token]
-            return None
-        if now_ms + self._life_ms - until_ms >= RENEWED_MS:
-            self._note(token, user, now_ms)
-        return user
-
-    def _note(self, token: str, user: str, now_ms: int) -> None:
-        self._tokens[token] = (user, now_ms + self._life_ms)
-        self._tokens.move_to_end(token)
+        if now_ms - found.used_ms >= RENEWED_MS:
+            if now_ms - found.used_ms > self._life_ms:
+                del self._tokens[token]
+                return None
+            found.used_ms = now_ms
+            self._tokens.move_to_end(token)
+        asker = found.asker
+        if asker.auth_revision != revision:
+            asker = found.asker = Asker(asker.user, revision)
+        return asker
 
     def _expire(self, now_ms: int) -> None:
         while self._tokens:
             token = next(iter(self._tokens))
-            if now_ms <= self._tokens[token][1]:
+            if now_ms - self._tokens[token].used_ms <= self._life_ms:
                 break
             del self._tokens[token]
 
     def user_gone(self, user: str) -> None:
         """Forget all tokens of ``user``."""
-        for token in [t for t, (name, _) in self._tokens.items() if name == user]:
+        for token in [t for t, found in self._tokens.items() if found.asker.user == user]:
             del self._tokens[token]
 
     def disabled(self) -> None:

@@ -30,9 +30,10 @@ class Caller:
     address        where the connection comes from, without the port; empty: no TCP, or this member
     token          of an earlier authentication; None: none
     is_certified   whether there is such a certificate: it may bear no name
+    memo           what whoever finds out on whose behalf this is likes to keep
     """
 
-    __slots__ = ("address", "common_name", "is_certified", "token")
+    __slots__ = ("address", "common_name", "is_certified", "memo", "token")
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class Caller:
         self.common_name = common_name
         self.token = token
         self.is_certified = is_certified
+        self.memo: object = None
 
     def showing(self, metadata: Callable[[bytes], bytes | None]) -> Caller:
         """Return the same caller with what one call shows."""

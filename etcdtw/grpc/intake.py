@@ -20,6 +20,7 @@ from etcdtw.grpc.call import (
     StatusError,
     UnaryHandler,
 )
+from etcdtw.grpc.caller import Caller
 from etcdtw.grpc.gzip import ENCODING, GZIP
 from etcdtw.grpc.message import unknown_encoding
 from etcdtw.grpc.metadata import decode_value
@@ -65,11 +66,13 @@ class Intake:
     another HTTP request.  ``unary`` is the method's handler when it is a unary one and answers
     are not to be compressed.  ``head`` begins an answer, with the client's kind of gRPC in it.
     ``timeout_ms`` is `NEVER_MS` when the client names none; ``timeout_at`` is where it stands
-    among the fields, set once the method is.
+    among the fields, set once the method is.  ``caller`` is who makes these calls, once it was
+    asked: blocks are known within their connection only.
     """
 
     __slots__ = (
         "_values",
+        "caller",
         "encoding",
         "fields",
         "head",
@@ -90,6 +93,7 @@ class Intake:
         if like is None:
             # The first value of a repeated name is the one that counts.
             self._values: dict[bytes, bytes] = dict(fields[::-1])
+            self.caller: Caller | None = None
             self.octets: int = sum([len(n) + len(v) + FIELD_OVERHEAD for n, v in fields])
             self.encoding: bytes = self._values.get(b"grpc-encoding", b"")
             self.head: Fields = HEAD
@@ -100,6 +104,7 @@ class Intake:
             self.unary: UnaryHandler | None = None
         else:
             self._values = like._values
+            self.caller = like.caller
             self.octets = like.octets
             self.encoding = like.encoding
             self.head = like.head

@@ -256,7 +256,11 @@ class ServerCall:
         register = self._register
         if register is None:
             return NOBODY_KNOWN
-        return register.caller.showing(self._intake.metadata)
+        intake = self._intake
+        caller = intake.caller
+        if caller is None:
+            caller = intake.caller = register.caller.showing(intake.metadata)
+        return caller
 
     def metadata(self, name: bytes) -> bytes | None:
         return self._intake.metadata(name)

@@ -8,8 +8,12 @@ Source: etcd 3.7.3.  While auth is off nothing is looked at, not even a token.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final
+
 from etcdtw.auth.access import Access
-from etcdtw.auth.errors import InvalidTokenError, UserNameEmptyError
+from etcdtw.auth.errors import InvalidTokenError, PermissionDeniedError, UserNameEmptyError
+from etcdtw.auth.rights import Rights
 from etcdtw.auth.seams import Tokens
 from etcdtw.auth.store import AuthStore
 from etcdtw.auth.values import ROOT
@@ -18,11 +22,27 @@ from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.entry_header import NOBODY, Asker
 from etcdtw.wire.requests import Txn
 
+KNOWN_S: Final = 1.0
+"""How long it is believed that a caller is who he was: a token is noted as used once a second."""
+
+
+class _Known:
+    """Who a caller is, what he may do, and for how long this is believed."""
+
+    __slots__ = ("asker", "epoch", "rights", "until_s")
+
+    def __init__(self, asker: Asker, rights: Rights, epoch: object, until_s: float) -> None:
+        self.asker = asker
+        self.rights = rights
+        self.epoch = epoch
+        self.until_s = until_s
+
 
 class Guard:
     """Answers for one member.
 
-    ``trusts_certificates``: ``--client-cert-auth``, without which a name in one means nothing.
+    trusts_certificates  ``--client-cert-auth``, without which a name in one means nothing
+    seconds              a clock that only goes forward
     """
 
     def __init__(
@@ -32,11 +52,13 @@ class Guard:
         tokens: Tokens,
         *,
         trusts_certificates: bool = False,
+        seconds: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.store = store
         self._access = access
         self._tokens = tokens
         self._trusts_certificates = trusts_certificates
+        self._seconds = seconds
 
     @property
     def is_asking(self) -> bool:
@@ -50,12 +72,28 @@ class Guard:
 
     def identify(self, caller: Caller) -> Asker | Exception:
         """Return on whose behalf ``caller`` asks, or why he may not."""
+        store = self.store
+        known = caller.memo
+        if (
+            isinstance(known, _Known)
+            and known.epoch is store.epoch
+            and self._seconds() < known.until_s
+        ):
+            return known.asker
         token = caller.token
         if token is not None:
-            return self._tokens.asker_of(token, self.store.revision) or InvalidTokenError()
-        if self._trusts_certificates and caller.is_certified:
-            return Asker(caller.common_name, self.store.revision)
-        return NOBODY
+            asker = self._tokens.asker_of(token, store.revision)
+            if asker is None:
+                return InvalidTokenError()
+        elif self._trusts_certificates and caller.is_certified:
+            asker = Asker(caller.common_name, store.revision)
+        else:
+            return NOBODY
+        rights = store.rights(asker.user)
+        if rights is not None and asker.auth_revision >= store.revision:
+            until_s = self._seconds() + KNOWN_S
+            caller.memo = _Known(asker, rights, store.epoch, until_s)
+        return asker
 
     def own(self) -> Asker:
         """Return on whose behalf this member asks for itself."""
@@ -106,12 +144,30 @@ class Guard:
         """Reading a range, or a txn that only reads."""
         if not self.store.is_enabled:
             return None
+        if not isinstance(request, Txn):
+            return self.range_refusal(caller, request.key, request.range_end)
+        asker = self.identify(caller)
+        return asker if isinstance(asker, Exception) else self._access.txn_refusal(asker, request)
+
+    def range_refusal(self, caller: Caller, key: bytes, range_end: bytes) -> Exception | None:
+        """Reading a range."""
+        store = self.store
+        if not store.is_enabled:
+            return None
+        known = caller.memo
+        if (
+            isinstance(known, _Known)
+            and known.epoch is store.epoch
+            and self._seconds() < known.until_s
+        ):
+            rights = known.rights
+            if rights.is_admin or rights.read.covers(key, range_end):
+                return None
+            return PermissionDeniedError()
         asker = self.identify(caller)
         if isinstance(asker, Exception):
             return asker
-        if isinstance(request, Txn):
-            return self._access.txn_refusal(asker, request)
-        return self._access.read_refusal(asker, request.key, request.range_end)
+        return self._access.read_refusal(asker, key, range_end)
 
     def watch_refusal(self, asker: Asker, key: bytes, range_end: bytes) -> Exception | None:
         """Watching a range, in the form in which the client named it."""

@@ -60,15 +60,20 @@ class EntryHeader(NamedTuple):
 def encode_header(header: EntryHeader) -> bytes:
     """Return the field, tag and size included."""
     number = TAG_ID + encode_varint(header.request_id)
-    return delimited(HEADER_TAG, number + _encode_asker(header.asker))
+    return delimited(HEADER_TAG, number + encode_asker(header.asker))
 
 
-def with_asker(nobodys: bytes, asker: Asker) -> bytes:
-    """Return the header ``nobodys``, which holds an id of ours alone, with who asked in it."""
-    return delimited(HEADER_TAG, nobodys[len(NOBODYS) :] + _encode_asker(asker))
+def around_id(asker: Asker) -> tuple[bytes, bytes]:
+    """Return what stands before and behind an id of ours, with its tag, where ``asker`` asked.
+
+    The id with its tag is what follows `NOBODYS` in a header that holds nothing else.
+    """
+    octets = encode_asker(asker)
+    return HEADER_TAG + encode_varint(PREFIX_SIZE - len(NOBODYS) + len(octets)), octets
 
 
-def _encode_asker(asker: Asker) -> bytes:
+def encode_asker(asker: Asker) -> bytes:
+    """Return the fields of a header that tell who asked."""
     octets = b""
     if asker.user:
         octets = delimited(_TAG_USER, asker.user.encode(errors="surrogateescape"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from etcdtw.grpc.call import RepliesInParts
-from etcdtw.grpc.caller import NOBODY_KNOWN
 from etcdtw.grpc.intake import NEVER_MS, Refusal, not_grpc
 from etcdtw.grpc.message import frame_message
 from etcdtw.grpc.server_call import MANY_REQUESTS, SWEEP_MS, ServerCall, StreamCall
@@ -27,18 +26,6 @@ def test_a_unary_call_is_answered(rig: ServerRig) -> None:
     counts = rig.counts("Unary")
     assert (counts.started, counts.received, counts.sent, counts.handled[0]) == (1, 1, 1, 1)
     assert (counts.received_octets, counts.sent_octets) == (5, 5)
-
-
-def test_a_call_tells_whose_connection_it_is_and_which_token_came_with_it(rig: ServerRig) -> None:
-    rig.request("Wait", b"x")
-    rig.request("Wait", b"x", (b"token", b"t.1"))
-    rig.begin("Bidi", (b"token", b"t.2"))
-    rig.pump()
-    callers = [call.caller for call in rig.calls]
-    assert [(one.address, one.common_name) for one in callers] == [("10.0.0.7", "alice")] * 3
-    assert [one.token for one in callers] == [None, b"t.1", b"t.2"]
-    rig.calls[1].reply(b"")
-    assert rig.calls[1].caller is NOBODY_KNOWN
 
 
 def test_a_unary_call_in_pieces_is_answered_when_it_is_whole(rig: ServerRig) -> None:

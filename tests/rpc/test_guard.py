@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from etcdtw.auth.access import Access
 from etcdtw.auth.errors import InvalidTokenError, PermissionDeniedError, UserNameEmptyError
 from etcdtw.grpc.caller import NOBODY_KNOWN, Caller
+from etcdtw.rpc.guard import KNOWN_S, Guard
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.entry_header import NOBODY, Asker
 from etcdtw.wire.requests import txn_of
@@ -104,3 +106,46 @@ def test_what_a_gateway_passes_on_is_not_asked_for_by_its_certificate() -> None:
     found = showing(shown)
     assert (found.token, found.common_name, found.is_certified) == (b"r.1", "ann", True)
     assert showing({}) is CERTIFIED
+
+
+class CountingTokens:
+    """Every token is ann's, and is counted."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def asker_of(self, token: bytes, revision: int) -> Asker | None:
+        self.asked += 1
+        return Asker("ann", revision)
+
+
+def test_who_a_caller_is_is_found_out_once_a_second() -> None:
+    rig = GuardRig()
+    rig.permit(b"k")
+    now_s = [5.0]
+    tokens = CountingTokens()
+    guard = Guard(rig.auth, Access(rig.auth, rig.backend), tokens, seconds=lambda: now_s[0])
+    caller = Caller("", "", b"t")
+    for _ in range(3):
+        assert guard.range_refusal(caller, b"k", b"") is None
+        assert isinstance(guard.range_refusal(caller, b"l", b""), PermissionDeniedError)
+        assert guard.identify(caller) == Asker("ann", rig.auth.revision)
+    assert tokens.asked == 1
+    now_s[0] += KNOWN_S
+    assert guard.range_refusal(caller, b"k", b"") is None
+    assert tokens.asked == 2
+
+
+def test_what_is_known_of_a_caller_ends_with_his_rights() -> None:
+    rig = GuardRig()
+    rig.permit(b"k")
+    caller = Caller("", "", b"a.1")
+    assert rig.guard.range_refusal(caller, b"k", b"") is None
+    rig.auth.revoke_permission("r", b"k", b"")
+    assert isinstance(rig.guard.range_refusal(caller, b"k", b""), PermissionDeniedError)
+    rig.permit(b"k")
+    assert rig.guard.range_refusal(caller, b"k", b"") is None
+    # A snapshot may bring other users under the same revision.
+    rig.auth.restore()
+    rig.tokens.user_gone("ann")
+    assert isinstance(rig.guard.range_refusal(caller, b"k", b""), InvalidTokenError)

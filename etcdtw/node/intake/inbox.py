@@ -30,7 +30,7 @@ from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.no_call import NO_CALL
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.wire.encode import encode_varint
-from etcdtw.wire.entry_header import NOBODY, PREFIX_SIZE, Asker, with_asker
+from etcdtw.wire.entry_header import NOBODY, NOBODYS, PREFIX_SIZE, Asker, around_id
 
 APPLY_GAP_MAX: Final = 5000
 """Entries committed and not yet applied past which proposals are refused (etcd's number)."""
@@ -43,6 +43,7 @@ TAG_SIZE: Final = 4
 """Octets of the tag and the length of a request from 16 KiB to 2 MiB; the limit is near those."""
 NEVER_MS: Final = 1 << 62
 NO_BOUND: Final = 1 << 62
+NOBODYS_SIZE: Final = len(NOBODYS)
 
 
 class Identify(Protocol):
@@ -106,6 +107,9 @@ class Inbox:
         self._is_connected = is_connected
         self._durations = durations
         self._identify = identify
+        # Of the asker before, who is often this one, too.
+        self._asker = NOBODY
+        self._before_id = self._behind_id = b""
         self._proposals: list[bytes] = []
         self._queued_octets = 0
         self.waiters: dict[bytes, Waiter] = {}
@@ -155,7 +159,10 @@ class Inbox:
                 return
             if found is not NOBODY:
                 asker = found
-                header = with_asker(header, asker)
+                if asker is not self._asker:
+                    self._asker = asker
+                    self._before_id, self._behind_id = around_id(asker)
+                header = self._before_id + header[NOBODYS_SIZE:] + self._behind_id
         size = len(message)
         if size + len(header) + TAG_SIZE > self._request_bytes_max:
             self._refuse(call, done, RequestTooLargeError())

@@ -43,7 +43,8 @@ class Admission:
             method = _UnlessRefused(self._guard.user_refusal, method).method
         token = token_of(metadata)
         index = None if token is None else index_of(token.decode("latin-1"))
-        if index is None:
+        # What is applied once stays so: these calls never have to wait.
+        if index is None or self._node.applied_index > index:
             return method
         return _BehindToken(self._node, self._guard, index, method).method
 

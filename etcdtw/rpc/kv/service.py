@@ -75,6 +75,8 @@ class CheckRead(Protocol):
 
     def read_refusal(self, caller: Caller, request: pb.RangeRequest | Txn) -> Exception | None: ...
 
+    def range_refusal(self, caller: Caller, key: bytes, range_end: bytes) -> Exception | None: ...
+
 
 class KvService:
     """The KV methods of one member.
@@ -132,12 +134,11 @@ class KvService:
                 return None
             if rest == 2 and message[-2:] == _SERIALIZABLE:
                 check_read = self._check_read
-                if (
-                    check_read is not None
-                    and check_read.is_asking
-                    and self._refuses(call, pb.RangeRequest(key=message[2:-2]))
-                ):
-                    return None
+                if check_read is not None and check_read.is_asking:
+                    refusal = check_read.range_refusal(call.caller, message[2:-2], b"")
+                    if refusal is not None:
+                        fail(call, refusal)
+                        return None
                 seconds = self._seconds
                 began_s = seconds()
                 body = self._store.get_body(message[2:-2])
@@ -156,12 +157,11 @@ class KvService:
             fail(call, error)
             return
         check_read = self._check_read
-        if (
-            check_read is not None
-            and check_read.is_asking
-            and self._refuses(call, pb.RangeRequest(key=key))
-        ):
-            return
+        if check_read is not None and check_read.is_asking:
+            refusal = check_read.range_refusal(call.caller, key, b"")
+            if refusal is not None:
+                fail(call, refusal)
+                return
         self._durations.ranges += 1
         body = self._store.get_body(key)
         call.reply(self._header(self._store.revision) + body)

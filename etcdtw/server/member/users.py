@@ -80,7 +80,13 @@ def open_users(
     access = Access(store, state)
     reactor = runtime.reactor
     return Users(
-        guard=Guard(store, access, tokens, trusts_certificates=config.client_tls.client_cert_auth),
+        guard=Guard(
+            store,
+            access,
+            tokens,
+            trusts_certificates=config.client_tls.client_cert_auth,
+            seconds=runtime.clock.seconds,
+        ),
         passwords=Passwords(reactor.callInThread, reactor.callFromThread, config.bcrypt_cost),
         authorization=Authorization(store, access),
         sign=sign,

@@ -10,6 +10,7 @@ from etcdtw.rpc.auth.attempts import PAIR_FAILURES_MAX, PAIR_FAILURES_PER_S
 from etcdtw.rpc.auth.authentication import ROUNDS_MAX
 from etcdtw.wire import authpb
 from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.entry_header import Asker
 from tests.rpc.auth.auth_service_rig import AuthServiceRig, showing
 
 FAILED = (INVALID_ARGUMENT, "etcdserver: authentication failed, invalid user ID or password")
@@ -39,9 +40,9 @@ def test_without_auth_there_is_nothing_to_log_in_to(rig: AuthServiceRig) -> None
 def test_a_token_names_its_user_until_his_password_changes(rig: AuthServiceRig) -> None:
     token = rig.ask("Authenticate", ANN, pb.AuthenticateResponse).token
     assert token == f"letters1.{rig.node_rig.log.last_index() - 1}"
-    assert rig.tokens.user_of(token) == "ann"
+    assert rig.tokens.asker_of(token.encode(), 9) == Asker("ann", 9)
     rig.auth.change_password("ann", b"")
-    assert rig.tokens.user_of(token) is None
+    assert rig.tokens.asker_of(token.encode(), 9) is None
 
 
 def test_nobody_s_name_and_a_wrong_password_are_told_alike(rig: AuthServiceRig) -> None:

@@ -562,6 +562,10 @@ def test_every_form_of_a_read_asks_the_same_question(name: str) -> None:
             asked.append(caller)
             return StatusError(7, "etcdserver: permission denied") if len(asked) == 1 else None
 
+        def range_refusal(self, caller: Caller, key: bytes, range_end: bytes) -> Exception | None:
+            assert (key, range_end) == (b"k", b"")
+            return self.read_refusal(caller, None)
+
     rig = KvRig(check_read=OnceRefused())
     method, request = READS[name]
     assert rig.start(method, request.SerializeToString()).status == (
