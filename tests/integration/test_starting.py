@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -231,3 +233,47 @@ def etcdctl(*words: str) -> str:
     """Run real etcdctl; return what it says."""
     command = [str(judge_program("etcdctl")), *words]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_one_address_speaks_tls_and_plain_text(tmp_path: Path) -> None:
+    client = free_port()
+    urls = f"http://127.0.0.1:{client},https://127.0.0.1:{client}"
+    flags = member_flags("m1", tmp_path / "m1", client, free_port())
+    flags += [f"--listen-client-urls={urls}", "--auto-tls"]
+    unchecked = ssl.create_default_context()
+    unchecked.check_hostname, unchecked.verify_mode = False, ssl.CERT_NONE
+    with launched(flags, tmp_path, "m1.log") as member:
+        member.await_text(READY)
+        for scheme, context in (("http", None), ("https", unchecked)):
+            url = f"{scheme}://127.0.0.1:{client}/version"
+            with urllib.request.urlopen(url, timeout=10, context=context) as answer:
+                assert "etcdserver" in json.load(answer)
+        etcdctl = str(judge_program("etcdctl"))
+        for scheme in ("http", "https"):
+            endpoint = f"--endpoints={scheme}://127.0.0.1:{client}"
+            words = [etcdctl, endpoint, "--insecure-skip-tls-verify", "put", "k", scheme]
+            done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
+            assert done.stdout == "OK\n", done.stderr
+
+
+def test_logs_begin_anew_at_sighup_and_profiles_are_made(tmp_path: Path) -> None:
+    client, log = free_port(), tmp_path / "logs" / "etcd.log"
+    log.parent.mkdir()
+    flags = member_flags("m1", tmp_path / "m1", client, free_port())
+    flags += [f"--log-outputs={log}", "--enable-log-rotation", "--enable-pprof"]
+    flags += ["--log-format=json", '--log-rotation-config-json={"maxsize": 1, "maxbackups": 1}']
+    with launched(flags, tmp_path, "m1.log") as member:
+        page = f"http://127.0.0.1:{client}/debug/pprof/"
+        ends_s = time.monotonic() + 20
+        while not (log.exists() and READY in log.read_text()):
+            assert time.monotonic() < ends_s
+            time.sleep(0.05)
+        with urllib.request.urlopen(f"{page}profile?seconds=0.2&debug=1", timeout=20) as answer:
+            assert answer.status == 200
+        with urllib.request.urlopen(f"{page}goroutine", timeout=20) as answer:
+            assert b"MainThread" in answer.read()
+        log.rename(tmp_path / "renamed")
+        member.process.send_signal(signal.SIGHUP)
+        member.stop()
+    last = json.loads(log.read_text().splitlines()[-1])
+    assert {"level", "ts", "logger", "caller", "msg"} <= set(last)

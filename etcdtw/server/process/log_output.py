@@ -8,6 +8,7 @@ What must not be seen (`SECRET_FIELDS`) is masked here, whoever logs it.
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sys
 import syslog
@@ -43,6 +44,8 @@ _THRESHOLDS: Final = {
 SECRET_FIELDS: Final = frozenset(("password", "token", "secret", "private_key", "authorization"))
 MASK: Final = "<redacted>"
 JOURNAL_PATH: Final = "/run/systemd/journal/socket"
+_CALLER: Final = re.compile(r'"caller":"([\w.]+)/')
+"""The package in a line of JSON: etcd gives the journal a field of it."""
 _PRIORITIES: Final = {"debug": 7, "info": 6, "warn": 4, "error": 3, "fatal": 2}
 TWISTED: Final = "twisted"
 LEGACY: Final = "log_legacy"
@@ -208,6 +211,9 @@ def journal_output(path: str = JOURNAL_PATH) -> Callable[[str, str], None]:
     def write(level: str, line: str) -> None:
         text = line.replace("\n", "\\n")
         entry = f"MESSAGE={text}\nPRIORITY={_PRIORITIES[level]}\nSYSLOG_IDENTIFIER=etcdtw\n"
+        caller = _CALLER.search(line)
+        if caller is not None:
+            entry += f"PACKAGE={caller[1]}\n"
         try:
             sender.send(entry.encode())
         except OSError:

@@ -139,6 +139,16 @@ def test_journal_gets_one_datagram_a_line(tmp_path: Path) -> None:
         )
 
 
+def test_journal_is_told_the_package_that_logs(tmp_path: Path) -> None:
+    path = str(tmp_path / "journal")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(path)
+        observer = LineObserver(json_line, "info", [journal_output(path)])
+        Logger(__name__, observer=observer).warn("told")
+        fields = journal.recv(1000).decode().splitlines()
+    assert fields[1:] == ["PRIORITY=4", "SYSLOG_IDENTIFIER=etcdtw", "PACKAGE=process"]
+
+
 def test_without_a_journal_lines_go_to_stderr(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
