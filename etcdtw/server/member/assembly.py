@@ -15,10 +15,12 @@ from twisted.internet.interfaces import IReactorInThreads
 from etcdtw.apply.alarms import Alarms
 from etcdtw.apply.applier import Applier
 from etcdtw.apply.members import Members, stored_conf_state
+from etcdtw.client.loopback import Loopback
 from etcdtw.cluster.line import Line
 from etcdtw.config.config import PERIODIC_MODE, REVISION_MODE, Config
 from etcdtw.config.feature_gates import FeatureGates
 from etcdtw.grpc.call import MethodTable
+from etcdtw.grpc.stats import ServerStats
 from etcdtw.lease.lease import NEVER_MS
 from etcdtw.lease.lessor import CHECKPOINT_INTERVAL_MS, Lessor
 from etcdtw.mvcc.store import Store
@@ -40,6 +42,9 @@ from etcdtw.raft.config import Config as RaftConfig
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.rpc.auth.admission import Admission
 from etcdtw.rpc.cluster.service import ClusterService
+from etcdtw.rpc.concurrency.contender import Arena
+from etcdtw.rpc.concurrency.election import ElectionService
+from etcdtw.rpc.concurrency.lock import LockService
 from etcdtw.rpc.kv.read_queue import ReadQueue
 from etcdtw.rpc.kv.service import KvService
 from etcdtw.rpc.lease.for_peers import LeasesForPeers
@@ -273,6 +278,10 @@ def _services(
     health.register(methods)
     if config.feature_gates["StopGRPCServiceOnDefrag"]:
         maintenance.on_defragment = health.set_serving
+    # Counted apart: what a lock asks of its own member is no client's call.
+    arena = Arena(Loopback(methods, ServerStats(), runtime.clock), runtime.clock)
+    LockService(arena).register(methods)
+    ElectionService(arena, node, election_timeout_s).register(methods)
     return Services(
         methods=methods,
         maintenance=maintenance,
