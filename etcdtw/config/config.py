@@ -124,6 +124,7 @@ class Config:
     initial_cluster_state: str
     initial_cluster_token: str
     strict_reconfig_check: bool
+    enable_grpc_gateway: bool
     pre_vote: bool
     max_learners: int
     force_new_cluster: bool
@@ -279,6 +280,7 @@ def _config(settings: Settings, warnings: tuple[str, ...]) -> Config:
         initial_cluster_state=read.text("initial-cluster-state"),
         initial_cluster_token=read.text("initial-cluster-token"),
         strict_reconfig_check=read.flag("strict-reconfig-check"),
+        enable_grpc_gateway=read.flag("enable-grpc-gateway"),
         pre_vote=read.flag("pre-vote"),
         max_learners=read.number("max-learners"),
         compat_version=read.text("compat-version"),

@@ -444,7 +444,7 @@ _BEHAVIOUR: Final[tuple[_Row, ...]] = (
         BOOL,
         "true",
         SUPPORTED,
-        "Serve the JSON gateway under /v3/; there is none yet, true or false.",
+        "Serve the JSON gateway under /v3/, true or false.",
     ),
     (
         "corrupt-check-time",

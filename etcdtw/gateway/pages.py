@@ -9,17 +9,20 @@ Knows no page: `site` puts them together.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, cast
 from urllib.parse import parse_qsl
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, ITCPTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import INTERNAL_SERVER_ERROR, NOT_ALLOWED, NOT_FOUND, OK
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import classImplements
+
+from etcdtw.gateway.websocket import VERSION, asks_for_websocket, handshake
+from etcdtw.transport.client.http1 import BoundedChannel, Successor
 
 TEXT: Final = b"text/plain; charset=utf-8"
 JSON: Final = b"application/json"
@@ -36,14 +39,20 @@ Arguments = Mapping[bytes, list[bytes]]
 """The query, as twisted.web parses it; a word without = counts as an empty value."""
 
 
+Fields = tuple[tuple[bytes, bytes], ...]
+"""Names and values of what an answer's head says besides."""
+NO_FIELDS: Final[Fields] = ()
+
+
 class Answer(NamedTuple):
     """What a page says."""
 
     status: int
     body: bytes
     content_type: bytes = TEXT
-    is_guarded: bool = False
-    """Says ``nosniff`` although it is no error, as etcd's checks do."""
+    is_guarded: bool | None = None
+    """Whether it says ``nosniff``; None: if it is an error.  etcd's checks do so in any case."""
+    fields: Fields = NO_FIELDS
 
 
 class Parts(Protocol):
@@ -68,6 +77,7 @@ class Streamed(NamedTuple):
     status: int
     parts: Parts
     content_type: bytes = JSON
+    fields: Fields = NO_FIELDS
 
 
 Said = Answer | Streamed
@@ -81,6 +91,8 @@ class Posted(NamedTuple):
     header: Callable[[bytes], bytes | None]
     """Returns the last value of a field; names in any case."""
     body: bytes
+    connection: ITCPTransport
+    """The same for all requests of a connection."""
 
 
 class Taking(NamedTuple):
@@ -91,6 +103,22 @@ class Taking(NamedTuple):
 
 
 NONE_TAKING: Final[Mapping[bytes, Taking]] = {}
+
+
+class Tree(Protocol):
+    """Many pages below one path, which words by itself what is none of them."""
+
+    def find(self, path: bytes) -> Taking | None:
+        """Return the page at ``path``; None: there is none."""
+        ...
+
+    def refuse(self, verb: bytes, path: bytes) -> Answer | None:
+        """Return what it says to a request for none of its pages; None: that is not below it."""
+        ...
+
+    def upgrade(self, path: bytes, posted: Posted) -> Successor | None:
+        """Return what speaks on a WebSocket at ``path``; None: that is not below it."""
+        ...
 
 
 class Access:
@@ -135,10 +163,12 @@ class Pages(Resource):
         open_paths: frozenset[bytes] = frozenset(),
         *,
         taking: Mapping[bytes, Taking] = NONE_TAKING,
+        tree: Tree | None = None,
         clock: IReactorTime | None = None,
     ) -> None:
         super().__init__()
         self._taking = dict(taking)
+        self._tree = tree
         self._clock = clock
         self._open_paths = open_paths
         self._pages = dict(pages)
@@ -152,23 +182,33 @@ class Pages(Resource):
         """Implements `grpc.plain.BodySizeMax`."""
         if verb != b"POST":
             return 0
-        taking = self._taking.get(target.partition(b"?")[0])
+        taking = self._find(target.partition(b"?")[0])
         return 0 if taking is None else taking.body_size_max
+
+    def _find(self, path: bytes) -> Taking | None:
+        taking = self._taking.get(path)
+        if taking is None and self._tree is not None:
+            return self._tree.find(path)
+        return taking
 
     def render(self, request: Request) -> int:
         """Answer now or when the page's Deferred fires; a client that leaves cancels it."""
         host = _host_of(request)
         page = self._pages.get(request.path)
-        taking = self._taking.get(request.path)
+        taking = self._find(request.path)
         self._set_cors(request)
         if not request.isSecure() and not self._access.host_allowed(host):
             _write(request, Answer(MISDIRECTED_REQUEST, MISDIRECTED_BODY))
         elif request.method == b"OPTIONS":
             _write(request, Answer(OK, b"", b""))
+        elif asks_for_websocket(request.getHeader) and self._upgrade(request):
+            pass
         elif taking is not None and request.method == b"POST":
             self._say(request, taking.page(_posted(request)))
         elif page is not None and (request.method == b"GET" or request.path in self._open_paths):
             self._say(request, page(query_of(request.uri)))
+        elif page is None and (refused := self._refused(request)) is not None:
+            _write(request, refused)
         elif page is None and taking is None:
             _write(request, Answer(NOT_FOUND, NOT_FOUND_BODY))
         else:
@@ -176,6 +216,26 @@ class Pages(Resource):
             request.setHeader(b"Allow", b", ".join(verbs))
             _write(request, Answer(NOT_ALLOWED, NOT_ALLOWED_BODY))
         return NOT_DONE_YET
+
+    def _upgrade(self, request: Request) -> bool:
+        """Make a WebSocket of the connection, or say why not; False: it is none here."""
+        channel = request.channel
+        if self._tree is None or not isinstance(channel, BoundedChannel):
+            return False
+        successor = self._tree.upgrade(request.path, _posted(request))
+        if successor is None:
+            return False
+        head = handshake(request.method, request.getHeader)
+        if isinstance(head, bytes):
+            channel.take_over(successor, head)
+        else:
+            status, text = head
+            request.setHeader(b"Sec-Websocket-Version", VERSION)
+            _write(request, Answer(status, text))
+        return True
+
+    def _refused(self, request: Request) -> Answer | None:
+        return None if self._tree is None else self._tree.refuse(request.method, request.path)
 
     def _say(self, request: Request, said: Said | Deferred[Said] | Deferred[Answer]) -> None:
         if isinstance(said, Deferred):
@@ -243,7 +303,8 @@ class Streaming:
     def start(self) -> None:
         """Begin the answer."""
         request = self._request
-        _begin(request, self._streamed.status, self._streamed.content_type)
+        streamed = self._streamed
+        _begin(request, streamed.status, streamed.content_type, streamed.fields)
         request.notifyFinish().addErrback(self._gone)
         request.registerProducer(self, True)
         request.write(b"")  # the head: the first part may be long in coming
@@ -332,11 +393,15 @@ def _host_of(request: Request) -> str:
 
 def _posted(request: Request) -> Posted:
     assert request.content is not None, "there was a body, if an empty one"
-    return Posted(query_of(request.uri), request.getHeader, request.content.read())
+    body = request.content.read()
+    connection = cast(ITCPTransport, request.transport)
+    return Posted(query_of(request.uri), request.getHeader, body, connection)
 
 
-def _begin(request: Request, status: int, content_type: bytes) -> None:
+def _begin(request: Request, status: int, content_type: bytes, fields: Fields) -> None:
     request.setResponseCode(status)
+    for name, value in fields:
+        request.setHeader(name, value)
     if content_type:
         request.setHeader(b"Content-Type", content_type)
     else:
@@ -344,9 +409,10 @@ def _begin(request: Request, status: int, content_type: bytes) -> None:
 
 
 def _write(request: Request, answer: Answer) -> None:
-    _begin(request, answer.status, answer.content_type)
+    _begin(request, answer.status, answer.content_type, answer.fields)
     request.setHeader(b"Content-Length", str(len(answer.body)).encode())
-    if answer.status >= 400 or answer.is_guarded:
+    is_error = answer.status >= 400
+    if is_error if answer.is_guarded is None else answer.is_guarded:
         request.setHeader(b"X-Content-Type-Options", b"nosniff")
     request.write(answer.body)
     request.finish()

@@ -6,12 +6,22 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.http import OK
 
 from etcdtw import __version__
 from etcdtw.apply.members import Members
 from etcdtw.gateway.health import HealthCounts, HealthSource, health_pages
-from etcdtw.gateway.pages import ALL_ALLOWED, JSON, Access, Answer, Arguments, Page, Pages
+from etcdtw.gateway.pages import (
+    ALL_ALLOWED,
+    JSON,
+    Access,
+    Answer,
+    Arguments,
+    Page,
+    Pages,
+    Tree,
+)
 
 METRICS_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
 METRICS: Final = b"/metrics"
@@ -58,16 +68,20 @@ def client_site(
     render_metrics: Callable[[], bytes],
     access: Access = ALL_ALLOWED,
     variables: Callable[[], Mapping[str, object]] = dict,
+    *,
+    tree: Tree | None = None,
+    clock: IReactorTime | None = None,
 ) -> Pages:
     """Return the pages of client listeners; ``access``: ``--cors`` and ``--host-whitelist``.
 
-    ``variables``: those of ``/debug/vars``, by name.
+    ``variables``: those of ``/debug/vars``, by name.  ``tree``: the JSON gateway, whose streams
+    go on by ``clock``.
     """
     pages = health_pages(health, counts)
     pages[b"/version"] = version_page(members)
     pages[METRICS] = metrics_page(render_metrics)
     pages[b"/debug/vars"] = variables_page(variables)
-    return Pages(pages, access, frozenset((METRICS,)))
+    return Pages(pages, access, frozenset((METRICS,)), tree=tree, clock=clock)
 
 
 def metrics_site(

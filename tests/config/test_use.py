@@ -27,7 +27,6 @@ TOLD_OTHERWISE: Final = {
     "config-file": "is where the configuration comes from",
     "unsafe-no-fsync": "is refused",
     "discovery-fallback": "has one value only",
-    "enable-grpc-gateway": "has nothing to switch yet, and its help says so",
     "logger": "has one value only",
 }
 """Supported flags without a field, and what becomes of them."""

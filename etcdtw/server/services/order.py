@@ -25,15 +25,19 @@ from typing import Any, cast
 from twisted.internet.interfaces import IReactorCore, IReactorPluggableNameResolver
 from twisted.internet.task import deferLater
 
+from etcdtw.client.loopback import Loopback
+from etcdtw.client.loopback_ledger import LoopbackBounds
 from etcdtw.cluster.urls import own_address
 from etcdtw.cluster.version import parse_version
 from etcdtw.config.config import Config
 from etcdtw.gateway.health import HealthCounts
+from etcdtw.gateway.json_gateway import JsonGateway
 from etcdtw.gateway.member_health import MemberHealth
 from etcdtw.gateway.pages import Access
 from etcdtw.gateway.peer_pages import MemberPages
 from etcdtw.gateway.shared_page import SharedPage
 from etcdtw.gateway.site import client_site, metrics_site
+from etcdtw.gateway.turns import Turns
 from etcdtw.grpc.stats import ServerStats
 from etcdtw.node.duties.publication import Publication
 from etcdtw.rafthttp.headers import PeerIdentity
@@ -53,7 +57,12 @@ from etcdtw.server.profiles.pages import Profiles
 from etcdtw.server.services.consensus import Consensus
 from etcdtw.server.services.debug_variables import process_variables
 from etcdtw.server.services.key_check import GATE, KeyCheck
-from etcdtw.server.services.listeners import Listeners, MetricsListeners, client_side
+from etcdtw.server.services.listeners import (
+    ClientSide,
+    Listeners,
+    MetricsListeners,
+    client_side,
+)
 from etcdtw.server.services.peering import Peering
 from etcdtw.server.services.readiness import Readiness
 from etcdtw.server.services.storage import Storage
@@ -162,6 +171,8 @@ async def _serve(
         metrics.body,
         Access(config.cors_origins, config.host_whitelist),
         lambda: process_variables(node.raft_status()),
+        tree=_gateway(ground, member, side) if config.enable_grpc_gateway else None,
+        clock=clock,
     )
     if config.enable_pprof:
         pages.add(Profiles(runtime.reactor, runtime.unix_ns).pages())
@@ -171,6 +182,15 @@ async def _serve(
     await begin(Readiness(ground.supervision, node.ticks, node.wakeup.time_ms))
     for _ in scrape.prepare():
         await deferLater(clock, 0)  # a part at a time: peers are served already
+
+
+def _gateway(ground: Ground, member: OpenMember, side: ClientSide) -> JsonGateway:
+    """Return the JSON gateway; its calls are clients' calls, and count as such."""
+    clock = ground.runtime.clock
+    message_size_max = side.bounds.message_size_max
+    bounds = LoopbackBounds(message_size_max=message_size_max)
+    loopback = Loopback(member.services.methods, ground.calls, clock, bounds)
+    return JsonGateway(loopback, Turns(clock, ground.runtime.pieces), message_size_max)
 
 
 def _dial(ground: Ground, taken: Taken) -> Dial:

@@ -43,6 +43,47 @@ class RequestChannel(Protocol):
         ...
 
 
+class TakenLine:
+    """A connection that is another protocol's now, for its `Successor`."""
+
+    def __init__(self, transport: ITCPTransport) -> None:
+        self._transport = transport
+        self.write = transport.write
+        self.end = transport.loseConnection
+
+    def pause(self) -> None:
+        """Take nothing more from the client for now."""
+        cast(IPushProducer, self._transport).pauseProducing()
+
+    def resume(self) -> None:
+        """Go on taking."""
+        cast(IPushProducer, self._transport).resumeProducing()
+
+
+class Successor(Protocol):
+    """What speaks on a connection behind the last request of HTTP."""
+
+    def began(self, line: TakenLine) -> None:
+        """The client was told so."""
+        ...
+
+    def received(self, data: bytes) -> None:
+        """Octets have come."""
+        ...
+
+    def clogged(self) -> None:
+        """The client does not read: it is to be told nothing more."""
+        ...
+
+    def drained(self) -> None:
+        """It reads again."""
+        ...
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        ...
+
+
 class BoundedRequest(Request):
     """A request whose body is kept up to what its route reads, or counted up to `BODY_SIZE_MAX`."""
 
@@ -137,6 +178,7 @@ class BoundedChannel(HTTPChannel):
     _is_in_body = False
     _is_feeding = False
     _is_over = False
+    _successor: Successor | None = None  # who speaks here now
 
     def connectionMade(self) -> None:
         self._received = bytearray()
@@ -145,6 +187,9 @@ class BoundedChannel(HTTPChannel):
     def dataReceived(self, data: bytes) -> None:
         """Twisted.web takes time by the square of what it is given while it answers: so it gets
         little at once, and nothing before the request at hand is answered."""
+        if self._successor is not None:
+            self._successor.received(data)
+            return
         self._received += data
         if not self._is_feeding:
             self._feed()
@@ -194,8 +239,29 @@ class BoundedChannel(HTTPChannel):
         else:
             self._bound_received()
 
+    def take_over(self, successor: Successor, head: bytes) -> None:
+        """Give the connection away; ``head`` is the last that is said in HTTP."""
+        cast(ITCPTransport, self.transport).write(head)
+        self.callLater(0, lambda: self._hand_over(successor))
+
+    def _hand_over(self, successor: Successor) -> None:
+        if self._is_over:
+            return
+        rest = b"".join(self._dataBuffer) + bytes(self._received)
+        self._dataBuffer = []
+        self._received.clear()
+        self.setTimeout(None)
+        self._successor = successor
+        line = TakenLine(cast(ITCPTransport, self.transport))
+        line.resume()
+        successor.began(line)
+        if rest:
+            successor.received(rest)
+
     def connectionLost(self, reason: object = None) -> None:
         self._is_over = True
+        if self._successor is not None:
+            self._successor.lost()
         self._received.clear()
         self._cancel_deadline()
         self._waiting = None
@@ -231,10 +297,14 @@ class BoundedChannel(HTTPChannel):
     def pauseProducing(self) -> None:
         self._is_clogged = True
         super().pauseProducing()
+        if self._successor is not None:
+            self._successor.clogged()
 
     def resumeProducing(self) -> None:
         self._is_clogged = False
         super().resumeProducing()
+        if self._successor is not None:
+            self._successor.drained()
         if self._waiting is not None and not self._is_in_line:
             self.rounds.serve(self)
 

@@ -1,0 +1,75 @@
+"""What the head of a JSON request says to the call that is made of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from etcdtw.grpc.caller import TOKEN
+
+AUTHORIZATION: Final = b"authorization"
+TIMEOUT: Final = b"grpc-timeout"
+METADATA_PREFIX: Final = b"grpc-metadata-"
+PASSED_ON: Final = (TOKEN, AUTHORIZATION, b"hasleader", b"client-api-version")
+"""The metadata that a service of ours looks at."""
+BEARER: Final = b"Bearer "
+TIMEOUT_MS_MAX: Final = 10**12
+"""Thirty years."""
+
+_TIMEOUT: Final = re.compile(rb"([+-]?[0-9]{1,18})([HMSmun])")
+_NS_OF_UNIT: Final = {
+    b"H": 3_600_000_000_000,
+    b"M": 60_000_000_000,
+    b"S": 1_000_000_000,
+    b"m": 1_000_000,
+    b"u": 1_000,
+    b"n": 1,
+}
+_PRINTABLE: Final = bytes(range(0x20, 0x7F))
+
+Header = Callable[[bytes], "bytes | None"]
+
+
+class HeadError(Exception):
+    """The head cannot be understood; the text says why."""
+
+
+def timeout_ms(header: Header) -> int | None:
+    """Return how long the call may take, rounded up; None, as for 0: as long as it takes.
+
+    Raises `HeadError`.
+    """
+    value = header(TIMEOUT)
+    if not value:
+        return None
+    found = _TIMEOUT.fullmatch(value)
+    if found is None:
+        raise HeadError(f"invalid grpc-timeout: {value.decode('latin-1')}")
+    if not int(found[1]):
+        return None
+    return min(-(-int(found[1]) * _NS_OF_UNIT[found[2]] // 1_000_000), TIMEOUT_MS_MAX)
+
+
+def metadata(header: Header) -> list[tuple[bytes, bytes]]:
+    """Return the call's metadata.
+
+    ``Authorization`` is the token of who brings no other, as for calls of gRPC.
+    """
+    found: list[tuple[bytes, bytes]] = []
+    authorization = header(AUTHORIZATION)
+    if authorization is not None:
+        found.append((AUTHORIZATION, authorization))
+    token = None
+    for name in PASSED_ON:
+        value = header(METADATA_PREFIX + name)
+        if value is None or value.translate(None, _PRINTABLE):
+            continue
+        found.append((name, value))
+        if name == TOKEN:
+            token = value
+        elif name == AUTHORIZATION and authorization is None:
+            authorization = value
+    if token is None and authorization is not None:
+        found.append((TOKEN, authorization.removeprefix(BEARER)))
+    return found

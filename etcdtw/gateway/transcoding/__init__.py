@@ -1,0 +1,1 @@
+"""Messages between JSON and octets of protobuf, in the dialect of Go's protojson."""
