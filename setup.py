@@ -16,6 +16,7 @@ HOT = [
     "etcdtw/apply/a*.py",
     "etcdtw/apply/entries.py",
     "etcdtw/auth/*.py",
+    "etcdtw/gateway/transcoding/*.py",
     "etcdtw/grpc/*.py",
     "etcdtw/http2/*.py",
     "etcdtw/lease/*.py",

@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 from weakref import WeakKeyDictionary
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ITCPTransport
 from twisted.python.failure import Failure
 
@@ -185,24 +185,42 @@ class _JsonCall:
             stream = self._channel.unary_in_parts(
                 route.method, message, self._metadata, self._wait_ms
             )
-            return Deferred.fromCoroutine(self._gather(stream)).addErrback(_unary_failure)
+            return self._gather(stream)
         answered = self._channel.unary(route.method, message, self._metadata, self._wait_ms)
         return answered.addCallbacks(partial(message_answer, route.answer), _unary_failure)
 
-    async def _gather(self, stream: Stream) -> Said:
-        """Return the answer as a whole if it is small."""
-        try:
-            gathered = await stream.receive() or b""
-            while len(gathered) <= HELD_SIZE_MAX:
-                part = await stream.receive()
-                if part is None:
-                    return message_answer(self._route.answer, gathered)
-                gathered += part
-        except CancelledError:  # the client has left
-            stream.cancel()
-            raise
-        parts = MessageParts(self._route.answer, gathered, stream, self._turns)
-        return Streamed(200, parts, fields=OF_GRPC)
+    def _gather(self, stream: Stream) -> Deferred[Said]:
+        """Return the answer as a whole if it is small.  A client that leaves ends the call."""
+        waiting: Deferred[Said] = Deferred(lambda _: stream.cancel())
+        gathered = b""
+
+        def came(part: bytes | None) -> None:
+            nonlocal gathered
+            if waiting.called:
+                return
+            if part is None:
+                waiting.callback(message_answer(self._route.answer, gathered))
+                return
+            gathered += part
+            if len(gathered) > HELD_SIZE_MAX:
+                parts = MessageParts(self._route.answer, gathered, stream, self._turns)
+                waiting.callback(Streamed(200, parts, fields=OF_GRPC))
+            else:
+                ask()
+
+        def failed(failure: Failure) -> None:
+            if waiting.called:
+                return
+            if failure.check(StatusError) is not None:
+                waiting.callback(_unary_failure(failure))
+            else:
+                waiting.errback(failure)
+
+        def ask() -> None:
+            stream.receive().addCallbacks(came, failed).addErrback(failed)
+
+        ask()
+        return waiting
 
     # Streams.
 
@@ -257,7 +275,7 @@ class _JsonCall:
             else:
                 waiting.errback(failure)
 
-        stream.receive().addCallbacks(began, failed)
+        stream.receive().addCallbacks(began, failed).addErrback(failed)
         return waiting
 
 

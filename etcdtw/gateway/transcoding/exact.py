@@ -33,7 +33,7 @@ TOO_DEEP: Final = "proto: exceeded max recursion depth"
 
 _TOKEN: Final = re.compile(rb"-?[0-9][-+.0-9eE]*|true|false|null|[{}\[\],:]")
 _ESCAPE: Final = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
-_BAD: Final = re.compile("[\ud800-\udfff]")
+_BAD: Final = re.compile(f"[{chr(0xD800)}-{chr(0xDFFF)}]")
 """Octets that are no UTF-8, carried through."""
 _PLAIN_ESCAPES: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 

@@ -29,7 +29,7 @@ _STRING: Final = re.compile(
     rb'"[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*"'
 )
 _NUMBER: Final = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-_SAFE: Final = bytes(octet for octet in range(0x20, 0x7F) if octet not in b'"\\')
+_SAFE: Final = bytes([octet for octet in range(0x20, 0x7F) if octet not in b'"\\'])
 """What a string may hold as it is."""
 _LITERALS: Final = {0x74: b"true", 0x66: b"false", 0x6E: b"null"}
 
