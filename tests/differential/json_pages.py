@@ -21,11 +21,13 @@ from etcdtw.gateway.transcoding.tables import BOOL, BYTES, ENUM, MESSAGE, STRING
 from etcdtw.gateway.turns import whole
 from etcdtw.grpc.call import UNARY
 from tests.differential.json_sequence import WAIT, Ask, of, sequence
+from tests.differential.json_users import PASSWORD, users
 
 TIMEOUT_S: Final = 10.0
 OF_THE_MEMBER: Final = {
     *("cluster_id", "member_id", "raft_term", "raftTerm", "raftIndex", "raftAppliedIndex"),
     *("leader", "dbSize", "dbSizeInUse", "hash", "compact_revision_hash", "members", "blob", "TTL"),
+    "token",
 }
 """What names or measures the member that answers."""
 FIELDS: Final = (
@@ -41,6 +43,10 @@ FIELDS: Final = (
 """What of the head is compared."""
 NO_SPACE: Final = re.compile("proto:[ \xa0]")
 
+LATE: Final = "context deadline exceeded"
+CUT_OFF: Final = "stream terminated by RST_STREAM with error code: CANCEL"
+"""What real etcd says at times instead of `LATE`."""
+
 
 class Heard(NamedTuple):
     """What one member said, as it is compared."""
@@ -51,13 +57,24 @@ class Heard(NamedTuple):
 
 
 def ask(endpoint: str, asked: Ask) -> Heard:
+    sent = asked.fields
+    if asked.user:
+        sent = {**sent, "Authorization": token(endpoint, asked.user)}
     connection = http.client.HTTPConnection(endpoint, timeout=TIMEOUT_S)
     with closing(connection):
-        connection.request(asked.verb, asked.path, asked.body, asked.fields)
+        connection.request(asked.verb, asked.path, asked.body, sent)
         answer = connection.getresponse()
         body = answer.read()
     fields = {name: value for name in FIELDS if (value := answer.getheader(name)) is not None}
     return Heard(answer.status, fields, shown(body))
+
+
+def token(endpoint: str, user: str) -> str:
+    connection = http.client.HTTPConnection(endpoint, timeout=TIMEOUT_S)
+    with closing(connection):
+        body = json.dumps({"name": user, "password": PASSWORD})
+        connection.request("POST", "/v3/auth/authenticate", body)
+        return str(json.loads(connection.getresponse().read())["token"])
 
 
 def shown(body: bytes) -> list[Any]:
@@ -76,6 +93,8 @@ def normal(value: Any) -> Any:
         return [normal(one) for one in value]
     if isinstance(value, dict):
         return {name: "*" if name in OF_THE_MEMBER else normal(one) for name, one in value.items()}
+    if value == CUT_OFF:
+        return LATE
     return NO_SPACE.sub("proto: ", value) if isinstance(value, str) else value
 
 
@@ -237,6 +256,7 @@ GROUPS: Final = {
     "verbs": verbs_and_paths,
     "heads": heads,
     "refused": refused,
+    "users": users,
 }
 
 
@@ -251,7 +271,7 @@ def differences(left: str, right: str, group: str, step: int = 1) -> tuple[int, 
         if heard != theirs:
             body = asked.body[:200].decode("utf-8", "backslashreplace")
             found.append(
-                f"{asked.verb} {asked.path} {body} {asked.fields}\n"
+                f"{asked.verb} {asked.path} {body} {asked.fields} {asked.user}\n"
                 f"  judge: {str(theirs)[:1500]}\n  ours:  {str(heard)[:1500]}"
             )
     return count // step, found

@@ -18,16 +18,18 @@ class Ask(NamedTuple):
     body: bytes
     verb: str = "POST"
     fields: dict[str, str] = {}  # noqa: RUF012 - never written to
+    user: str = ""
+    """Who asks, by a token of his; empty: nobody."""
 
 
 def of(text: str) -> str:
     return b64encode(text.encode()).decode()
 
 
-def call(path: str, *messages: Any) -> Ask:
+def call(path: str, *messages: Any, user: str = "") -> Ask:
     """Return a request; what it streams is listened to for a while."""
     body = "".join(json.dumps(one) for one in messages).encode()
-    return Ask(f"/v3/{path}", body, fields=WAIT if path in STREAMS else {})
+    return Ask(f"/v3/{path}", body, fields=WAIT if path in STREAMS else {}, user=user)
 
 
 STREAMS: Final = ("watch", "election/observe")

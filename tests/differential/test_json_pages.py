@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.support.processes import RunningMember
 
 pytestmark = [pytest.mark.integration, NEEDS_JUDGE]
 
-STEPS = {"sequence": 1, "verbs": 5, "heads": 1, "refused": 11}
+STEPS = {"sequence": 1, "verbs": 5, "heads": 1, "refused": 11, "users": 1}
 """One in so many requests of each group; ``python -m tests.differential.json_pages`` asks all."""
 
 
@@ -28,6 +29,8 @@ def endpoints() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_nothing_differs(endpoints: tuple[str, str], group: str) -> None:
+    if group == "users" and find_spec("etcdtw.auth") is None:
+        pytest.skip("there are no users yet")
     count, found = differences(*endpoints, group, STEPS[group])
     assert not found, "\n".join(found)
     assert count > 15
