@@ -22,15 +22,24 @@ from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import classImplements
 
 from etcdtw.gateway.websocket import VERSION, asks_for_websocket, handshake
+from etcdtw.grpc.quoting import quote_go
 from etcdtw.transport.client.http1 import BoundedChannel, Successor
 
 TEXT: Final = b"text/plain; charset=utf-8"
 JSON: Final = b"application/json"
 NOT_FOUND_BODY: Final = b"404 page not found\n"
 MISDIRECTED_REQUEST: Final = 421
-MISDIRECTED_BODY: Final = (
-    b"this host name is not served here: add it to --host-whitelist, or use TLS\n"
-)
+MISDIRECTED_TEXT: Final = """
+etcd received your request, but the Host header was unrecognized.
+
+To fix this, choose one of the following options:
+- Enable TLS, then any HTTPS request will be allowed.
+- Add the hostname you want to use to the whitelist in settings.
+  - e.g. etcd --host-whitelist {host}
+
+This requirement has been added to help prevent "DNS Rebinding" attacks (CVE-2018-5702).
+
+"""
 NOT_ALLOWED_BODY: Final = b"Method Not Allowed\n"
 ITERATION_SIZE: Final = 65_536
 """Octets of a streamed answer that are written in one iteration, passed by one part at the most."""
@@ -196,10 +205,12 @@ class Pages(Resource):
         host = _host_of(request)
         page = self._pages.get(request.path)
         taking = self._find(request.path)
-        self._set_cors(request)
         if not request.isSecure() and not self._access.host_allowed(host):
-            _write(request, Answer(MISDIRECTED_REQUEST, MISDIRECTED_BODY))
-        elif request.method == b"OPTIONS":
+            text = MISDIRECTED_TEXT.format(host=quote_go(host.encode("latin-1")))
+            _write(request, Answer(MISDIRECTED_REQUEST, text.encode()))
+            return NOT_DONE_YET
+        self._set_cors(request)
+        if request.method == b"OPTIONS":
             _write(request, Answer(OK, b"", b""))
         elif asks_for_websocket(request.getHeader) and self._upgrade(request):
             pass

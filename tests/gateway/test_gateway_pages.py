@@ -343,7 +343,11 @@ def test_preflight_is_answered_for_any_path(rig: Rig) -> None:
 
 def test_unlisted_host_name_is_misdirected_on_plain_http(rig: Rig) -> None:
     rig.access = Access(frozenset("*"), frozenset(["other.example"]))
-    assert status(rig.ask("/health")) == 421
+    refused = rig.ask("/health")
+    assert status(refused) == 421
+    assert body(refused).startswith(b"\netcd received your request, but the Host header was unrec")
+    assert b'\n  - e.g. etcd --host-whitelist "db.example"\n' in body(refused)
+    assert header(refused, "Access-Control-Allow-Origin") is None
     rig.access = Access(frozenset("*"), frozenset(["db.example"]))
     assert status(rig.ask("/health")) == 200
 
