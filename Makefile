@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 .DEFAULT_GOAL = help
 
 .PHONY: help run test fast test-compiled lint cover untested bench bench-cluster surface build clean differential \
-	kill-loop differential-cluster cluster-kill-loop crashlab bitflips full-disk long judges attacks
+	kill-loop differential-cluster cluster-kill-loop lock-loop crashlab bitflips full-disk long judges attacks
 
 help:
 	@echo "make run           one member on 127.0.0.1:2379, data in default.etcd/"
@@ -23,6 +23,7 @@ help:
 	@echo "make differential  200,000 random operations against real etcd and etcdtw"
 	@echo "make kill-loop     200 cycles of kill -9 under load"
 	@echo "make cluster-kill-loop     200 rounds of kill -9 in a cluster, with a checker of histories"
+	@echo "make lock-loop     1,000 critical sections by four kinds of clients while members fail"
 	@echo "make differential-cluster  100,000 operations on a mixed cluster against a single etcd"
 	@echo "make crashlab      2,000 power-loss images of the real storage"
 	@echo "make full-disk     50 rounds of full disks in a cluster of three (root: mounts tmpfs)"
@@ -121,6 +122,9 @@ kill-loop: $(VENV)/.installed-test
 
 cluster-kill-loop: $(VENV)/.installed-test
 	$(BIN)/python -m tests.integration.cluster_kill_loop --rounds 200 --tls $(ARGS)
+
+lock-loop: $(VENV)/.installed-test
+	$(BIN)/python -m tests.integration.lock_loop --sections 1000 $(ARGS)
 
 differential-cluster: $(VENV)/.installed-test
 	$(BIN)/python -m tests.differential.cluster --operations 100000 $(ARGS)

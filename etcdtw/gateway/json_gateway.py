@@ -155,6 +155,7 @@ class _JsonCall:
     ) -> None:
         self._route = route
         self._body = posted.body
+        self._let_go = posted.let_go
         self._metadata = metadata(posted.header)
         self._wait_ms = wait_ms
         self._channel = channel
@@ -174,8 +175,14 @@ class _JsonCall:
                 return error_answer(INVALID_ARGUMENT, str(error))
         return self._turns.run(reading).addCallbacks(self._ask, _unreadable)
 
+    def _was_read(self) -> None:
+        """Let the body go: its answer may be long in coming."""
+        self._body = b""
+        self._let_go()
+
     def _ask(self, message: bytes) -> Deferred[Said]:
         route = self._route
+        self._was_read()
         if route.kind != UNARY:
             stream = self._open()
             stream.send(message)
@@ -248,6 +255,7 @@ class _JsonCall:
                 at = skip_space(body, at)
         except (NotJsonError, ReadingError):
             pass
+        self._was_read()
         stream.half_close()
 
     def _follow(self, stream: Stream) -> Deferred[Said]:

@@ -23,7 +23,7 @@ from zope.interface import classImplements
 
 from etcdtw.gateway.websocket import VERSION, asks_for_websocket, handshake
 from etcdtw.grpc.quoting import quote_go
-from etcdtw.transport.client.http1 import BoundedChannel, Successor
+from etcdtw.transport.client.http1 import BoundedChannel, BoundedRequest, Successor
 
 TEXT: Final = b"text/plain; charset=utf-8"
 JSON: Final = b"application/json"
@@ -102,6 +102,9 @@ class Posted(NamedTuple):
     body: bytes
     connection: ITCPTransport
     """The same for all requests of a connection."""
+    let_go: Callable[[], None] = lambda: None
+    """To be called when the body was read and the answer may be long in coming: what is held of
+    it counts until then."""
 
 
 class Taking(NamedTuple):
@@ -406,7 +409,10 @@ def _posted(request: Request) -> Posted:
     assert request.content is not None, "there was a body, if an empty one"
     body = request.content.read()
     connection = cast(ITCPTransport, request.transport)
-    return Posted(query_of(request.uri), request.getHeader, body, connection)
+    posted = Posted(query_of(request.uri), request.getHeader, body, connection)
+    if isinstance(request, BoundedRequest):
+        return posted._replace(let_go=request.let_go)
+    return posted
 
 
 def _begin(request: Request, status: int, content_type: bytes, fields: Fields) -> None:

@@ -11,6 +11,7 @@ from twisted.web.http import OK
 
 from etcdtw import __version__
 from etcdtw.apply.members import Members
+from etcdtw.gateway import openapi
 from etcdtw.gateway.health import HealthCounts, HealthSource, health_pages
 from etcdtw.gateway.pages import (
     ALL_ALLOWED,
@@ -81,6 +82,8 @@ def client_site(
     pages[b"/version"] = version_page(members)
     pages[METRICS] = metrics_page(render_metrics)
     pages[b"/debug/vars"] = variables_page(variables)
+    if tree is not None:
+        pages[openapi.PATH] = openapi.openapi_page
     return Pages(pages, access, frozenset((METRICS,)), tree=tree, clock=clock)
 
 

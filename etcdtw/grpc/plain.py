@@ -108,6 +108,13 @@ class PlainRequest:
             register.close_remote(self.stream_id)
         register.mark()
 
+    def let_go(self) -> None:
+        """The body is not needed any more; it counts no longer."""
+        register = self._register
+        if register is not None:
+            self._chunks.clear()
+            self._hold(register, self.intake.octets)
+
     # An answer piece by piece.
 
     @property
@@ -120,8 +127,7 @@ class PlainRequest:
         """Begin an answer; pieces follow.  The request's body is let go."""
         register = self._register
         if register is not None:
-            self._chunks.clear()
-            self._hold(register, self.intake.octets)
+            self.let_go()
             head = ((b":status", b"%d" % status), *fields)
             register.connection.send_headers(self.stream_id, head, False)
             register.mark()

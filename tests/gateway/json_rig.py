@@ -37,6 +37,8 @@ class JsonRig(MemberRig):
             self.loopback, self.turns, MESSAGE_SIZE_MAX, lambda: self.refuses_names
         )
         self.connection = cast(ITCPTransport, Connection())
+        self.lets_go = 0
+        """How many bodies were let go."""
 
     def begin(self, path: str, body: bytes | dict[str, Any] = b"", **fields: str) -> Any:
         """Return what the page at ``path`` says: an answer, or a Deferred."""
@@ -44,7 +46,10 @@ class JsonRig(MemberRig):
         assert taking is not None
         given = {name.replace("_", "-").encode(): v.encode() for name, v in fields.items()}
         octets = json.dumps(body).encode() if isinstance(body, dict) else body
-        return taking.page(Posted({}, given.get, octets, self.connection))
+        return taking.page(Posted({}, given.get, octets, self.connection, self._let_go))
+
+    def _let_go(self) -> None:
+        self.lets_go += 1
 
     def ask(self, path: str, body: bytes | dict[str, Any] = b"", **fields: str) -> Any:
         """Return the answer itself."""

@@ -86,6 +86,23 @@ def test_a_long_body_is_read_in_turns(rig: JsonRig) -> None:
     assert rig.is_idle
 
 
+def test_a_body_is_let_go_when_it_was_read(rig: JsonRig) -> None:
+    for count, (path, body) in enumerate(
+        (
+            ("/v3/kv/put", {"key": of(b"k")}),
+            ("/v3/kv/put", {"key": of(b"k"), "value": of(bytes(USUAL_SIZE_MAX))}),
+            ("/v3/watch", {"create_request": {"key": of(b"k")}}),
+            ("/v3/watch", b" " * 2 * USUAL_SIZE_MAX),
+        ),
+        1,
+    ):
+        said = rig.begin(path, body)
+        rig.run(0.1)
+        assert rig.lets_go == count
+        said.addErrback(lambda failure: failure.trap(CancelledError))
+        said.cancel()
+
+
 def test_a_message_that_is_too_large_is_refused_as_by_grpc(rig: JsonRig) -> None:
     rig.loopback.ledger.bounds = type(rig.loopback.ledger.bounds)(message_size_max=1_000)
     status, told = rig.told("/v3/kv/put", {"key": of(b"k"), "value": of(bytes(1_000))})

@@ -247,6 +247,21 @@ def test_a_body_counts_until_it_is_answered(rig: PageRig) -> None:
     assert rig.stats.unfinished_octets == 0
 
 
+def test_a_body_that_is_let_go_counts_no_longer(rig: PageRig) -> None:
+    client, http2 = rig.connect(), Http2(rig)
+    client.ask("POST", "/later", bytes(1_000))
+    stream_id = http2.ask(b"POST", b"/later", bytes(1_000))
+    for posted in rig.set.posted:
+        assert posted.body == bytes(1_000)
+        posted.let_go()
+    assert rig.stats.unfinished_octets < 500, "heads"
+    for answer in rig.set.waiting:
+        answer.callback(Answer(200, b"done"))
+    http2.exchange()
+    assert client.body == http2.bodies[stream_id] == b"done"
+    assert rig.stats.unfinished_octets == 0
+
+
 def test_a_body_to_a_page_that_takes_none_is_not_kept(rig: PageRig) -> None:
     client = rig.connect()
     client.protocol.dataReceived(

@@ -7,11 +7,15 @@ from contextlib import closing
 import grpc
 import pytest
 
+from tests.integration.lock_loop import KINDS, run_loop
 from tests.integration.test_locks import keys, lease, lock, unlock, until
 from tests.support.cluster_processes import Cluster
 from tests.support.cluster_programs import with_programs
 
 pytestmark = pytest.mark.integration
+
+SECTIONS = 60
+SEED = 7
 
 
 @pytest.mark.parametrize(
@@ -38,3 +42,11 @@ def test_waiters_are_served_whoever_leads(first: str, second: str, third: str) -
             assert not call.done()
             unlock(here, key).result()
             assert keys(client, "a") == [call.result().key]
+
+
+def test_critical_sections_do_not_overlap_while_members_fail() -> None:
+    loop = run_loop(["etcdtw"] * 3, SECTIONS, SEED)
+    assert loop.overlaps() == []
+    assert len(loop.sections) >= SECTIONS, loop.outcomes
+    assert {section.kind for section in loop.sections} == set(KINDS)
+    assert loop.faults.total() >= 2

@@ -53,6 +53,7 @@ class Field:
         "is_shown_empty",
         "json_name",
         "kind",
+        "name",
         "next_key",
         "number",
         "oneof",
@@ -62,6 +63,7 @@ class Field:
 
     def __init__(self, field: FieldDescriptor) -> None:
         self.number: int = field.number
+        self.name: str = field.name
         self.json_name: str = field.json_name
         self.kind: int = _KINDS[field.type]
         self.is_list = _is_repeated(field)
@@ -97,9 +99,10 @@ class Field:
 class Table:
     """The fields of one message."""
 
-    __slots__ = ("by_name", "by_tag")
+    __slots__ = ("by_name", "by_tag", "full_name")
 
     def __init__(self, message: Descriptor) -> None:
+        self.full_name: str = message.full_name
         fields = [Field(field) for field in message.fields]
         self.by_tag = {field.number << 3 | field.wire_type: field for field in fields}
         self.by_name = {field.json_name: field for field in fields}

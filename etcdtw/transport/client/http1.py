@@ -42,6 +42,10 @@ class RequestChannel(Protocol):
         """``request`` is whole: answer it when it may be."""
         ...
 
+    def let_go(self) -> None:
+        """The request's body is not needed any more."""
+        ...
+
 
 class TakenLine:
     """A connection that is another protocol's now, for its `Successor`."""
@@ -127,6 +131,13 @@ class BoundedRequest(Request):
         """Let the site answer."""
         if self.channel is not None:
             super().requestReceived(*self._line)
+
+    def let_go(self) -> None:
+        """The body is not needed any more; it counts no longer."""
+        self._release()
+        self.content = BytesIO()
+        if self.channel is not None:
+            cast(RequestChannel, self.channel).let_go()
 
     def finish(self) -> None:
         self._release()
@@ -274,6 +285,9 @@ class BoundedChannel(HTTPChannel):
         self._waiting = request
         if not self._is_in_line:
             self.rounds.serve(self)
+
+    def let_go(self) -> None:
+        """Only its request holds the body."""
 
     def serve(self) -> bool:
         request = self._waiting

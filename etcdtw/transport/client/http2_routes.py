@@ -70,6 +70,9 @@ class StreamChannel:
         """Answer at once: the connection's octets took turns before."""
         request.answer()
 
+    def let_go(self) -> None:
+        self._plain.let_go()
+
     def writeHeaders(  # noqa: N802
         self, version: bytes, code: bytes, reason: bytes, headers: Headers
     ) -> None:
