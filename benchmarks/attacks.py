@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import attackers, surroundings, workloads
+from benchmarks import attackers, gateway_attackers, surroundings, workloads
 from benchmarks.attackers import Pace, Target
 from benchmarks.load import percentile
 from etcdtw.wire import etcdserverpb as pb
@@ -80,6 +80,10 @@ ROWS: Final = (
     Row("PING", attackers.pings),
     Row("peer places", attackers.peer_places, members=3, pauses_followers=True),
     Row("idle connections", attackers.idle_connections, descriptors=DESCRIPTORS),
+    Row("deep JSON", gateway_attackers.deep_json),
+    Row("large JSON", gateway_attackers.large_bodies),
+    Row("WebSocket flood", gateway_attackers.socket_flood),
+    Row("slow JSON watches", gateway_attackers.slow_readers),
 )
 
 

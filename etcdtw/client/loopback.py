@@ -93,6 +93,8 @@ class RefusedStream:
 class LoopbackChannel:
     """One caller's calls; implements `client.channel.Channel`.
 
+    ``hold`` counts what is kept for calls that are not begun yet, see `Line`.
+
     Whoever serves several parties within the member opens one for each: the read queue lets
     channels take turns, and bounds hold for each.
     """
@@ -100,6 +102,7 @@ class LoopbackChannel:
     def __init__(self, methods: MethodTable, line: Line) -> None:
         self._methods = methods
         self._line = line
+        self.hold = line.hold
         self._is_closed = False
 
     def unary(

@@ -36,6 +36,7 @@ class LoopbackBounds:
     message_size_max: int = MESSAGE_SIZE_MAX
     calls_max: int = 1_000  # of one channel
     calls_total_max: int = 10_000
+    calls_few: int = 8  # of one channel, however many the others have
     untaken_size_max: int = 32 * 1024 * 1024  # of one channel
     untaken_total_size_max: int = 512 * 1024 * 1024
 
@@ -113,7 +114,9 @@ class Line:
         """Count ``call``.  Raises `StatusError` when there are too many."""
         ledger = self.ledger
         bounds = ledger.bounds
-        if len(self.calls) >= bounds.calls_max or len(ledger.calls) >= bounds.calls_total_max:
+        own = len(self.calls)
+        is_full = len(ledger.calls) >= bounds.calls_total_max and own >= bounds.calls_few
+        if is_full or own >= bounds.calls_max:
             raise StatusError(RESOURCE_EXHAUSTED, TOO_MANY_CALLS)
         self.calls.add(call)
         ledger.calls.add(call)

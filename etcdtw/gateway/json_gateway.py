@@ -93,6 +93,12 @@ class JsonGateway:
         """See `pages.Tree`."""
         return self._pages.get(_resolved(path))
 
+    def bar(self, path: bytes, connection: ITCPTransport) -> Answer | None:
+        """See `pages.Tree`."""
+        if not self._refuses_names() or not _resolved(path).startswith(PREFIX):
+            return None
+        return Answer(400, NAME_IGNORED) if common_name_of(connection) else None
+
     def refuse(self, verb: bytes, path: bytes) -> Answer | None:
         """See `pages.Tree`."""
         path = _resolved(path)
@@ -118,14 +124,12 @@ class JsonGateway:
         bearer = bearer_of(posted.header)
         told = metadata({AUTHORIZATION: bearer}.get)
         open_stream = None
+        channel = self._channel(posted.connection)
         if route.kind != UNARY:
-            channel = self._channel(posted.connection)
             open_stream = partial(channel.stream, route.method, told)
-        return SocketStream(route, open_stream, self._turns, self._message_size_max)
+        return SocketStream(route, open_stream, self._turns, self._message_size_max, channel.hold)
 
     def _serve(self, route: Route, posted: Posted) -> Said | Deferred[Said]:
-        if self._refuses_names() and common_name_of(posted.connection):
-            return Answer(400, NAME_IGNORED)
         try:
             wait_ms = timeout_ms(posted.header)
         except HeadError as error:

@@ -124,6 +124,10 @@ class Tree(Protocol):
         """Return the page at ``path``; None: there is none."""
         ...
 
+    def bar(self, path: bytes, connection: ITCPTransport) -> Answer | None:
+        """Return what it says to who may ask nothing below it; None: he may, or that is not."""
+        ...
+
     def refuse(self, verb: bytes, path: bytes) -> Answer | None:
         """Return what it says to a request for none of its pages; None: that is not below it."""
         ...
@@ -212,6 +216,9 @@ class Pages(Resource):
             text = MISDIRECTED_TEXT.format(host=quote_go(host.encode("latin-1")))
             _write(request, Answer(MISDIRECTED_REQUEST, text.encode()))
             return NOT_DONE_YET
+        if (barred := self._barred(request)) is not None:
+            _write(request, barred)
+            return NOT_DONE_YET
         self._set_cors(request)
         if request.method == b"OPTIONS":
             _write(request, Answer(OK, b"", b""))
@@ -247,6 +254,11 @@ class Pages(Resource):
             request.setHeader(b"Sec-Websocket-Version", VERSION)
             _write(request, Answer(status, text))
         return True
+
+    def _barred(self, request: Request) -> Answer | None:
+        if self._tree is None:
+            return None
+        return self._tree.bar(request.path, cast(ITCPTransport, request.transport))
 
     def _refused(self, request: Request) -> Answer | None:
         return None if self._tree is None else self._tree.refuse(request.method, request.path)

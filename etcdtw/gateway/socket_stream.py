@@ -26,6 +26,7 @@ from etcdtw.gateway.websocket import (
     PING,
     PONG,
     TEXT,
+    TRY_LATER,
     FrameReader,
     WebSocketError,
     close_frame,
@@ -71,6 +72,8 @@ class SocketStream:
     """One WebSocket and its call; implements `transport.client.http1.Successor`.
 
     ``open_stream`` None: a method that is none of streams; as with etcd nothing is answered.
+    ``hold`` counts octets more (or less) that wait for the rest of their message; False: that is
+    too much.
     """
 
     def __init__(
@@ -79,11 +82,14 @@ class SocketStream:
         open_stream: Callable[[], Stream] | None,
         turns: Turns,
         message_size_max: int,
+        hold: Callable[[int], bool],
     ) -> None:
         self._route = route
         self._open_stream = open_stream
         self._turns = turns
         self._reader = FrameReader(message_size_max)
+        self._hold = hold
+        self._held_size = 0
         self._line: TakenLine | None = None
         self._stream: Stream | None = None
         self._parts: LineParts | None = None
@@ -111,6 +117,9 @@ class SocketStream:
         if line is None:
             return
         self._reader.feed(data)
+        if not self._count():
+            self._end(TRY_LATER)
+            return
         if not self._is_reading:
             self._is_reading = True
             self._turns.run(self._read_all()).addErrback(self._failed)
@@ -131,8 +140,19 @@ class SocketStream:
     def lost(self) -> None:
         """The connection is gone."""
         self._line = None
+        self._let_go()
         if self._stream is not None:
             self._stream.cancel()
+
+    def _count(self) -> bool:
+        """Count what the reader holds; False: that is too much."""
+        more, self._held_size = self._reader.size - self._held_size, self._reader.size
+        return self._hold(more)
+
+    def _let_go(self) -> None:
+        """What came is not wanted any more."""
+        self._reader.clear()
+        self._count()
 
     # Requests.
 
@@ -147,6 +167,7 @@ class SocketStream:
                     yield
         except WebSocketError as error:
             self._end(error.code)
+        self._count()
         self._is_reading = False
         if self._waiting_size > WAITING_SIZE_MAX and self._line is not None:
             self._line.resume()
@@ -223,6 +244,7 @@ class SocketStream:
         if line is not None:
             line.write(close_frame(code))
             line.end()
+        self._let_go()
         if self._stream is not None:
             self._stream.cancel()
 

@@ -28,6 +28,7 @@ PONG: Final = 10
 NORMAL: Final = 1000
 PROTOCOL_ERROR: Final = 1002
 TOO_BIG: Final = 1009
+TRY_LATER: Final = 1013
 
 CONTROL_SIZE_MAX: Final = 125
 _SIZE_16: Final = 126
@@ -135,9 +136,19 @@ class FrameReader:
         self._begun = bytearray()  # a message whose last frame has not come
         self._kind = CONTINUATION  # of the message that they belong to; this: there is none
 
+    @property
+    def size(self) -> int:
+        """Octets of what is not whole, or not taken."""
+        return len(self._octets) + len(self._begun)
+
     def feed(self, octets: bytes) -> None:
         """Take what has come."""
         self._octets += octets
+
+    def clear(self) -> None:
+        """Forget what has come."""
+        self._octets.clear()
+        self._begun.clear()
 
     def next(self) -> tuple[int, bytes] | None:
         """Return kind and octets of the next message; None: none is whole.

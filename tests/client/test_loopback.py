@@ -372,7 +372,7 @@ def test_the_calls_of_a_channel_are_bounded() -> None:
 
 
 def test_the_calls_of_all_channels_are_bounded() -> None:
-    rig = LoopbackRig(calls_total_max=1)
+    rig = LoopbackRig(calls_total_max=1, calls_few=0)
     stream = rig.stream()
     other = rig.loopback.connect()
     assert outcome(other.unary(PREFIX + "Echo", b"")) == TOO_MANY_CALLS
@@ -382,6 +382,17 @@ def test_the_calls_of_all_channels_are_bounded() -> None:
     assert outcome(other.unary(PREFIX + "Echo", b"")) == TOO_MANY_CALLS
     assert outcome(stream.receive()) == b"a"
     assert outcome(other.unary(PREFIX + "Echo", b"")) == b""
+
+
+def test_a_channel_has_its_few_calls_however_many_the_others_have() -> None:
+    rig = LoopbackRig(calls_total_max=1, calls_few=2)
+    for _ in range(2):
+        rig.stream()
+    assert outcome(rig.unary("Echo")) == TOO_MANY_CALLS
+    other = rig.loopback.connect()
+    for _ in range(2):
+        other.stream(PREFIX + "Both")
+    assert outcome(other.unary(PREFIX + "Echo", b"")) == TOO_MANY_CALLS
 
 
 def test_a_stream_that_is_not_read_ends_at_the_bound_of_its_channel() -> None:

@@ -87,15 +87,13 @@ def test_a_long_body_is_read_in_turns(rig: JsonRig) -> None:
 
 
 def test_a_body_is_let_go_when_it_was_read(rig: JsonRig) -> None:
-    for count, (path, body) in enumerate(
-        (
-            ("/v3/kv/put", {"key": of(b"k")}),
-            ("/v3/kv/put", {"key": of(b"k"), "value": of(bytes(USUAL_SIZE_MAX))}),
-            ("/v3/watch", {"create_request": {"key": of(b"k")}}),
-            ("/v3/watch", b" " * 2 * USUAL_SIZE_MAX),
-        ),
-        1,
-    ):
+    asked: list[tuple[str, bytes | dict[str, Any]]] = [
+        ("/v3/kv/put", {"key": of(b"k")}),
+        ("/v3/kv/put", {"key": of(b"k"), "value": of(bytes(USUAL_SIZE_MAX))}),
+        ("/v3/watch", {"create_request": {"key": of(b"k")}}),
+        ("/v3/watch", b" " * 2 * USUAL_SIZE_MAX),
+    ]
+    for count, (path, body) in enumerate(asked, 1):
         said = rig.begin(path, body)
         rig.run(0.1)
         assert rig.lets_go == count
@@ -307,3 +305,9 @@ def test_every_method_has_its_route() -> None:
     unrouted = {path for path in methods - routed if "Health" not in path}
     assert unrouted == {"/etcdserverpb.KV/RangeStream"}
     assert routed <= methods
+
+
+def test_who_shows_no_certificate_is_not_barred(rig: JsonRig) -> None:
+    for rig.refuses_names in (False, True):
+        assert rig.gateway.bar(b"/v3/kv/range", rig.connection) is None
+        assert rig.gateway.bar(b"/health", rig.connection) is None

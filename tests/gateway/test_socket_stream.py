@@ -195,6 +195,30 @@ def test_who_sends_faster_than_it_is_read_is_paused(rig: SocketRig) -> None:
     assert rig.is_idle
 
 
+def test_what_waits_for_its_rest_counts_as_unfinished(rig: SocketRig) -> None:
+    opened, _ = rig.open("/v3/watch")
+    half = masked(0x81, bytes(100_000))[:50_000]
+    opened.received(half)
+    rig.run(0.1)
+    assert rig.stats.unfinished_octets == len(half)
+    opened.lost()
+    assert rig.stats.unfinished_octets == 0
+    assert rig.is_idle
+
+
+def test_who_holds_too_much_is_cut_off(rig: SocketRig) -> None:
+    opened, line = rig.open("/v3/watch")
+    rig.stats.unfinished_max = 1_000
+    opened.received(masked(0x81, bytes(2_000))[:1_000])
+    rig.run(0.1)
+    assert line.frames() == []
+    opened.received(b"x")
+    assert line.frames() == [(CLOSE, b"\x03\xf5")]
+    rig.run(0.1)
+    assert rig.stats.unfinished_octets == 0
+    assert rig.is_idle
+
+
 def test_a_path_that_is_none_says_so(rig: SocketRig) -> None:
     _, line = rig.open("/v3/nope")
     assert told(line) == [{"code": 5, "message": "Not Found"}]

@@ -8,6 +8,7 @@ Source: etcd's clientv3 ``concurrency`` package, layout of keys.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Final
 
@@ -25,6 +26,9 @@ from etcdtw.wire import etcdserverpb as pb
 SESSION_TTL_S: Final = 60
 """Of the lease that is granted to who brings none; nobody renews it."""
 CONTENDERS_MAX: Final = 20_000
+"""Of those that may wait."""
+CONTENDERS_FEW: Final = 100
+"""Of one address, however many the others have."""
 TRIES_MAX: Final = 5
 """Of a read, or of the removal of a key, while there is no leader."""
 PAUSE_S: Final = 0.2
@@ -48,6 +52,10 @@ class Claim:
         self.newest: Contender | None = None
 
 
+def _nobody_left() -> None:
+    """Nobody is counted."""
+
+
 class Arena:
     """What the calls of both services share."""
 
@@ -56,20 +64,35 @@ class Arena:
         self.loopback = loopback
         self.clock = clock
         self.contenders = 0
+        self._by_address: Counter[str] = Counter()
         self.claims: dict[bytes, Claim] = {}
 
-    def serve(self, call: Call, work: Work) -> None:
+    def wait(self, call: Call, work: Work) -> None:
+        """As `serve`, for ``work`` that goes on until others are done; these are bounded."""
+        address = call.caller.address
+        by_address = self._by_address
+        if self.contenders >= CONTENDERS_MAX and by_address[address] >= CONTENDERS_FEW:
+            raise StatusError(RESOURCE_EXHAUSTED, TOO_MANY)
+        self.contenders += 1
+        by_address[address] += 1
+
+        def left() -> None:
+            self.contenders -= 1
+            by_address[address] -= 1
+            if not by_address[address]:
+                del by_address[address]
+
+        self.serve(call, work, left)
+
+    def serve(self, call: Call, work: Work, left: Callable[[], None] = _nobody_left) -> None:
         """Let ``work`` answer ``call``; its failure is the call's.
 
         As with etcd, whatever a contender's own calls end with is UNKNOWN for its caller.
         """
-        if self.contenders >= CONTENDERS_MAX:
-            raise StatusError(RESOURCE_EXHAUSTED, TOO_MANY)
-        self.contenders += 1
         contender = Contender(self, call)
 
         def ended(failure: Failure | None) -> None:
-            self.contenders -= 1
+            left()
             contender.close()
             if failure is None:
                 return

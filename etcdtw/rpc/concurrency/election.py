@@ -59,7 +59,7 @@ class ElectionService:
         async def elected(contender: Contender) -> None:
             call.reply((await _campaign(contender, request)).SerializeToString())
 
-        self._arena.serve(call, elected)
+        self._arena.wait(call, elected)
 
     def proclaim(self, call: Call, message: bytes) -> None:
         """Give the leader's key another value."""
@@ -126,7 +126,7 @@ class ElectionService:
                     self._leader_loss.forget(call)
                     call.finish()
 
-            self._arena.serve(call, observed)
+            self._arena.wait(call, observed)
 
         call.on_message = begin
 

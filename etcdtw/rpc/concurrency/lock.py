@@ -47,7 +47,7 @@ class LockService:
             found = await _lock(contender, request.name + b"/", request.lease)
             call.reply(found.SerializeToString())
 
-        self._arena.serve(call, locked)
+        self._arena.wait(call, locked)
 
     def unlock(self, call: Call, message: bytes) -> None:
         """Delete the key, whoever's it is; one that is not there is no error."""

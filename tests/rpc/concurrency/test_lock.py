@@ -6,7 +6,7 @@ import pytest
 
 from etcdtw.grpc.call import RESOURCE_EXHAUSTED, UNKNOWN, Call
 from etcdtw.grpc.caller import Caller
-from etcdtw.rpc.concurrency.contender import CONTENDERS_MAX
+from etcdtw.rpc.concurrency.contender import CONTENDERS_FEW, CONTENDERS_MAX
 from etcdtw.wire import v3lockpb
 from tests.rpc.concurrency.arena_rig import ArenaRig
 from tests.support.recorded_call import RecordedCall
@@ -191,9 +191,16 @@ def test_what_is_asked_is_asked_as_the_caller_and_counted_apart(rig: ArenaRig) -
     assert {one.path.rpartition("/")[2] for one in rig.inner.methods()} == {"Txn"}
 
 
-def test_only_so_many_may_contend(rig: ArenaRig) -> None:
+def test_only_so_many_may_contend_but_a_few_of_each_address(rig: ArenaRig) -> None:
+    refused = (RESOURCE_EXHAUSTED, "etcdtw: too many locks and elections at once")
+    key = locked(rig.lock(b"a", rig.lease(1))).key
+    waiting = [rig.lock(b"a", rig.lease(2 + i)) for i in range(CONTENDERS_FEW)]
     rig.arena.contenders = CONTENDERS_MAX - 1
-    assert rig.lock(b"a", rig.lease(1)).status == (0, "")
+    assert rig.lock(b"b", 1).status == (0, "")
     rig.arena.contenders = CONTENDERS_MAX
-    call = rig.lock(b"b", 1)
-    assert call.status == (RESOURCE_EXHAUSTED, "etcdtw: too many locks and elections at once")
+    assert rig.lock(b"c", 1).status == refused
+    other = v3lockpb.LockRequest(name=b"c", lease=1)
+    assert rig.ask("/v3lockpb.Lock/Lock", other, Caller("10.0.0.2", "")).status == (0, "")
+    # Whoever makes room is never refused.
+    assert rig.unlock(key).status == (0, "")
+    assert waiting[0].status == (0, "")
