@@ -256,6 +256,7 @@ class _JsonCall:
             while at < len(body):
                 message, at = yield from read_value(table, body, at)
                 stream.send(message)
+                yield
                 at = skip_space(body, at)
         except (NotJsonError, ReadingError):
             pass

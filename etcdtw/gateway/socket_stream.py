@@ -191,6 +191,7 @@ class SocketStream:
                 stream.send(octets)
                 if self._route.kind != BIDI_STREAM:
                     stream.half_close()
+                yield
                 at = skip_space(message, at)
         except (NotJsonError, ReadingError):
             stream.half_close()

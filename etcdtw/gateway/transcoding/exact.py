@@ -10,10 +10,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
+from json import JSONDecoder
 from typing import Final
 
 from etcdtw.gateway.transcoding.scalars import decode_base64, is_default, number_octets
-from etcdtw.gateway.transcoding.scanning import LONG_SIZE, STEP, scan_value, skip_space, string_end
+from etcdtw.gateway.transcoding.scanning import (
+    ESCAPES_MAX,
+    LONG_SIZE,
+    STEP,
+    scan_value,
+    skip_space,
+    string_end,
+)
 from etcdtw.gateway.transcoding.tables import (
     BOOL,
     BYTES,
@@ -33,8 +41,7 @@ TOO_DEEP: Final = "proto: exceeded max recursion depth"
 
 _TOKEN: Final = re.compile(rb"-?[0-9][-+.0-9eE]*|true|false|null|[{}\[\],:]")
 _ESCAPE: Final = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
-_BAD: Final = re.compile(f"[{chr(0xD800)}-{chr(0xDFFF)}]")
-"""Octets that are no UTF-8, carried through."""
+_DECODER: Final = JSONDecoder()
 _PLAIN_ESCAPES: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
@@ -85,16 +92,16 @@ class _Reader:
         self._at = 0  # of the token at hand
         self._end = 0
         self._frames = [_Frame(table, None)]
+        self._steps = 0
+        self._yielded = 0  # where the last step ended
 
     def read(self) -> Reading:
         """Return the message."""
         token = self._next()
         if token != b"{":
             raise self._unexpected(token)
-        steps = 0
         while True:
-            steps += 1
-            if steps % STEP == 0:
+            if self._is_due():
                 yield
             token = self._next()
             if token == b",":
@@ -173,11 +180,9 @@ class _Reader:
         while token != b"]":
             if token != b",":
                 octets = self._scalar(field, token)
-                if len(token) > LONG_SIZE:
-                    yield
                 if octets is not None:
                     parts.append(octets if field.is_packed else _with_tag(field, octets))
-                if len(parts) % STEP == 0:
+                if self._is_due():
                     yield
             token = self._next()
         joined = b"".join(parts)
@@ -188,10 +193,8 @@ class _Reader:
     def _skip(self) -> Generator[None, None, None]:
         """Pass over a value that nobody asked for; its strings must be strings all the same."""
         depth = 0
-        steps = 0
         while True:
-            steps += 1
-            if steps % STEP == 0:
+            if self._is_due():
                 yield
             token = self._next()
             if token == b"{" or token == b"[":
@@ -200,8 +203,6 @@ class _Reader:
                 depth -= 1
             elif token[0] == 0x22:
                 self._string(token)
-                if len(token) > LONG_SIZE:
-                    yield
             if depth == 0:
                 return
 
@@ -235,6 +236,14 @@ class _Reader:
 
     # Tokens.
 
+    def _is_due(self) -> bool:
+        """Whether this step has lasted long enough."""
+        self._steps += 1
+        if self._steps % STEP and self._end - self._yielded <= LONG_SIZE:
+            return False
+        self._yielded = self._end
+        return True
+
     def _next(self) -> bytes:
         text = self._text
         self._at = at = skip_space(text, self._end)
@@ -257,12 +266,17 @@ class _Reader:
         return self._sound(text)
 
     def _sound(self, text: str) -> str:
-        if not text.isascii() and _BAD.search(text) is not None:
+        if not _is_sound(text):
             raise self._bad_string("invalid UTF-8 in string")
         return text
 
     def _unescaped(self, text: str) -> str:
         """Put characters for escapes; halves of pairs belong together."""
+        found_text = str(_DECODER.decode(f'"{text}"'))
+        if _is_sound(found_text):
+            return found_text
+        if text.count("\\") > ESCAPES_MAX:
+            raise self._bad_string("invalid UTF-8 in string")
         parts: list[str] = []
         at = 0
         while (found := _ESCAPE.search(text, at)) is not None:
@@ -313,6 +327,15 @@ class _Reader:
         line = before.count(b"\n") + 1
         column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "replace")) + 1
         return f"(line {line}:{column})"
+
+
+def _is_sound(text: str) -> bool:
+    """Whether there are no halves of pairs in it, nor octets that are no UTF-8, carried through."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _with_tag(field: Field, octets: bytes) -> bytes:

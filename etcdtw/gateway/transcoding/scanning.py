@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
+from json import JSONDecoder
 from typing import Final
 
 from etcdtw.grpc.quoting import quote_go
@@ -22,8 +23,15 @@ TOO_MANY_TOKENS: Final = "etcdtw: too many values in one body"
 STEP: Final = 250
 """Tokens between two yields: about a millisecond."""
 LONG_SIZE: Final = 64 * 1024
-"""A string of so many octets is a step of its own."""
+"""Octets between two yields, passed by one string."""
+ESCAPES_MAX: Final = 10_000
+"""Of a string that is none; what is wrong with one of more is not looked for."""
+TOO_MANY_ESCAPES: Final = "etcdtw: a string of many escapes is none"
 
+WINDOW_SIZE: Final = 1024 * 1024
+"""Octets of a long string that are looked at first."""
+
+_DECODER: Final = JSONDecoder()
 _SPACE: Final = re.compile(rb"[ \t\r\n]*")
 _STRING: Final = re.compile(
     rb'"[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*"'
@@ -67,11 +75,13 @@ def scan_value(body: bytes, at: int) -> Steps:
     scan = _Scan(body, at)
     size = len(body)
     tokens = 0
+    yielded = at
     while True:
         tokens += 1
-        if tokens % STEP == 0:
+        if tokens % STEP == 0 or scan.at - yielded > LONG_SIZE:
             if tokens > TOKENS_MAX:
                 raise NotJsonError(TOO_MANY_TOKENS)
+            yielded = scan.at
             yield
         began = scan.at = skip_space(body, scan.at)
         if began >= size:
@@ -82,8 +92,6 @@ def scan_value(body: bytes, at: int) -> Steps:
             scan.name(body[began])
         else:
             scan.value(body[began])
-        if scan.at - began > LONG_SIZE:
-            yield
         if not scan.ends:
             return scan.at
 
@@ -195,10 +203,24 @@ def string_end(body: bytes, at: int) -> int:
     quote = body.find(b'"', at + 1)
     if quote - at > LONG_SIZE and not body[at + 1 : quote].translate(None, _SAFE):
         return quote + 1
-    found = _STRING.match(body, at)
-    if found is not None:
-        return found.end()
-    raise _wrong_string(body, at + 1)
+    found = _STRING.match(body, at, at + LONG_SIZE)
+    return _long_string_end(body, at) if found is None else found.end()
+
+
+def _long_string_end(body: bytes, at: int) -> int:
+    """As `string_end`, for one that is long or none."""
+    size = WINDOW_SIZE
+    while True:
+        end = at + size
+        try:
+            return at + int(_DECODER.raw_decode(body[at:end].decode("latin-1"))[1])
+        except ValueError:
+            if end < len(body):
+                size *= 4
+            elif body.count(b"\\", at) > ESCAPES_MAX:
+                raise NotJsonError(TOO_MANY_ESCAPES) from None
+            else:
+                raise _wrong_string(body, at + 1) from None
 
 
 _UNESCAPED: Final = re.compile(rb'[^"\\\x00-\x1f]*')

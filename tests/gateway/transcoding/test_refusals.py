@@ -9,10 +9,13 @@ import pytest
 from etcdtw.gateway.transcoding.exact import MESSAGE_DEPTH_MAX, TOO_DEEP, ReadingError, read_value
 from etcdtw.gateway.transcoding.scanning import (
     DEPTH_MAX,
+    ESCAPES_MAX,
     LONG_SIZE,
     STEP,
     TOKENS_MAX,
+    TOO_MANY_ESCAPES,
     TOO_MANY_TOKENS,
+    WINDOW_SIZE,
     NotJsonError,
     skip_space,
 )
@@ -177,3 +180,31 @@ def test_a_long_body_is_read_in_steps() -> None:
         steps = sum(1 for _ in read_value(table_of(pb.RangeRequest), body, 0))
         assert steps >= 2
         assert len(body) <= USUAL_SIZE_MAX or read_usual(table_of(pb.RangeRequest), body) is None
+
+
+def test_strings_are_steps_by_their_octets() -> None:
+    short = b'"' + b"\\/" * (LONG_SIZE // 8) + b'"'
+    body = b'{"a":[' + b",".join([short] * 20) + b"]}"
+    assert sum(1 for _ in read_value(table_of(pb.RangeRequest), body, 0)) >= 2 * 20 // 5
+
+
+@pytest.mark.parametrize("size", [LONG_SIZE // 2, LONG_SIZE, WINDOW_SIZE, 5 * WINDOW_SIZE])
+def test_long_strings_of_escapes_are_read(size: int) -> None:
+    for escape, meant in ((b"\\u0041", "A"), (b"\\/", "/"), (b"\\ud83d\\ude00", "\U0001f600")):
+        count = size // len(escape)
+        body = b'{"name":"' + escape * count + b'"}'
+        assert read(body, pb.AuthUserAddRequest) == pb.AuthUserAddRequest(name=meant * count)
+
+
+def test_what_is_wrong_with_a_string_of_many_escapes_is_not_looked_for() -> None:
+    def ended(count: int, end: bytes) -> object:
+        return read(b'{"key":"' + b"\\/" * count + end)
+
+    long = LONG_SIZE // 2 + 1
+    assert long > ESCAPES_MAX
+    assert ended(ESCAPES_MAX - 1, b'\\x"}') == "invalid character 'x' in string escape code"
+    assert ended(long, b'\\x"}') == TOO_MANY_ESCAPES
+    assert ended(long, b"") == TOO_MANY_ESCAPES
+    few, many = (ended(count, b'\\ud800zzzzzz"}') for count in (ESCAPES_MAX - 1, ESCAPES_MAX))
+    assert "invalid escape code" in str(few)
+    assert "invalid UTF-8 in string" in str(many)
