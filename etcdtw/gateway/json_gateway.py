@@ -28,7 +28,7 @@ from etcdtw.gateway.json_answers import (
     stream_error_answer,
 )
 from etcdtw.gateway.pages import NO_FIELDS, Answer, Posted, Said, Streamed, Taking
-from etcdtw.gateway.request_head import AUTHORIZATION, HeadError, metadata, timeout_ms
+from etcdtw.gateway.request_head import HeadError, metadata, timeout_ms
 from etcdtw.gateway.routes import OLD_PREFIX, PREFIX, ROUTES, Route
 from etcdtw.gateway.socket_stream import RefusedSocket, SocketStream
 from etcdtw.gateway.transcoding.exact import ReadingError, read_value
@@ -44,7 +44,7 @@ from etcdtw.grpc.call import (
     UNIMPLEMENTED,
     StatusError,
 )
-from etcdtw.grpc.caller import Caller
+from etcdtw.grpc.caller import AUTHORIZATION, Caller
 from etcdtw.transport.client.http1 import Successor
 from etcdtw.transport.sockets import address_of
 from etcdtw.transport.tls.verification import common_name_of

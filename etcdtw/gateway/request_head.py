@@ -6,14 +6,12 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from etcdtw.grpc.caller import TOKEN
+from etcdtw.grpc.caller import AUTHORIZATION, TOKEN
 
-AUTHORIZATION: Final = b"authorization"
 TIMEOUT: Final = b"grpc-timeout"
 METADATA_PREFIX: Final = b"grpc-metadata-"
 PASSED_ON: Final = (TOKEN, AUTHORIZATION, b"hasleader", b"client-api-version")
 """The metadata that a service of ours looks at."""
-BEARER: Final = b"Bearer "
 TIMEOUT_MS_MAX: Final = 10**12
 """Thirty years."""
 
@@ -52,24 +50,13 @@ def timeout_ms(header: Header) -> int | None:
 
 
 def metadata(header: Header) -> list[tuple[bytes, bytes]]:
-    """Return the call's metadata.
-
-    ``Authorization`` is the token of who brings no other, as for calls of gRPC.
-    """
+    """Return the call's metadata."""
     found: list[tuple[bytes, bytes]] = []
     authorization = header(AUTHORIZATION)
     if authorization is not None:
         found.append((AUTHORIZATION, authorization))
-    token = None
     for name in PASSED_ON:
         value = header(METADATA_PREFIX + name)
-        if value is None or value.translate(None, _PRINTABLE):
-            continue
-        found.append((name, value))
-        if name == TOKEN:
-            token = value
-        elif name == AUTHORIZATION and authorization is None:
-            authorization = value
-    if token is None and authorization is not None:
-        found.append((TOKEN, authorization.removeprefix(BEARER)))
+        if value is not None and not value.translate(None, _PRINTABLE):
+            found.append((name, value))
     return found

@@ -502,8 +502,10 @@ def normalised(operation: Operation, answer: tuple[int, str, Any]) -> tuple[int,
 class Pair:
     """Two members that get the same operations."""
 
-    def __init__(self, left: str, right: str, seed: int) -> None:
-        self.members = (Member(left), Member(right))
+    def __init__(
+        self, left: str, right: str, seed: int, make: Callable[[str], Member] = Member
+    ) -> None:
+        self.members = (make(left), make(right))
         self.script = Script(seed)
         self.found = Found()
 

@@ -171,7 +171,7 @@ async def _serve(
         metrics.body,
         Access(config.cors_origins, config.host_whitelist),
         lambda: process_variables(node.raft_status()),
-        tree=_gateway(ground, member, side) if config.enable_grpc_gateway else None,
+        tree=_gateway(ground, config, member, side) if config.enable_grpc_gateway else None,
         clock=clock,
     )
     if config.enable_pprof:
@@ -184,13 +184,16 @@ async def _serve(
         await deferLater(clock, 0)  # a part at a time: peers are served already
 
 
-def _gateway(ground: Ground, member: OpenMember, side: ClientSide) -> JsonGateway:
+def _gateway(ground: Ground, config: Config, member: OpenMember, side: ClientSide) -> JsonGateway:
     """Return the JSON gateway; its calls are clients' calls, and count as such."""
+    guard = member.services.guard
+    has_names = config.client_tls.client_cert_auth
     clock = ground.runtime.clock
     message_size_max = side.bounds.message_size_max
     bounds = LoopbackBounds(message_size_max=message_size_max)
     loopback = Loopback(member.services.methods, ground.calls, clock, bounds)
-    return JsonGateway(loopback, Turns(clock, ground.runtime.pieces), message_size_max)
+    turns = Turns(clock, ground.runtime.pieces)
+    return JsonGateway(loopback, turns, message_size_max, lambda: has_names and guard.is_asking)
 
 
 def _dial(ground: Ground, taken: Taken) -> Dial:
