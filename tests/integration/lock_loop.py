@@ -37,6 +37,7 @@ CALL_TIMEOUT_S: Final = 15.0
 INSIDE_S: Final = 0.005
 POLL_S: Final = 0.02
 FAULT_EVERY_S: Final = (0.5, 2.0)
+FAULTS_MIN: Final = 2
 DOWN_S: Final = (0.3, 1.5)
 WITHIN_S: Final = 600.0
 
@@ -65,7 +66,7 @@ class Loop:
     is_over: bool = False
 
     def run(self) -> None:
-        """Go on until there are enough sections."""
+        """Go on until there are enough sections, and faults."""
         threads = [
             threading.Thread(target=self._work, args=(kind, number))
             for number, kind in enumerate(KINDS)
@@ -74,11 +75,14 @@ class Loop:
         for thread in threads:
             thread.start()
         until_s = time.monotonic() + WITHIN_S
-        while len(self.sections) < self.wanted and time.monotonic() < until_s:
+        while not self._is_enough() and time.monotonic() < until_s:
             time.sleep(POLL_S)
         self.is_over = True
         for thread in threads:
             thread.join()
+
+    def _is_enough(self) -> bool:
+        return len(self.sections) >= self.wanted and self.faults.total() >= FAULTS_MIN
 
     def overlaps(self) -> list[tuple[Section, Section]]:
         """Return sections that were not over when the next one began."""
