@@ -43,10 +43,11 @@ class Attachments(Protocol):
 class Tokens(Protocol):
     """Whom tokens name."""
 
-    def asker_of(self, token: bytes, revision: int) -> Asker | None:
+    def asker_of(self, token: bytes, revision: int, address: str) -> Asker | None:
         """Return on whose behalf a call with ``token`` asks; None: it is none.
 
         ``revision``: that of users and roles, for tokens that do not bear their own.
+        ``address``: where the call comes from.
         """
         ...
 

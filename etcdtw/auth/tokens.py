@@ -80,7 +80,7 @@ class SimpleTokens:
         if len(self._tokens) > self._count_max:
             self._tokens.popitem(last=False)
 
-    def asker_of(self, token: bytes, revision: int) -> Asker | None:
+    def asker_of(self, token: bytes, revision: int, address: str = "") -> Asker | None:
         """Return on whose behalf a call with ``token`` asks as of ``revision``; None: nobody's.
 
         Lets it live on.

@@ -82,7 +82,7 @@ class Guard:
             return known.asker
         token = caller.token
         if token is not None:
-            asker = self._tokens.asker_of(token, store.revision)
+            asker = self._tokens.asker_of(token, store.revision, caller.address)
             if asker is None:
                 return InvalidTokenError()
         elif self._trusts_certificates and caller.is_certified:

@@ -114,7 +114,7 @@ class CountingTokens:
     def __init__(self) -> None:
         self.asked = 0
 
-    def asker_of(self, token: bytes, revision: int) -> Asker | None:
+    def asker_of(self, token: bytes, revision: int, address: str) -> Asker | None:
         self.asked += 1
         return Asker("ann", revision)
 

@@ -17,8 +17,8 @@ KEPT_MAX: Final = 10_000
 """Addresses, and pairs, that are remembered; past it the one that failed longest ago is not."""
 
 
-class _Buckets:
-    """Failures by a key, each leaking away."""
+class Buckets:
+    """Failures by a key: so many at once, each leaking away, of so many keys."""
 
     def __init__(self, failures_max: int, per_s: float, kept_max: int) -> None:
         self._failures_max = failures_max
@@ -27,9 +27,11 @@ class _Buckets:
         self._found: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def is_full(self, key: str, now_s: float) -> bool:
+        """Whether one more would be too many.  ``now_s``: by a clock that goes forward."""
         return self._level(key, now_s) >= self._failures_max
 
     def add(self, key: str, now_s: float) -> None:
+        """Count one."""
         self._found[key] = (self._level(key, now_s) + 1, now_s)
         self._found.move_to_end(key)
         if len(self._found) > self._kept_max:
@@ -44,8 +46,8 @@ class Attempts:
     """Failed attempts to authenticate, on one member."""
 
     def __init__(self, kept_max: int = KEPT_MAX) -> None:
-        self._addresses = _Buckets(ADDRESS_FAILURES_MAX, ADDRESS_FAILURES_PER_S, kept_max)
-        self._pairs = _Buckets(PAIR_FAILURES_MAX, PAIR_FAILURES_PER_S, kept_max)
+        self._addresses = Buckets(ADDRESS_FAILURES_MAX, ADDRESS_FAILURES_PER_S, kept_max)
+        self._pairs = Buckets(PAIR_FAILURES_MAX, PAIR_FAILURES_PER_S, kept_max)
 
     def may_try(self, address: str, user: str, now_s: float) -> bool:
         """Whether a password is looked at now."""

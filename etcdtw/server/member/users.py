@@ -97,7 +97,13 @@ def _signed_tokens(runtime: Runtime, token: AuthToken) -> SignedTokens:
     from etcdtw.rpc.auth.signed_tokens import SignedTokens  # PyJWT: where it is needed
 
     files = TokenFiles(token, runtime.clock.seconds)
-    return SignedTokens(token.sign_method, files, token.ttl_s, lambda: runtime.unix_ms() / 1000)
+    return SignedTokens(
+        token.sign_method,
+        files,
+        token.ttl_s,
+        lambda: runtime.unix_ms() / 1000,
+        runtime.clock.seconds,
+    )
 
 
 def _token_letters() -> str:

@@ -11,7 +11,13 @@ import pytest
 
 from etcdtw.auth.errors import VerifyOnlyError
 from etcdtw.config.auth_token import METHODS
-from etcdtw.rpc.auth.signed_tokens import HEADER_SIZE_MAX, TOKEN_SIZE_MAX, SignedTokens
+from etcdtw.rpc.auth.signed_tokens import (
+    HEADER_SIZE_MAX,
+    REFUSED_MAX,
+    REFUSED_PER_S,
+    TOKEN_SIZE_MAX,
+    SignedTokens,
+)
 from etcdtw.rpc.auth.token_keys import TokenKey, load_key
 from etcdtw.wire.entry_header import Asker
 from tests.support.token_key_files import key_pair
@@ -26,15 +32,21 @@ class Rig:
     def __init__(self, method: str = "HS256", *, known_max: int = 10) -> None:
         self.method = method
         self.now_s = NOW_S
+        self.mono_s = 5.0
         self.current = load_key(method, key_pair(method)[0], b"")
-        self.tokens = SignedTokens(method, self, TTL_S, lambda: self.now_s, known_max)
+        self.tokens = self.another(known_max)
+
+    def another(self, known_max: int = 10) -> SignedTokens:
+        """Return what another member with the same key has."""
+        unix_s = lambda: self.now_s  # noqa: E731
+        return SignedTokens(self.method, self, TTL_S, unix_s, lambda: self.mono_s, known_max)
 
     def key(self) -> TokenKey:
         return self.current
 
-    def user_of(self, token: str | bytes) -> str | None:
+    def user_of(self, token: str | bytes, address: str = "a") -> str | None:
         octets = token.encode() if isinstance(token, str) else token
-        asker = self.tokens.asker_of(octets, 99)
+        asker = self.tokens.asker_of(octets, 99, address)
         return None if asker is None else asker.user
 
 
@@ -56,7 +68,7 @@ def test_what_a_member_signs_it_believes_with_the_revision_it_was_signed_under(
 ) -> None:
     rig = Rig(method)
     token = rig.tokens.sign("ann", 7).encode()
-    assert rig.tokens.asker_of(token, 99) == Asker("ann", 7)
+    assert rig.another().asker_of(token, 99, "") == Asker("ann", 7)
     # As long as it lives, verified once or not.
     rig.now_s = int(NOW_S) + TTL_S - 0.001
     assert rig.user_of(token) == "ann"
@@ -158,7 +170,7 @@ NAMED = {"username": "ann", "revision": 7}
     ],
 )
 def test_claims_that_real_members_believe(claims: dict[str, Any]) -> None:
-    assert Rig().tokens.asker_of(made(claims), 99) == Asker("ann", 7)
+    assert Rig().tokens.asker_of(made(claims), 99, "") == Asker("ann", 7)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +203,8 @@ def test_another_key_ends_what_was_verified_with_the_old_one() -> None:
 
 def test_no_more_than_so_many_verified_tokens_are_kept() -> None:
     rig = Rig(known_max=2)
-    tokens = [rig.tokens.sign(name, 1) for name in ("ann", "bob", "cec")]
+    signer = rig.another()
+    tokens = [signer.sign(name, 1) for name in ("ann", "bob", "cec")]
     assert [rig.user_of(token) for token in tokens] == ["ann", "bob", "cec"]
     assert len(rig.tokens) == 2
     assert [rig.user_of(token) for token in tokens] == ["ann", "bob", "cec"]
@@ -204,3 +217,28 @@ def test_a_token_that_is_over_is_not_kept() -> None:
     rig.now_s += TTL_S + 1
     assert rig.user_of(token) is None
     assert len(rig.tokens) == 0
+
+
+def test_bad_tokens_of_an_address_are_verified_now_and_then_only() -> None:
+    rig = Rig()
+    signer = rig.another()
+    good, late = signer.sign("ann", 7), signer.sign("bob", 7)
+    assert rig.user_of(good) == "ann"
+    for number in range(REFUSED_MAX):
+        assert rig.user_of(f"a.b.{number}") is None
+    # What was verified stays so; from elsewhere everything is looked at.
+    assert rig.user_of(good) == "ann"
+    assert rig.user_of(late) is None
+    assert rig.user_of(late, "b") == "bob"
+    assert rig.user_of(late) == "bob"
+    other = signer.sign("cec", 7)
+    assert rig.user_of(other) is None
+    rig.mono_s += 1 / REFUSED_PER_S
+    assert rig.user_of(other) == "cec"
+
+
+def test_who_was_given_a_token_here_is_known_whatever_others_try() -> None:
+    rig = Rig()
+    for number in range(REFUSED_MAX):
+        assert rig.user_of(f"a.b.{number}") is None
+    assert rig.user_of(rig.tokens.sign("ann", 7)) == "ann"
