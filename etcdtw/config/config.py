@@ -13,6 +13,7 @@ from etcdtw import __version__
 from etcdtw.cluster.urls import MemberUrl
 from etcdtw.config.auth_token import AuthToken
 from etcdtw.config.checks import AUTH_TOKEN_TTL_S, RAFT_TIMEOUT_MIN_S, bcrypt_cost, check
+from etcdtw.config.completion import completion_text
 from etcdtw.config.discovery import Discovery, find_discovery
 from etcdtw.config.environment import values_from_environment
 from etcdtw.config.feature_gates import FeatureGates
@@ -198,6 +199,8 @@ def configure(
         raise FlagError(f"'{words[0]}' is not a valid flag")
     if given.get("version"):
         raise TextRequestedError(version_text())
+    if given.get("completion"):
+        raise TextRequestedError(completion_text(str(given["completion"]), list(FLAGS.values())))
     path = str(given.get("config-file") or environment.get(FLAGS["config-file"].variable, ""))
     if path:
         try:

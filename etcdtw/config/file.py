@@ -75,7 +75,7 @@ _MAPS: Final[_Names] = {
     "discovery-config": {"token": "discovery-token", "client": _DISCOVERY_CLIENT},
 }
 _INTEGER_KINDS: Final = (INT, UINT, UINT32)
-_NO_KEYS: Final = frozenset(("version", "config-file", "discovery-fallback"))
+_NO_KEYS: Final = frozenset(("version", "completion", "config-file", "discovery-fallback"))
 """Flags that etcd reads from the command line alone: it overlooks such keys, whatever they hold
 (`discovery-fallback: proxy` stands in its own sample)."""
 

@@ -41,6 +41,13 @@ _Row = tuple[str, str, str, str, str]
 _PROGRAM: Final[tuple[_Row, ...]] = (
     ("version", BOOL, "false", SUPPORTED, "Print the version and exit."),
     (
+        "completion",
+        CHOICE,
+        "",
+        SUPPORTED,
+        "Print what completes these flags in bash, zsh or fish, and exit (etcdtw's own flag).",
+    ),
+    (
         "config-file",
         STRING,
         "",
@@ -522,6 +529,7 @@ _LEGACY_NAMES: Final = (
 _LEGACY_BOOLS: Final = ("force", "snapshot", "v", "vv")
 
 _CHOICES: Final = {
+    "completion": ("", "bash", "zsh", "fish"),
     "initial-cluster-state": ("new", "existing"),
     "discovery-fallback": ("exit", "proxy"),
     "v2-deprecation": ("write-only", "write-only-skip-check", "write-only-drop-data", "gone"),

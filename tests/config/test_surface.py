@@ -15,6 +15,7 @@ from tests.support.surface import recorded_flags
 
 TESTS: Final = Path(__file__).resolve().parent.parent
 OWN: Final = {
+    "completion",
     "config-file",  # stands among the usages of etcd's help
     "version",
     "client-cert-allowed-cn",

@@ -24,6 +24,7 @@ UNREAD: Final[dict[str, str]] = {}
 
 TOLD_OTHERWISE: Final = {
     "version": "ends in a text, before there is a configuration",
+    "completion": "ends in a text, too",
     "config-file": "is where the configuration comes from",
     "unsafe-no-fsync": "is refused",
     "discovery-fallback": "has one value only",
