@@ -78,6 +78,9 @@ class LoopbackCall:
             self.deadline_ms = int(clock.seconds() * 1000) + timeout_ms
             self._timer = clock.callLater(timeout_ms / 1000, self._expired)
         stats.started += 1
+        self._begun_ms = 0  # only where somebody asks how long calls take
+        if stats.handling is not None:
+            self._begun_ms = int(line.ledger.clock.seconds() * 1000)
 
     # What the service uses.
 
@@ -201,6 +204,8 @@ class LoopbackCall:
             self._timer.cancel()
             self._timer = None
         self._stats.handled[OK if error is None else error.code] += 1
+        if self._stats.handling is not None:
+            self._stats.handling.ended(self._begun_ms)
         self._line.hold(-self._kept)
         self._error = error
         # The service knows this call: no circle is left for the collector.

@@ -7,7 +7,7 @@ from typing import Final, cast
 
 from etcdtw.cluster.initial_cluster import InitialClusterError, parse_initial_cluster
 from etcdtw.cluster.line import LineError, parse_line
-from etcdtw.cluster.urls import MemberUrl
+from etcdtw.cluster.urls import MemberUrl, own_address
 from etcdtw.config.auth_token import parse_auth_token
 from etcdtw.config.discovery import names_no_founders
 from etcdtw.config.feature_gates import parse_feature_gates
@@ -245,6 +245,11 @@ def _warnings(settings: Settings) -> list[str]:
     if request > REQUEST_WARNED_BYTES:
         warnings.append(
             f"--max-request-bytes={request} exceeds the recommended {REQUEST_WARNED_BYTES}"
+        )
+    urls = settings.urls("initial-advertise-peer-urls")
+    if settings.feature_gates["SetMemberLocalAddr"] and own_address(urls) is None:
+        warnings.append(
+            "unable to set a member local address due to lack of suitable local addresses"
         )
     for name in ("raft-read-timeout", "raft-write-timeout"):
         if settings.number(name) < RAFT_TIMEOUT_MIN_S * NS_PER_S:

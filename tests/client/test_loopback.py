@@ -49,6 +49,18 @@ def test_what_is_answered_at_once_is_there_at_once(rig: LoopbackRig) -> None:
     assert rig.is_empty
 
 
+def test_calls_are_measured_where_somebody_asks_how_long_they_take(rig: LoopbackRig) -> None:
+    rig.stats.measure(lambda: int(rig.clock.seconds() * 1000))
+    answer = rig.unary("Wait")
+    rig.clock.advance(0.25)
+    rig.calls[0].reply(b"")
+    rig.turn()
+    assert outcome(answer) == b""
+    found = rig.stats.handling_s(PREFIX + "Wait")
+    assert found is not None
+    assert (found.count, found.total) == (1, 0.25)
+
+
 def test_an_answer_is_heard_in_an_iteration_of_its_own(rig: LoopbackRig) -> None:
     answer = rig.unary("Wait")
     rig.calls[0].reply(b"abc")

@@ -6,6 +6,7 @@ import pytest
 
 from etcdtw.config.feature_gates import ALPHA, BETA, GATES, parse_feature_gates
 from etcdtw.config.govalues import ValueTextError
+from tests.config.configuring import configured
 
 DEFAULTS = {name: gate.default for name, gate in GATES.items()}
 
@@ -60,3 +61,11 @@ def test_all_gates_of_a_stage_open_at_once() -> None:
     state = parse_feature_gates("AllAlpha=true")
     assert all(state.values())
     assert not parse_feature_gates("AllBeta=false")["FastLeaseKeepAlive"]
+
+
+def test_an_address_to_dial_from_that_is_not_there_is_warned_of_in_etcds_words() -> None:
+    text = "unable to set a member local address due to lack of suitable local addresses"
+    gate = "--feature-gates=SetMemberLocalAddr=true"
+    assert text in configured(gate).warnings
+    assert text not in configured().warnings
+    assert text not in configured(gate, "--initial-advertise-peer-urls=http://10.0.0.1:1").warnings
