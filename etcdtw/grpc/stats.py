@@ -29,7 +29,19 @@ KIND_NAMES: Final = {
 """As the label ``grpc_type`` spells them."""
 
 
-HANDLING_BOUNDS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+HANDLING_BOUNDS_S: Final[tuple[float, ...]] = (
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+)
 """Those of Prometheus' client for Go."""
 
 
