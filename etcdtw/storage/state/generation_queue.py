@@ -6,6 +6,7 @@ would lie packed in a socket's queue a second time.  Knows no LMDB and no fences
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from etcdtw.storage.rows.tables import Batch, pack_changes
@@ -84,10 +85,6 @@ class GenerationQueue:
     def octets(self) -> int:
         """What counts for the bound of the overlay."""
         return sum(generation.octets - generation.excused for generation in self.generations)
-
-    @property
-    def newest_number(self) -> int:
-        return self.generations[-1].number
 
     @property
     def newest_index(self) -> int:
@@ -227,3 +224,39 @@ class GenerationQueue:
         generation.sent = behind
         self._writer.send((CHANGES, some))
         return octets
+
+
+class Flushes:
+    """Who waits for a generation to be durable."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[int, int, Callable[[], None]]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def wait(self, generation: Generation, done: Callable[[], None]) -> None:
+        """Call ``done`` when it is durable, and its compactions up to now are ordered."""
+        compaction = generation.compactions[-1] if generation.compactions else 0
+        self._waiting.append((generation.number, compaction, done))
+
+    def confirm(self, generation: Generation, compact: Callable[[int], None]) -> None:
+        """It is durable: ``compact`` its compactions, and tell who waits, in the order asked.
+
+        A hash is of what a compaction deletes when it was asked for before that, and not if later.
+        """
+        due = [item for item in self._waiting if item[0] <= generation.number]
+        self._waiting = [item for item in self._waiting if item[0] > generation.number]
+        for _, compaction, done in due:
+            if compaction not in generation.compactions:
+                done()
+        for revision in generation.compactions:
+            compact(revision)
+            for _, compaction, done in due:
+                if compaction == revision:
+                    done()
+
+    def take(self) -> list[Callable[[], None]]:
+        """Return who waits; nobody does any more."""
+        waiting, self._waiting = self._waiting, []
+        return [done for _, _, done in waiting]

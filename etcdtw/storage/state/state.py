@@ -27,7 +27,7 @@ from etcdtw.storage.rows.codec import (
 from etcdtw.storage.rows.fences import FENCE_COUNT_MAX, Fences
 from etcdtw.storage.rows.tables import Batch
 from etcdtw.storage.state.errands import Compactions, Errands, HashTold, interrupted_compaction
-from etcdtw.storage.state.generation_queue import BURY_TICK_ROWS, GenerationQueue
+from etcdtw.storage.state.generation_queue import BURY_TICK_ROWS, Flushes, GenerationQueue
 from etcdtw.storage.state.overlay import (
     CHANGE_OVERHEAD,
     MISSING,
@@ -119,7 +119,7 @@ class LmdbState:
         self.applied_term = boot.applied_term
         self.applied_durable = boot.applied_index
         """The applied index that a crash cannot take back."""
-        self._flushes: list[tuple[int, Callable[[], None]]] = []
+        self._flushes = Flushes()
         self._compactions = Compactions()
         self.compaction_hashes = CompactionHashes()
         self._adopted: Callable[[], None] | None = None
@@ -372,10 +372,10 @@ class LmdbState:
     def flush(self, done: Callable[[], None]) -> None:
         """Call ``done`` once everything applied up to now is durable.  Never amid an entry."""
         if not self._is_clean():
-            self._flushes.append((self._open.number, done))
+            self._flushes.wait(self._open, done)
             self._close_generation()
         elif self._closed.generations:
-            self._flushes.append((self._closed.newest_number, done))
+            self._flushes.wait(self._closed.generations[-1], done)
         else:
             done()
 
@@ -438,7 +438,7 @@ class LmdbState:
     def close(self) -> None:
         """Hand over what is left and end the writer.  What was applied survives if it lives on."""
         self._is_stopped = True
-        self._flushes.clear()
+        self._flushes.take()
         self._closed.finish()
         self._writer.close()
         self._reader.close()
@@ -545,16 +545,14 @@ class LmdbState:
         self._reader.renew()
         self.reuse.committed(*pending_of([generation]), self.size_in_use)
         self.applied_durable = batch.index
-        due = [done for wanted, done in self._flushes if wanted <= number]
-        self._flushes = [item for item in self._flushes if item[0] > number]
-        for done in due:
-            done()
-        # Behind the hashes that were asked for before it: they are of what it deletes, too.
-        for revision in [] if self._is_stopped else generation.compactions:
-            self._writer.send((COMPACT, revision))
+        self._flushes.confirm(generation, self._compact)
         if self._flushes:
             self._close_generation()
         self._closed.advance()
+
+    def _compact(self, revision: int) -> None:
+        if not self._is_stopped:
+            self._writer.send((COMPACT, revision))
 
     def _finish_adoption(self) -> None:
         boot = self._reopen()
@@ -565,7 +563,7 @@ class LmdbState:
         self._begin(boot)
         self._errands.go_on()
         self._resume_compaction()
-        for _, flushed in flushes:
+        for flushed in flushes.take():
             flushed()
         compactions.hand_over(self._compactions)
         assert done is not None

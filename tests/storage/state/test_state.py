@@ -305,6 +305,29 @@ def test_hash_is_not_made_of_what_a_later_compaction_has_left(rig: Rig) -> None:
     assert [change.main for change in rig.state.changes_from(1, 0, 9, 9)] == [4]
 
 
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_hash_that_was_asked_for_after_a_compaction_is_made_after_it(
+    rig: Rig, is_closed: bool
+) -> None:
+    rig.writer.is_held = True
+    rig.flush()
+    rig.put(b"a")
+    rig.delete(b"a")
+    rig.put(b"b")
+    rig.delete(b"b")  # where nothing is alive a hash shows what was deleted
+    rig.state.schedule_compaction(3)
+    if is_closed:
+        rig.flush()
+    found: list[object] = []
+    rig.state.hash_kv(rig.main, 3, found.append)
+    rig.writer.is_held = False
+    rig.writer.release()
+    rig.model.schedule_compaction(3)
+    assert [change.main for change in rig.state.changes_from(1, 0, 9, 9)] == [3, 4, 5]
+    rig.state.hash_kv(rig.main, 3, found.append)
+    assert found[0] == found[1]
+
+
 def test_hash_all_covers_every_bucket_but_the_positions(rig: Rig) -> None:
     rig.put(b"a")
     rig.state.bucket_put(BUCKET_AUTH, b"authRevision", b"\0" * 8)
