@@ -28,12 +28,14 @@ from etcdtw.grpc.call import (
     StatusError,
 )
 from tests.support.cluster_processes import Cluster
+from tests.support.cluster_programs import with_programs
 from tests.support.judges import judge_program
 from tests.support.processes import PROGRAMS, RunningMember
 
 pytestmark = pytest.mark.integration
 
 WITHIN_S: Final = 60.0
+SLOW_PROGRAMS: Final = [with_programs(program) for program in PROGRAMS]
 reactor: Final[Any] = installed_reactor
 
 Story = Callable[[Client], Coroutine[Any, Any, Any]]
@@ -381,7 +383,7 @@ async def test_a_bad_token_is_renewed_wherever_it_is_shown(
     await told(guarded.client_url, story, user="u", password="pw")
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", SLOW_PROGRAMS)
 @ensureDeferred
 async def test_no_put_is_made_twice_and_no_event_missed_while_members_die(
     program: str,
@@ -436,7 +438,7 @@ async def test_no_put_is_made_twice_and_no_event_missed_while_members_die(
         assert set(acknowledged) <= set(revisions)
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", SLOW_PROGRAMS)
 @ensureDeferred
 async def test_watches_leases_and_those_who_wait_outlive_a_restart(program: str) -> None:
     with RunningMember(program) as member:

@@ -26,9 +26,9 @@ ACKNOWLEDGED_MIN = 100
     [
         with_programs("etcd", "etcd", "etcd"),
         with_programs("etcdtw", "etcdtw", "etcdtw"),
-        with_programs("etcd", "etcd", "etcdtw"),
+        with_programs("etcd", "etcd", "etcdtw", is_long=True),
         with_programs("etcd36", "etcd", "etcdtw"),
-        with_programs("etcd34", "etcd35", "etcdtw"),
+        with_programs("etcd34", "etcd35", "etcdtw", is_long=True),
     ],
 )
 def test_histories_stay_linearizable_while_members_are_killed(

@@ -25,10 +25,13 @@ def why_not(*programs: str) -> str:
     return ""
 
 
-def with_programs(*programs: str) -> Any:
-    """Return the parameters of a test that takes ``programs``, skipped where one is missing."""
+def with_programs(*programs: str, is_long: bool = False) -> Any:
+    """Return the parameters of a test that takes ``programs``, skipped where one is missing.
+
+    Those without ours are long, and those that ``is_long`` says: others show nearly the same.
+    """
     reason = why_not(*programs)
     marks = [pytest.mark.skip(reason=reason)] if reason else []
-    if ETCDTW not in programs:
+    if is_long or ETCDTW not in programs:
         marks.append(pytest.mark.long)
     return pytest.param(*programs, id="-".join(programs), marks=marks)
