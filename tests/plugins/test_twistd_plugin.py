@@ -16,7 +16,7 @@ import pytest
 from twisted.application.service import IServiceMaker, ServiceMaker
 from twisted.plugin import getPlugins
 
-from etcdtw.plugins.server import Options
+from etcdtw.plugins.server import Options, makeService
 from tests.support.ports import free_port
 
 TWISTD = Path(sys.executable).parent / "twistd"
@@ -58,6 +58,15 @@ def test_parsing_ends_the_process_as_etcd_does(
     captured = capsys.readouterr()
     assert error in captured.err
     assert bool(captured.out) == (status == 0)
+
+
+def test_a_log_that_cannot_be_opened_ends_the_start(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        makeService(parsed("--log-outputs", str(tmp_path / "none" / "log")))
+    assert caught.value.code == 1
+    assert '"error":"--log-outputs: [Errno 2]' in capsys.readouterr().err
 
 
 def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
