@@ -151,12 +151,17 @@ def drain_for(sock: socket.socket, seconds: float, pace: Pace) -> bool:
     return True
 
 
-def repeat(endpoint: str, once: Callable[[socket.socket], bool], pace: Pace) -> None:
+def repeat(
+    endpoint: str,
+    once: Callable[[socket.socket], bool],
+    pace: Pace,
+    open_one: Callable[[str], socket.socket] = open_http2,
+) -> None:
     """Do ``once`` again and again on one connection, on a new one after each cut."""
     pace.begin()
     while pace.goes_on():
         try:
-            sock = open_http2(endpoint)
+            sock = open_one(endpoint)
         except OSError:
             pace.cut_off += 1
             time.sleep(RECONNECT_S)

@@ -6,19 +6,18 @@ import json
 import socket
 import time
 from base64 import b64encode
-from collections.abc import Callable
 from typing import Final
 
 from benchmarks.attackers import (
     CALL_TIMEOUT_S,
     IDLE_S,
     KV,
-    RECONNECT_S,
     Pace,
     Target,
     connect,
     drain_for,
     pour,
+    repeat,
 )
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.websocket_client import masked
@@ -43,26 +42,11 @@ def _posted(path: bytes, body: bytes) -> bytes:
     return head + body
 
 
-def _repeat(target: Target, once: Callable[[socket.socket], bool], pace: Pace) -> None:
-    """Do ``once`` again and again on one connection, on a new one after each cut."""
-    pace.begin()
-    while pace.goes_on():
-        try:
-            sock = connect(target.client)
-        except OSError:
-            pace.cut_off += 1
-            time.sleep(RECONNECT_S)
-            continue
-        with sock:
-            while pace.goes_on() and once(sock):
-                pass
-        time.sleep(RECONNECT_S)
-
-
 def _bodies(target: Target, pace: Pace, octets: bytes) -> None:
-    _repeat(
-        target, lambda sock: pour(sock, octets, pace) and drain_for(sock, 4 * IDLE_S, pace), pace
-    )
+    def once(sock: socket.socket) -> bool:
+        return pour(sock, octets, pace) and drain_for(sock, 4 * IDLE_S, pace)
+
+    repeat(target.client, once, pace, connect)
 
 
 def deep_json(target: Target, pace: Pace) -> None:
@@ -87,7 +71,7 @@ def socket_flood(target: Target, pace: Pace) -> None:
     def once(sock: socket.socket) -> bool:
         return pour(sock, opened, pace) and all(pour(sock, flood, pace) for _ in range(1_000))
 
-    _repeat(target, once, pace)
+    repeat(target.client, once, pace, connect)
 
 
 def slow_readers(target: Target, pace: Pace) -> None:

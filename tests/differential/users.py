@@ -559,23 +559,25 @@ class Pair:
             script.tokenless.update(USERS)
 
 
-def run(programs: Sequence[str], seed: int, operations: int) -> Found:
-    """Run ``operations`` on two new members."""
+def run(
+    programs: Sequence[str], seed: int, operations: int, make: Callable[[str], Member] = Member
+) -> Found:
+    """Run ``operations`` on two new members, each asked by what ``make`` makes of its endpoint."""
     with (
         RunningMember(programs[0], flags=FLAGS) as left,
         RunningMember(programs[1], flags=FLAGS) as right,
     ):
-        return Pair(left.endpoint, right.endpoint, seed).run(operations)
+        return Pair(left.endpoint, right.endpoint, seed, make).run(operations)
 
 
-def main() -> None:
+def main(make: Callable[[str], Member] = Member) -> None:
     """Run as a command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--operations", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--programs", default="etcd,etcdtw")
     arguments = parser.parse_args()
-    found = run(arguments.programs.split(","), arguments.seed, arguments.operations)
+    found = run(arguments.programs.split(","), arguments.seed, arguments.operations, make)
     print(f"{found.operations} operations, {len(found.differences)} differences")
     for status, count in found.statuses.most_common():
         print(f"{count:8} {status}")

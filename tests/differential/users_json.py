@@ -5,7 +5,6 @@ python -m tests.differential.users_json --operations 100000 --seed 7
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import json
 from collections.abc import Sequence
@@ -16,8 +15,8 @@ from google.protobuf import json_format
 
 from etcdtw.gateway.routes import ROUTES
 from etcdtw.grpc.call import UNARY
-from tests.differential.users import FLAGS, KV, TIMEOUT_S, Found, Member, Operation, Pair
-from tests.support.processes import RunningMember
+from tests.differential import users
+from tests.differential.users import KV, TIMEOUT_S, Found, Member, Operation
 
 STREAMED: Final = {KV + "RangeStream": KV + "Range"}
 """What has no page is asked otherwise."""
@@ -72,27 +71,8 @@ class JsonMember(Member):
 
 def run(programs: Sequence[str], seed: int, operations: int) -> Found:
     """Run ``operations`` on two new members."""
-    with (
-        RunningMember(programs[0], flags=FLAGS) as left,
-        RunningMember(programs[1], flags=FLAGS) as right,
-    ):
-        return Pair(left.endpoint, right.endpoint, seed, JsonMember).run(operations)
-
-
-def main() -> None:
-    """Run as a command."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--operations", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--programs", default="etcd,etcdtw")
-    arguments = parser.parse_args()
-    found = run(arguments.programs.split(","), arguments.seed, arguments.operations)
-    print(f"{found.operations} operations, {len(found.differences)} differences")
-    for status, count in found.statuses.most_common():
-        print(f"{count:8} {status}")
-    for difference in found.differences:
-        print(difference)
+    return users.run(programs, seed, operations, JsonMember)
 
 
 if __name__ == "__main__":
-    main()
+    users.main(JsonMember)
