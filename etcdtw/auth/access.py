@@ -104,6 +104,9 @@ class Access:
         """Return what ``asker`` may do, or why he is not even asked."""
         store = self._store
         revision = asker.auth_revision
+        rights = store.known_rights.get(asker.user)
+        if rights is not None and revision >= store.revision:
+            return rights
         if revision == 0:
             return UserNameEmptyError()
         if revision < store.revision:
@@ -112,30 +115,22 @@ class Access:
 
     def read_refusal(self, asker: Asker, key: bytes, range_end: bytes) -> AuthError | None:
         """Reading a range: all of it, or nothing."""
-        store = self._store
-        if not store.is_enabled:
+        if not self._store.is_enabled:
             return None
-        rights = store.known_rights.get(asker.user)
-        if rights is None or asker.auth_revision < store.revision:
-            found = self._rights(asker)
-            if isinstance(found, AuthError):
-                return found
-            rights = found
+        rights = self._rights(asker)
+        if isinstance(rights, AuthError):
+            return rights
         if rights.is_admin or rights.read.covers(key, range_end):
             return None
         return PermissionDeniedError()
 
     def write_refusal(self, asker: Asker, key: bytes, range_end: bytes) -> AuthError | None:
         """Changing a range: all of it, or nothing."""
-        store = self._store
-        if not store.is_enabled:
+        if not self._store.is_enabled:
             return None
-        rights = store.known_rights.get(asker.user)
-        if rights is None or asker.auth_revision < store.revision:
-            found = self._rights(asker)
-            if isinstance(found, AuthError):
-                return found
-            rights = found
+        rights = self._rights(asker)
+        if isinstance(rights, AuthError):
+            return rights
         if rights.is_admin or rights.write.covers(key, range_end):
             return None
         return PermissionDeniedError()

@@ -175,6 +175,15 @@ class Method:
         self.unary = unary
         self.opened = opened
 
+    def served_by(self, unary: UnaryHandler, opened: StreamHandler) -> Method:
+        """Return this method with others who answer it: one of the two, as its kind has it."""
+        return Method(
+            self.path,
+            self.kind,
+            None if self.unary is None else unary,
+            None if self.opened is None else opened,
+        )
+
 
 Metadata = Callable[[bytes], "bytes | None"]
 """As `Call.metadata`."""

@@ -72,14 +72,10 @@ class Guard:
 
     def identify(self, caller: Caller) -> Asker | Exception:
         """Return on whose behalf ``caller`` asks, or why he may not."""
-        store = self.store
-        known = caller.memo
-        if (
-            isinstance(known, _Known)
-            and known.epoch is store.epoch
-            and self._seconds() < known.until_s
-        ):
+        known = self._known(caller)
+        if known is not None:
             return known.asker
+        store = self.store
         token = caller.token
         if token is not None:
             asker = self._tokens.asker_of(token, store.revision, caller.address)
@@ -95,71 +91,65 @@ class Guard:
             caller.memo = _Known(asker, rights, store.epoch, until_s)
         return asker
 
+    def _known(self, caller: Caller) -> _Known | None:
+        """Return what is still believed of him."""
+        known = caller.memo
+        if (
+            isinstance(known, _Known)
+            and known.epoch is self.store.epoch
+            and self._seconds() < known.until_s
+        ):
+            return known
+        return None
+
     def own(self) -> Asker:
         """Return on whose behalf this member asks for itself."""
         return Asker(ROOT, self.store.revision)
 
     # What services ask before they do something.
 
-    def user_refusal(self, caller: Caller) -> Exception | None:
-        """Any user will do."""
+    def _refusal(
+        self, caller: Caller, refusal_of: Callable[[Asker], Exception | None]
+    ) -> Exception | None:
+        """Say why ``caller`` is nobody, or what ``refusal_of`` says of who he is."""
         if not self.store.is_enabled:
             return None
         asker = self.identify(caller)
-        return asker if isinstance(asker, Exception) else self._access.user_refusal(asker)
+        return asker if isinstance(asker, Exception) else refusal_of(asker)
+
+    def user_refusal(self, caller: Caller) -> Exception | None:
+        """Any user will do."""
+        return self._refusal(caller, self._access.user_refusal)
 
     def admin_refusal(self, caller: Caller) -> Exception | None:
         """Nobody but users with the role ``root``."""
-        if not self.store.is_enabled:
-            return None
-        asker = self.identify(caller)
-        return asker if isinstance(asker, Exception) else self._access.admin_refusal(asker)
+        return self._refusal(caller, self._access.admin_refusal)
 
     def token_refusal(self, caller: Caller) -> Exception | None:
         """Everybody, but no token that is none."""
-        if not self.store.is_enabled:
-            return None
-        asker = self.identify(caller)
-        return asker if isinstance(asker, Exception) else None
+        return self._refusal(caller, lambda asker: None)
 
     def user_get_refusal(self, caller: Caller, name: str) -> Exception | None:
         """Looking at a user."""
-        if not self.store.is_enabled:
-            return None
-        asker = self.identify(caller)
-        if isinstance(asker, Exception):
-            return asker
-        return self._access.user_get_refusal(asker, name)
+        return self._refusal(caller, lambda asker: self._access.user_get_refusal(asker, name))
 
     def role_get_refusal(self, caller: Caller, name: str) -> Exception | None:
         """Looking at a role."""
-        if not self.store.is_enabled:
-            return None
-        asker = self.identify(caller)
-        if isinstance(asker, Exception):
-            return asker
-        return self._access.role_get_refusal(asker, name)
+        return self._refusal(caller, lambda asker: self._access.role_get_refusal(asker, name))
 
     def read_refusal(self, caller: Caller, request: pb.RangeRequest | Txn) -> Exception | None:
         """Reading a range, or a txn that only reads."""
-        if not self.store.is_enabled:
-            return None
         if not isinstance(request, Txn):
             return self.range_refusal(caller, request.key, request.range_end)
-        asker = self.identify(caller)
-        return asker if isinstance(asker, Exception) else self._access.txn_refusal(asker, request)
+        txn = request
+        return self._refusal(caller, lambda asker: self._access.txn_refusal(asker, txn))
 
     def range_refusal(self, caller: Caller, key: bytes, range_end: bytes) -> Exception | None:
         """Reading a range."""
-        store = self.store
-        if not store.is_enabled:
+        if not self.store.is_enabled:
             return None
-        known = caller.memo
-        if (
-            isinstance(known, _Known)
-            and known.epoch is store.epoch
-            and self._seconds() < known.until_s
-        ):
+        known = self._known(caller)
+        if known is not None:
             rights = known.rights
             if rights.is_admin or rights.read.covers(key, range_end):
                 return None
@@ -175,22 +165,19 @@ class Guard:
 
     def lease_renew_refusal(self, caller: Caller, lease_id: int) -> Exception | None:
         """Renewing a lease: as writing its keys."""
-        if not self.store.is_enabled:
-            return None
-        asker = self.identify(caller)
-        if isinstance(asker, Exception):
-            return asker
-        if asker is NOBODY:
-            return UserNameEmptyError()
-        return self._access.lease_write_refusal(asker, lease_id)
+        return self._lease_refusal(caller, lease_id, self._access.lease_write_refusal)
 
     def lease_keys_refusal(self, caller: Caller, lease_id: int) -> Exception | None:
         """Seeing a lease with its keys: as reading them."""
-        if not self.store.is_enabled:
-            return None
-        asker = self.identify(caller)
-        if isinstance(asker, Exception):
-            return asker
-        if asker is NOBODY:
-            return UserNameEmptyError()
-        return self._access.lease_read_refusal(asker, lease_id)
+        return self._lease_refusal(caller, lease_id, self._access.lease_read_refusal)
+
+    def _lease_refusal(
+        self,
+        caller: Caller,
+        lease_id: int,
+        refusal_of: Callable[[Asker, int], Exception | None],
+    ) -> Exception | None:
+        def of_user(asker: Asker) -> Exception | None:
+            return UserNameEmptyError() if asker is NOBODY else refusal_of(asker, lease_id)
+
+        return self._refusal(caller, of_user)

@@ -73,11 +73,19 @@ class Screening:
         if self._source.is_quarantined and (
             method.path == SNAPSHOT or not method.path.startswith(CORRUPT_MEMBER_PREFIXES)
         ):
-            method = _UnlessCorrupt(self._source, method).method
+            method = UnlessRefused(self._corrupt_refusal, method).method
         # Bidirectional streams look for themselves: they must also end when the leader goes.
         if metadata(HAS_LEADER) != b"true" or method.kind == BIDI_STREAM:
             return version, method
-        return version, _WithLeader(self._source, method).method
+        return version, UnlessRefused(self._no_leader_refusal, method).method
+
+    def _corrupt_refusal(self, call: Call) -> Exception | None:
+        """While this member's keys are known to differ."""
+        return CorruptError() if self._source.is_quarantined else None
+
+    def _no_leader_refusal(self, call: Call) -> Exception | None:
+        """While no leader is known."""
+        return None if self._source.leader_id else NoLeaderError()
 
     def _version(self, octets: bytes | None) -> str:
         if octets is None:
@@ -100,12 +108,7 @@ class _UnlessLearner:
         self._source = source
         self._inner = inner
         self._is_range = inner.path == RANGE
-        self.method = Method(
-            inner.path,
-            inner.kind,
-            None if inner.unary is None else self._unary,
-            None if inner.opened is None else self._opened,
-        )
+        self.method = inner.served_by(self._unary, self._opened)
 
     def _unary(self, call: Call, message: bytes) -> bytes | None:
         if self._source.is_learner and not (
@@ -123,55 +126,26 @@ class _UnlessLearner:
         self._inner.opened(call)
 
 
-class _UnlessCorrupt:
-    """A method that is refused while this member's keys are known to differ."""
+class UnlessRefused:
+    """A method that is not called while ``refusal`` says why not."""
 
-    def __init__(self, source: Facade, inner: Method) -> None:
-        self._source = source
+    def __init__(self, refusal: Callable[[Call], Exception | None], inner: Method) -> None:
+        self._refusal = refusal
         self._inner = inner
-        self.method = Method(
-            inner.path,
-            inner.kind,
-            None if inner.unary is None else self._unary,
-            None if inner.opened is None else self._opened,
-        )
+        self.method = inner.served_by(self._unary, self._opened)
 
     def _unary(self, call: Call, message: bytes) -> bytes | None:
-        if self._source.is_quarantined:
-            raise status_error("Corrupt")
+        refusal = self._refusal(call)
+        if refusal is not None:
+            fail(call, refusal)
+            return None
         assert self._inner.unary is not None
         return self._inner.unary(call, message)
 
     def _opened(self, call: Call) -> None:
-        if self._source.is_quarantined:
-            fail(call, CorruptError())
-            return
-        assert self._inner.opened is not None
-        self._inner.opened(call)
-
-
-class _WithLeader:
-    """A method that is refused while no leader is known."""
-
-    def __init__(self, source: Facade, inner: Method) -> None:
-        self._source = source
-        self._inner = inner
-        self.method = Method(
-            inner.path,
-            inner.kind,
-            None if inner.unary is None else self._unary,
-            None if inner.opened is None else self._opened,
-        )
-
-    def _unary(self, call: Call, message: bytes) -> bytes | None:
-        if not self._source.leader_id:
-            raise status_error("NoLeader")
-        assert self._inner.unary is not None
-        return self._inner.unary(call, message)
-
-    def _opened(self, call: Call) -> None:
-        if not self._source.leader_id:
-            fail(call, NoLeaderError())
+        refusal = self._refusal(call)
+        if refusal is not None:
+            fail(call, refusal)
             return
         assert self._inner.opened is not None
         self._inner.opened(call)

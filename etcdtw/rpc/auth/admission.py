@@ -12,11 +12,12 @@ from typing import Final
 
 from etcdtw.auth.tokens import index_of
 from etcdtw.grpc.call import RESOURCE_EXHAUSTED, Call, Metadata, Method, StatusError
-from etcdtw.grpc.caller import Caller, token_of
+from etcdtw.grpc.caller import token_of
 from etcdtw.node.facade import Facade
 from etcdtw.rpc.errors import fail
 from etcdtw.rpc.guard import Guard
 from etcdtw.rpc.needs import ADMIN, NEEDS, OPEN, USER
+from etcdtw.rpc.screening import UnlessRefused
 
 HELD_MAX: Final = 16
 """Messages of a stream that are kept while its token is not known yet."""
@@ -38,9 +39,9 @@ class Admission:
         if need == OPEN:
             return method
         if need == ADMIN:
-            method = _UnlessRefused(self._guard.admin_refusal, method).method
+            method = UnlessRefused(self._admin_refusal, method).method
         elif need == USER:
-            method = _UnlessRefused(self._guard.user_refusal, method).method
+            method = UnlessRefused(self._user_refusal, method).method
         token = token_of(metadata)
         index = None if token is None else index_of(token.decode("latin-1"))
         # What is applied once stays so: these calls never have to wait.
@@ -48,35 +49,11 @@ class Admission:
             return method
         return _BehindToken(self._node, self._guard, index, method).method
 
+    def _admin_refusal(self, call: Call) -> Exception | None:
+        return self._guard.admin_refusal(call.caller)
 
-class _UnlessRefused:
-    """A method that is refused to some callers."""
-
-    def __init__(self, refusal: Callable[[Caller], Exception | None], inner: Method) -> None:
-        self._refusal = refusal
-        self._inner = inner
-        self.method = Method(
-            inner.path,
-            inner.kind,
-            None if inner.unary is None else self._unary,
-            None if inner.opened is None else self._opened,
-        )
-
-    def _unary(self, call: Call, message: bytes) -> bytes | None:
-        refusal = self._refusal(call.caller)
-        if refusal is not None:
-            fail(call, refusal)
-            return None
-        assert self._inner.unary is not None
-        return self._inner.unary(call, message)
-
-    def _opened(self, call: Call) -> None:
-        refusal = self._refusal(call.caller)
-        if refusal is not None:
-            fail(call, refusal)
-            return
-        assert self._inner.opened is not None
-        self._inner.opened(call)
+    def _user_refusal(self, call: Call) -> Exception | None:
+        return self._guard.user_refusal(call.caller)
 
 
 class _BehindToken:
@@ -87,12 +64,7 @@ class _BehindToken:
         self._guard = guard
         self._index = index
         self._inner = inner
-        self.method = Method(
-            inner.path,
-            inner.kind,
-            None if inner.unary is None else self._unary,
-            None if inner.opened is None else self._opened,
-        )
+        self.method = inner.served_by(self._unary, self._opened)
 
     @property
     def _is_behind(self) -> bool:

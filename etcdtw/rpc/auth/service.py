@@ -19,8 +19,9 @@ from etcdtw.apply.errors import TooManyRequestsError
 from etcdtw.auth.errors import AuthError
 from etcdtw.auth.values import octets_of, permission_messages
 from etcdtw.grpc.call import INVALID_ARGUMENT, Call, MethodTable
-from etcdtw.mvcc.applied import Applied
 from etcdtw.node.facade import Facade
+from etcdtw.node.intake.requests import Done
+from etcdtw.rpc.answers import answer_applied
 from etcdtw.rpc.auth.authentication import Authentication
 from etcdtw.rpc.auth.passwords import PASSWORD_SIZE_MAX, Passwords, PasswordTooLongError
 from etcdtw.rpc.decode import decode, decode_entry
@@ -61,6 +62,7 @@ class AuthService:
         authentication: Authentication,
     ) -> None:
         self._node = node
+        self._answer: Done = partial(answer_applied, node)
         self._guard = guard
         self._auth = guard.store
         self._passwords = passwords
@@ -136,12 +138,6 @@ class AuthService:
             self._passwords.hash(password, call, hashed)
         except TooManyRequestsError as error:
             fail(call, error)
-
-    def _answer(self, call: Call, applied: Applied) -> None:
-        if applied.error is not None:
-            fail(call, applied.error)
-        else:
-            call.reply(self._node.header(applied.revision) + applied.body)
 
     # Questions.
 

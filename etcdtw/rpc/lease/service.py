@@ -6,16 +6,17 @@ Source: etcd v3 api, Lease.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from etcdtw.apply.applier import FIELD_LEASE_GRANT, FIELD_LEASE_REVOKE
 from etcdtw.apply.errors import NoSpaceError
 from etcdtw.grpc.call import UNAVAILABLE, Call, MethodTable
 from etcdtw.lease.lessor import NO_LEASE
-from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.cost import LEASE_GRANT_COST
 from etcdtw.node.facade import Facade
 from etcdtw.node.intake.requests import Done
+from etcdtw.rpc.answers import answer_applied
 from etcdtw.rpc.decode import decode, decode_entry
 from etcdtw.rpc.errors import fail
 from etcdtw.rpc.guard import Guard
@@ -51,6 +52,7 @@ class LeaseService:
         guard: Guard | None = None,
     ) -> None:
         self._node = node
+        self._answer: Done = partial(answer_applied, node)
         self._guard = guard
         self._quota = quota
         self._line = line
@@ -82,7 +84,7 @@ class LeaseService:
         if request.ID == NO_LEASE:
             request.ID = self._unused_id()
             message = request.SerializeToString()
-        done: Done = self._answer
+        done = self._answer
         if self._quota is not None:
             done = self._quota.hold(LEASE_GRANT_COST, done)
         self._node.propose(FIELD_LEASE_GRANT, message, request, call, done)
@@ -151,9 +153,3 @@ class LeaseService:
             lease_id = self._random_bits(63)
             if lease_id != NO_LEASE and not self._node.lessor.exists(lease_id):
                 return lease_id
-
-    def _answer(self, call: Call, applied: Applied) -> None:
-        if applied.error is not None:
-            fail(call, applied.error)
-        else:
-            call.reply(self._node.header(applied.revision) + applied.body)

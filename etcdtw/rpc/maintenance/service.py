@@ -6,6 +6,7 @@ Source: etcd v3 api, Maintenance; error texts are in `rpc.errors`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from etcdtw.apply.alarms import NAMES, alarm_name, encode_alarms
@@ -13,10 +14,11 @@ from etcdtw.apply.applier import FIELD_ALARM
 from etcdtw.apply.errors import BadTransfereeError, NotLeaderError
 from etcdtw.cluster.divergence import KeyHash
 from etcdtw.grpc.call import INVALID_ARGUMENT, UNKNOWN, Call, MethodTable, StatusError
-from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.errors import MvccError
 from etcdtw.node.duties.key_hashes import HASH_BOUNDS_S
 from etcdtw.node.facade import Facade
+from etcdtw.node.intake.requests import Done
+from etcdtw.rpc.answers import answer_applied
 from etcdtw.rpc.decode import decode, decode_entry
 from etcdtw.rpc.errors import fail
 from etcdtw.rpc.guard import Guard
@@ -33,6 +35,7 @@ class MaintenanceService:
 
     def __init__(self, node: Facade, quota_bytes: int, guard: Guard | None = None) -> None:
         self._node = node
+        self._answer: Done = partial(answer_applied, node)
         self._guard = guard
         self._quota_bytes = quota_bytes
         self.hash_s = Histogram(HASH_BOUNDS_S)
@@ -109,12 +112,6 @@ class MaintenanceService:
             return
         node = self._node
         call.reply(node.header(node.store.revision) + encode_alarms(node.alarms.active(kind)))
-
-    def _answer(self, call: Call, applied: Applied) -> None:
-        if applied.error is not None:
-            fail(call, applied.error)
-        else:
-            call.reply(self._node.header(applied.revision) + applied.body)
 
     def move_leader(self, call: Call, message: bytes) -> None:
         """Hand the leadership to another voter; answered when it leads."""
