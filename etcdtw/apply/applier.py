@@ -23,6 +23,7 @@ from etcdtw.apply.entries import FIELD_V2, UnknownEntryError, asker_of, find_req
 from etcdtw.apply.errors import CorruptError, NoSpaceError
 from etcdtw.apply.members import Members
 from etcdtw.apply.permissions import LongCheckError, Permissions
+from etcdtw.auth.switch import Switch
 from etcdtw.cluster.member import MemberFormatError, decode_attributes
 from etcdtw.cluster.version import VersionError
 from etcdtw.lease.errors import LeaseExistsError, LeaseNotFoundError, LeaseTtlTooLargeError
@@ -134,6 +135,7 @@ class Applier:
         self._members = members
         self._alarms = alarms
         self._permissions = permissions
+        self._switch = Switch() if permissions is None else permissions.switch
         self.auth = auth
         self._apply_field: dict[int, Callable[[Any], Applied]] = {
             FIELD_PUT: store.apply_put,
@@ -179,8 +181,7 @@ class Applier:
             request = parse(data[start:end])
             asker = NOBODY
             # A bare request of the old API is a member's own word and has no header.
-            permissions = self._permissions
-            if permissions is not None and permissions.is_asking and field != FIELD_V2:
+            if self._switch.is_on and field != FIELD_V2:
                 asker = asker_of(data, start, end)
         except (DecodeError, ValueError) as error:
             raise _unknown_entry() from error
@@ -200,8 +201,9 @@ class Applier:
         refusal: Exception | None = None
         if self._alarms.is_any:
             refusal = self._refusal(field, request)
-        permissions = self._permissions
-        if refusal is None and permissions is not None and permissions.is_asking:
+        if self._switch.is_on and refusal is None:
+            permissions = self._permissions
+            assert permissions is not None
             try:
                 refusal = permissions.refusal(asker, field, request)
             except LongCheckError as check:

@@ -25,12 +25,8 @@ class Authorization:
     """
 
     def __init__(self, store: AuthStore, access: Access) -> None:
-        self._store = store
+        self.switch = store.switch
         self._access = access
-
-    @property
-    def is_asking(self) -> bool:
-        return self._store.is_enabled
 
     def refusal(self, asker: Asker, field: int, request: Any) -> Exception | None:
         """Return why ``asker`` is refused a request of InternalRaftRequest's ``field``, if so.

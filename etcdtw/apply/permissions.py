@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, Protocol
 
+from etcdtw.auth.switch import Switch
 from etcdtw.wire.entry_header import Asker
 
 
@@ -23,7 +24,7 @@ class Permissions(Protocol):
     """A part of the replicated state: every member gives the same answer at the same entry."""
 
     @property
-    def is_asking(self) -> bool:
+    def switch(self) -> Switch:
         """Whether anybody may be refused; looked at for each entry, before who asked is read."""
         ...
 

@@ -33,6 +33,7 @@ from etcdtw.auth.permission_order import with_appended
 from etcdtw.auth.ranges import OPEN_END, is_grantable
 from etcdtw.auth.rights import Rights, rights_of
 from etcdtw.auth.seams import Buckets, NoTokens, TokenEvents
+from etcdtw.auth.switch import Switch
 from etcdtw.auth.values import (
     READWRITE,
     ROOT,
@@ -63,7 +64,7 @@ _ALL_KEYS: Final = (Permission(READWRITE, b"", OPEN_END),)
 class AuthStore:
     """Users, roles, and whether they are asked at all.
 
-    ``is_enabled`` is what every request looks at first: False costs no more than that.
+    Whether they are is in ``switch``, which every request looks at first.
     """
 
     def __init__(self, buckets: Buckets, tokens: TokenEvents | None = None) -> None:
@@ -77,9 +78,14 @@ class AuthStore:
         """By user, of the revision of now, as far as somebody has asked."""
         self.on_change: Callable[[], None] | None = None
         """Called when somebody may do less than before, or more."""
-        self.is_enabled = False
+        self.switch = Switch()
         self.revision = 0
         self.restore()
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether users and roles are asked."""
+        return self.switch.is_on
 
     def restore(self) -> None:
         """Take what the buckets hold (again: a snapshot may have brought others).
@@ -87,7 +93,7 @@ class AuthStore:
         A state that knows nothing of users yet is given revision 1, as real members do.
         """
         buckets = self._buckets
-        self.is_enabled = buckets.bucket_get(BUCKET_AUTH, ENABLED_KEY) == _ENABLED
+        self.switch.is_on = buckets.bucket_get(BUCKET_AUTH, ENABLED_KEY) == _ENABLED
         self.revision = int.from_bytes(buckets.bucket_get(BUCKET_AUTH, REVISION_KEY) or b"", "big")
         self._users = {text_of(k): decode_user(v) for k, v in buckets.bucket_items(BUCKET_USERS)}
         self._roles = {text_of(k): decode_role(v) for k, v in buckets.bucket_items(BUCKET_ROLES)}
@@ -142,7 +148,7 @@ class AuthStore:
         if ROOT not in root.roles:
             raise RootRoleMissingError()
         self._buckets.bucket_put(BUCKET_AUTH, ENABLED_KEY, _ENABLED)
-        self.is_enabled = True
+        self.switch.is_on = True
         if self.on_change is not None:
             self.on_change()
 
@@ -151,7 +157,7 @@ class AuthStore:
         if not self.is_enabled:
             return
         self._buckets.bucket_put(BUCKET_AUTH, ENABLED_KEY, _DISABLED)
-        self.is_enabled = False
+        self.switch.is_on = False
         self._changed()
         self._tokens.disabled()
 

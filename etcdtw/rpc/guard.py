@@ -55,15 +55,12 @@ class Guard:
         seconds: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.store = store
+        self.switch = store.switch
+        """Whether anybody may be refused anything."""
         self._access = access
         self._tokens = tokens
         self._trusts_certificates = trusts_certificates
         self._seconds = seconds
-
-    @property
-    def is_asking(self) -> bool:
-        """Whether anybody may be refused anything."""
-        return self.store.is_enabled
 
     @property
     def revision(self) -> int:
@@ -112,7 +109,7 @@ class Guard:
         self, caller: Caller, refusal_of: Callable[[Asker], Exception | None]
     ) -> Exception | None:
         """Say why ``caller`` is nobody, or what ``refusal_of`` says of who he is."""
-        if not self.store.is_enabled:
+        if not self.switch.is_on:
             return None
         asker = self.identify(caller)
         return asker if isinstance(asker, Exception) else refusal_of(asker)
@@ -146,7 +143,7 @@ class Guard:
 
     def range_refusal(self, caller: Caller, key: bytes, range_end: bytes) -> Exception | None:
         """Reading a range."""
-        if not self.store.is_enabled:
+        if not self.switch.is_on:
             return None
         known = self._known(caller)
         if known is not None:

@@ -141,7 +141,7 @@ class _WatchCall:
         (GHSA-xg4h-6gfc-h4m8).
         """
         guard = self._guard
-        if guard is None or not guard.is_asking or request.start_revision < 0:
+        if guard is None or not guard.switch.is_on or request.start_revision < 0:
             return ""
         asker = guard.identify(self._call.caller)
         if isinstance(asker, Exception):
@@ -165,7 +165,7 @@ class _WatchCall:
         His token may be over by now: it counts who he was when he created the last one.
         """
         guard, watcher = self._guard, self._stream.watchers.get(watch_id)
-        if guard is None or watcher is None or not guard.is_asking:
+        if guard is None or watcher is None or not guard.switch.is_on:
             return
         asker: Asker | Exception
         if self._user is None:

@@ -13,6 +13,7 @@ from etcdtw.apply.entries import UnknownEntryError
 from etcdtw.apply.errors import CorruptError, NoSpaceError
 from etcdtw.apply.members import Decision, Members, stored_conf_state
 from etcdtw.apply.permissions import Permissions
+from etcdtw.auth.switch import Switch
 from etcdtw.cluster.errors import MemberIdNotFoundError
 from etcdtw.cluster.member import Member, encode_member
 from etcdtw.lease.errors import LeaseExistsError, LeaseNotFoundError, LeaseTtlTooLargeError
@@ -250,7 +251,7 @@ def test_a_restart_reads_the_members_and_the_configuration_from_the_buckets(
 class OnlyRoot:
     """Lets root have everything, and nobody else anything."""
 
-    is_asking = True
+    switch = Switch(is_on=True)
 
     def refusal(self, asker: Asker, field: int, request: Any) -> Exception | None:
         return None if asker == Asker("root", 4) else PermissionError(asker.user)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from etcdtw.apply.applier import FIELD_ALARM, FIELD_PUT
+from etcdtw.auth.switch import Switch
 from etcdtw.grpc.caller import Caller
 from etcdtw.mvcc.backend import BUCKET_AUTH_USERS
 from etcdtw.wire import etcdserverpb as pb
@@ -25,9 +26,8 @@ class RefusedError(Exception):
 class Judge:
     """Knows callers by their token, and refuses all others."""
 
-    is_asking = True
-
     def __init__(self) -> None:
+        self.switch = Switch(is_on=True)
         self.judged: list[tuple[Asker, int]] = []
 
     def identify(self, caller: Caller) -> Asker | Exception:
@@ -112,7 +112,7 @@ def test_what_a_member_proposes_for_itself_is_asked_for_by_root() -> None:
 
 def test_while_nobody_is_asked_nothing_is_looked_up() -> None:
     judge = Judge()
-    judge.is_asking = False
+    judge.switch.is_on = False
     rig = NodeRig(identify=judge, permissions=judge).start()
     put_as(rig, None, b"a")
     assert texts(rig) == [""]

@@ -38,7 +38,7 @@ def test_a_certificate_means_nothing_where_none_is_demanded() -> None:
 def test_while_auth_is_off_nothing_is_looked_at(rig: GuardRig) -> None:
     rig.auth.disable()
     guard = rig.guard
-    assert not guard.is_asking
+    assert not guard.switch.is_on
     for refusal in (
         guard.user_refusal(WRONG),
         guard.admin_refusal(WRONG),

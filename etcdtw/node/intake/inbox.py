@@ -19,6 +19,7 @@ from etcdtw.apply.errors import (
     StoppedError,
     TooManyRequestsError,
 )
+from etcdtw.auth.switch import Switch
 from etcdtw.grpc.call import Call
 from etcdtw.grpc.caller import Caller
 from etcdtw.mvcc.applied import Applied
@@ -50,8 +51,8 @@ class Identify(Protocol):
     """On whose behalf a caller asks, or why he may not."""
 
     @property
-    def is_asking(self) -> bool:
-        """Whether callers are anybody; False: all are nobody, and nothing is looked up."""
+    def switch(self) -> Switch:
+        """Whether callers are anybody; off: all are nobody, and nothing is looked up."""
         ...
 
     def identify(self, caller: Caller) -> Asker | Exception: ...
@@ -107,6 +108,7 @@ class Inbox:
         self._is_connected = is_connected
         self._durations = durations
         self._identify = identify
+        self._switch = Switch() if identify is None else identify.switch
         # Of the asker before, who is often this one, too.
         self._asker = NOBODY
         self._before_id = self._behind_id = b""
@@ -151,8 +153,9 @@ class Inbox:
             return
         header = self._ids.next_header()
         asker = NOBODY
-        identify = self._identify
-        if identify is not None and identify.is_asking and field != FIELD_AUTHENTICATE:
+        if self._switch.is_on and field != FIELD_AUTHENTICATE:
+            identify = self._identify
+            assert identify is not None
             found = identify.own() if call is NO_CALL else identify.identify(call.caller)
             if isinstance(found, Exception):
                 self._refuse(call, done, found)

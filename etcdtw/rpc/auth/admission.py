@@ -68,7 +68,7 @@ class _BehindToken:
 
     @property
     def _is_behind(self) -> bool:
-        return self._guard.is_asking and self._node.applied_index <= self._index
+        return self._guard.switch.is_on and self._node.applied_index <= self._index
 
     def _unary(self, call: Call, message: bytes) -> bytes | None:
         assert self._inner.unary is not None

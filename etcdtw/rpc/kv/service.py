@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from etcdtw.apply.applier import FIELD_COMPACTION, FIELD_DELETE_RANGE, FIELD_PUT, FIELD_TXN
 from etcdtw.apply.errors import NoSpaceError, RequestTimeoutError
+from etcdtw.auth.switch import Switch
 from etcdtw.grpc.call import Call, MethodTable
 from etcdtw.grpc.caller import Caller
 from etcdtw.mvcc.applied import Applied, Slices
@@ -64,7 +65,7 @@ class CheckRead(Protocol):
     """Why a caller may not read what he asks for, if so; asked when it is read."""
 
     @property
-    def is_asking(self) -> bool:
+    def switch(self) -> Switch:
         """Whether anybody may be refused."""
         ...
 
@@ -111,6 +112,7 @@ class KvService:
         self._reads = ReadQueue(node.clock) if reads is None else reads
         self._durations = durations or Durations()
         self._check_read = check_read
+        self._switch = Switch() if check_read is None else check_read.switch
 
     def register(self, methods: MethodTable) -> None:
         """Add this service's methods."""
@@ -133,12 +135,8 @@ class KvService:
                 self._read(call, partial(self._get, message[2:]))
                 return None
             if rest == 2 and message[-2:] == _SERIALIZABLE:
-                check_read = self._check_read
-                if check_read is not None and check_read.is_asking:
-                    refusal = check_read.range_refusal(call.caller, message[2:-2], b"")
-                    if refusal is not None:
-                        fail(call, refusal)
-                        return None
+                if self._switch.is_on and self._refuses_range(call, message[2:-2]):
+                    return None
                 seconds = self._seconds
                 began_s = seconds()
                 body = self._store.get_body(message[2:-2])
@@ -156,12 +154,8 @@ class KvService:
         if error is not None:
             fail(call, error)
             return
-        check_read = self._check_read
-        if check_read is not None and check_read.is_asking:
-            refusal = check_read.range_refusal(call.caller, key, b"")
-            if refusal is not None:
-                fail(call, refusal)
-                return
+        if self._switch.is_on and self._refuses_range(call, key):
+            return
         self._durations.ranges += 1
         body = self._store.get_body(key)
         call.reply(self._header(self._store.revision) + body)
@@ -170,19 +164,20 @@ class KvService:
 
     def _refuses(self, call: Call, request: pb.RangeRequest | Txn) -> bool:
         """Fail a read that its caller may not have."""
-        check_read = self._check_read
-        if check_read is None or not check_read.is_asking:
+        if not self._switch.is_on:
             return False
-        refusal = check_read.read_refusal(call.caller, request)
-        if refusal is None:
-            return False
-        fail(call, refusal)
-        return True
+        assert self._check_read is not None
+        return _is_refused(call, self._check_read.read_refusal(call.caller, request))
+
+    def _refuses_range(self, call: Call, key: bytes) -> bool:
+        """Fail a range of one key that its caller may not have."""
+        assert self._check_read is not None
+        return _is_refused(call, self._check_read.range_refusal(call.caller, key, b""))
 
     def _users_revision(self) -> int:
         """Return the revision of users and roles; 0: they are not asked."""
         check_read = self._check_read
-        return check_read.revision if check_read is not None and check_read.is_asking else 0
+        return check_read.revision if check_read is not None and self._switch.is_on else 0
 
     def _range(
         self, request: pb.RangeRequest, size: int, call: Call, error: Exception | None
@@ -346,3 +341,9 @@ class KvService:
             )
             if not self._reads.go_on(call, task):
                 task.give_up(lost)
+
+
+def _is_refused(call: Call, refusal: Exception | None) -> bool:
+    if refusal is not None:
+        fail(call, refusal)
+    return refusal is not None

@@ -146,7 +146,7 @@ class KeepAliveStream:
     def _refuses(self, lease_id: int) -> bool:
         """End the stream if its caller may not renew this lease."""
         guard = self._guard
-        if guard is None or not guard.is_asking:
+        if guard is None or not guard.switch.is_on:
             return False
         refusal = guard.lease_renew_refusal(self._call.caller, lease_id)
         if refusal is None:

@@ -132,7 +132,7 @@ class LeaseService:
         """Return the ids of the leases this member knows, the next to expire first."""
         decode(pb.LeaseLeasesRequest, message)
         guard = self._guard
-        if guard is not None and guard.is_asking:
+        if guard is not None and guard.switch.is_on:
             refusal = guard.user_refusal(call.caller)
             if refusal is not None:
                 fail(call, refusal)

@@ -193,7 +193,7 @@ def _gateway(ground: Ground, config: Config, member: OpenMember, side: ClientSid
     bounds = LoopbackBounds(message_size_max=message_size_max)
     loopback = Loopback(member.services.methods, ground.calls, clock, bounds)
     turns = Turns(clock, ground.runtime.pieces)
-    return JsonGateway(loopback, turns, message_size_max, lambda: has_names and guard.is_asking)
+    return JsonGateway(loopback, turns, message_size_max, lambda: has_names and guard.switch.is_on)
 
 
 def _dial(ground: Ground, taken: Taken) -> Dial:

@@ -9,6 +9,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from etcdtw.apply.errors import NoLeaderError
+from etcdtw.auth.switch import Switch
 from etcdtw.grpc.call import (
     INTERNAL,
     OUT_OF_RANGE,
@@ -332,7 +333,7 @@ def test_a_stream_that_only_counts_waits_for_no_reader() -> None:
 
 def test_a_caller_who_may_not_read_gets_no_chunk() -> None:
     class Refused:
-        is_asking = True
+        switch = Switch(is_on=True)
         revision = 1
 
         def read_refusal(self, caller: Caller, request: object) -> Exception | None:
@@ -344,7 +345,7 @@ def test_a_caller_who_may_not_read_gets_no_chunk() -> None:
 
 def test_a_stream_ends_when_users_or_roles_change() -> None:
     class Users:
-        is_asking = True
+        switch = Switch(is_on=True)
         revision = 1
 
         def read_refusal(self, caller: Caller, request: object) -> Exception | None:

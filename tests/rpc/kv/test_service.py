@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 
 from etcdtw.apply.applier import FIELD_COMPACTION, FIELD_DELETE_RANGE, FIELD_PUT, FIELD_TXN
 from etcdtw.apply.errors import LeaderChangedError, RequestTooLargeError
+from etcdtw.auth.switch import Switch
 from etcdtw.grpc.call import INTERNAL, RESOURCE_EXHAUSTED, MethodTable, StatusError
 from etcdtw.grpc.caller import NOBODY_KNOWN, Caller
 from etcdtw.mvcc.applied import Applied
@@ -555,7 +556,7 @@ def test_every_form_of_a_read_asks_the_same_question(name: str) -> None:
     asked: list[Caller] = []
 
     class OnceRefused:
-        is_asking = True
+        switch = Switch(is_on=True)
         revision = 1
 
         def read_refusal(self, caller: Caller, request: object) -> Exception | None:
