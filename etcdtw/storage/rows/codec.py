@@ -49,6 +49,10 @@ LIVE: Final = b"\x00"
 _U64: Final = Struct(">Q")
 _REVISION: Final = Struct(">QcQ")
 _PAIR: Final = Struct(">QQ")
+pack_revision: Final = _REVISION.pack
+"""`revision_key`, without a call between: for (main, b"_", sub)."""
+pack_version: Final = Struct(">QQc").pack
+"""`encode_version`, likewise: for (main, sub, flag)."""
 
 COMPACTIONS_MAX: Final = 11
 """Compactions that wait, each to be done on its own; of more the oldest are left out.

@@ -33,6 +33,7 @@ _ONES: Final = 0xFFFFFFFF
 Row = tuple[bytes, bytes]
 
 _extend: Final = google_crc32c.extend
+_pack: Final = _SEAL.pack
 
 
 class StateDamageError(StateCorruptionError):
@@ -69,11 +70,13 @@ class Seal:
         self.table = table
         self.sum = int(google_crc32c.value(table))
         """What the sum over any sealed rows is, begun with itself."""
+        self._begin: object = self.sum  # made an object once
         self._turn = _ONES ^ _turned_back(self.sum ^ _ONES)
 
     def closed(self, name: bytes, value: bytes) -> bytes:
         """Return what is stored for a row."""
-        return value + _SEAL.pack(_extend(self.sum, name + value) ^ self._turn)
+        register: int = _extend(self._begin, name + value)
+        return value + _pack(register ^ self._turn)
 
     def row(self, name: bytes, value: bytes) -> Row:
         """Return a row as it is stored."""
@@ -85,11 +88,12 @@ class Seal:
 
     def is_whole(self, name: bytes, stored: bytes) -> bool:
         """Whether the stored value is this row's."""
-        return len(stored) >= SEAL_SIZE and bool(_extend(self.sum, name + stored) == self.sum)
+        return len(stored) >= SEAL_SIZE and bool(_extend(self._begin, name + stored) == self.sum)
 
     def opened(self, name: bytes, stored: bytes) -> bytes:
         """Return the value of a stored row.  Raises `StateDamageError`."""
-        if _extend(self.sum, name + stored) != self.sum or len(stored) < SEAL_SIZE:
+        register: int = _extend(self._begin, name + stored)
+        if register != self.sum or len(stored) < SEAL_SIZE:
             raise StateDamageError(self.table, name)
         return stored[:-SEAL_SIZE]
 
