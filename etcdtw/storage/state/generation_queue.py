@@ -25,6 +25,7 @@ from etcdtw.storage.writer.worker import ATTACHMENTS, BUCKET_ROWS, CHANGES, COMM
 AHEAD_MAX: Final = 1  # generations that the writer gets beside the one it commits
 PIECE_OCTETS: Final = 2 * SEND_OCTETS_MAX
 """About what goes to the writer in one piece of work: a whole generation may wait for its turn."""
+UNSORTED_MAX: Final = 2  # closed ones whose keys are in no order, besides the open one
 BURY_SENT_ROWS: Final = 4 * SEND_CHANGES_MAX  # rows freed when a message is due: keeps ahead
 BURY_TICK_ROWS: Final = 16_384  # rows freed at a tick: about 3 ms
 
@@ -107,10 +108,10 @@ class GenerationQueue:
     def close(self, generation: Generation, batch: Batch) -> None:
         """Take the open generation, now closed, and the end of it.
 
-        While others wait for the writer, its keys are put in order now: a range would otherwise
-        have to do that for all of them at once, 1.5 ms each.
+        While more than one wait for the writer, its keys are put in order now: a range would
+        otherwise have to do that for all of them at once, 1.5 ms each.
         """
-        if self.generations:
+        if len(self.generations) >= UNSORTED_MAX:
             generation.part.sort_fresh()
         self.generations.append(generation)
         self._batches.append(batch)
