@@ -20,7 +20,7 @@ from typing import Final
 
 from benchmarks import cluster_events, surroundings, workloads
 from benchmarks.load import LoadResult, LoadRun, Work
-from benchmarks.side_by_side import AGAIN, ETCD, Line, sides_here, table
+from benchmarks.side_by_side import BASE_ONLY_HELP, Line, sides_here, table
 from tests.support.cluster_processes import Cluster
 from tests.support.processes import MemberNotReadyError, cpu_seconds
 from tests.support.wire_client import ConnectionFailedError
@@ -204,13 +204,14 @@ def main() -> int:
     parser.add_argument("--install-mib", type=int, default=500, help="under load; 0: leave it out")
     parser.add_argument("--quiet-seconds", type=float, default=30.0, help="before that one")
     parser.add_argument("--etcd-only", action="store_true", help="real etcd against itself")
+    parser.add_argument("--base-only", action="store_true", help=BASE_ONLY_HELP)
     parser.add_argument("--quick", action="store_true", help="all of it, small")
     if parser.parse_known_args()[0].quick:
         parser.set_defaults(**QUICK)
     options = parser.parse_args()
     parts = [part for part in options.workloads.split(",") if part]
     chosen = [one for one in WORKLOADS if not parts or any(part in one.name for part in parts)]
-    sides = [ETCD, AGAIN] if options.etcd_only else sides_here()
+    sides = sides_here(etcd_only=options.etcd_only, base_only=options.base_only)
     text = [
         *surroundings.describe(),
         f"{options.rounds} rounds of {options.seconds:g} s; clusters of three on this machine; "

@@ -39,6 +39,7 @@ ETCD: Final = "etcd"
 ETCDTW: Final = "etcdtw"
 AGAIN: Final = "etcd again"
 SIDES: Final = (ETCD, ETCDTW, AGAIN, BASE)
+BASE_ONLY_HELP: Final = "ours against the base alone: half the time"
 # Room for the puts of a whole round; the logging of both is left as it is.
 FLAGS: Final = ("--quota-backend-bytes", "8589934592")
 SETTLE_S: Final = 0.5  # after a run: what was put off is done before the member is stopped
@@ -217,8 +218,13 @@ def notes(rounds: int, seconds: float) -> list[str]:
     ]
 
 
-def sides_here() -> list[str]:
+def sides_here(*, etcd_only: bool = False, base_only: bool = False) -> list[str]:
     """Return what is measured: an earlier etcdtw, too, where its twistd is named."""
+    if etcd_only:
+        return [ETCD, AGAIN]
+    if base_only:
+        assert os.environ.get(BASE_VARIABLE), f"{BASE_VARIABLE} names the base's twistd"
+        return [ETCDTW, BASE]
     return [side for side in SIDES if side != BASE or os.environ.get(BASE_VARIABLE)]
 
 
@@ -232,12 +238,13 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="2 rounds of 2 s, 100,000 keys")
     parser.add_argument("--footprint-keys", type=int, default=1_000_000, help="0: leave it out")
     parser.add_argument("--etcd-only", action="store_true", help="real etcd against itself")
+    parser.add_argument("--base-only", action="store_true", help=BASE_ONLY_HELP)
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.seconds, options.footprint_keys = 2, 2.0, 100_000
     parts = [part for part in options.workloads.split(",") if part]
     chosen = [name for name in names if not parts or any(part in name for part in parts)]
-    sides = [ETCD, AGAIN] if options.etcd_only else sides_here()
+    sides = sides_here(etcd_only=options.etcd_only, base_only=options.base_only)
     text = [*surroundings.describe(), "", *notes(options.rounds, options.seconds)]
     text += table(measure(chosen, options.rounds, options.seconds, sides))
     if options.footprint_keys and not parts:
