@@ -226,7 +226,7 @@ class Transactor:
                 response = _nested(body)
             else:
                 response = b""  # an unset operation never passes the check before the proposal
-            parts.append(b"\x1a%b%b" % (encode_varint(len(response)), response))
+            parts.append(b"\x1a" + encode_varint(len(response)) + response)
         return LateTxn(parts) if is_late else b"".join(parts), position
 
     def _execute_steps(
@@ -362,7 +362,7 @@ class Transactor:
         revision = self._writer.view_revision
         if revision != self._header_revision:
             octets = encode_varint(revision)
-            self._header = b"\x0a%b\x18%b" % (encode_varint(len(octets) + 1), octets)
+            self._header = b"\x0a" + encode_varint(len(octets) + 1) + b"\x18" + octets
             self._header_revision = revision
         return self._header
 
@@ -370,7 +370,7 @@ class Transactor:
         """Return what stands before a body of ``size`` in a ResponseOp: the header holds the
         revision alone."""
         header = self._header_octets()
-        return b"%b%b%b" % (tag, encode_varint(len(header) + size), header)
+        return tag + encode_varint(len(header) + size) + header
 
     def _with_header(self, tag: bytes, body: bytes) -> bytes:
         """Return a ResponseOp."""

@@ -313,16 +313,29 @@ def _are_all(octets: bytes, at: int, end: int, tags: tuple[int, ...]) -> bool:
 
 
 def _parse_compare(octets: bytes, at: int, end: int) -> Compare | None:
-    fields = _fields(octets, at, end)
-    if fields is None:
-        return None
+    # As `_fields` reads them, and without its list: nearly every txn has a compare.
     compare = Compare(b"", b"", 0, 0, 0, b"")
     operand_field = 0
-    for tag, number, start in fields:
+    last_field = 0
+    while at < end:
+        tag = _number(octets, at, end)
+        if tag < 0 or tag >> 3 <= last_field:
+            return None
+        last_field = tag >> 3
+        at = _behind(octets, at)
+        number = _number(octets, at, end)
+        if number < 0:
+            return None
+        start = _behind(octets, at)
+        at = start
+        if tag & 7 == 2:
+            at += number
+            if at > end:
+                return None
+        elif tag & 7 != 0:
+            return None
         if tag == 0x1A:
-            compare.key = octets[start : start + number]
-        elif tag == _RANGE_END_TAG:
-            compare.range_end = octets[start : start + number]
+            compare.key = octets[start:at]
         elif tag == 0x08 or tag == 0x10:
             if number > _NUMBER_MAX:
                 return None
@@ -330,14 +343,18 @@ def _parse_compare(octets: bytes, at: int, end: int) -> Compare | None:
                 compare.result = number
             else:
                 compare.target = number
-        elif operand_field or tag not in _OPERAND_TAGS:
+        elif tag == _RANGE_END_TAG:
+            compare.range_end = octets[start:at]
+        elif operand_field:
             return None
         elif tag == _VALUE_TAG:
             operand_field = tag
-            compare.value = octets[start : start + number]
-        else:
+            compare.value = octets[start:at]
+        elif tag == 0x20 or tag == 0x28 or tag == 0x30 or tag == 0x40:
             operand_field = tag
             compare.number = number
+        else:
+            return None
     if operand_field != 0 and operand_field != _operand_tag(compare.target):
         compare.number = 0
         compare.value = b""
