@@ -332,33 +332,36 @@ def _parse_compare(octets: bytes, at: int, end: int) -> Compare | None:
             at += number
             if at > end:
                 return None
-        elif tag & 7 != 0:
-            return None
         if tag == 0x1A:
             compare.key = octets[start:at]
-        elif tag == 0x08 or tag == 0x10:
-            if number > _NUMBER_MAX:
-                return None
-            if tag == 0x08:
-                compare.result = number
-            else:
-                compare.target = number
         elif tag == _RANGE_END_TAG:
             compare.range_end = octets[start:at]
-        elif operand_field:
-            return None
-        elif tag == _VALUE_TAG:
+        elif tag == _VALUE_TAG and operand_field == 0:
             operand_field = tag
             compare.value = octets[start:at]
-        elif tag == 0x20 or tag == 0x28 or tag == 0x30 or tag == 0x40:
-            operand_field = tag
-            compare.number = number
+        elif _is_number_taken(compare, tag, number, operand_field):
+            if tag > 0x10:
+                operand_field = tag
         else:
             return None
     if operand_field != 0 and operand_field != _operand_tag(compare.target):
         compare.number = 0
         compare.value = b""
     return compare
+
+
+def _is_number_taken(compare: Compare, tag: int, number: int, operand_field: int) -> bool:
+    """Set the result, the target or an operand that is a number; False: the shape is unusual."""
+    if tag == 0x08 or tag == 0x10:
+        if number > _NUMBER_MAX:
+            return False
+        if tag == 0x08:
+            compare.result = number
+        else:
+            compare.target = number
+        return True
+    compare.number = number
+    return operand_field == 0 and (tag == 0x20 or tag == 0x28 or tag == 0x30 or tag == 0x40)
 
 
 def _operand_tag(target: int) -> int:
