@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from pathlib import Path
 
 from twisted.internet.task import Clock
 
 from etcdtw.grpc.server_call import ENDED_MAX
 from etcdtw.transport.client.grpc_channel import FRAMES_MAX
-from etcdtw.transport.client.http1 import RECEIVED_SIZE_MAX
+from etcdtw.transport.client.http1 import BODIES_AT_ONCE, RECEIVED_SIZE_MAX, BodyTurns
 from etcdtw.transport.rounds import MORE, MORE_AFTER_PAGES, NO_MORE, SHARE_S, Rounds
 from etcdtw.wire.pieces import BUDGET_S
 from tests.transport.client.port_rig import Peer, PortRig
@@ -362,3 +363,16 @@ def test_very_many_calls_of_a_lost_client_end_in_several_iterations() -> None:
     assert rig.stats.unread_octets == 0
     assert rig.stats.unfinished_octets == 0
     assert clock.getDelayedCalls() == []
+
+
+def test_bodies_that_come_at_once_are_read_on_in_turn() -> None:
+    clock = Iterations()
+    turns = BodyTurns(clock)
+    read: list[int] = []
+    for i in range(BODIES_AT_ONCE + 1):
+        turns.wait(partial(read.append, i))
+    clock.iterate()
+    assert read == list(range(BODIES_AT_ONCE))
+    clock.iterate()
+    assert read == list(range(BODIES_AT_ONCE + 1))
+    assert not clock.calls

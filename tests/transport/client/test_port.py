@@ -29,7 +29,12 @@ from etcdtw.http2.sniffing import (
     sniff,
 )
 from etcdtw.transport.client.grpc_channel import CLOSE_LINGER_S
-from etcdtw.transport.client.http1 import BODY_SIZE_MAX, IDLE_S, REQUEST_HEADER_S
+from etcdtw.transport.client.http1 import (
+    BODY_SIZE_MAX,
+    BODY_TURN_SIZE,
+    IDLE_S,
+    REQUEST_HEADER_S,
+)
 from etcdtw.transport.client.places import ClientPlaces
 from etcdtw.transport.client.port import SWEEP_S, PortBounds
 from etcdtw.transport.flusher import Flusher
@@ -487,6 +492,22 @@ def test_a_body_that_no_route_reads_is_counted_and_not_kept(rig: PortRig) -> Non
     assert kept < 100_000
     peer.protocol.dataReceived(bytes(10_000))
     assert peer.transport.value().startswith(b"HTTP/1.1 200 OK")
+
+
+def test_a_body_of_many_octets_is_read_on_when_it_has_its_turn(rig: PortRig) -> None:
+    peer = rig.connect()
+    head = b"POST /health HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"
+    peer.protocol.dataReceived(head + bytes(BODY_TURN_SIZE))
+    assert peer.transport.producerState == "paused"
+    rig.clock.advance(0)
+    assert peer.transport.producerState == "producing"
+
+
+def test_a_body_of_few_octets_is_read_on_at_once(rig: PortRig) -> None:
+    peer = rig.connect()
+    head = b"POST /health HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n"
+    peer.protocol.dataReceived(head + b"x")
+    assert peer.transport.producerState == "producing"
 
 
 def test_a_ping_frame_flood_is_answered_by_a_goaway(rig: PortRig) -> None:
