@@ -301,49 +301,80 @@ def _parse_op(octets: bytes, at: int, end: int, depth: int) -> Op | None:
     return None
 
 
-def _are_all(octets: bytes, at: int, end: int, tags: tuple[int, ...]) -> bool:
-    """Tell whether the fields in ``octets[at:end]`` ascend and are all of ``tags``."""
-    fields = _fields(octets, at, end)
-    if fields is None:
-        return False
-    for tag, _number_or_length, _start in fields:  # noqa: SIM110 - a generator costs as much again
-        if tag not in tags:
-            return False
-    return True
+class _Fields:
+    """Goes over the fields in ``octets[at:end]`` as long as they ascend and have a usual shape."""
 
+    def __init__(self, octets: bytes, at: int, end: int) -> None:
+        self.octets = octets
+        self.at = at
+        """Behind the field that was read last."""
+        self._end = end
+        self._tag = 0
+        self.number = 0
+        """That of the field, or its length."""
+        self.start = at
+        """Where its octets begin."""
 
-def _parse_compare(octets: bytes, at: int, end: int) -> Compare | None:
-    # As `_fields` reads them, and without its list: nearly every txn has a compare.
-    compare = Compare(b"", b"", 0, 0, 0, b"")
-    operand_field = 0
-    last_field = 0
-    while at < end:
+    def next_tag(self) -> int:
+        """Read the next field and return its tag; 0: there is none; `_UNUSUAL`."""
+        octets = self.octets
+        at = self.at
+        end = self._end
+        if at >= end:
+            return 0
         tag = _number(octets, at, end)
-        if tag < 0 or tag >> 3 <= last_field:
-            return None
-        last_field = tag >> 3
+        if tag < 0 or tag >> 3 <= self._tag >> 3:
+            return _UNUSUAL
         at = _behind(octets, at)
         number = _number(octets, at, end)
         if number < 0:
-            return None
-        start = _behind(octets, at)
-        at = start
+            return _UNUSUAL
+        at = _behind(octets, at)
+        self._tag = tag
+        self.number = number
+        self.start = at
         if tag & 7 == 2:
             at += number
             if at > end:
-                return None
+                return _UNUSUAL
+        elif tag & 7 != 0:
+            return _UNUSUAL
+        self.at = at
+        return tag
+
+
+def _are_all(octets: bytes, at: int, end: int, tags: tuple[int, ...]) -> bool:
+    """Tell whether the fields in ``octets[at:end]`` ascend and are all of ``tags``."""
+    fields = _Fields(octets, at, end)
+    tag = fields.next_tag()
+    while tag > 0:
+        if tag not in tags:
+            return False
+        tag = fields.next_tag()
+    return tag == 0
+
+
+def _parse_compare(octets: bytes, at: int, end: int) -> Compare | None:
+    fields = _Fields(octets, at, end)
+    compare = Compare(b"", b"", 0, 0, 0, b"")
+    operand_field = 0
+    tag = fields.next_tag()
+    while tag > 0:
         if tag == 0x1A:
-            compare.key = octets[start:at]
+            compare.key = octets[fields.start : fields.at]
         elif tag == _RANGE_END_TAG:
-            compare.range_end = octets[start:at]
+            compare.range_end = octets[fields.start : fields.at]
         elif tag == _VALUE_TAG and operand_field == 0:
             operand_field = tag
-            compare.value = octets[start:at]
-        elif _is_number_taken(compare, tag, number, operand_field):
+            compare.value = octets[fields.start : fields.at]
+        elif _is_number_taken(compare, tag, fields.number, operand_field):
             if tag > 0x10:
                 operand_field = tag
         else:
             return None
+        tag = fields.next_tag()
+    if tag < 0:
+        return None
     if operand_field != 0 and operand_field != _operand_tag(compare.target):
         compare.number = 0
         compare.value = b""
@@ -367,30 +398,3 @@ def _is_number_taken(compare: Compare, tag: int, number: int, operand_field: int
 def _operand_tag(target: int) -> int:
     """Return the tag of the operand that ``target`` looks at; 0: it looks at none."""
     return _OPERAND_TAGS[target] if target < len(_OPERAND_TAGS) else 0
-
-
-def _fields(octets: bytes, at: int, end: int) -> list[tuple[int, int, int]] | None:
-    """Return (tag, number or length, position behind it) of fields that ascend.
-
-    None when the octets have any other shape.
-    """
-    found: list[tuple[int, int, int]] = []
-    last_field = 0
-    while at < end:
-        tag = _number(octets, at, end)
-        if tag < 0 or tag >> 3 <= last_field:
-            return None
-        last_field = tag >> 3
-        at = _behind(octets, at)
-        number = _number(octets, at, end)
-        if number < 0:
-            return None
-        at = _behind(octets, at)
-        found.append((tag, number, at))
-        if tag & 7 == 2:
-            at += number
-            if at > end:
-                return None
-        elif tag & 7 != 0:
-            return None
-    return found
