@@ -76,7 +76,7 @@ def encode_u64(number: int) -> bytes:
 
 def revision_key(main: int, sub: int, is_tombstone: bool = False) -> bytes:
     """Return etcd's key in the bucket ``key``: 17 octets, 18 for a tombstone."""
-    return _REVISION.pack(main, b"_", sub) + (b"t" if is_tombstone else b"")
+    return pack_revision(main, b"_", sub) + (b"t" if is_tombstone else b"")
 
 
 def parse_revision_key(stored: bytes) -> tuple[int, int, bool]:
@@ -90,7 +90,7 @@ def parse_revision_key(stored: bytes) -> tuple[int, int, bool]:
 
 def encode_version(main: int, sub: int, flag: bytes) -> bytes:
     """Return a row of ``history``."""
-    return _PAIR.pack(main, sub) + flag
+    return pack_version(main, sub, flag)
 
 
 def parse_version(version: bytes) -> tuple[int, int, bool]:

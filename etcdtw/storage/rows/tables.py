@@ -20,7 +20,6 @@ from etcdtw.storage.rows.codec import (
     META,
     META_INDEX,
     META_TERM,
-    RECORD_INLINE_MAX,
     ROW_FORMAT,
     ROW_HAS_LONG,
     ROW_REVISION,
@@ -32,8 +31,7 @@ from etcdtw.storage.rows.codec import (
     TABLE_PRIVATE,
     BucketRow,
     attached_key,
-    encode_frame,
-    encode_reference,
+    current_value,
     encode_tombstone,
     encode_u64,
     fence_row,
@@ -117,12 +115,7 @@ def _history_row(change: _Packed) -> Row:
 def _current_row(change: _Packed) -> Row:
     record: bytes | None = change[3]
     assert record is not None, "the dead have no row"
-    return _CURRENT_SEAL.row(
-        stored_key(change[2]),
-        encode_frame(record)
-        if len(record) <= RECORD_INLINE_MAX
-        else encode_reference(change[0], change[1]),
-    )
+    return _CURRENT_SEAL.row(stored_key(change[2]), current_value(change[0], change[1], record))
 
 
 def attached_rows(attachments: list[Attachment]) -> Iterator[tuple[bytes, bytes, bool]]:
