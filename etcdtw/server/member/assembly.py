@@ -54,6 +54,8 @@ from etcdtw.rpc.maintenance.health import HealthService
 from etcdtw.rpc.maintenance.service import MaintenanceService
 from etcdtw.rpc.maintenance.snapshot import SnapshotService
 from etcdtw.rpc.screening import Screening
+from etcdtw.rpc.tracing.methods import traced
+from etcdtw.rpc.tracing.seams import Tracer
 from etcdtw.rpc.watch import WatchService
 from etcdtw.server.member.leader_line import LeaderLine
 from etcdtw.server.member.opened import OpenData, OpenMember, Services
@@ -76,8 +78,12 @@ def open_member(
     opened: OpenData,
     dial: Dial,
     fail_stop: Callable[[str], None],
+    tracer: Tracer | None = None,
 ) -> OpenMember:
-    """Return the member on ``opened``; ``fail_stop`` ends the process, with a reason."""
+    """Return the member on ``opened``; ``fail_stop`` ends the process, with a reason.
+
+    ``tracer`` None: calls are not traced, and nothing stands between them and their services.
+    """
     data = opened.data
     in_thread = cast(IReactorInThreads, runtime.reactor).callInThread
     room = DiskRoom(data.places(), RealDisk(), in_thread)
@@ -87,7 +93,7 @@ def open_member(
         room=room,
         node=node,
         line=line,
-        services=_services(runtime, config, node, line, users),
+        services=_services(runtime, config, node, line, users, tracer),
     )
 
 
@@ -201,6 +207,7 @@ def node_config(config: Config, identity: Identity) -> NodeConfig:
         max_learners=config.max_learners,
         warning_apply_s=config.warning_apply_duration_s,
         warning_request_s=config.warning_unary_request_duration_s,
+        tells_all_requests=config.logging.level == "debug",
         prefers_revokes=config.feature_gates["PriorityRequest"],
         downgrade_check_ms=int(config.downgrade_check_time_s * 1000),
     )
@@ -226,7 +233,12 @@ def checkpoint_interval_ms(gates: FeatureGates) -> int:
 
 
 def _services(
-    runtime: Runtime, config: Config, node: Node, line: LeaderLine, users: Users
+    runtime: Runtime,
+    config: Config,
+    node: Node,
+    line: LeaderLine,
+    users: Users,
+    tracer: Tracer | None,
 ) -> Services:
     """Return every RPC that this member answers; ``line``: the way to the leader."""
     guard = users.guard
@@ -245,6 +257,7 @@ def _services(
         txn_ops_max=config.max_txn_ops,
         request_bytes_max=config.max_request_bytes,
         durations=node.durations,
+        request_stats=node.request_stats,
         reads=reads,
         check_read=guard,
     ).register(methods)
@@ -282,6 +295,8 @@ def _services(
     arena = Arena(Loopback(methods, ServerStats(), runtime.clock), runtime.clock)
     LockService(arena).register(methods)
     ElectionService(arena, node, election_timeout_s).register(methods)
+    if tracer is not None:
+        methods = traced(methods, tracer, runtime.now_ms)
     return Services(
         methods=methods,
         maintenance=maintenance,
