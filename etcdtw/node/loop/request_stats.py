@@ -68,12 +68,18 @@ class RequestStats:
         self._seconds = seconds
         self._write = self.log.debug if tells_all else self.log.warn
         self._unix_s = unix_s
+        self._reads: tuple[Callable[..., None], ...] = ()
         self._second = 0
         self._count = 0
 
     def is_old(self, started_ms: int, now_s: float) -> bool:
         """Whether the call of a request from ``started_ms`` is to be noted."""
         return now_s - started_ms / 1000 > self.noted_s
+
+    def tell_reads(self, *reads: Callable[..., None]) -> None:
+        """Tell of reads that are answered by a partial of one of these: with what was asked (a key
+        alone, a range or a txn) and, but for a key, its size."""
+        self._reads = reads
 
     def note_waiter(self, waiter: Waiter) -> None:
         """Look at what is answered to a proposal; those of the member's own are nobody's loss."""
@@ -86,20 +92,17 @@ class RequestStats:
         )
 
     def note_read(self, call: Call, done: object, started_ms: int) -> Call:
-        """Look at what is answered to a read.
-
-        ``done``: a partial with what was asked, and its size; others are not told of.
-        """
-        if isinstance(call, (NoCall, NotedCall)) or not isinstance(done, partial) or not done.args:
+        """Look at what is answered to a read, if it is one of `tell_reads`."""
+        if isinstance(call, (NoCall, NotedCall)) or not isinstance(done, partial):
+            return call
+        if done.func not in self._reads:
             return call
         request = done.args[0]
         if isinstance(request, bytes):
             request = pb.RangeRequest(key=request)
             size = request.ByteSize()
-        elif len(done.args) > 1 and isinstance(request, (pb.RangeRequest, Txn)):
-            size = int(done.args[1])
         else:
-            return call
+            size = done.args[1]
         path = TXN if isinstance(request, Txn) else RANGE
         return NotedCall(call, path, request, size, started_ms, self)
 

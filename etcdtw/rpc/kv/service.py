@@ -114,6 +114,8 @@ class KvService:
         self._reads = ReadQueue(node.clock) if reads is None else reads
         self._durations = durations or Durations()
         self._request_stats = request_stats
+        if request_stats is not None:
+            request_stats.tell_reads(self._get, self._range, self._read_txn)
         self._check_read = check_read
         self._switch = Switch() if check_read is None else check_read.switch
 

@@ -163,9 +163,15 @@ def test_a_read_that_waits_for_the_others_is_told(rig: NodeRig, lines: list[LogE
     def get(key: bytes, call: Call, error: Exception | None) -> None:
         call.reply(response.SerializeToString())
 
+    def other(message: bytes, call: Call, error: Exception | None) -> None:
+        call.reply(b"")
+
+    rig.node.request_stats.tell_reads(get)
     rig.node.read(client(), partial(get, b"key"))
+    rig.node.read(client(), partial(other, b"key"))
     rig.clock.rightNow += 0.5
     rig.run()
+    assert len(lines) == 1
     told = fields_of(lines[0])
     assert told["response type"] == "/etcdserverpb.KV/Range"
     assert (told["request size"], told["response count"]) == (5, 4)
