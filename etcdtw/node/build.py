@@ -43,7 +43,10 @@ def build_node(clock: IReactorTime, config: NodeConfig, parts: Parts) -> Node:
     raw, wakeup, standing = parts.raw, parts.wakeup, parts.standing
     durations = Durations()
     request_stats = RequestStats(
-        config.warning_request_s, clock.seconds, tells_all=config.tells_all_requests
+        config.warning_request_s,
+        clock.seconds,
+        parts.unix_ms,
+        tells_all=config.tells_all_requests,
     )
     stepper = Stepper(raw, wakeup, parts.pieces, parts.fail_stop)
     snapshots = Snapshots(

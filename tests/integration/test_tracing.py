@@ -241,10 +241,12 @@ def test_no_value_is_in_any_span(traces: list[Span]) -> None:
 
 def test_without_a_rate_only_calls_of_sampled_traces_are_traced() -> None:
     with collecting(free_port()) as collector:
-        with RunningMember("etcdtw", flags=_flags(collector)) as member:
-            with grpc.insecure_channel(member.endpoint) as channel:
-                unary(channel, KV + "Put", pb.PutRequest(key=b"unseen"))
-                unary(channel, KV + "Put", pb.PutRequest(key=b"not text: \xff"), SAMPLED)
+        with (
+            RunningMember("etcdtw", flags=_flags(collector)) as member,
+            grpc.insecure_channel(member.endpoint) as channel,
+        ):
+            unary(channel, KV + "Put", pb.PutRequest(key=b"unseen"))
+            unary(channel, KV + "Put", pb.PutRequest(key=b"not text: \xff"), SAMPLED)
         spans = collector.wait(2)
     assert [span.attributes.get("key") for span in spans if span.name == "put"] == [
         "not text: \\xff"
@@ -254,10 +256,12 @@ def test_without_a_rate_only_calls_of_sampled_traces_are_traced() -> None:
 def test_a_collector_that_is_not_there_holds_up_neither_calls_nor_the_stop() -> None:
     absent = Collector(f"127.0.0.1:{free_port()}")
     flags = [*_flags(absent), "--distributed-tracing-sampling-rate=1000000"]
-    with RunningMember("etcdtw", flags=flags) as member:
-        with grpc.insecure_channel(member.endpoint) as channel:
-            for _ in range(20):
-                assert unary(channel, KV + "Put", pb.PutRequest(key=b"k"))
+    with (
+        RunningMember("etcdtw", flags=flags) as member,
+        grpc.insecure_channel(member.endpoint) as channel,
+    ):
+        for _ in range(20):
+            assert unary(channel, KV + "Put", pb.PutRequest(key=b"k"))
 
 
 def _flags(collector: Collector) -> list[str]:

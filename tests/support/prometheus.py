@@ -1,6 +1,6 @@
 """A real Prometheus for tests: Debian's, taken out of its package, scraping a cluster over TLS.
 
-    apt-get download prometheus && dpkg -x prometheus_*.deb ~/.cache/etcdtw/prometheus
+apt-get download prometheus && dpkg -x prometheus_*.deb ~/.cache/etcdtw/prometheus
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ class Prometheus:
             {"alert": one.name, "expr": one.condition, "for": "0s", "labels": {"severity": "x"}}
             for one in alerts()
         ]
-        (folder / "rules.yml").write_text(json.dumps({"groups": [{"name": "etcd", "rules": rules}]}))
+        (folder / "rules.yml").write_text(
+            json.dumps({"groups": [{"name": "etcd", "rules": rules}]})
+        )
         (folder / "prometheus.yml").write_text(json.dumps(_configuration(cluster)))
 
     def __enter__(self) -> Prometheus:

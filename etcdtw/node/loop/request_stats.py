@@ -7,7 +7,6 @@ answered: the others cost nothing.  What is not looked at here, all methods but 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -58,16 +57,16 @@ class RequestStats:
         self,
         slow_s: float,
         seconds: Callable[[], float],
+        unix_ms: Callable[[], int],
         *,
         tells_all: bool = False,
-        unix_s: Callable[[], float] = time.time,
     ) -> None:
         self.slow_s = -1.0 if tells_all else slow_s
         self.noted_s = self.slow_s / 2
         """What has waited for so long is noted before it is answered."""
         self._seconds = seconds
         self._write = self.log.debug if tells_all else self.log.warn
-        self._unix_s = unix_s
+        self._unix_ms = unix_ms
         self._reads: tuple[Callable[..., None], ...] = ()
         self._second = 0
         self._count = 0
@@ -144,7 +143,7 @@ class RequestStats:
     def _line(
         self, took_s: float, remote: str, path: str, counts: tuple[int, int, int, int, str]
     ) -> None:
-        began = datetime.fromtimestamp(self._unix_s() - took_s, UTC)
+        began = datetime.fromtimestamp(self._unix_ms() / 1000 - took_s, UTC)
         request_count, request_size, response_count, response_size, content = counts
         self._write(
             "request stats",

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from etcdtw.grpc.call import BIDI_STREAM, OK, UNARY, Call, Metadata, Method, MethodTable, StatusError
+from etcdtw.grpc.call import (
+    BIDI_STREAM,
+    OK,
+    UNARY,
+    Call,
+    Metadata,
+    Method,
+    MethodTable,
+    StatusError,
+)
 from etcdtw.rpc.tracing.operations import LEASE_KEEP_ALIVE, WATCH
 from etcdtw.rpc.tracing.seams import Tracer
 from etcdtw.rpc.tracing.traced_call import (
@@ -24,7 +33,8 @@ _STREAMS: Final[dict[str, type[TracedStream]]] = {
 def traced(methods: MethodTable, tracer: Tracer, now_ms: Callable[[], int]) -> MethodTable:
     """Return the same methods behind the same screen; calls that are sampled have spans.
 
-    ``now_ms``: the clock by which deadlines of calls are told.  A call that its screen refuses has none (real etcd's has).
+    ``now_ms``: the clock by which deadlines of calls are told.  A call that its screen refuses has
+    no span (real etcd's has one).
     """
 
     def screen(method: Method, metadata: Metadata) -> tuple[str, Method]:

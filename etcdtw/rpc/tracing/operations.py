@@ -165,6 +165,10 @@ _OPERATIONS: Final[dict[str, tuple[Callable[[bytes], Any], str, Callable[[Any], 
     "/etcdserverpb.KV/Txn": (pb.TxnRequest.FromString, "txn", _txn),
     "/etcdserverpb.KV/Compact": (pb.CompactionRequest.FromString, "compact", _compact),
     LEASE_GRANT: (pb.LeaseGrantRequest.FromString, "lease_grant", _lease_grant),
-    "/etcdserverpb.Lease/LeaseRevoke": (pb.LeaseRevokeRequest.FromString, "lease_revoke", _lease_id),
+    "/etcdserverpb.Lease/LeaseRevoke": (
+        pb.LeaseRevokeRequest.FromString,
+        "lease_revoke",
+        _lease_id,
+    ),
     LEASE_KEEP_ALIVE: (pb.LeaseKeepAliveRequest.FromString, "lease_renew", _lease_id),
 }

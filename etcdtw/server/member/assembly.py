@@ -164,6 +164,7 @@ def _node(
         auto_compaction=auto_compaction(config),
         quota_bytes=config.quota_backend_bytes,
         identify=users.guard,
+        unix_ms=runtime.unix_ms,
     )
     return build_node(clock, own_config, parts), line, users
 

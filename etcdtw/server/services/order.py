@@ -68,10 +68,10 @@ from etcdtw.server.services.listeners import (
 from etcdtw.server.services.peering import Peering
 from etcdtw.server.services.readiness import Readiness
 from etcdtw.server.services.storage import Storage
-from etcdtw.server.tracing.export import TraceExport
 from etcdtw.server.start.data import telling_stop
 from etcdtw.server.start.discovery import discovered
 from etcdtw.server.start.preflight import take
+from etcdtw.server.tracing.export import TraceExport
 from etcdtw.transport.client.inflation import inflate_in_turns
 from etcdtw.transport.client.places import ClientPlaces
 from etcdtw.transport.name_lookup import DialResolver

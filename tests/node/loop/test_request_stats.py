@@ -122,7 +122,9 @@ def test_a_txn_counts_the_branch_that_was_taken(
     held(rig, 0.5)
     told = fields_of(lines[0])
     assert (told["request count"], told["response count"]) == (count, 0)
-    assert told["request size"] == sum(op.ByteSize() for op in ([put, a_range], [delete])[not succeeded])
+    assert told["request size"] == sum(
+        op.ByteSize() for op in ([put, a_range], [delete])[not succeeded]
+    )
     assert "secret" not in str(told)
 
 
@@ -132,9 +134,7 @@ def test_a_request_below_the_bound_is_not_told(rig: NodeRig, lines: list[LogEven
     assert lines == []
 
 
-def test_only_those_of_a_slice_that_took_long_are_told(
-    rig: NodeRig, lines: list[LogEvent]
-) -> None:
+def test_only_those_of_a_slice_that_took_long_are_told(rig: NodeRig, lines: list[LogEvent]) -> None:
     propose(rig, FIELD_PUT, pb.PutRequest(key=b"old"), pb.PutResponse(), client())
     rig.log.holds = True
     rig.run(0.25)
@@ -196,7 +196,7 @@ def test_what_a_member_asks_of_itself_is_not_told(rig: NodeRig, lines: list[LogE
 
 
 def test_of_other_methods_the_time_is_told(lines: list[LogEvent]) -> None:
-    stats = RequestStats(0.3, lambda: 0.0, unix_s=lambda: 1_000.0)
+    stats = RequestStats(0.3, lambda: 0.0, lambda: 1_000_000)
     stats.ended("/etcdserverpb.Lease/LeaseGrant", 300, Caller("", ""))
     assert lines == []
     stats.ended("/etcdserverpb.Lease/LeaseGrant", 301, Caller("", ""))
@@ -222,7 +222,7 @@ def test_a_field_without_contents_is_left_to_its_method(
 
 def test_many_lines_within_a_second_are_thinned_out(lines: list[LogEvent]) -> None:
     now_s = [10.0]
-    stats = RequestStats(0.3, lambda: now_s[0], unix_s=lambda: 0.0)
+    stats = RequestStats(0.3, lambda: now_s[0], lambda: 0)
     for _ in range(FIRST_MAX + 2 * THEN_EACH):
         stats.ended("/m", 400, Caller("", ""))
     assert len(lines) == FIRST_MAX + 2
@@ -232,6 +232,6 @@ def test_many_lines_within_a_second_are_thinned_out(lines: list[LogEvent]) -> No
 
 
 def test_at_debug_level_every_request_is_told(lines: list[LogEvent]) -> None:
-    stats = RequestStats(0.3, lambda: 0.0, tells_all=True)
+    stats = RequestStats(0.3, lambda: 0.0, lambda: 0, tells_all=True)
     stats.ended("/m", 0, Caller("", ""))
     assert lines[0]["log_level"] is LogLevel.debug

@@ -277,7 +277,11 @@ def test_a_watch_lasts_from_its_creation_to_its_cancellation() -> None:
     assert [span.attributes["key"] for span in rig.tracer.ended] == ["w"]
     assert rig.tracer.ended[0].attributes["range_end"] == ""
     call.cancel()
-    assert [span.name for span in rig.tracer.ended] == ["watch", "watch", "etcdserverpb.Watch/Watch"]
+    assert [span.name for span in rig.tracer.ended] == [
+        "watch",
+        "watch",
+        "etcdserverpb.Watch/Watch",
+    ]
 
 
 def test_a_watch_that_is_refused_has_no_span() -> None:

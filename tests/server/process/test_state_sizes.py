@@ -8,7 +8,6 @@ import pytest
 from twisted.logger import capturedLogs
 
 from etcdtw.mvcc.compaction_hashes import CompactionHashes
-
 from etcdtw.server.process.state_sizes import StateSizes, octets_text
 
 
