@@ -18,6 +18,8 @@ KEY_SIZE_MAX: Final = 1024
 OPERATIONS_MAX: Final = 128
 """Of one list that are shown: etcd's default for all of a txn."""
 _SHORT: Final = {"\n": r"\n", "\r": r"\r", "\t": r"\t", '"': r"\"", "\\": r"\\"}
+_TARGETS: Final = ("", "CREATE", "MOD", "VALUE", "LEASE")
+_RESULTS: Final = ("", "GREATER", "LESS", "NOT_EQUAL")
 _OPERANDS: Final = ("version", "create_revision", "mod_revision", "value", "lease")
 _VALUE: Final = 3
 
@@ -96,11 +98,8 @@ def _op_text(op: Op) -> str:
 def _compare_text(compare: Compare) -> str:
     is_value = compare.target == _VALUE
     quote = _older if is_value else _newer
-    names = pb.Compare.CompareTarget, pb.Compare.CompareResult
-    target, result = (
-        "" if not number else enum.Name(number) if number in enum.values() else str(number)
-        for enum, number in zip(names, (compare.target, compare.result), strict=True)
-    )
+    target = _name(_TARGETS, compare.target)
+    result = _name(_RESULTS, compare.result)
     operand = str(compare.number)
     if is_value:
         operand = _number(len(compare.value))
@@ -114,6 +113,11 @@ def _compare_text(compare: Compare) -> str:
     ]
     texts = [f"{name}:{value}" for name, value in fields if value]
     return "".join([f"{one} " for one in texts]) if is_value else "  ".join(texts)
+
+
+def _name(names: Sequence[str], number: int) -> str:
+    """Return the name of an enum's value; empty: the one that is not told."""
+    return names[number] if 0 <= number < len(names) else str(number)
 
 
 def _number(value: int) -> str:

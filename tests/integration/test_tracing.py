@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,6 +25,8 @@ PARENT = "b7ad6b7169203331"
 SAMPLED = (("traceparent", f"00-{TRACE}-{PARENT}-01"),)
 SECRET = b"a value that nobody may see"
 SPANS = 35
+STOPS_S = 10.0
+"""What is left is waited for half as long."""
 
 
 @pytest.fixture(scope="module", params=PROGRAMS)
@@ -37,6 +40,7 @@ def traces(request: pytest.FixtureRequest) -> Iterator[list[Span]]:
         ]
         with RunningMember(request.param, flags=flags) as member:
             ask_everything(member)
+            member.stop()  # which sends what is left
         yield collector.wait(SPANS)
 
 
@@ -247,6 +251,7 @@ def test_without_a_rate_only_calls_of_sampled_traces_are_traced() -> None:
         ):
             unary(channel, KV + "Put", pb.PutRequest(key=b"unseen"))
             unary(channel, KV + "Put", pb.PutRequest(key=b"not text: \xff"), SAMPLED)
+            member.stop()
         spans = collector.wait(2)
     assert [span.attributes.get("key") for span in spans if span.name == "put"] == [
         "not text: \\xff"
@@ -262,6 +267,9 @@ def test_a_collector_that_is_not_there_holds_up_neither_calls_nor_the_stop() -> 
     ):
         for _ in range(20):
             assert unary(channel, KV + "Put", pb.PutRequest(key=b"k"))
+        began_s = time.monotonic()
+        member.stop()
+        assert time.monotonic() - began_s < STOPS_S
 
 
 def _flags(collector: Collector) -> list[str]:

@@ -42,7 +42,7 @@ def operation_of(path: str, message: bytes) -> Operation | None:
 def watch_operation(request: pb.WatchCreateRequest) -> Operation:
     """Return what the creation of a watch does."""
     end = request.range_end
-    attributes = {
+    attributes: Attributes = {
         "key": shown(request.key),
         "range_end": "" if end == b"\0" else shown(end),
         "start_rev": request.start_revision,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from etcdtw.grpc.call import Call
 
+CARRIED: Final = (b"traceparent", b"tracestate")
+"""What a call says of the trace that it belongs to (W3C's metadata; its baggage is of no use
+here: nobody is called)."""
 Attributes = Mapping[str, str | int | bool]
 
 

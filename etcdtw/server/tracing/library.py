@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -23,7 +21,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from etcdtw.config.config import Tracing
 from etcdtw.grpc.call import Call
-from etcdtw.rpc.tracing.seams import Attributes
+from etcdtw.rpc.tracing.seams import CARRIED, Attributes
 
 QUEUE_SPANS_MAX: Final = 2048
 """Spans that wait for the exporter: the SDK's and etcd's default."""
@@ -37,8 +35,6 @@ PER_MILLION: Final = 1_000_000
 SCOPE: Final = "go.etcd.io/etcd"
 CALLS_SCOPE: Final = "go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 """etcd's scopes: traces are searched by them."""
-PARENT: Final = "traceparent"
-CARRIED: Final = (PARENT, "tracestate", "baggage")
 
 
 class OpenSpan:
@@ -91,17 +87,18 @@ class Library:
         )
         self._calls = self._provider.get_tracer(CALLS_SCOPE)
         self._parts = self._provider.get_tracer(SCOPE)
-        self._propagator = CompositePropagator(
-            [TraceContextTextMapPropagator(), W3CBaggagePropagator()]
-        )
+        self._propagator = TraceContextTextMapPropagator()
 
     def begin(self, name: str, call: Call) -> OpenSpan | None:
         """See `rpc.tracing.seams.Tracer`; its parent is the one that the client names."""
-        parent = call.metadata(PARENT.encode())
-        if parent is None and not self._begins_traces:
+        carried = {
+            name.decode(): value.decode("latin-1")
+            for name in CARRIED
+            if (value := call.metadata(name)) is not None
+        }
+        if not carried and not self._begins_traces:
             return None
-        carried = {key: _text(call.metadata(key.encode())) for key in CARRIED}
-        context = self._propagator.extract({key: one for key, one in carried.items() if one})
+        context = self._propagator.extract(carried)
         attributes: dict[str, str | int] = {"rpc.method": name, "rpc.system.name": "grpc"}
         span = self._calls.start_span(name, context, SpanKind.SERVER, attributes)
         if not span.is_recording():
@@ -114,7 +111,3 @@ class Library:
     def shut_down(self) -> None:
         """Send what is left; blocks."""
         self._provider.shutdown()
-
-
-def _text(value: bytes | None) -> str:
-    return "" if value is None else value.decode("latin-1")
