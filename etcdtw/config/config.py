@@ -312,9 +312,7 @@ def _config(settings: Settings, warnings: tuple[str, ...]) -> Config:
         memory_mlock=read.flag("memory-mlock"),
         bootstrap_defrag_threshold_bytes=read.number("bootstrap-defrag-threshold-megabytes") << 20,
         compaction_batch_limit=read.number("compaction-batch-limit") or COMPACTION_BATCH_DEFAULT,
-        compaction_sleep_interval_s=(
-            read.seconds("compaction-sleep-interval") or COMPACTION_SLEEP_DEFAULT_S
-        ),
+        compaction_sleep_interval_s=_sleep_s(read),
         corrupt_check_time_s=read.seconds("corrupt-check-time"),
         state_sweep_interval_s=read.seconds("state-sweep-interval"),
         compact_hash_check_time_s=read.seconds("compact-hash-check-time"),
@@ -338,6 +336,10 @@ def _config(settings: Settings, warnings: tuple[str, ...]) -> Config:
         host_whitelist=_word_set(read.text("host-whitelist")),
         warnings=warnings,
     )
+
+
+def _sleep_s(read: _Reader) -> float:
+    return read.seconds("compaction-sleep-interval") or COMPACTION_SLEEP_DEFAULT_S
 
 
 def _progress_interval_s(read: _Reader) -> float:

@@ -444,27 +444,15 @@ _MONITORING: Final[tuple[_Row, ...]] = (
         SUPPORTED,
         "Send traces to a collector (OpenTelemetry; needs the extra etcdtw[tracing]).",
     ),
-    (
-        "distributed-tracing-address",
-        STRING,
-        "localhost:4317",
-        SUPPORTED,
-        "Where it listens for OTLP over gRPC.",
-    ),
-    (
-        "distributed-tracing-service-name",
-        STRING,
-        "etcd",
-        SUPPORTED,
-        "Name of the service there; the same for all members.",
-    ),
+    ("distributed-tracing-address", STRING, "localhost:4317", SUPPORTED, "Where it listens."),
+    ("distributed-tracing-service-name", STRING, "etcd", SUPPORTED, "Name of the service there."),
     ("distributed-tracing-instance-id", STRING, "", SUPPORTED, "Name of this member there."),
     (
         "distributed-tracing-sampling-rate",
         INT,
         "0",
         SUPPORTED,
-        "Traces per million calls; calls of a trace that is sampled already always count.",
+        "Traces per million calls; those of a trace that is sampled already always count.",
     ),
 )
 

@@ -41,13 +41,8 @@ from etcdtw.node.parts import Parts
 def build_node(clock: IReactorTime, config: NodeConfig, parts: Parts) -> Node:
     """Return a node; nothing is started."""
     raw, wakeup, standing = parts.raw, parts.wakeup, parts.standing
-    durations = Durations()
-    request_stats = RequestStats(
-        config.warning_request_s,
-        clock.seconds,
-        parts.unix_ms,
-        tells_all=config.tells_all_requests,
-    )
+    durations, slowness = Durations(), Slowness(config.warning_apply_s)
+    request_stats = _request_stats(clock, config, parts)
     stepper = Stepper(raw, wakeup, parts.pieces, parts.fail_stop)
     snapshots = Snapshots(
         clock,
@@ -71,7 +66,6 @@ def build_node(clock: IReactorTime, config: NodeConfig, parts: Parts) -> Node:
         wakeup,
         (partial(parts.lessor.promote, config.election_timeout_ms), duties.cluster_version.lead),
     )
-    slowness = Slowness(config.warning_apply_s)
     turn = Turn(
         raw=raw,
         log=parts.log,
@@ -113,6 +107,15 @@ def build_node(clock: IReactorTime, config: NodeConfig, parts: Parts) -> Node:
         stalls=stalls,
         ticks=_ticks(clock, config, parts, inbox, stalls, duties),
         loop=Loop(raw, standing, wakeup, turn, parts.fail_stop),
+    )
+
+
+def _request_stats(clock: IReactorTime, config: NodeConfig, parts: Parts) -> RequestStats:
+    return RequestStats(
+        config.warning_request_s,
+        clock.seconds,
+        parts.unix_ms,
+        tells_all=config.tells_all_requests,
     )
 
 

@@ -54,6 +54,7 @@ FILL_KEYS: Final = 340
 """Of a MiB each; then so many go that more than 100 MiB and less than half stay in use."""
 KEPT_KEYS: Final = 125
 LOST_PUTS: Final = 200
+TRIES_MAX: Final = 30
 LOCK: Final = "/v3lockpb.Lock/Lock"
 NOT_BEGUN: Final = (
     "etcdMembersDown_critical",
@@ -261,8 +262,7 @@ class Loop:
         """Much is written, and most of it deleted."""
         with self._cluster.new_client(self._cluster.leader()) as client:
             for number in range(FILL_KEYS):
-                put = pb.PutRequest(key=b"big/%06d" % number, value=bytes(MIB))
-                client.call("put", put, timeout_s=60.0)
+                _insist(client, pb.PutRequest(key=b"big/%06d" % number, value=bytes(MIB)))
             began_s = time.monotonic()
             first = b"big/%06d" % KEPT_KEYS
             deleted = client.invoke("delete_range", key=first, range_end=b"big0")
@@ -300,6 +300,16 @@ class Loop:
             with self.again(fill, 0.2):
                 growing = "etcdExcessiveDatabaseGrowth_warning"
                 self.fires(growing, "etcdDatabaseQuotaLowSpace_critical")
+
+
+def _insist(client: EtcdClient, put: pb.PutRequest) -> None:
+    """Put, again and again: the disks have much to do."""
+    for _ in range(TRIES_MAX):
+        with suppress(RpcFailedError):
+            client.call("put", put, timeout_s=60.0)
+            return
+        time.sleep(1)
+    raise TimeoutError("nothing can be put")
 
 
 def _lost_put(client: EtcdClient, number: int) -> None:

@@ -143,47 +143,50 @@ def told(spans: list[Span]) -> list[tuple[str, str, dict[str, Any]]]:
     return sorted(found, key=str)
 
 
+def call(method: str, parent: str = "", code: str = "OK") -> tuple[str, str, dict[str, Any]]:
+    """Return what is told of a call."""
+    attributes = {
+        "rpc.method": method,
+        "rpc.system.name": "grpc",
+        "rpc.response.status_code": code,
+    }
+    return method, parent, attributes
+
+
+WRITES = {
+    "compare_first_key": "c",
+    "success_first_key": "p",
+    "success_first_type": "put",
+    "success_first_lease": 0,
+    "compare_len": 1,
+    "success_len": 1,
+    "failure_len": 1,
+    "read_only": False,
+}
+READS = {
+    **WRITES,
+    "compare_first_key": "",
+    "success_first_key": "r",
+    "success_first_type": "range",
+    "success_first_lease": -1,
+    "compare_len": 0,
+    "failure_len": 0,
+    "read_only": True,
+}
+LIMITED = {"range_begin": "k", "range_end": "\0", "rev": 2, "limit": 3, "count_only": False}
+PLAIN = {"range_begin": "k", "range_end": "", "rev": 0, "limit": 0, "count_only": False}
+WATCHED = {
+    "key": "w",
+    "range_end": "",
+    "start_rev": 0,
+    "progress_notify": False,
+    "prev_kv": True,
+    "fragment": False,
+}
+
+
 def test_each_kind_of_call_has_the_spans_that_real_etcd_exports(traces: list[Span]) -> None:
-    ok = {"rpc.response.status_code": "OK", "rpc.system.name": "grpc"}
-
-    def call(method: str, parent: str = "", **changes: str) -> tuple[str, str, dict[str, Any]]:
-        named = {name.replace("_", "."): value for name, value in changes.items()}
-        code = named.get("code", "OK")
-        attributes = {**ok, "rpc.method": method, "rpc.response.status_code": code}
-        return method, parent, attributes
-
     kv, lease = "etcdserverpb.KV", "etcdserverpb.Lease"
-    txn = {
-        "compare_first_key": "c",
-        "success_first_key": "p",
-        "success_first_type": "put",
-        "success_first_lease": 0,
-        "compare_len": 1,
-        "success_len": 1,
-        "failure_len": 1,
-        "read_only": False,
-    }
-    reads = {
-        **txn,
-        "compare_first_key": "",
-        "success_first_key": "r",
-        "success_first_type": "range",
-        "success_first_lease": -1,
-        "compare_len": 0,
-        "failure_len": 0,
-        "read_only": True,
-    }
-    limited = {"range_begin": "k", "range_end": "\0", "rev": 2, "limit": 3, "count_only": False}
-    plain = {"range_begin": "k", "range_end": "", "rev": 0, "limit": 0, "count_only": False}
-    stream = {**plain, "range_begin": "\0", "range_end": "\0"}
-    watch = {
-        "key": "w",
-        "range_end": "",
-        "start_rev": 0,
-        "progress_notify": False,
-        "prev_kv": True,
-        "fragment": False,
-    }
     expected = [
         call(f"{kv}/Put", PARENT),
         ("put", f"{kv}/Put", {"key": "k"}),
@@ -191,15 +194,15 @@ def test_each_kind_of_call_has_the_spans_that_real_etcd_exports(traces: list[Spa
         call(f"{kv}/Put", code="NOT_FOUND"),
         ("put", f"{kv}/Put", {"key": "leased"}),
         call(f"{kv}/Range"),
-        ("range", f"{kv}/Range", {**limited, "keys_only": True}),
+        ("range", f"{kv}/Range", {**LIMITED, "keys_only": True}),
         call(f"{kv}/Range"),
-        ("range", f"{kv}/Range", {**plain, "keys_only": False}),
+        ("range", f"{kv}/Range", {**PLAIN, "keys_only": False}),
         call(f"{kv}/DeleteRange"),
         ("delete_range", f"{kv}/DeleteRange", {"range_begin": "k", "range_end": "l"}),
         call(f"{kv}/Txn"),
-        ("txn", f"{kv}/Txn", txn),
+        ("txn", f"{kv}/Txn", WRITES),
         call(f"{kv}/Txn"),
-        ("txn", f"{kv}/Txn", reads),
+        ("txn", f"{kv}/Txn", READS),
         call(f"{kv}/Compact"),
         ("compact", f"{kv}/Compact", {"is_physical": True, "rev": 2}),
         call(f"{kv}/Compact", code="OUT_OF_RANGE"),
@@ -213,10 +216,10 @@ def test_each_kind_of_call_has_the_spans_that_real_etcd_exports(traces: list[Spa
         call(f"{lease}/LeaseRevoke"),
         ("lease_revoke", f"{lease}/LeaseRevoke", {"id": 0}),
         call(f"{kv}/RangeStream"),
-        ("range_streaming", f"{kv}/RangeStream", stream),
+        ("range_streaming", f"{kv}/RangeStream", {**PLAIN, "range_begin": "\0", "range_end": "\0"}),
         call("etcdserverpb.Watch/Watch", code="CANCELLED"),
-        ("watch", "etcdserverpb.Watch/Watch", watch),
-        ("watch", "etcdserverpb.Watch/Watch", {**watch, "key": "x", "prev_kv": False}),
+        ("watch", "etcdserverpb.Watch/Watch", WATCHED),
+        ("watch", "etcdserverpb.Watch/Watch", {**WATCHED, "key": "x", "prev_kv": False}),
         call("etcdserverpb.Cluster/MemberList"),
         call(f"{kv}/Put", PARENT),
         ("put", f"{kv}/Put", {"key": "key"}),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -88,13 +89,10 @@ def open_member(
     in_thread = cast(IReactorInThreads, runtime.reactor).callInThread
     room = DiskRoom(data.places(), RealDisk(), in_thread)
     node, line, users = _node(runtime, config, opened, dial, room.look, fail_stop)
-    return OpenMember(
-        data=data,
-        room=room,
-        node=node,
-        line=line,
-        services=_services(runtime, config, node, line, users, tracer),
-    )
+    services = _services(runtime, config, node, line, users)
+    if tracer is not None:
+        services = replace(services, methods=traced(services.methods, tracer, runtime.now_ms))
+    return OpenMember(data=data, room=room, node=node, line=line, services=services)
 
 
 def _node(
@@ -234,12 +232,7 @@ def checkpoint_interval_ms(gates: FeatureGates) -> int:
 
 
 def _services(
-    runtime: Runtime,
-    config: Config,
-    node: Node,
-    line: LeaderLine,
-    users: Users,
-    tracer: Tracer | None,
+    runtime: Runtime, config: Config, node: Node, line: LeaderLine, users: Users
 ) -> Services:
     """Return every RPC that this member answers; ``line``: the way to the leader."""
     guard = users.guard
@@ -296,8 +289,6 @@ def _services(
     arena = Arena(Loopback(methods, ServerStats(), runtime.clock), runtime.clock)
     LockService(arena).register(methods)
     ElectionService(arena, node, election_timeout_s).register(methods)
-    if tracer is not None:
-        methods = traced(methods, tracer, runtime.now_ms)
     return Services(
         methods=methods,
         maintenance=maintenance,

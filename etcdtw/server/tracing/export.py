@@ -35,9 +35,12 @@ class TracingError(Exception):
     """Traces cannot be made; the text says what to do."""
 
 
-def check_tracing(tracing: Tracing | None) -> None:
-    """Raise `TracingError` where traces are wanted and the extra is not installed."""
-    if tracing is not None and any(find_spec(name) is None for name in LIBRARIES):
+def check_tracing(tracing: Tracing | None, find: Callable[[str], object] = find_spec) -> None:
+    """Raise `TracingError` where traces are wanted and the extra is not installed.
+
+    ``find`` returns None for a library that is not there.
+    """
+    if tracing is not None and any(find(name) is None for name in LIBRARIES):
         raise TracingError(NEEDS_EXTRA)
 
 

@@ -243,7 +243,10 @@ def test_a_stream_of_one_request_has_one_span_for_it() -> None:
 
 
 def test_each_keep_alive_lasts_until_it_is_answered() -> None:
-    rig = Rig(KEEP_ALIVE, BIDI_STREAM, lambda call: setattr(call, "on_message", call.send))
+    def serve(call: Call) -> None:
+        call.on_message = call.send
+
+    rig = Rig(KEEP_ALIVE, BIDI_STREAM, serve)
     call = rig.open(RecordedCall())
     for lease_id in (7, 8):
         call.receive(pb.LeaseKeepAliveRequest(ID=lease_id).SerializeToString())
@@ -303,7 +306,10 @@ def test_a_watch_that_is_refused_has_no_span() -> None:
 
 @pytest.mark.parametrize(("asked", "spans"), [(SPANS_MAX, SPANS_MAX), (SPANS_MAX + 1, SPANS_MAX)])
 def test_a_stream_has_no_more_open_spans_than_the_bound(asked: int, spans: int) -> None:
-    rig = Rig(KEEP_ALIVE, BIDI_STREAM, lambda call: setattr(call, "on_message", lambda m: None))
+    def serve(call: Call) -> None:
+        call.on_message = lambda message: None
+
+    rig = Rig(KEEP_ALIVE, BIDI_STREAM, serve)
     call = rig.open(RecordedCall())
     message = pb.LeaseKeepAliveRequest(ID=7).SerializeToString()
     for _ in range(asked):
@@ -316,7 +322,10 @@ def test_a_request_that_breaks_a_stream_tells_why() -> None:
     def asked(message: bytes) -> None:
         raise StatusError(INVALID_ARGUMENT, "no")
 
-    rig = Rig(RANGE_STREAM, SERVER_STREAM, lambda call: setattr(call, "on_message", asked))
+    def serve(call: Call) -> None:
+        call.on_message = asked
+
+    rig = Rig(RANGE_STREAM, SERVER_STREAM, serve)
     call = rig.open(RecordedCall())
     with pytest.raises(StatusError):
         call.receive(b"")
