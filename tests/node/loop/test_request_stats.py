@@ -261,12 +261,12 @@ def test_a_read_that_goes_out_in_parts_is_told_when_it_has_gone(lines: list[LogE
     call = PartsCall()
     a_range = pb.RangeRequest(key=b"a", range_end=b"z")
     noted: Any = stats.note_long(call, a_range, 5.0)
-    assert stats.note_long(noted, a_range, 5.0) is noted
+    assert stats.note_long(noted, a_range, 5.0) == noted
     assert (noted.client, noted.is_open, noted.queued, noted.deadline_ms) == (
         call.client, True, 0, None,
     )  # fmt: skip
     noted.on_end = print
-    assert call.on_end is noted.on_end is print
+    assert call.on_end == noted.on_end == print
     noted.begin_reply(100)
     noted.continue_reply(b"keys and values")
     noted.continue_reply(pb.RangeResponse(count=7).SerializeToString())
