@@ -231,6 +231,13 @@ def test_many_lines_within_a_second_are_thinned_out(lines: list[LogEvent]) -> No
     assert len(lines) == FIRST_MAX + 3
 
 
+def test_of_many_requests_that_waited_some_are_noted(rig: NodeRig, lines: list[LogEvent]) -> None:
+    for _ in range(FIRST_MAX + THEN_EACH + 20):
+        propose(rig, FIELD_PUT, pb.PutRequest(key=b"k"), pb.PutResponse(), client())
+    held(rig, 0.5)
+    assert len(lines) == FIRST_MAX + 1
+
+
 def test_at_debug_level_every_request_is_told(lines: list[LogEvent]) -> None:
     stats = RequestStats(0.3, lambda: 0.0, lambda: 0, tells_all=True)
     stats.ended("/m", 0, Caller("", ""))
