@@ -39,6 +39,10 @@ ETCD: Final = "etcd"
 ETCDTW: Final = "etcdtw"
 AGAIN: Final = "etcd again"
 SIDES: Final = (ETCD, ETCDTW, AGAIN, BASE)
+FLOOR_HELP: Final = "fail when a ratio to the base is below this (ranges of many keys: 0.05 less)"
+MANY_KEYS: Final = ("of 1,000",)
+"""In the names of workloads that check a seal for every key; a floor is lower for these."""
+SEALS_MAX: Final = 0.05
 BASE_ONLY_HELP: Final = "ours against the base alone: half the time"
 # Room for the puts of a whole round; the logging of both is left as it is.
 FLAGS: Final = ("--quota-backend-bytes", "8589934592")
@@ -218,6 +222,17 @@ def table(lines: dict[str, Line]) -> list[str]:
     return [*rows, "", *(complaints or ["every answer counted ended with grpc-status 0"])]
 
 
+def slower_than(lines: dict[str, Line], floor: float) -> list[str]:
+    """Return a text for each workload whose ratio to the base is below ``floor``."""
+    found: list[str] = []
+    for line in lines.values():
+        ratios = line.ratios(ETCDTW, BASE)
+        least = floor - SEALS_MAX * any(part in line.name for part in MANY_KEYS)
+        if ratios and median(ratios) < least:
+            found.append(f"{line.name}: {median(ratios):.2f} of the base, at least {least:.2f}")
+    return found
+
+
 def notes(rounds: int, seconds: float) -> list[str]:
     """Return what a reader has to know to judge the table."""
     return [
@@ -252,6 +267,7 @@ def main() -> int:
     parser.add_argument("--footprint-keys", type=int, default=1_000_000, help="0: leave it out")
     parser.add_argument("--etcd-only", action="store_true", help="real etcd against itself")
     parser.add_argument("--base-only", action="store_true", help=BASE_ONLY_HELP)
+    parser.add_argument("--floor", type=float, default=0.0, help=FLOOR_HELP)
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.seconds, options.footprint_keys = 2, 2.0, 100_000
@@ -259,12 +275,15 @@ def main() -> int:
     chosen = [name for name in names if not parts or any(part in name for part in parts)]
     sides = sides_here(etcd_only=options.etcd_only, base_only=options.base_only)
     text = [*surroundings.describe(), "", *notes(options.rounds, options.seconds)]
-    text += table(measure(chosen, options.rounds, options.seconds, sides))
+    lines = measure(chosen, options.rounds, options.seconds, sides)
+    text += table(lines)
     if options.footprint_keys and not parts:
         text += ["", *footprint.compare(options.footprint_keys, sides)]
     print("\n".join(text))
     print(f"kept as {surroundings.keep('side_by_side', text)}")
-    return 0
+    slower = slower_than(lines, options.floor)
+    print("\n".join(slower))
+    return 1 if slower else 0
 
 
 if __name__ == "__main__":
