@@ -28,6 +28,7 @@ def test_names_are_those_of_files_and_no_two_are_alike() -> None:
     assert not any("/" in name or " " in name for name in names)
 
 
+@pytest.mark.processes
 def test_what_has_passed_at_a_commit_is_not_repeated_and_what_failed_is(tmp_path: Path) -> None:
     good = Check("good", ("bash", "-c", "echo once >> runs; echo fine"))
     bad = Check("bad", ("bash", "-c", "echo twice >> runs; exit 3"))
