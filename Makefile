@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 .DEFAULT_GOAL = help
 
 .PHONY: help run test fast test-compiled lint cover untested bench bench-cluster surface build clean differential \
-	kill-loop differential-cluster cluster-kill-loop lock-loop crashlab bitflips full-disk long judges attacks acceptance
+	kill-loop differential-cluster cluster-kill-loop lock-loop crashlab bitflips full-disk space-loop long judges attacks acceptance
 
 help:
 	@echo "make run           one member on 127.0.0.1:2379, data in default.etcd/"
@@ -27,6 +27,7 @@ help:
 	@echo "make differential-cluster  100,000 operations on a mixed cluster against a single etcd"
 	@echo "make crashlab      2,000 power-loss images of the real storage"
 	@echo "make full-disk     50 rounds of full disks in a cluster of three (root: mounts tmpfs)"
+	@echo "make space-loop    a quota of 4 GiB filled and emptied ten times, and the file's size at each"
 	@echo "make bitflips      1,000 flipped bits in the files of a member, and what found each"
 	@echo "make long          what is marked long: check perf, more seeds"
 	@echo "make acceptance    all of these and the benchmarks, in a clone of its own; 2 h 30 min"
@@ -132,6 +133,9 @@ differential-cluster: $(VENV)/.installed-test
 
 full-disk: $(VENV)/.installed-test
 	$(BIN)/python -m tests.integration.full_disk_loop --rounds 50 $(ARGS)
+
+space-loop: $(VENV)/.installed-test
+	$(BIN)/python -m tests.integration.quota_loop --quota-mib 4096 --rounds 10 $(ARGS)
 
 crashlab: $(VENV)/.installed-test
 	$(BIN)/python -m tests.support.crashlab 2000

@@ -127,6 +127,21 @@ _MEMBER: Final[tuple[_Row, ...]] = (
         SUPPORTED,
         "Octets the data may use; 0: 2 GiB, negative: no limit.",
     ),
+    ("quota-measure", CHOICE, "in-use", SUPPORTED, "in-use, or as etcd allocated (our own flag)."),
+    (
+        "quota-auto-disarm",
+        BOOL,
+        "true",
+        SUPPORTED,
+        "Clear this member's NOSPACE when 5 % are free (etcdtw's own flag).",
+    ),
+    (
+        "quota-auto-compaction",
+        DURATION,
+        "1h",
+        SUPPORTED,
+        "Compact history older than this at 80 % of the quota; 0: never (etcdtw's own flag).",
+    ),
     (
         "backend-bbolt-freelist-type",
         STRING,
@@ -531,6 +546,7 @@ _LEGACY_BOOLS: Final = ("force", "snapshot", "v", "vv")
 _CHOICES: Final = {
     "completion": ("", "bash", "zsh", "fish"),
     "initial-cluster-state": ("new", "existing"),
+    "quota-measure": ("in-use", "allocated"),
     "discovery-fallback": ("exit", "proxy"),
     "v2-deprecation": ("write-only", "write-only-skip-check", "write-only-drop-data", "gone"),
     "tls-min-version": ("TLS1.2", "TLS1.3"),

@@ -1,6 +1,7 @@
 """The pages of the peer port that are not Raft's: who the members are, what a leader is asked.
 
-``/members`` ``/version`` ``/downgrade/enabled`` ``/members/hashkv`` are for everybody;
+``/members`` ``/version`` ``/downgrade/enabled`` ``/members/hashkv`` are for everybody, and so is
+``/etcdtw``, which real members do not have;
 ``/leases`` ``/leases/internal`` ``/members/promote/<id>`` are what followers ask their leader.
 Source: etcd's peer contract, section 3, texts included.
 """
@@ -14,6 +15,7 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 from twisted.internet.defer import Deferred, succeed
 
+from etcdtw import __version__
 from etcdtw.apply.errors import RequestTimeoutError
 from etcdtw.cluster.divergence import KeyHash
 from etcdtw.cluster.ids import id_text
@@ -36,6 +38,9 @@ from etcdtw.wire import leasepb
 CLUSTER_ID: Final = "X-Etcd-Cluster-ID"
 MEMBERS: Final = "/members"
 HASH_KV: Final = "/members/hashkv"
+PROGRAM: Final = "/etcdtw"
+"""What this member is; real etcd has no such page."""
+PROGRAM_NAME: Final = b"etcdtw"
 JSON: Final = ("Content-Type", "application/json")
 TEXT: Final = ("Content-Type", "text/plain; charset=utf-8")
 PROTOBUF: Final = ("Content-Type", "application/protobuf")
@@ -73,6 +78,7 @@ class MemberPages:
             "/version": ("GET", self._version),
             "/downgrade/enabled": ("GET", self._downgrade_enabled),
             HASH_KV: ("GET", self._hash_kv),
+            PROGRAM: ("GET", self._program),
             "/leases": ("POST", self._renew),
             "/leases/internal": ("POST", self._time_to_live),
         }
@@ -104,6 +110,9 @@ class MemberPages:
         members = self._node.members
         octets = encode_version_page(parse_version(members.server_version), members.version)
         return succeed(PageAnswer(OK, octets, (JSON,)))
+
+    def _program(self, path: str, headers: Headers, body: bytes) -> Deferred[PageAnswer]:
+        return succeed(PageAnswer(OK, b"%b %b\n" % (PROGRAM_NAME, __version__.encode()), (TEXT,)))
 
     def _downgrade_enabled(self, path: str, headers: Headers, body: bytes) -> Deferred[PageAnswer]:
         answer: Deferred[PageAnswer] = Deferred()

@@ -27,12 +27,13 @@ from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.watch.hub import WatchHub
 from etcdtw.node.build import build_node
 from etcdtw.node.config import NodeConfig
-from etcdtw.node.duties.auto_compaction import (
+from etcdtw.node.duties.corruption import CheckIntervals
+from etcdtw.node.duties.history.auto_compaction import (
     AutoCompaction,
     PeriodicCompaction,
     RevisionCompaction,
 )
-from etcdtw.node.duties.corruption import CheckIntervals
+from etcdtw.node.duties.quota import QuotaRules
 from etcdtw.node.intake.requests import RequestIds
 from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.node import Node
@@ -156,7 +157,8 @@ def _node(
         ask_hashes=line.ask_hashes,
         check_intervals=check_intervals(config),
         auto_compaction=auto_compaction(config),
-        quota_bytes=config.quota_backend_bytes,
+        quota=quota_rules(config),
+        ask_programs=line.ask_programs,
         identify=users.guard,
     )
     return build_node(clock, own_config, parts), line, users
@@ -213,6 +215,16 @@ def auto_compaction(config: Config) -> AutoCompaction | None:
     if config.auto_compaction_mode == PERIODIC_MODE and config.auto_compaction_period_s:
         return PeriodicCompaction(int(config.auto_compaction_period_s * 1000))
     return None
+
+
+def quota_rules(config: Config) -> QuotaRules:
+    """Return how much space there is, and what is done about it unasked."""
+    return QuotaRules(
+        limit_bytes=config.quota_backend_bytes,
+        counts_allocated=config.quota.counts_allocated,
+        disarms=config.quota.auto_disarm,
+        compact_after_ms=int(config.quota.auto_compaction_s * 1000),
+    )
 
 
 def lease_ttl_min_s(election_timeout_ms: int) -> int:
