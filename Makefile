@@ -6,7 +6,8 @@ BIN = $(VENV)/bin
 .DEFAULT_GOAL = help
 
 .PHONY: help run test fast test-compiled lint cover untested bench bench-cluster surface build clean differential \
-	kill-loop differential-cluster cluster-kill-loop lock-loop crashlab bitflips full-disk space-loop long judges attacks acceptance
+	kill-loop differential-cluster cluster-kill-loop lock-loop prometheus-loop crashlab bitflips full-disk space-loop \
+	long judges attacks acceptance
 
 help:
 	@echo "make run           one member on 127.0.0.1:2379, data in default.etcd/"
@@ -24,6 +25,7 @@ help:
 	@echo "make kill-loop     200 cycles of kill -9 under load"
 	@echo "make cluster-kill-loop     200 rounds of kill -9 in a cluster, with a checker of histories"
 	@echo "make lock-loop     1,000 critical sections by four kinds of clients while members fail"
+	@echo "make prometheus-loop a real Prometheus on a cluster: etcd's dashboards and alerts"
 	@echo "make differential-cluster  100,000 operations on a mixed cluster against a single etcd"
 	@echo "make crashlab      2,000 power-loss images of the real storage"
 	@echo "make full-disk     50 rounds of full disks in a cluster of three (root: mounts tmpfs)"
@@ -127,6 +129,9 @@ cluster-kill-loop: $(VENV)/.installed-test
 
 lock-loop: $(VENV)/.installed-test
 	$(BIN)/python -m tests.integration.lock_loop --sections 1000 $(ARGS)
+
+prometheus-loop: $(VENV)/.installed-test
+	$(BIN)/python -m tests.integration.prometheus_loop $(ARGS)
 
 differential-cluster: $(VENV)/.installed-test
 	$(BIN)/python -m tests.differential.cluster --operations 100000 $(ARGS)

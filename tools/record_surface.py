@@ -1,4 +1,5 @@
-"""Writes down which flags and metrics the judge has: real etcd's own help and own page.
+"""Writes down what the judge has: flags of real etcd's own help, metrics of its own page, RPCs and
+fields of its own descriptors, pages that it answers.
 
 `make surface` refreshes `tests/recorded/surface/`, which tests compare ours with.  Facts alone are
 kept: names, defaults, kinds, labels.
@@ -22,10 +23,21 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tools import judges  # noqa: E402  # needs the path
+from tools.surface_protocol import (  # noqa: E402
+    CLIENT_PAGES,
+    PEER_PAGES,
+    descriptors_of,
+    fields_of,
+    pages_of,
+    rpcs_of,
+)
 
 SURFACE: Final = ROOT / "tests" / "recorded" / "surface"
 FLAGS: Final = SURFACE / "flags.txt"
 METRICS: Final = SURFACE / "metrics.txt"
+RPCS: Final = SURFACE / "rpcs.txt"
+FIELDS: Final = SURFACE / "fields.txt"
+PAGES: Final = SURFACE / "pages.txt"
 UNDEFINED: Final = "flag provided but not defined"
 START_S: Final = 15.0
 START_TRIES: Final = 150
@@ -76,8 +88,8 @@ def is_defined(etcd: Path, flag: str) -> bool:
 
 
 @contextmanager
-def running(etcd: Path) -> Iterator[str]:
-    """Run a member; gives its client URL."""
+def running(etcd: Path) -> Iterator[tuple[str, str]]:
+    """Run a member; gives its client URL and its peer URL."""
     client, peer = (f"http://127.0.0.1:{_free_port()}" for _ in range(2))
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(
@@ -91,6 +103,7 @@ def running(etcd: Path) -> Iterator[str]:
                 f"--initial-cluster=default={peer}",
                 "--metrics=extensive",
                 f"--snapshot-count={PUTS // 2}",
+                "--log-level=debug",
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -101,7 +114,7 @@ def running(etcd: Path) -> Iterator[str]:
                     _get(f"{client}/health")
                     break
                 time.sleep(0.1)
-            yield client
+            yield client, peer
         finally:
             process.terminate()
             process.wait(START_S)
@@ -109,7 +122,7 @@ def running(etcd: Path) -> Iterator[str]:
 
 def page_of(etcd: Path, etcdctl: Path) -> str:
     """Return what a member shows that has done a little of everything."""
-    with running(etcd) as url:
+    with running(etcd) as (url, _):
         commands = [f"put k {number}" for number in range(PUTS)]
         commands += ["get k", f"compact {PUTS // 2}", "lease grant 60", "del k", "defrag"]
         for command in commands:
@@ -122,6 +135,25 @@ def page_of(etcd: Path, etcdctl: Path) -> str:
         _get(f"{url}/readyz")
         time.sleep(1.0)  # for the compaction and the snapshot
         return _get(f"{url}/metrics")
+
+
+def protocol_lines(etcd: Path, version: str) -> dict[Path, list[str]]:
+    """Return what the files say of RPCs, fields and pages."""
+    files = descriptors_of(etcd)
+    lines = {
+        RPCS: [f"# methods of {version}: path, kind, request, response, paths in JSON\n"],
+        FIELDS: [f"# fields of what methods of {version} take and give, and of what is in it\n"],
+        PAGES: [f"# pages that a member of {version} knows at --log-level=debug: port, path\n"],
+    }
+    for rpc in rpcs_of(files.values()):
+        words = (rpc.path, rpc.kind, rpc.request, rpc.response, ",".join(rpc.routes) or "-")
+        lines[RPCS].append(" ".join(words) + "\n")
+    for message, fields in fields_of(files.values()).items():
+        lines[FIELDS] += [f"{message}.{name} {number}\n" for name, number in fields.items()]
+    with running(etcd) as (client, peer):
+        for port, url, paths in (("client", client, CLIENT_PAGES), ("peer", peer, PEER_PAGES)):
+            lines[PAGES] += [f"{port} {path}\n" for path in pages_of(url, paths)]
+    return lines
 
 
 def _free_port() -> int:
@@ -155,7 +187,9 @@ def main() -> int:
     for name, (kind, labels) in sorted(metrics_of(page_of(etcd, etcdctl)).items()):
         lines.append(f"{name} {kind} {','.join(labels) or '-'}\n")
     METRICS.write_text("".join(lines), encoding="utf-8")
-    print(f"{FLAGS.relative_to(ROOT)}, {METRICS.relative_to(ROOT)}: of {version}")
+    for path, written in protocol_lines(etcd, version).items():
+        path.write_text("".join(written), encoding="utf-8")
+    print(f"{SURFACE.relative_to(ROOT)}/*.txt: of {version}")
     return 0
 
 

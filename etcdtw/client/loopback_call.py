@@ -205,7 +205,7 @@ class LoopbackCall:
             self._timer = None
         self._stats.handled[OK if error is None else error.code] += 1
         if self._stats.handling is not None:
-            self._stats.handling.ended(self._begun_ms)
+            self._stats.handling.ended(self._begun_ms, self._line.caller)
         self._line.hold(-self._kept)
         self._error = error
         # The service knows this call: no circle is left for the collector.

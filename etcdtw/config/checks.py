@@ -23,6 +23,8 @@ RAFT_TIMEOUT_MIN_S: Final = 5
 AUTH_TOKEN_TTL_S: Final = 300
 """How long a token lives where the flag says 0."""
 BCRYPT_COST: Final = 10
+TRACES_MAX: Final = 1_000_000
+"""Per million calls."""
 BCRYPT_COST_MIN: Final = 4
 BCRYPT_COST_MAX: Final = 31
 QUOTA_WARNED_BYTES: Final = 8 * 1024**3
@@ -46,6 +48,7 @@ def check(settings: Settings) -> list[str]:
     settings.auth_token = parse_auth_token(settings.text("auth-token"))
     check_tls(settings)
     _check_logging(settings)
+    _check_tracing(settings)
     settings.feature_gates = _feature_gates(settings)
     settings.auto_compaction = _auto_compaction(settings)
     settings.initial_cluster = _initial_cluster(settings)
@@ -67,6 +70,20 @@ def _check_safety(settings: Settings) -> None:
 def bcrypt_cost(given: int) -> int:
     """Return the cost of password hashes: etcd's default in the place of one that is none."""
     return given if BCRYPT_COST_MIN <= given <= BCRYPT_COST_MAX else BCRYPT_COST
+
+
+def _check_tracing(settings: Settings) -> None:
+    """As in etcd the rate counts only where it is used."""
+    if not settings["enable-distributed-tracing"]:
+        return
+    rate = cast(int, settings["distributed-tracing-sampling-rate"])
+    reason = ""
+    if rate < 0:
+        reason = "tracing sampling rate must be positive"
+    elif rate > TRACES_MAX:
+        reason = f"tracing sampling rate must be less than {TRACES_MAX}"
+    if reason:
+        raise FlagError(f"distributed tracing configurition is not valid: ({reason})")  # sic
 
 
 def _check_urls(settings: Settings) -> None:

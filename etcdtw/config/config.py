@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar, cast
 
-from etcdtw import __version__
 from etcdtw.cluster.urls import MemberUrl
 from etcdtw.config.auth_token import AuthToken
 from etcdtw.config.checks import AUTH_TOKEN_TTL_S, RAFT_TIMEOUT_MIN_S, bcrypt_cost, check
@@ -19,7 +18,7 @@ from etcdtw.config.environment import values_from_environment
 from etcdtw.config.feature_gates import FeatureGates
 from etcdtw.config.file import values_from_file
 from etcdtw.config.flag_table import DEPRECATIONS, FLAGS
-from etcdtw.config.flags import NO_EFFECT, NOT_YET, FlagError, Value, parse_arguments, parse_value
+from etcdtw.config.flags import NO_EFFECT, FlagError, Value, parse_arguments, parse_value
 from etcdtw.config.govalues import NS_PER_S
 from etcdtw.config.help import help_text, version_text
 from etcdtw.config.log_rotation import LogRotation, parse_log_rotation
@@ -114,6 +113,17 @@ class Quota:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tracing:
+    """Where traces of calls go, and which ones."""
+
+    address: str
+    service_name: str
+    instance_id: str
+    """Empty: none is told."""
+    samples_per_million: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything a member is told.  Zeros that mean "the default" are already resolved."""
 
@@ -161,7 +171,7 @@ class Config:
     downgrade_check_time_s: float
     memory_mlock: bool
     bootstrap_defrag_threshold_bytes: int
-    """0: nothing is said of it at the start."""
+    """0: the state is never defragmented at the start."""
     compaction_batch_limit: int
     compaction_sleep_interval_s: float
     state_sweep_interval_s: float
@@ -184,6 +194,8 @@ class Config:
     enable_pprof: bool
     measures_calls: bool
     """Count how long the calls of each method take."""
+    tracing: Tracing | None
+    """None: nothing is traced."""
     cors_origins: frozenset[str]
     host_whitelist: frozenset[str]
     warnings: tuple[str, ...]
@@ -231,17 +243,12 @@ def configure(
 
 
 def _status_warnings(given: Mapping[str, Value]) -> list[str]:
-    """Refuse flags of parts that do not exist yet; name those without effect."""
+    """Name the flags that are set and have no effect."""
     warnings = [text for name, text in DEPRECATIONS.items() if name in given]
     for name, value in given.items():
         spec = FLAGS[name]
         if value == parse_value(spec, spec.default):
             continue
-        if spec.status == NOT_YET:
-            raise FlagError(
-                f"--{name} is not supported yet by etcdtw {__version__}; "
-                f"leave it at its default{f' ({spec.default})' if spec.default else ''}"
-            )
         if spec.status == NO_EFFECT:
             warnings.append(f"--{name} has no effect: {spec.meaning}")
     return warnings
@@ -317,9 +324,7 @@ def _config(settings: Settings, warnings: tuple[str, ...]) -> Config:
         memory_mlock=read.flag("memory-mlock"),
         bootstrap_defrag_threshold_bytes=read.number("bootstrap-defrag-threshold-megabytes") << 20,
         compaction_batch_limit=read.number("compaction-batch-limit") or COMPACTION_BATCH_DEFAULT,
-        compaction_sleep_interval_s=(
-            read.seconds("compaction-sleep-interval") or COMPACTION_SLEEP_DEFAULT_S
-        ),
+        compaction_sleep_interval_s=_sleep_s(read),
         corrupt_check_time_s=read.seconds("corrupt-check-time"),
         state_sweep_interval_s=read.seconds("state-sweep-interval"),
         compact_hash_check_time_s=read.seconds("compact-hash-check-time"),
@@ -336,12 +341,17 @@ def _config(settings: Settings, warnings: tuple[str, ...]) -> Config:
         peer_tls=_peer_tls(read),
         logging=_logging(read),
         measures_calls=read.text("metrics") == "extensive",
+        tracing=_tracing(read) if read.flag("enable-distributed-tracing") else None,
         # etcd's rule: whoever logs all may look at all.
         enable_pprof=read.flag("enable-pprof") or read.text("log-level") == "debug",
         cors_origins=_word_set(read.text("cors")),
         host_whitelist=_word_set(read.text("host-whitelist")),
         warnings=warnings,
     )
+
+
+def _sleep_s(read: _Reader) -> float:
+    return read.seconds("compaction-sleep-interval") or COMPACTION_SLEEP_DEFAULT_S
 
 
 def _progress_interval_s(read: _Reader) -> float:
@@ -411,6 +421,15 @@ def _logging(read: _Reader) -> Logging:
         level=read.text("log-level"),
         form=read.text("log-format"),
         rotation=rotation,
+    )
+
+
+def _tracing(read: _Reader) -> Tracing:
+    return Tracing(
+        address=read.text("distributed-tracing-address"),
+        service_name=read.text("distributed-tracing-service-name"),
+        instance_id=read.text("distributed-tracing-instance-id"),
+        samples_per_million=read.number("distributed-tracing-sampling-rate"),
     )
 
 

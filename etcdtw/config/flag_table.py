@@ -16,7 +16,6 @@ from etcdtw.config.flags import (
     LEGACY,
     LIST,
     NO_EFFECT,
-    NOT_YET,
     STRING,
     SUPPORTED,
     UINT,
@@ -453,11 +452,23 @@ _MONITORING: Final[tuple[_Row, ...]] = (
         SUPPORTED,
         "Log a call slower than this.",
     ),
-    ("enable-distributed-tracing", BOOL, "false", NOT_YET, "Send traces to a collector."),
-    ("distributed-tracing-address", STRING, "localhost:4317", NOT_YET, "Where it listens."),
-    ("distributed-tracing-service-name", STRING, "etcd", NOT_YET, "Name of the service there."),
-    ("distributed-tracing-instance-id", STRING, "", NOT_YET, "Name of this member there."),
-    ("distributed-tracing-sampling-rate", INT, "0", NOT_YET, "Traces per million calls."),
+    (
+        "enable-distributed-tracing",
+        BOOL,
+        "false",
+        SUPPORTED,
+        "Send traces to a collector (OpenTelemetry; needs the extra etcdtw[tracing]).",
+    ),
+    ("distributed-tracing-address", STRING, "localhost:4317", SUPPORTED, "Where it listens."),
+    ("distributed-tracing-service-name", STRING, "etcd", SUPPORTED, "Name of the service there."),
+    ("distributed-tracing-instance-id", STRING, "", SUPPORTED, "Name of this member there."),
+    (
+        "distributed-tracing-sampling-rate",
+        INT,
+        "0",
+        SUPPORTED,
+        "Traces per million calls; those of a trace that is sampled already always count.",
+    ),
 )
 
 _BEHAVIOUR: Final[tuple[_Row, ...]] = (
@@ -515,8 +526,8 @@ _BEHAVIOUR: Final[tuple[_Row, ...]] = (
         "bootstrap-defrag-threshold-megabytes",
         UINT,
         "0",
-        NO_EFFECT,
-        "Defragment at the start; etcdtw reuses freed pages at once.",
+        SUPPORTED,
+        "Defragment at the start if that frees so many MiB; 0: never.",
     ),
     ("max-learners", INT, "1", SUPPORTED, "Learners at once; the same on all members."),
 )

@@ -27,7 +27,6 @@ CHOICES: Final = "choices"  # any number of the choices, separated by commas
 
 SUPPORTED: Final = "supported"
 NO_EFFECT: Final = "no effect"  # names a part of etcd that etcdtw replaces by another
-NOT_YET: Final = "not yet"  # names a part that this version lacks
 LEGACY: Final = "legacy"  # etcd itself ignores it
 
 STATUS_ERROR: Final = 1

@@ -12,7 +12,6 @@ from etcdtw.config.flags import (
     DURATION,
     LEGACY,
     NO_EFFECT,
-    NOT_YET,
     SUPPORTED,
     URLS,
     FlagSpec,
@@ -47,7 +46,6 @@ _KIND_WORDS: Final = {
 }
 _ACTS: Final = (SUPPORTED,)
 _REST: Final = {
-    NOT_YET: f"Not supported yet by etcdtw {__version__} (leave the default)",
     NO_EFFECT: "Accepted, without effect here (a warning says so)",
     LEGACY: "Ignored, as by etcd",
 }

@@ -46,7 +46,7 @@ from etcdtw.grpc.call import (
 )
 from etcdtw.grpc.caller import AUTHORIZATION, Caller
 from etcdtw.transport.client.http1 import Successor
-from etcdtw.transport.sockets import address_of
+from etcdtw.transport.sockets import address_of, end_of
 from etcdtw.transport.tls.verification import common_name_of
 
 HELD_SIZE_MAX: Final = 32 * 1024
@@ -141,7 +141,9 @@ class JsonGateway:
         """Return the channel of a connection; its calls end with their requests."""
         channel = self._channels.get(connection)
         if channel is None:
-            channel = self._loopback.connect(Caller(address_of(connection.getPeer()), ""))
+            peer, own = connection.getPeer(), connection.getHost()
+            caller = Caller(address_of(peer), "", remote=end_of(peer), local=end_of(own))
+            channel = self._loopback.connect(caller)
             self._channels[connection] = channel
         return channel
 

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Final
 
 from etcdtw.grpc.caller import AUTHORIZATION, TOKEN
+from etcdtw.rpc.tracing.seams import CARRIED
 
 TIMEOUT: Final = b"grpc-timeout"
 METADATA_PREFIX: Final = b"grpc-metadata-"
-PASSED_ON: Final = (TOKEN, AUTHORIZATION, b"hasleader", b"client-api-version")
-"""The metadata that a service of ours looks at."""
+PASSED_ON: Final = (TOKEN, AUTHORIZATION, b"hasleader", b"client-api-version", *CARRIED)
+"""The metadata that a service of ours, or the tracer, looks at."""
 TIMEOUT_MS_MAX: Final = 10**12
 """Thirty years."""
 

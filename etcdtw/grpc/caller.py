@@ -28,12 +28,15 @@ class Caller:
 
     common_name    of the certificate that the client has proved to own; empty: none
     address        where the connection comes from, without the port; empty: no TCP, or this member
+    remote, local  both ends of the connection, as ``host:port``; empty: no TCP, or this member
     token          of an earlier authentication; None: none
     is_certified   whether there is such a certificate: it may bear no name
     memo           what whoever finds out on whose behalf this is likes to keep
     """
 
-    __slots__ = ("address", "common_name", "is_certified", "memo", "token")
+    __slots__ = (
+        "address", "common_name", "is_certified", "local", "memo", "remote", "token",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -42,21 +45,31 @@ class Caller:
         token: bytes | None = None,
         *,
         is_certified: bool = False,
+        remote: str = "",
+        local: str = "",
     ) -> None:
         self.address = address
         self.common_name = common_name
         self.token = token
         self.is_certified = is_certified
+        self.remote = remote
+        self.local = local
         self.memo: object = None
 
     def showing(self, metadata: Callable[[bytes], bytes | None]) -> Caller:
         """Return the same caller with what one call shows."""
         token = token_of(metadata)
-        if self.is_certified and metadata(FROM_GATEWAY) is not None:
-            return Caller(self.address, "", token)
-        if token is None:
+        is_gateway = self.is_certified and metadata(FROM_GATEWAY) is not None
+        if token is None and not is_gateway:
             return self
-        return Caller(self.address, self.common_name, token, is_certified=self.is_certified)
+        return Caller(
+            self.address,
+            "" if is_gateway else self.common_name,
+            token,
+            is_certified=self.is_certified and not is_gateway,
+            remote=self.remote,
+            local=self.local,
+        )
 
 
 NOBODY_KNOWN: Final = Caller("", "")

@@ -280,7 +280,7 @@ class ServerCall:
         size = len(message)
         stats.handled[OK] += 1
         if stats.handling is not None:
-            stats.handling.ended(self.expires_ms - self._intake.timeout_ms)
+            stats.handling.ended(self.expires_ms - self._intake.timeout_ms, register.caller)
         stats.sent += 1
         stats.sent_octets += size
         register.owe(size)
@@ -434,7 +434,8 @@ class ServerCall:
             self.inflating.drop()
         self._stats.handled[code] += 1
         if self._stats.handling is not None:
-            self._stats.handling.ended(self.expires_ms - self._intake.timeout_ms)
+            started_ms = self.expires_ms - self._intake.timeout_ms
+            self._stats.handling.ended(started_ms, register.caller)
         self._let_go()
         return register
 

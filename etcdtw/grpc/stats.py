@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from etcdtw.grpc.call import BIDI_STREAM, SERVER_STREAM, UNARY, Method, MethodTable
+from etcdtw.grpc.caller import NOBODY_KNOWN, Caller
 from etcdtw.grpc.inflating import InflateQueue
 from etcdtw.wire.histogram import Histogram
 
@@ -45,19 +46,30 @@ HANDLING_BOUNDS_S: Final[tuple[float, ...]] = (
 """Those of Prometheus' client for Go."""
 
 
+Ended = Callable[[str, int, Caller], None]
+"""Told of the end of a unary call: its method's path, how long it took in ms, and who made it."""
+
+
 class Handling:
-    """How long calls took, for who wants to know (``--metrics=extensive``)."""
+    """How long calls took, for who wants to know (``--metrics=extensive``, and log lines)."""
 
-    __slots__ = ("_now_ms", "seconds")
+    __slots__ = ("_now_ms", "_on_ended", "_path", "seconds")
 
-    def __init__(self, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, now_ms: Callable[[], int], path: str = "", on_ended: Ended | None = None
+    ) -> None:
         """``now_ms``: the clock by which deadlines of calls are told."""
         self._now_ms = now_ms
+        self._path = path
+        self._on_ended = on_ended
         self.seconds = Histogram(HANDLING_BOUNDS_S)
 
-    def ended(self, started_ms: int) -> None:
+    def ended(self, started_ms: int, caller: Caller = NOBODY_KNOWN) -> None:
         """A call has ended."""
-        self.seconds.observe(max(0, self._now_ms() - started_ms) / 1000)
+        took_ms = max(0, self._now_ms() - started_ms)
+        self.seconds.observe(took_ms / 1000)
+        if self._on_ended is not None:
+            self._on_ended(self._path, took_ms, caller)
 
 
 class MethodStats:
@@ -113,6 +125,9 @@ class ServerStats:
         self._methods: dict[tuple[str, str], MethodStats] = {}
         self._handling: dict[str, Handling] = {}
         self._now_ms: Callable[[], int] | None = None
+        self._is_measured = False
+        self._on_ended: Ended | None = None
+        self._untold: frozenset[str] = frozenset()
         self.unfinished_max = unfinished_max
         self.unfinished_connection_max = unfinished_connection_max
         self.inflations = InflateQueue()
@@ -136,18 +151,32 @@ class ServerStats:
         stats = self._methods.get(key)
         if stats is None:
             stats = self._methods[key] = MethodStats(method.path, method.kind)
-            if self._now_ms is not None:
-                stats.handling = self._handling.setdefault(method.path, Handling(self._now_ms))
+            now_ms = self._now_ms
+            on_ended = self._on_ended
+            if method.kind != UNARY or method.path in self._untold:
+                on_ended = None
+            if now_ms is not None and (self._is_measured or on_ended is not None):
+                handling = Handling(now_ms, method.path, on_ended)
+                stats.handling = self._handling.setdefault(method.path, handling)
         return stats
 
     def measure(self, now_ms: Callable[[], int]) -> None:
         """Find out how long calls take; to be said before any is counted."""
         assert not self._methods, "calls were counted"
         self._now_ms = now_ms
+        self._is_measured = True
+
+    def tell(self, now_ms: Callable[[], int], on_ended: Ended, untold: frozenset[str]) -> None:
+        """Tell of unary calls that end, but for those of the methods ``untold``, which cost
+        nothing; to be said before any is counted."""
+        assert not self._methods, "calls were counted"
+        self._now_ms = now_ms
+        self._on_ended = on_ended
+        self._untold = untold
 
     @property
     def is_measured(self) -> bool:
-        return self._now_ms is not None
+        return self._is_measured
 
     def handling_s(self, path: str) -> Histogram | None:
         """Return how long the calls of one method took; None: it has not been called."""

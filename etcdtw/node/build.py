@@ -33,6 +33,7 @@ from etcdtw.node.loop.leadership import Leadership
 from etcdtw.node.loop.loop import Loop
 from etcdtw.node.loop.measured_clock import MeasuredClock
 from etcdtw.node.loop.peers import Peers
+from etcdtw.node.loop.request_stats import RequestStats
 from etcdtw.node.loop.slowness import Slowness
 from etcdtw.node.loop.ticks import Ticks
 from etcdtw.node.loop.turn import Turn
@@ -46,7 +47,8 @@ _log: Final = Logger(namespace="etcdtw.node.duties.quota")
 def build_node(clock: IReactorTime, config: NodeConfig, parts: Parts) -> Node:
     """Return a node; nothing is started."""
     raw, wakeup, standing = parts.raw, parts.wakeup, parts.standing
-    durations = Durations()
+    durations, slowness = Durations(), Slowness(config.warning_apply_s)
+    request_stats = _request_stats(clock, config, parts)
     stepper = Stepper(raw, wakeup, parts.pieces, parts.fail_stop)
     snapshots = Snapshots(
         clock,
@@ -60,7 +62,7 @@ def build_node(clock: IReactorTime, config: NodeConfig, parts: Parts) -> Node:
         log_kept_ms=config.log_kept_ms,
     )
     peers = Peers(standing, parts.members, stepper, snapshots, parts.on_removed)
-    inbox = _inbox(config, parts, wakeup, peers, durations)
+    inbox = _inbox(config, parts, wakeup, peers, durations, request_stats)
     own = OwnProposals(inbox, parts.ids)
     duties = _duties(clock, config, parts, snapshots, stepper, peers, inbox, own)
     leadership = Leadership(
@@ -70,7 +72,6 @@ def build_node(clock: IReactorTime, config: NodeConfig, parts: Parts) -> Node:
         wakeup,
         (partial(parts.lessor.promote, config.election_timeout_ms), duties.cluster_version.lead),
     )
-    slowness = Slowness(config.warning_apply_s, config.warning_request_s)
     turn = Turn(
         raw=raw,
         log=parts.log,
@@ -90,6 +91,7 @@ def build_node(clock: IReactorTime, config: NodeConfig, parts: Parts) -> Node:
         conf_changes=duties.conf_changes,
         leadership=leadership,
         slowness=slowness,
+        request_stats=request_stats,
         durations=durations,
         seconds=clock.seconds,
         long_work_s=config.long_work_s,
@@ -105,11 +107,21 @@ def build_node(clock: IReactorTime, config: NodeConfig, parts: Parts) -> Node:
         duties=duties,
         leadership=leadership,
         slowness=slowness,
+        request_stats=request_stats,
         durations=durations,
         turn=turn,
         stalls=stalls,
         ticks=_ticks(clock, config, parts, inbox, stalls, duties),
         loop=Loop(raw, standing, wakeup, turn, parts.fail_stop),
+    )
+
+
+def _request_stats(clock: IReactorTime, config: NodeConfig, parts: Parts) -> RequestStats:
+    return RequestStats(
+        config.warning_request_s,
+        clock.seconds,
+        parts.unix_ms,
+        tells_all=config.tells_all_requests,
     )
 
 
@@ -176,7 +188,12 @@ def _ticks(
 
 
 def _inbox(
-    config: NodeConfig, parts: Parts, wakeup: Wakeup, peers: Peers, durations: Durations
+    config: NodeConfig,
+    parts: Parts,
+    wakeup: Wakeup,
+    peers: Peers,
+    durations: Durations,
+    request_stats: RequestStats,
 ) -> Inbox:
     return Inbox(
         parts.raw,
@@ -187,6 +204,7 @@ def _inbox(
         peers.is_connected,
         durations,
         identify=parts.identify,
+        notes=request_stats,
     )
 
 

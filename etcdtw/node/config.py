@@ -35,6 +35,8 @@ class NodeConfig:
     log_kept_ms: int = LOG_KEPT_MS
     warning_apply_s: float = 0.1
     warning_request_s: float = 0.3
+    tells_all_requests: bool = False
+    """Log each of them, at debug level."""
     proposals_max: int = PROPOSALS_MAX
     apply_gap_max: int = APPLY_GAP_MAX
     prefers_revokes: bool = False

@@ -33,6 +33,7 @@ from etcdtw.node.intake.reads import Reads
 from etcdtw.node.loop.leadership import Leadership
 from etcdtw.node.loop.loop import Loop
 from etcdtw.node.loop.peers import Peers
+from etcdtw.node.loop.request_stats import RequestStats
 from etcdtw.node.loop.slowness import Slowness
 from etcdtw.node.loop.ticks import Ticks
 from etcdtw.node.loop.turn import Turn
@@ -76,6 +77,7 @@ class Node:
         duties: Duties,
         leadership: Leadership,
         slowness: Slowness,
+        request_stats: RequestStats,
         durations: Durations,
         turn: Turn,
         stalls: Stalls,
@@ -103,6 +105,7 @@ class Node:
         self.duties = duties
         self.leadership = leadership
         self.slowness = slowness
+        self.request_stats = request_stats
         self.durations = durations
         self.stalls = stalls
         self.ticks = ticks

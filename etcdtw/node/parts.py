@@ -40,6 +40,10 @@ def _roomy(_largest: int) -> RoomFound:
     return ROOMY
 
 
+def _epoch() -> int:
+    return 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parts:
     """Built by the composition root, in the order of the fields; `node.build` does the rest."""
@@ -75,5 +79,7 @@ class Parts:
     """What is known of damage to the state."""
     identify: Identify | None = None
     """Says on whose behalf a caller asks; None: all are nobody."""
+    unix_ms: Callable[[], int] = _epoch
+    """The wall clock, for what is told."""
     quota: QuotaRules = NO_QUOTA
     ask_programs: AskPrograms = nobody_says

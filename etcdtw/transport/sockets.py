@@ -17,6 +17,14 @@ def address_of(remote: IAddress | None) -> str:
     return host.removeprefix("::ffff:") if isinstance(host, str) else ""
 
 
+def end_of(address: IAddress | None) -> str:
+    """Return one end of a connection as ``host:port``; empty for no TCP."""
+    host, port = address_of(address), getattr(address, "port", 0)
+    if not host:
+        return ""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def tune_socket(transport: ITransport | None) -> None:
     """Switch on TCP_NODELAY and TCP keep-alive; does nothing on other sockets than TCP.
 

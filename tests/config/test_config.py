@@ -11,7 +11,7 @@ import pytest
 from etcdtw import __version__
 from etcdtw.config.config import Quota, TextRequestedError
 from etcdtw.config.flag_table import DEPRECATIONS, FLAGS
-from etcdtw.config.flags import LEGACY, NO_EFFECT, NOT_YET, parse_value
+from etcdtw.config.flags import LEGACY, NO_EFFECT, parse_value
 from etcdtw.config.help import help_text
 from etcdtw.lease.lessor import CHECKPOINT_INTERVAL_MS, Lessor
 from etcdtw.server.member.assembly import checkpoint_interval_ms
@@ -247,14 +247,6 @@ def other_value(name: str) -> str:
     spec = FLAGS[name]
     value = spec.choices[-1] if spec.choices else by_kind.get(spec.kind, "x")
     return "false" if spec.kind == "bool" and spec.default == "true" else value
-
-
-@pytest.mark.parametrize("name", [s.name for s in FLAGS.values() if s.status == NOT_YET])
-def test_flag_of_a_part_that_does_not_exist_yet_is_refused_by_name(name: str) -> None:
-    status, message = refusal(f"--{name}={other_value(name)}")
-    assert status == 1
-    assert message.startswith(f"--{name} is not supported yet by etcdtw {__version__}")
-    configured(f"--{name}={FLAGS[name].default}")
 
 
 @pytest.mark.parametrize("name", [s.name for s in FLAGS.values() if s.status == NO_EFFECT])

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from etcdtw.config.flag_table import FLAGS
-from etcdtw.config.flags import LEGACY, NO_EFFECT, NOT_YET, SUPPORTED
+from etcdtw.config.flags import LEGACY, NO_EFFECT, SUPPORTED
 from tests.support.surface import recorded_flags
 
 TESTS: Final = Path(__file__).resolve().parent.parent
@@ -58,4 +58,4 @@ def test_each_flag_of_real_etcd_is_known_and_no_other_is() -> None:
 def test_each_flag_is_exercised_or_said_to_have_no_effect(name: str) -> None:
     """Those without effect, refused ones and ignored ones are each set in `test_config`."""
     status = FLAGS[name].status
-    assert status in (NO_EFFECT, NOT_YET, LEGACY) or (status == SUPPORTED and is_named(name))
+    assert status in (NO_EFFECT, LEGACY) or (status == SUPPORTED and is_named(name))

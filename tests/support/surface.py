@@ -1,11 +1,12 @@
-"""What real etcd names in its help and on its page of metrics (`make surface` writes it down)."""
+"""What real etcd has: flags, metrics, RPCs, fields, pages (`make surface` writes it down)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final, NamedTuple
 
-from tools.record_surface import FLAGS, METRICS
+from tools.record_surface import FIELDS, FLAGS, METRICS, PAGES, RPCS
 
 
 class RecordedMetric(NamedTuple):
@@ -32,6 +33,44 @@ def recorded_metrics() -> dict[str, RecordedMetric]:
     for name, kind, labels in _lines(METRICS.read_text(encoding="utf-8")):
         found[name] = RecordedMetric(kind, () if labels == "-" else tuple(labels.split(",")))
     return found
+
+
+class RecordedRpc(NamedTuple):
+    """One method, with its messages and its paths in the JSON gateway."""
+
+    path: str
+    kind: str
+    request: str
+    response: str
+    routes: tuple[str, ...]
+
+
+def recorded_rpcs() -> list[RecordedRpc]:
+    """Return the methods of real etcd."""
+    found = []
+    for path, kind, request, response, routes in _lines(RPCS.read_text(encoding="utf-8")):
+        paths = () if routes == "-" else tuple(routes.split(","))
+        found.append(RecordedRpc(path, kind, request, response, paths))
+    return found
+
+
+def recorded_fields() -> dict[tuple[str, str], int]:
+    """Return the number of each field, by message and name."""
+    found = {}
+    for name, number in _lines(FIELDS.read_text(encoding="utf-8")):
+        message, _, field = name.rpartition(".")
+        found[message, field] = int(number)
+    return found
+
+
+def recorded_pages() -> list[tuple[str, str]]:
+    """Return port and path of each page, without queries."""
+    found = [(port, path.partition("?")[0]) for port, path in _read(PAGES)]
+    return list(dict.fromkeys(found))
+
+
+def _read(path: Path) -> Iterator[list[str]]:
+    return _lines(path.read_text(encoding="utf-8"))
 
 
 METRICS_NOT_SHOWN: Final = dict.fromkeys(

@@ -25,7 +25,7 @@ from etcdtw.grpc.caller import Caller
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.store import Store
 from etcdtw.node.intake.durations import Durations
-from etcdtw.node.intake.reads import Linearized, ReadDone, Reads
+from etcdtw.node.intake.reads import Linearized, NotesReads, ReadDone, Reads
 from etcdtw.node.intake.requests import Done, RequestIds, Waiter, tag
 from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.no_call import NO_CALL
@@ -62,6 +62,14 @@ class Identify(Protocol):
         ...
 
 
+class Notes(NotesReads, Protocol):
+    """The same, of proposals, too."""
+
+    def note_waiter(self, waiter: Waiter) -> None:
+        """Look at what is answered to this one."""
+        ...
+
+
 class InboxBounds(NamedTuple):
     """How much is taken in, and for how long it may wait."""
 
@@ -79,7 +87,7 @@ class Inbox:
     """The requests of one member between their service and the turn.
 
     ``is_connected``: whether the leader (of a leader: a quorum) is reached since a time in ms.
-    ``identify`` None: all are nobody.
+    ``identify`` None: all are nobody; ``notes`` None: nobody hears of those that waited for long.
     """
 
     def __init__(
@@ -93,6 +101,7 @@ class Inbox:
         durations: Durations,
         *,
         identify: Identify | None = None,
+        notes: Notes | None = None,
     ) -> None:
         self._raw = raw
         self._store = store
@@ -108,6 +117,7 @@ class Inbox:
         self._is_connected = is_connected
         self._durations = durations
         self._identify = identify
+        self._notes = notes
         self._switch = Switch() if identify is None else identify.switch
         # Of the asker before, who is often this one, too.
         self._asker = NOBODY
@@ -116,7 +126,7 @@ class Inbox:
         self._queued_octets = 0
         self.waiters: dict[bytes, Waiter] = {}
         """By the prefix of their entry, oldest first."""
-        self.reads = Reads(bounds.request_timeout_ms, ids.next_id())
+        self.reads = Reads(bounds.request_timeout_ms, ids.next_id(), notes)
         self.is_held = False
         """Whether proposals wait, as they do without a leader."""
         self._allowance = self._largest = NO_BOUND
@@ -282,6 +292,8 @@ class Inbox:
         for prefix in overdue:
             waiter = self.waiters.pop(prefix)
             self._durations.unanswered(waiter, now_ms)
+            if self._notes is not None:
+                self._notes.note_waiter(waiter)
             self._refuse(waiter.call, waiter.done, self._why_late(waiter.started_ms))
         if overdue and queued:
             # No leader has taken them, and a later one must not: their clients were told.

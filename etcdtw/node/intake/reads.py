@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, Protocol
 
 from etcdtw.apply.errors import RequestTimeoutError
 from etcdtw.grpc.call import Call
@@ -28,11 +28,22 @@ Read = tuple[Call, ReadDone, int]
 """Who asks, whom to tell, and when it was asked (ms)."""
 
 
+class NotesReads(Protocol):
+    """Looks at what is answered to reads that have waited for long."""
+
+    def note_read(self, call: Call, done: object, started_ms: int) -> Call:
+        """Return the call to answer in the place of ``call``."""
+        ...
+
+
 class Reads:
     """The linearizable reads of one member.  Counts in ``stats`` style plain ints."""
 
-    def __init__(self, timeout_ms: int, first_round: int = 1) -> None:
+    def __init__(
+        self, timeout_ms: int, first_round: int = 1, notes: NotesReads | None = None
+    ) -> None:
         """``first_round``: where this member's contexts begin; no other member's meet them."""
+        self._notes = notes
         self._timeout_ms = timeout_ms
         # Here and in each round the oldest come first: `expire` counts on it.
         self._asked: list[Read] = []
@@ -117,7 +128,10 @@ class Reads:
             if (kept := _keep(reads, before_ms, overdue))
         ]
         self.failed_total += len(overdue)
-        for call, done, _ in overdue:
+        notes = self._notes
+        for call, done, asked_ms in overdue:
+            if notes is not None:
+                call = notes.note_read(call, done, asked_ms)
             done(call, RequestTimeoutError())
 
     def fail_all(self, error: Exception) -> None:

@@ -38,6 +38,7 @@ from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.loop.leadership import Leadership
 from etcdtw.node.loop.long_apply import LongApply
 from etcdtw.node.loop.peers import Peers
+from etcdtw.node.loop.request_stats import RequestStats
 from etcdtw.node.loop.slowness import Slowness
 from etcdtw.raft.entry import ENTRY_NORMAL, Entry, HardState
 from etcdtw.raft.errors import ProposalDroppedError
@@ -110,6 +111,7 @@ class Turn:
         conf_changes: ConfChanges,
         leadership: Leadership,
         slowness: Slowness,
+        request_stats: RequestStats,
         durations: Durations,
         seconds: Callable[[], float],
         long_work_s: float,
@@ -134,6 +136,8 @@ class Turn:
         self._conf_changes = conf_changes
         self._leadership = leadership
         self._slowness = slowness
+        self._request_stats = request_stats
+        self._noted_s = request_stats.noted_s
         self._seconds = seconds
         self._long_work_s = long_work_s
         self._durations = durations
@@ -374,6 +378,7 @@ class Turn:
             return
         self._long = None
         if long.waiter is not None:
+            self._request_stats.note_waiter(long.waiter)
             long.waiter.done(long.waiter.call, applied)
             self._durations.answered([long.waiter], self._wakeup.now_ms)
         self._notify()
@@ -403,17 +408,25 @@ class Turn:
                 return first
             some = _slice(entries, first)
             oldest = self._waiters.get(some[0].data[:PREFIX_SIZE])
+            if oldest is not None and started_s - oldest.started_ms / 1000 > self._noted_s:
+                self._note(some)
             self._apply_some(some)
             ended_s = seconds()
-            self._count(ended_s - started_s)
             if ended_s - started_s > slowness.apply_s:
                 slowness.applied(ended_s - started_s, some, oldest)
-            if oldest is not None and ended_s - oldest.started_ms / 1000 > slowness.request_s:
-                slowness.answered(ended_s - oldest.started_ms / 1000, oldest)
+                self._request_stats.overran(self._answered)
+            self._count(ended_s - started_s)
             if self._long is not None:
                 return self._long.entry.index - entries[0].index
             first += len(some)
         return first
+
+    def _note(self, entries: list[Entry]) -> None:
+        """Let it be told what is answered to these: their oldest has waited for long."""
+        for entry in entries:
+            waiter = self._waiters.get(entry.data[:PREFIX_SIZE])
+            if waiter is not None:
+                self._request_stats.note_waiter(waiter)
 
     def _count(self, took_s: float) -> None:
         """Say how long the slice took that was just applied."""
@@ -487,6 +500,7 @@ class Turn:
         ranges = self._durations.ranges
         count = started_ms = 0
         began_s = now_s = self._seconds()
+        is_old = oldest_ms is not None and began_s - oldest_ms / 1000 > self._noted_s
         until_s = now_s + READS_S
         flush_s = now_s + EARLY_READS_S if self._has_applied else inf
         quick = 1
@@ -499,6 +513,8 @@ class Turn:
             looked_s = now_s
             for _ in range(min(quick, len(ready))):
                 call, done, asked_ms = ready.popleft()
+                if is_old:
+                    call = self._request_stats.note_read(call, done, asked_ms)
                 done(call, None)
                 count += 1
                 started_ms += asked_ms
@@ -509,9 +525,6 @@ class Turn:
             part = ranges / count
             waited_ms = max(0, count * self._wakeup.now_ms - started_ms)
             self._durations.read(ranges, part * (now_s - began_s), part * waited_ms / 1000)
-        took_s = 0.0 if oldest_ms is None else now_s - oldest_ms / 1000
-        if took_s > self._slowness.request_s:
-            self._slowness.answered(took_s, None)
         self._pieces.end(piece, READS)
         return bool(ready)
 

@@ -21,6 +21,7 @@ from etcdtw.mvcc.errors import MvccError
 from etcdtw.node.facade import Facade
 from etcdtw.node.intake.durations import RANGE, RANGE_FAILED, READONLY_TXN, Durations
 from etcdtw.node.intake.requests import Done
+from etcdtw.node.loop.request_stats import RequestStats
 from etcdtw.rpc.decode import decode, decode_entry, decode_put, decode_txn
 from etcdtw.rpc.errors import fail
 from etcdtw.rpc.kv.checks import (
@@ -95,6 +96,7 @@ class KvService:
         request_bytes_max: int = REQUEST_BYTES_MAX,
         reads: ReadQueue | None = None,
         durations: Durations | None = None,
+        request_stats: RequestStats | None = None,
         check_read: CheckRead | None = None,
         rendering: Rendering | None = None,
     ) -> None:
@@ -111,6 +113,9 @@ class KvService:
         self._rendering = rendering or Rendering()
         self._reads = ReadQueue(node.clock) if reads is None else reads
         self._durations = durations or Durations()
+        self._request_stats = request_stats
+        if request_stats is not None:
+            request_stats.tell_reads(self._get, self._range, self._read_txn)
         self._check_read = check_read
         self._switch = Switch() if check_read is None else check_read.switch
 
@@ -191,11 +196,13 @@ class KvService:
         if self._refuses(call, request):
             return None
         answer = partial(self._open_range, request)
-        return self._begin(call, answer, RANGE, RANGE_FAILED, is_pinned=request.revision > 0)
+        is_pinned = request.revision > 0
+        return self._begin(call, request, answer, RANGE, RANGE_FAILED, is_pinned=is_pinned)
 
     def _begin(
         self,
         call: Call,
+        request: pb.RangeRequest | Txn,
         open_answer: Callable[[], bytes | Slices],
         kind: int,
         kind_failed: int | None,
@@ -224,6 +231,8 @@ class KvService:
             call.reply(answer)
             return None
         reopen = None if is_pinned else open_answer
+        if self._request_stats is not None:
+            call = self._request_stats.note_long(call, request, began_s)
         return SlicedReply(
             self._node,
             self._rendering,
@@ -304,7 +313,7 @@ class KvService:
     def _begin_txn(self, request: Txn, call: Call) -> SlicedReply | None:
         if self._refuses(call, request):
             return None
-        return self._begin(call, partial(self._open_txn, request), READONLY_TXN, None)
+        return self._begin(call, request, partial(self._open_txn, request), READONLY_TXN, None)
 
     def _open_txn(self, request: Txn) -> bytes | Slices:
         applied = self._store.read_txn(request)

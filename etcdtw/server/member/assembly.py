@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -55,6 +56,8 @@ from etcdtw.rpc.maintenance.health import HealthService
 from etcdtw.rpc.maintenance.service import MaintenanceService
 from etcdtw.rpc.maintenance.snapshot import SnapshotService
 from etcdtw.rpc.screening import Screening
+from etcdtw.rpc.tracing.methods import traced
+from etcdtw.rpc.tracing.seams import Tracer
 from etcdtw.rpc.watch import WatchService
 from etcdtw.server.member.leader_line import LeaderLine
 from etcdtw.server.member.opened import OpenData, OpenMember, Services
@@ -77,19 +80,20 @@ def open_member(
     opened: OpenData,
     dial: Dial,
     fail_stop: Callable[[str], None],
+    tracer: Tracer | None = None,
 ) -> OpenMember:
-    """Return the member on ``opened``; ``fail_stop`` ends the process, with a reason."""
+    """Return the member on ``opened``; ``fail_stop`` ends the process, with a reason.
+
+    ``tracer`` None: calls are not traced, and nothing stands between them and their services.
+    """
     data = opened.data
     in_thread = cast(IReactorInThreads, runtime.reactor).callInThread
     room = DiskRoom(data.places(), RealDisk(), in_thread)
     node, line, users = _node(runtime, config, opened, dial, room.look, fail_stop)
-    return OpenMember(
-        data=data,
-        room=room,
-        node=node,
-        line=line,
-        services=_services(runtime, config, node, line, users),
-    )
+    services = _services(runtime, config, node, line, users)
+    if tracer is not None:
+        services = replace(services, methods=traced(services.methods, tracer, runtime.now_ms))
+    return OpenMember(data=data, room=room, node=node, line=line, services=services)
 
 
 def _node(
@@ -160,6 +164,7 @@ def _node(
         quota=quota_rules(config),
         ask_programs=line.ask_programs,
         identify=users.guard,
+        unix_ms=runtime.unix_ms,
     )
     return build_node(clock, own_config, parts), line, users
 
@@ -203,6 +208,7 @@ def node_config(config: Config, identity: Identity) -> NodeConfig:
         max_learners=config.max_learners,
         warning_apply_s=config.warning_apply_duration_s,
         warning_request_s=config.warning_unary_request_duration_s,
+        tells_all_requests=config.logging.level == "debug",
         prefers_revokes=config.feature_gates["PriorityRequest"],
         downgrade_check_ms=int(config.downgrade_check_time_s * 1000),
     )
@@ -257,6 +263,7 @@ def _services(
         txn_ops_max=config.max_txn_ops,
         request_bytes_max=config.max_request_bytes,
         durations=node.durations,
+        request_stats=node.request_stats,
         reads=reads,
         check_read=guard,
     ).register(methods)

@@ -33,6 +33,10 @@ class Runtime:
     rounds: Rounds
     flusher: Flusher
 
+    def now_ms(self) -> int:
+        """Return the time by which deadlines are told."""
+        return int(self.clock.seconds() * 1000)
+
     def now(self) -> datetime:
         """Return the time of day, for certificates."""
         return datetime.fromtimestamp(self.unix_ms() / 1000, UTC)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
+
+from etcdtw.mvcc.compaction_hashes import CompactionHashes
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -16,6 +20,9 @@ class Sized(Protocol):
     def size_allocated(self) -> int: ...
     @property
     def size_in_use(self) -> int: ...
+    @property
+    def compaction_hashes(self) -> CompactionHashes: ...
+    def defragment(self, done: Callable[[str], None]) -> None: ...
 
 
 class StateSizes:
@@ -27,21 +34,51 @@ class StateSizes:
         self._state = state
 
     def compacted(self, revision: int, took_s: float, rows: int) -> None:
-        """A compaction has ended; ``rows`` were deleted."""
-        facts = {
+        """A compaction has ended; ``rows`` were deleted.
+
+        One that was interrupted by a stop has no hash: some rows are gone unhashed.
+        """
+        facts: dict[str, object] = {
             "compact-revision": revision,
             "took": f"{took_s * 1000:.3f}ms",
             "number-of-keys-compacted": rows,
         }
+        hashed = self._state.compaction_hashes.find(revision)
+        if hashed is not None:
+            facts["hash"] = hashed.value
         self.log.info("finished scheduled compaction", **facts, **self._sizes())
 
-    def not_defragmented(self, threshold: int) -> None:
-        """--bootstrap-defrag-threshold-megabytes is set: freed pages are reused without it."""
-        bounds = {
-            "bootstrap-defrag-threshold-bytes": threshold,
-            "bootstrap-defrag-threshold": octets_text(threshold),
-        }
-        self.log.info("Skipping defragmentation", **self._sizes(), **bounds)
+    def defragment(self, threshold: int, seconds: Callable[[], float]) -> Deferred[None]:
+        """Give free pages back to the filesystem if these are ``threshold`` octets or more.
+
+        What keeps it from that keeps nobody from being served (etcd does not start then).
+        """
+        state = self._state
+        if state.size_allocated - state.size_in_use < threshold:
+            bounds = {
+                "bootstrap-defrag-threshold-bytes": threshold,
+                "bootstrap-defrag-threshold": octets_text(threshold),
+            }
+            self.log.info("Skipping defragmentation", **self._sizes(), **bounds)
+            return succeed(None)
+        done: Deferred[None] = Deferred()
+        began_s, allocated, used = seconds(), state.size_allocated, state.size_in_use
+        self.log.info("defragmenting", **self._sizes())
+
+        def defragmented(error: str) -> None:
+            if error:
+                self.log.warn("failed to defragment", error=error)
+            else:
+                changes = {
+                    "current-db-size-bytes-diff": state.size_allocated - allocated,
+                    "current-db-size-in-use-bytes-diff": state.size_in_use - used,
+                    "took": f"{(seconds() - began_s) * 1000:.3f}ms",
+                }
+                self.log.info("finished defragmenting directory", **self._sizes(), **changes)
+            done.callback(None)
+
+        state.defragment(defragmented)
+        return done
 
     def _sizes(self) -> dict[str, object]:
         whole, used = self._state.size_allocated, self._state.size_in_use

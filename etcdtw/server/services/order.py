@@ -2,6 +2,7 @@
 
     Supervision       tells systemd how it goes, from the first moment to the last
     Doors             takes the member's addresses, if that was not done before twistd forked
+    TraceExport       sends traces to a collector, where that is asked for
     Storage           asks the cluster who this member is, if it joins; opens the data
     Peering           lets the other members in and connects with them
     MetricsListeners  opens the metrics ports: probes may ask before there is a quorum
@@ -40,6 +41,7 @@ from etcdtw.gateway.site import client_site, metrics_site
 from etcdtw.gateway.turns import Turns
 from etcdtw.grpc.stats import ServerStats
 from etcdtw.node.duties.publication import Publication
+from etcdtw.node.loop.request_stats import DETAILED
 from etcdtw.rafthttp.headers import PeerIdentity
 from etcdtw.server.doors.addresses import Doors
 from etcdtw.server.doors.certificate_watch import CertificateWatch
@@ -69,6 +71,7 @@ from etcdtw.server.services.storage import Storage
 from etcdtw.server.start.data import telling_stop
 from etcdtw.server.start.discovery import discovered
 from etcdtw.server.start.preflight import take
+from etcdtw.server.tracing.export import TraceExport
 from etcdtw.transport.client.inflation import inflate_in_turns
 from etcdtw.transport.client.places import ClientPlaces
 from etcdtw.transport.name_lookup import DialResolver
@@ -105,7 +108,7 @@ def build_member(
     runtime = build_runtime(reactor, unix_ms)
     calls = ServerStats()
     if config.measures_calls:
-        calls.measure(lambda: int(runtime.clock.seconds() * 1000))
+        calls.measure(runtime.now_ms)
     inflate_in_turns(reactor, calls.inflations, runtime.pieces)
 
     def take_now() -> Taken:
@@ -129,8 +132,12 @@ async def _start(ground: Ground, begin: Begin) -> None:
     dial = _dial(ground, taken)
     fail_stop = telling_stop(config)
     discover = partial(discovered, runtime.reactor, taken.lookup)
+    tracer = None
+    if config.tracing is not None:
+        tracer = await begin(TraceExport(config.tracing, runtime.clock, runtime.reactor))
     opened = await begin(Storage(runtime, config, supervision, dial, fail_stop, discover))
-    member = open_member(runtime, config, opened, dial, fail_stop)
+    member = open_member(runtime, config, opened, dial, fail_stop, tracer)
+    ground.calls.tell(runtime.now_ms, member.node.request_stats.ended, DETAILED)
     ground.calls.prepare(member.services.methods)
     supervision.joining(member.node, member.node.ticks)
     network = _network(ground, member, dial)

@@ -96,16 +96,17 @@ class Storage(Service):
             self._fail_stop,
             remote=remote,
         )
-        sizes = StateSizes(data.state)
-        data.state.stats.on_compacted = sizes.compacted
-        if config.bootstrap_defrag_threshold_bytes:
-            sizes.not_defragmented(config.bootstrap_defrag_threshold_bytes)
         self._opened = OpenData(
             data=data,
             snapshot_files=StateSnapshots(
                 descriptors, data.state, data.state_path, MAP_SIZE, self._fail_stop
             ),
         )
+        sizes = StateSizes(data.state)
+        data.state.stats.on_compacted = sizes.compacted
+        if config.bootstrap_defrag_threshold_bytes:
+            seconds = self._runtime.clock.seconds
+            await sizes.defragment(config.bootstrap_defrag_threshold_bytes, seconds)
         return self._opened
 
     async def _ask_cluster(self, config: Config) -> RemoteCluster | None:

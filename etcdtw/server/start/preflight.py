@@ -22,6 +22,7 @@ from etcdtw.server.process.readiness import SocketNameError, inherited_sockets
 from etcdtw.server.start.bootstrap import BootstrapError, remote_urls
 from etcdtw.server.start.data import check_data, has_identity
 from etcdtw.server.start.token_files import TokenFilesError, check_token_files
+from etcdtw.server.tracing.export import TracingError, check_tracing
 from etcdtw.storage.disk.directory import DataDirError
 from etcdtw.transport.listener import ListenError
 from etcdtw.transport.name_lookup import SystemLookup
@@ -34,6 +35,7 @@ START_ERRORS: Final = (
     SocketNameError,
     TlsError,
     TokenFilesError,
+    TracingError,
 )
 """What `take` raises."""
 
@@ -56,6 +58,7 @@ def take(config: Config, environment: Mapping[str, str], reactor: Any, now: date
     if is_new and config.discovery is None:
         remote_urls(config)
     check_token_files(config.auth_token)
+    check_tracing(config.tracing)
     inherited_sockets(environment)
     bound = bind_addresses(config)
     try:

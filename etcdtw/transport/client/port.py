@@ -48,7 +48,7 @@ from etcdtw.transport.client.places import ClientPlaces
 from etcdtw.transport.flusher import Flusher
 from etcdtw.transport.rejections import RejectionLog, remote_text
 from etcdtw.transport.rounds import Rounds
-from etcdtw.transport.sockets import address_of, tune_socket
+from etcdtw.transport.sockets import address_of, end_of, tune_socket
 from etcdtw.transport.tls.verification import common_name_of
 from etcdtw.wire.pieces import OCTETS, UNMEASURED, Pieces
 
@@ -361,6 +361,7 @@ class ClientPort(Factory):
             http2 = Connection(limits=self._offender_limits if is_offender else self._limits)
             http2.begin()
             name = common_name_of(connection.tcp)
+            remote, local = connection.addresses
             return CallServer(
                 http2,
                 self._methods,
@@ -369,7 +370,13 @@ class ClientPort(Factory):
                 on_plain=on_plain if self.site is not None else None,
                 message_size_max=self.bounds.message_size_max,
                 body_size_max=reads_no_body if self.site is None else self.site.body_size_max,
-                caller=Caller(connection.address, name or "", is_certified=name is not None),
+                caller=Caller(
+                    connection.address,
+                    name or "",
+                    is_certified=name is not None,
+                    remote=end_of(remote),
+                    local=end_of(local),
+                ),
             )
 
         def on_plain(request: PlainRequest) -> None:

@@ -1,9 +1,8 @@
-"""Slow applies and requests: noted once for many, logged once a turn, without values."""
+"""Slow applies: noted once for many, logged once a turn, without values."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
@@ -12,11 +11,8 @@ from zope.interface import implementer
 from etcdtw.apply.applier import FIELD_PUT
 from etcdtw.grpc.call import Call
 from etcdtw.mvcc.applied import Applied
-from etcdtw.node.intake.requests import Waiter
 from etcdtw.node.loop.turn import APPLY_SLICE_ENTRIES
-from etcdtw.node.no_call import NoCall
 from etcdtw.wire import etcdserverpb as pb
-from etcdtw.wire.entry_header import NOBODY
 from etcdtw.wire.requests import plain
 from tests.support.node_rig import NodeRig
 
@@ -33,7 +29,7 @@ def lines() -> Iterator[list[str]]:
     @implementer(ILogObserver)
     def observer(event: LogEvent) -> None:
         text = formatEvent(event)
-        if "too long" in text or text == "request stats":
+        if "too long" in text:
             fields = {name: event[name] for name in event if not name.startswith("log_")}
             found.append(f"{text} {fields}")
 
@@ -92,57 +88,3 @@ def test_flushes_between_the_slices_of_an_append_are_no_apply(rig: NodeRig) -> N
     rig.run()
     assert pauses_s == []
     assert rig.node.slowness.slow_applies_total == 0
-
-
-def test_put_that_waits_for_the_disk_is_a_slow_request_and_no_slow_apply(
-    rig: NodeRig, lines: list[str]
-) -> None:
-    rig.log.holds = True
-    rig.put(b"k")
-    rig.run(0.5)
-    rig.log.release()
-    rig.run()
-    assert rig.node.slowness.slow_applies_total == 0
-    (line,) = lines
-    assert line.startswith("request stats ")
-    assert "'request': 'put'" in line
-
-
-def test_request_begins_when_it_is_asked_and_not_when_the_last_turn_ran(
-    rig: NodeRig, lines: list[str]
-) -> None:
-    rig.clock.rightNow += 5.0  # nothing ran for long
-    rig.put(b"k")
-    rig.read()
-    rig.run()
-    assert lines == []
-
-
-def test_slow_read_is_logged(rig: NodeRig, lines: list[str]) -> None:
-    def done(call: Call, error: Any) -> None:
-        rig.clock.rightNow += 0.4
-
-    rig.node.read(rig.call, done)
-    rig.run()
-    assert [line for line in lines if line.startswith("request stats {'time spent': '400ms'")]
-
-
-def test_what_a_member_asks_of_itself_is_no_slow_request(rig: NodeRig, lines: list[str]) -> None:
-    def done(error: Exception | None) -> None:
-        assert error is None
-        rig.clock.rightNow += 5.0
-
-    rig.node.linearize(done)
-    rig.run()
-    assert lines == []
-    rig.node.linearize(done)
-    rig.node.read(rig.call, lambda call, error: done(error))
-    rig.run()
-    assert [line for line in lines if "'request': 'linearizable read'" in line]
-
-
-def test_slow_proposal_of_a_members_own_is_not_told(rig: NodeRig, lines: list[str]) -> None:
-    waiter = Waiter(b"", NOBODY, FIELD_PUT, None, NoCall(), lambda call, applied: None, 0)
-    rig.node.slowness.answered(9.0, waiter)
-    rig.node.slowness.report()
-    assert lines == []

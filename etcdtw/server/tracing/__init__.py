@@ -1,0 +1,1 @@
+"""Traces of calls, sent to a collector over OpenTelemetry."""
