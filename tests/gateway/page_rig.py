@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.resource import IResource
 
 from etcdtw.gateway.pages import Answer, Arguments, Pages, Posted, Streamed, Taking
 from etcdtw.grpc.call import MethodTable
@@ -99,5 +96,5 @@ class PageSet:
 
 def build_port(clock: IReactorTime, stats: ServerStats, pages: Pages) -> ClientPort:
     """Return a client port with these pages and no calls."""
-    site = HttpSite(cast(IResource, pages), clock, body_size_max=pages.body_size_max, stats=stats)
+    site = HttpSite(pages, clock, body_size_max=pages.body_size_max, stats=stats)
     return ClientPort(clock, MethodTable(), stats, Flusher(clock), site=site)

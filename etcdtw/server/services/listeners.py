@@ -14,7 +14,6 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorSocket
 from twisted.logger import Logger
-from twisted.web.resource import IResource
 
 from etcdtw.config.config import Config
 from etcdtw.gateway.pages import Pages
@@ -87,7 +86,7 @@ class ClientSide:
 
     def http(self, pages: Pages) -> HttpSite:
         return HttpSite(
-            cast(IResource, pages),
+            pages,
             self.runtime.clock,
             body_size_max=pages.body_size_max,
             stats=self.calls,
