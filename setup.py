@@ -52,6 +52,7 @@ HOT = [
     "etcdtw/storage/state/state.py",
     "etcdtw/transport/client/grpc_channel.py",
     "etcdtw/transport/client/http1.py",
+    "etcdtw/transport/client/http1_site.py",
     "etcdtw/transport/flusher.py",
     "etcdtw/transport/rounds.py",
     "etcdtw/wire/encode.py",

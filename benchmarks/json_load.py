@@ -151,10 +151,12 @@ class JsonLoad:
 
 
 def json_puts(endpoint: str) -> JsonLoad:
+    """Puts of random keys."""
     return JsonLoad(endpoint, puts())
 
 
 def json_ranges(endpoint: str) -> JsonLoad:
+    """Ranges of random keys."""
     return JsonLoad(endpoint, ranges())
 
 
@@ -196,9 +198,7 @@ class JsonFanOut:
             sock.close()
         return result
 
-    def _turn(
-        self, poll: select.epoll, watchers: dict[int, socket.socket]
-    ) -> Callable[[], None]:
+    def _turn(self, poll: select.epoll, watchers: dict[int, socket.socket]) -> Callable[[], None]:
         tails = self._tails
 
         def turn() -> None:

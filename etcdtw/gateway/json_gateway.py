@@ -45,7 +45,7 @@ from etcdtw.grpc.call import (
     StatusError,
 )
 from etcdtw.grpc.caller import AUTHORIZATION, Caller
-from etcdtw.transport.client.routes import Successor
+from etcdtw.transport.client.seams import Successor
 from etcdtw.transport.sockets import address_of
 from etcdtw.transport.tls.verification import common_name_of
 
@@ -185,7 +185,9 @@ class _JsonCall:
 
     def _not_read(self, failure: Failure) -> Said:
         failure.trap(NotJsonError, ReadingError)
-        return self._unreadable(failure.value)
+        error = failure.value
+        assert isinstance(error, Exception), "trapped"
+        return self._unreadable(error)
 
     def _unreadable(self, error: Exception) -> Said:
         """Say why the body cannot be read: where it ends too early, why it does."""

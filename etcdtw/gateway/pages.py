@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from etcdtw.gateway.websocket import VERSION, asks_for_websocket, handshake
 from etcdtw.grpc.quoting import quote_go
 from etcdtw.http1.answers import Fields
-from etcdtw.transport.client.routes import HttpRequest, Successor
+from etcdtw.transport.client.seams import HttpRequest, Successor
 
 OK: Final = 200
 BAD_REQUEST: Final = 400
@@ -175,7 +175,7 @@ class Pages:
 
     ``open_paths``: those that are served whatever the method.  ``clock`` gives the iterations in
     which streamed answers go on; what it calls later are pieces of work.  Implements
-    `transport.client.routes.Routes`.
+    `transport.client.seams.Routes`.
     """
 
     log = Logger()

@@ -27,6 +27,8 @@ CHUNK_OVERHEAD_MAX: Final = 16_384
 CHUNK_DIGITS_MAX: Final = 16
 REMEMBERED_SIZE_MAX: Final = 1_024
 """Octets of a head that is remembered: most clients send the same one again and again."""
+FIRST_LOOK_SIZE: Final = 4
+"""With fewer octets Go does not look whether they begin a request."""
 EMPTY_LINES_SIZE: Final = 4
 """Octets behind a POST that may be line ends, for old clients that add some."""
 
@@ -127,7 +129,7 @@ class RequestReader:
             state = self._state
             if state == _IN_HEAD:
                 return self._read_head()
-            if state == _IN_LENGTH or state == _IN_CHUNK:  # noqa: PLR1714 - compiled, it is faster
+            if state in (_IN_LENGTH, _IN_CHUNK):
                 return self._read_body()
             if state == _AT_END:
                 self._state = _IN_HEAD
@@ -173,7 +175,8 @@ class RequestReader:
     def _find_end(self, at: int) -> tuple[int, int]:
         """Return where a head ends, and where what follows begins; -1: not yet."""
         data = self._data
-        if data[at] == 0x0A or data.startswith(b"\r\n", at):
+        is_empty = data[at] == 0x0A or data.startswith(b"\r\n", at)
+        if is_empty and len(data) - at >= FIRST_LOOK_SIZE:
             raise HttpError(BAD_REQUEST)  # an empty line is no request
         start = max(at, self._scanned - 2)
         end = data.find(b"\n\r\n", start)
@@ -189,7 +192,7 @@ class RequestReader:
 
     def _check_line(self, at: int) -> None:
         """Refuse at once what begins with no request line, whatever follows."""
-        if not self._is_line_checked:
+        if not self._is_line_checked and len(self._data) - at >= FIRST_LOOK_SIZE:
             end = self._data.find(b"\n", at)
             if end >= 0:
                 check_request_line(bytes(self._data[at:end]).removesuffix(b"\r"))
@@ -321,8 +324,8 @@ def _trailer_size(octets: bytes) -> int:
     for line in octets.split(b"\n"):
         if line in (b"", b"\r"):
             return size + len(line) + 1
-        is_folded = line[0] in b" \t" and size > 0
-        if not is_folded and _TRAILER_LINE.fullmatch(line) is None:
+        is_folded = line[0] in b" \t"
+        if not size if is_folded else _TRAILER_LINE.fullmatch(line) is None:
             return -1
         size += len(line) + 1
     return -1

@@ -21,9 +21,7 @@ class Odd(NamedTuple):
     """Whether nothing is sent before: real etcd looks at the first line of a connection twice."""
 
 
-def get(
-    line: bytes = b"GET /version HTTP/1.1", fields: bytes = HOST, body: bytes = b""
-) -> bytes:
+def get(line: bytes = b"GET /version HTTP/1.1", fields: bytes = HOST, body: bytes = b"") -> bytes:
     return line + b"\r\n" + fields + b"\r\n" + body
 
 
@@ -62,7 +60,17 @@ def request_lines() -> Iterator[tuple[str, bytes]]:
     yield "two spaces after the verb", get(b"GET  /version HTTP/1.1")
     yield "two spaces before the version", get(b"GET /version  HTTP/1.1")
     yield "tabs", get(b"GET\t/version\tHTTP/1.1")
-    for verb in (b"get", b"BREW", b"G@T", b"G(T", b"G\xc4T", b"PRI", b"A" * 17, b"A" * 200, b"G\0T"):
+    for verb in (
+        b"get",
+        b"BREW",
+        b"G@T",
+        b"G(T",
+        b"G\xc4T",
+        b"PRI",
+        b"A" * 17,
+        b"A" * 200,
+        b"G\0T",
+    ):
         yield f"verb {verb[:20]!r}", get(verb + b" /version HTTP/1.1")
     for verb in (b"TRACE", b"CONNECT", b"PUT", b"PATCH", b"DELETE"):
         yield f"verb {verb!r}", get(verb + b" /version HTTP/1.1")
@@ -74,10 +82,16 @@ def targets() -> Iterator[tuple[str, bytes]]:
         *(b"http://a/version", b"HTTP://a/version", b"https://b:1/version", b"ftp://a/version"),
         *(b"http://a", b"http://a?x", b"http:///version", b"http:/version", b"http:version"),
         *(b"http://u:p@a/version", b"http://[::1]/version", b"http://[::1/version"),
-        *(b"http://a b/version", b"http://a:x/version", b"://a/version", b"a:80", b"1a://b/version"),
+        *(
+            b"http://a b/version",
+            b"http://a:x/version",
+            b"://a/version",
+            b"a:80",
+            b"1a://b/version",
+        ),
         *(b"/%zz", b"/%", b"/%4", b"/%00", b"/vers%69on", b"/version%20", b"/\x01", b"/\x7f"),
         *(b"/\xc3\xa9", b"/\xff", b"/a\tb", b"/version;x", b"/version/", b"/./version", b"/a:b"),
-        *(b"/version?\x01", b"/version?\xff", b"/version?a=b#c", b"/<>\"{}|\\^`", b"/version?<>\""),
+        *(b"/version?\x01", b"/version?\xff", b"/version?a=b#c", b'/<>"{}|\\^`', b'/version?<>"'),
         *(b"http://a\x01/version", b"http://a%41/version", b"http://a/%zz", b"/" + b"x" * 3_000),
         b"/version?" + b"x" * 100_000,
     ):
@@ -107,7 +121,18 @@ def hosts() -> Iterator[tuple[str, bytes]]:
 def fields() -> Iterator[tuple[str, bytes]]:
     line = b"GET /version HTTP/1.1"
     for field in (
-        *(b"X", b"X:", b":x", b": x", b"X : y", b" X: y", b"X\t: y", b"X Y: z", b"X\0: y", b"X: \0"),
+        *(
+            b"X",
+            b"X:",
+            b":x",
+            b": x",
+            b"X : y",
+            b" X: y",
+            b"X\t: y",
+            b"X Y: z",
+            b"X\0: y",
+            b"X: \0",
+        ),
         *(b"X: a\x01b", b"X: a\x7fb", b"X: \xff", b"X: a\rb", b"X: a\tb", b"X:y", b"X:\ty\t"),
         *(b"X(: y", b"X@: y", b"X\xff: y", b"X/: y", b'X": y', b"X;: y", b"X[: y", b"X~!#$: y"),
         *(b"X: a\r\n b", b"X: a\r\n\tb", b"X: a\r\n ", b"X:\r\n y", b"X: a\n b", b"X: a\nY: b"),
@@ -118,7 +143,10 @@ def fields() -> Iterator[tuple[str, bytes]]:
         if len(field) < 20:
             yield f"field before {field!r}", get(line, field + b"\r\n" + HOST)
     for count in (99, 101, 1_000, 5_000):
-        yield f"{count} fields", get(line, HOST + b"".join(b"X-%d: y\r\n" % i for i in range(count)))
+        yield (
+            f"{count} fields",
+            get(line, HOST + b"".join(b"X-%d: y\r\n" % i for i in range(count))),
+        )
     for size in (60_000, 500_000, 1_040_000):
         yield f"a field of {size}", get(line, HOST + b"X: " + b"y" * size + b"\r\n")
     yield "the same field a thousand times", get(line, HOST + b"X: y\r\n" * 1_000)
@@ -127,7 +155,15 @@ def fields() -> Iterator[tuple[str, bytes]]:
 def connections() -> Iterator[tuple[str, bytes]]:
     for version in (b"HTTP/1.0", b"HTTP/1.1"):
         for value in (
-            *(b"close", b"keep-alive", b"Close", b"KEEP-ALIVE", b"close, x", b"x,close", b"upgrade"),
+            *(
+                b"close",
+                b"keep-alive",
+                b"Close",
+                b"KEEP-ALIVE",
+                b"close, x",
+                b"x,close",
+                b"upgrade",
+            ),
             *(b"", b"close;x", b"closed", b"keep-alive, close", b"close\r\nConnection: keep-alive"),
             *(b"keep-alive\r\nConnection: close", b"x\r\nConnection: close"),
         ):
@@ -139,15 +175,29 @@ def connections() -> Iterator[tuple[str, bytes]]:
     for upgrade in (b"h2c", b"websocket", b"TLS/1.0"):
         more = b"Connection: Upgrade\r\nUpgrade: " + upgrade + b"\r\n"
         yield f"upgrade to {upgrade!r}", get(fields=HOST + more) + GET
-    h2c = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAA\r\n"
+    h2c = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
     yield "upgrade to HTTP/2 with settings", get(fields=HOST + h2c) + GET
 
 
 def lengths() -> Iterator[tuple[str, bytes]]:
     for value in (
         *(b"18", b" 18 ", b"\t18", b"018", b"+18", b"-18", b"18,18", b"18, 18", b"18,19", b"0x12"),
-        *(b"", b"1 8", b"18;", b"18.0", b"99999999999999999999", b"9223372036854775808", b"a", b"-0"),
-        *(b"18\r\nContent-Length: 18", b"18\r\nContent-Length: 19", b"18\r\nContent-Length: ", b"1_8"),
+        *(
+            b"",
+            b"1 8",
+            b"18;",
+            b"18.0",
+            b"99999999999999999999",
+            b"9223372036854775808",
+            b"a",
+            b"-0",
+        ),
+        *(
+            b"18\r\nContent-Length: 18",
+            b"18\r\nContent-Length: 19",
+            b"18\r\nContent-Length: ",
+            b"1_8",
+        ),
         *(b"0000000000000000000000018", b"18\r\n ", b"1\r\n 8", b"18\0", b"\xb218", b'"18"'),
         *(b"018\r\nContent-Length: 18", b"0\r\nContent-Length: 00"),
     ):
@@ -158,19 +208,25 @@ def lengths() -> Iterator[tuple[str, bytes]]:
     yield "more than its length", sized() + b"x"
     yield "less than its length", post(b"Content-Length: 50\r\n", RANGE)
     yield "a body of a GET", get(fields=HOST + b"Content-Length: 5\r\n", body=b"12345") + GET
-    yield "a body of a HEAD", (
-        get(b"HEAD /version HTTP/1.1", HOST + b"Content-Length: 5\r\n", b"12345") + GET
+    yield (
+        "a body of a HEAD",
+        (get(b"HEAD /version HTTP/1.1", HOST + b"Content-Length: 5\r\n", b"12345") + GET),
     )
-    yield "a long body that nobody reads", (
-        get(fields=HOST + b"Content-Length: 200000\r\n", body=bytes(200_000)) + GET
+    yield (
+        "a long body that nobody reads",
+        (get(fields=HOST + b"Content-Length: 200000\r\n", body=bytes(200_000)) + GET),
     )
-    yield "a body in HTTP/1.0", (
-        b"POST /v3/kv/range HTTP/1.0\r\nContent-Length: 18\r\n\r\n" + RANGE
+    yield (
+        "a body in HTTP/1.0",
+        (b"POST /v3/kv/range HTTP/1.0\r\nContent-Length: 18\r\n\r\n" + RANGE),
     )
-    yield "a body in HTTP/1.0 that is kept alive", (
-        b"POST /v3/kv/range HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 18\r\n\r\n"
-        + RANGE
-        + GET
+    yield (
+        "a body in HTTP/1.0 that is kept alive",
+        (
+            b"POST /v3/kv/range HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 18\r\n\r\n"
+            + RANGE
+            + GET
+        ),
     )
 
 
@@ -180,7 +236,14 @@ def codings() -> Iterator[tuple[str, bytes]]:
         *(b"chunked, chunked", b"gzip, chunked", b"chunked, gzip", b"gzip", b"identity", b""),
         *(b"chunked;q=1", b"xchunked", b'"chunked"', b"chunked\r\nTransfer-Encoding: chunked"),
         *(b"identity\r\nTransfer-Encoding: chunked", b"chunked\r\nTransfer-Encoding: identity"),
-        *(b"chunked\x0b", b"\x0bchunked", b"chun\r\n ked", b"\r\n chunked", b"chunked\0", b"ch\xff"),
+        *(
+            b"chunked\x0b",
+            b"\x0bchunked",
+            b"chun\r\n ked",
+            b"\r\n chunked",
+            b"chunked\0",
+            b"ch\xff",
+        ),
     ):
         yield f"coding {value!r}", post(b"Transfer-Encoding: " + value + b"\r\n", WHOLE)
     for length in (b"18", b"0", b"5", b"x", b"-1", b"18\r\nContent-Length: 19"):
@@ -188,14 +251,16 @@ def codings() -> Iterator[tuple[str, bytes]]:
         yield f"a coding and the length {length!r}", post(both, WHOLE) + GET
         turned = b"Transfer-Encoding: chunked\r\nContent-Length: " + length + b"\r\n"
         yield f"a coding before the length {length!r}", post(turned, WHOLE) + GET
-    yield "a coding not known and a length", (
-        post(b"Transfer-Encoding: gzip\r\nContent-Length: 18\r\n", RANGE) + GET
+    yield (
+        "a coding not known and a length",
+        (post(b"Transfer-Encoding: gzip\r\nContent-Length: 18\r\n", RANGE) + GET),
     )
     old = b"POST /v3/kv/range HTTP/1.0\r\nTransfer-Encoding: chunked\r\n"
     yield "a coding in HTTP/1.0", old + b"\r\n" + WHOLE
     yield "a coding and a length in HTTP/1.0", old + b"Content-Length: 18\r\n\r\n" + RANGE
-    yield "a coding in HTTP/1.2", post(b"Transfer-Encoding: chunked\r\n", WHOLE).replace(
-        b"HTTP/1.1", b"HTTP/1.2"
+    yield (
+        "a coding in HTTP/1.2",
+        post(b"Transfer-Encoding: chunked\r\n", WHOLE).replace(b"HTTP/1.1", b"HTTP/1.2"),
     )
     yield "a name with a space before its colon", post(b"Transfer-Encoding : chunked\r\n", WHOLE)
     yield "an underscore in the name", post(b"Transfer_Encoding: chunked\r\n", b"")
@@ -204,14 +269,34 @@ def codings() -> Iterator[tuple[str, bytes]]:
 
 def chunks() -> Iterator[tuple[str, bytes]]:
     yield "one chunk", chunked(WHOLE) + GET
-    yield "a chunk for each octet", (
-        chunked(b"".join(b"1\r\n%c\r\n" % octet for octet in RANGE) + b"0\r\n\r\n") + GET
+    yield (
+        "a chunk for each octet",
+        (chunked(b"".join(b"1\r\n%c\r\n" % octet for octet in RANGE) + b"0\r\n\r\n") + GET),
     )
     for size in (
-        *(b"0012", b"12 ", b" 12", b"12\t", b"\t12", b"12;", b"12;a", b"12;a=b", b'12;a="b"', b"12 ;a"),
+        *(
+            b"0012",
+            b"12 ",
+            b" 12",
+            b"12\t",
+            b"\t12",
+            b"12;",
+            b"12;a",
+            b"12;a=b",
+            b'12;a="b"',
+            b"12 ;a",
+        ),
         *(b"0x12", b"+12", b"-12", b"", b"12h", b"1 2", b"00000000000000012", b"0000000000000012"),
         *(b'12;a="\r\n"', b"12;a\nb", b"12;\rb", b"12;" + b"x" * 3_000, b"12;" + b"x" * 5_000),
-        *(b"12,", b"12\0", b"12\x0b", b"\xb912", b"12;\xff", b"ffffffffffffffff", b"7fffffffffffffff"),
+        *(
+            b"12,",
+            b"12\0",
+            b"12\x0b",
+            b"\xb912",
+            b"12;\xff",
+            b"ffffffffffffffff",
+            b"7fffffffffffffff",
+        ),
     ):
         yield f"chunk size {size[:20]!r}", chunked(size + b"\r\n" + RANGE + b"\r\n0\r\n\r\n") + GET
     for name, body in {
@@ -252,7 +337,14 @@ def chunks() -> Iterator[tuple[str, bytes]]:
 
 
 def verbs() -> Iterator[tuple[str, bytes]]:
-    for path in (b"/version", b"/health", b"/metrics", b"/nothing", b"/v3/kv/range", b"/debug/vars"):
+    for path in (
+        b"/version",
+        b"/health",
+        b"/metrics",
+        b"/nothing",
+        b"/v3/kv/range",
+        b"/debug/vars",
+    ):
         for verb in (b"HEAD", b"OPTIONS", b"DELETE"):
             for version in (b"1.0", b"1.1"):
                 asked = get(verb + b" " + path + b" HTTP/" + version, HOST)
@@ -266,13 +358,24 @@ def verbs() -> Iterator[tuple[str, bytes]]:
     yield "empty lines between", GET + b"\r\n" + GET + b"\r\n\r\n" + GET
     yield "an empty line behind a body", sized() + b"\r\n" + GET
     for agent in (b"gzip", b"deflate, br", b"*"):
-        yield f"accept-encoding {agent!r}", get(fields=HOST + b"Accept-Encoding: " + agent + b"\r\n")
+        yield (
+            f"accept-encoding {agent!r}",
+            get(fields=HOST + b"Accept-Encoding: " + agent + b"\r\n"),
+        )
 
 
 def expectations() -> Iterator[tuple[str, tuple[bytes, ...]]]:
     length = b"Content-Length: 18\r\n"
     for value in (
-        *(b"100-continue", b"100-Continue", b"100-continue, x", b"x", b"", b"100-continue;x", b"200-ok"),
+        *(
+            b"100-continue",
+            b"100-Continue",
+            b"100-continue, x",
+            b"x",
+            b"",
+            b"100-continue;x",
+            b"200-ok",
+        ),
         *(b"100-continue\r\nExpect: 100-continue", b"x\r\nExpect: 100-continue"),
     ):
         expect = b"Expect: " + value + b"\r\n"
@@ -284,14 +387,20 @@ def expectations() -> Iterator[tuple[str, tuple[bytes, ...]]]:
     yield "expects with GET", (get(fields=HOST + expect), GET)
     yield "expects where nobody reads", (post(expect + length, path=b"/nothing"), RANGE, GET)
     yield "expects where it may not", (post(expect + length, path=b"/version"), RANGE, GET)
-    yield "expects in HTTP/1.0", (
-        b"POST /v3/kv/range HTTP/1.0\r\n" + expect + length + b"\r\n",
-        RANGE,
-        GET,
+    yield (
+        "expects in HTTP/1.0",
+        (
+            b"POST /v3/kv/range HTTP/1.0\r\n" + expect + length + b"\r\n",
+            RANGE,
+            GET,
+        ),
     )
     yield "a body in two parts", (post(length, RANGE[:5]), RANGE[5:] + GET)
     yield "a head in two parts", (GET[:9], GET[9:] + GET)
-    yield "a chunk in two parts", (chunked(b"12\r\n" + RANGE[:5]), RANGE[5:] + b"\r\n0\r\n\r\n" + GET)
+    yield (
+        "a chunk in two parts",
+        (chunked(b"12\r\n" + RANGE[:5]), RANGE[5:] + b"\r\n0\r\n\r\n" + GET),
+    )
 
 
 def everything() -> Iterator[Odd]:

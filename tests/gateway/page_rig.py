@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from etcdtw.gateway.pages import Answer, Arguments, Pages, Posted, Streamed, Taking
 from etcdtw.grpc.call import MethodTable
 from etcdtw.grpc.stats import ServerStats
-from etcdtw.transport.client.http1 import HttpSite
+from etcdtw.transport.client.http1_site import HttpSite
 from etcdtw.transport.client.port import ClientPort
 from etcdtw.transport.flusher import Flusher
 
@@ -96,5 +96,7 @@ class PageSet:
 
 def build_port(clock: IReactorTime, stats: ServerStats, pages: Pages) -> ClientPort:
     """Return a client port with these pages and no calls."""
-    site = HttpSite(pages, clock, body_size_max=pages.body_size_max, stats=stats)
+    site = HttpSite(
+        pages, clock, body_size_max=pages.body_size_max, stats=stats, unix_s=clock.seconds
+    )
     return ClientPort(clock, MethodTable(), stats, Flusher(clock), site=site)

@@ -17,7 +17,8 @@ from etcdtw.apply.members import Members
 from etcdtw.gateway.health import HealthCounts
 from etcdtw.gateway.pages import Access, Pages
 from etcdtw.gateway.site import client_site, metrics_site
-from etcdtw.transport.client.http1 import Http1Channel, HttpSite
+from etcdtw.transport.client.http1 import Http1Channel
+from etcdtw.transport.client.http1_site import HttpSite
 from etcdtw.transport.rounds import Rounds
 
 
@@ -59,7 +60,9 @@ class Asked:
     ) -> None:
         clock = MemoryReactorClock()
         self.transport = transport or StringTransport()
-        self.channel = Http1Channel(HttpSite(pages, clock), self.transport, Rounds(clock))
+        self.channel = Http1Channel(
+            HttpSite(pages, clock, unix_s=clock.seconds), self.transport, Rounds(clock)
+        )
         self.channel.receive(request)
 
     @property

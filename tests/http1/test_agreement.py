@@ -118,7 +118,21 @@ def test_what_h11_sends_is_read_as_it_was_meant(asked: list[Asked], cuts: list[i
 
 ODD = st.sampled_from(
     [
-        *(b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b",", b"\0", b"0", b"1", b";", b"\xff", b"Host: b\r\n"),
+        *(
+            b"\r\n",
+            b"\n",
+            b"\r",
+            b" ",
+            b"\t",
+            b":",
+            b",",
+            b"\0",
+            b"0",
+            b"1",
+            b";",
+            b"\xff",
+            b"Host: b\r\n",
+        ),
         *(b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"\r\n ", b"0\r\n\r\n"),
         *(b"Connection: close\r\n", b"HTTP/1.1", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
     ]

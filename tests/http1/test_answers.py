@@ -69,7 +69,9 @@ def test_refusals_are_gos() -> None:
     assert refusal(400, "") == b"HTTP/1.1 400 Bad Request" + fields + b"400 Bad Request"
     line = b"400 Bad Request: invalid header name"
     assert refusal(400, "invalid header name") == b"HTTP/1.1 " + line + fields + line
-    assert refusal(501, "Unsupported x") == b"HTTP/1.1 501 Not Implemented" + fields + b"Unsupported x"
+    assert (
+        refusal(501, "Unsupported x") == b"HTTP/1.1 501 Not Implemented" + fields + b"Unsupported x"
+    )
     assert closing(417).startswith(b"HTTP/1.1 417 Expectation Failed\r\nConnection: close\r\n")
 
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from etcdtw.http1.head import CHUNKED, FIELDS_MAX, VERSION_1_0, VERSION_1_1, Head, HttpError, parse_head
+from etcdtw.http1.head import (
+    CHUNKED,
+    FIELDS_MAX,
+    VERSION_1_0,
+    VERSION_1_1,
+    Head,
+    HttpError,
+    parse_head,
+)
 from etcdtw.http1.target import BadTargetError, split_target
 
 LINE = b"GET /version HTTP/1.1\r\n"
@@ -64,7 +72,17 @@ def test_later_versions_of_http_1_are_taken_for_1_1() -> None:
 @pytest.mark.parametrize(
     "field",
     [
-        *(b"X", b":x", b": x", b"X\t: y", b"X\0: y", b"X: \0", b"X: a\x01b", b"X: a\x7fb", b"X: a\rb"),
+        *(
+            b"X",
+            b":x",
+            b": x",
+            b"X\t: y",
+            b"X\0: y",
+            b"X: \0",
+            b"X: a\x01b",
+            b"X: a\x7fb",
+            b"X: a\rb",
+        ),
         *(b"X(: y", b"X@: y", b"X\xff: y", b'X": y', b"=: y", b"X: a\r\r\nY: b", b"\rX: a"),
     ],
 )
@@ -99,12 +117,16 @@ def test_fields_are_bounded_in_number() -> None:
     assert refused(LINE + b"\r\n".join([HOST, *fields, b"Y: z"])) == (431, "")
 
 
-@pytest.mark.parametrize("host", [b"a b", b"a/b", b"a@b", b"\xff", b'a"', b"a<", b"a#b", b"a?b", b"a\\b"])
+@pytest.mark.parametrize(
+    "host", [b"a b", b"a/b", b"a@b", b"\xff", b'a"', b"a<", b"a#b", b"a?b", b"a\\b"]
+)
 def test_a_host_of_the_wrong_octets_is_refused(host: bytes) -> None:
     assert refused(LINE + b"Host: " + host) == (400, "malformed Host header")
 
 
-@pytest.mark.parametrize("host", [b"", b"a:b", b"[::1]:80", b"[", b"a,b", b"a%41", b"a_b", b"-", b":80"])
+@pytest.mark.parametrize(
+    "host", [b"", b"a:b", b"[::1]:80", b"[", b"a,b", b"a%41", b"a_b", b"-", b":80"]
+)
 def test_a_host_may_be_much(host: bytes) -> None:
     assert parsed(b"Host: " + host).host == host
 
@@ -119,7 +141,14 @@ def test_a_host_is_named_once() -> None:
 
 @pytest.mark.parametrize(
     ("value", "length"),
-    [(b"18", 18), (b" 18 ", 18), (b"018", 18), (b"0" * 30 + b"18", 18), (b"18\r\n ", 18), (b"0", 0)],
+    [
+        (b"18", 18),
+        (b" 18 ", 18),
+        (b"018", 18),
+        (b"0" * 30 + b"18", 18),
+        (b"18\r\n ", 18),
+        (b"0", 0),
+    ],
 )
 def test_a_length_is_read(value: bytes, length: int) -> None:
     assert parsed(HOST, b"Content-Length: " + value).length == length
@@ -130,9 +159,26 @@ def test_a_length_is_read(value: bytes, length: int) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        *(b"+18", b"-18", b"18,18", b"18, 18", b"0x12", b"", b"1 8", b"18;", b"18.0", b"a", b"-0", b"1_8"),
+        *(
+            b"+18",
+            b"-18",
+            b"18,18",
+            b"18, 18",
+            b"0x12",
+            b"",
+            b"1 8",
+            b"18;",
+            b"18.0",
+            b"a",
+            b"-0",
+            b"1_8",
+        ),
         *(b"9" * 20, b"9" * 5_000, b"\xb218", b'"18"', b"1\r\n 8", b"18\r\nContent-Length: 19"),
-        *(b"18\r\nContent-Length: 018", b"18\r\nContent-Length:", b"18\r\nTransfer-Encoding: chunked\r\nContent-Length: 1"),
+        *(
+            b"18\r\nContent-Length: 018",
+            b"18\r\nContent-Length:",
+            b"18\r\nTransfer-Encoding: chunked\r\nContent-Length: 1",
+        ),
     ],
 )
 def test_what_is_no_length_is_refused(value: bytes) -> None:
@@ -150,7 +196,15 @@ def test_chunks_go_before_a_length(value: bytes) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        *(b"chunked,", b"gzip, chunked", b"chunked, chunked", b"gzip", b"identity", b"", b"xchunked"),
+        *(
+            b"chunked,",
+            b"gzip, chunked",
+            b"chunked, chunked",
+            b"gzip",
+            b"identity",
+            b"",
+            b"xchunked",
+        ),
         *(b"chunked;q=1", b"chun\r\n ked", b"chunked\r\nTransfer-Encoding: chunked", b"ch\xff"),
     ],
 )
@@ -190,7 +244,12 @@ def test_a_connection_is_kept_as_the_client_wants(
 
 def test_a_client_may_ask_before_it_sends() -> None:
     length = b"Content-Length: 5"
-    for value in (b"100-continue", b"100-Continue", b"100-continue, x", b"100-continue\r\nExpect: x"):
+    for value in (
+        b"100-continue",
+        b"100-Continue",
+        b"100-continue, x",
+        b"100-continue\r\nExpect: x",
+    ):
         assert parsed(HOST, length, b"Expect: " + value).expects_continue
     assert not parsed(HOST, b"Expect: 100-continue").expects_continue
     assert not parsed(HOST, length, b"Expect:").expects_continue
@@ -224,7 +283,17 @@ def test_a_target_is_taken_apart(target: bytes, parts: tuple[bytes, bytes, bytes
 @pytest.mark.parametrize(
     "target",
     [
-        *(b"", b"a", b"?", b"://a/b", b"1a://b/c", b"/%zz", b"/%4", b"http://[::1/b", b"http://a:x/b"),
+        *(
+            b"",
+            b"a",
+            b"?",
+            b"://a/b",
+            b"1a://b/c",
+            b"/%zz",
+            b"/%4",
+            b"http://[::1/b",
+            b"http://a:x/b",
+        ),
         *(b"http://a%41/b", b"http://a/%z", b'http://a"/b', b"http://a:1:2/b"),
     ],
 )

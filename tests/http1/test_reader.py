@@ -82,6 +82,7 @@ def test_an_empty_line_is_no_request_but_behind_a_post() -> None:
     assert read(b"\r\n" + GET) == ["400"]
     assert read(b"\n" + GET) == ["400"]
     assert read(GET + b"\r\n" + GET) == [b"/", b"", "400"]
+    assert read(GET + b"\r\n") == [b"/", b""], "there may be nothing behind it"
     assert read(POST + b"\r\n" + GET) == [b"/p", b"abc", b"/", b""]
     assert read(POST + b"\r\n\r\n" + GET) == [b"/p", b"abc", b"/", b""]
     assert read(POST + b"\r\n\r\n\r\n" + GET) == [b"/p", b"abc", "400"]
@@ -123,7 +124,8 @@ def test_what_was_not_read_is_another_protocols() -> None:
 
 
 @pytest.mark.parametrize(
-    "size", [b"3", b"03", b"0000000000000003", b"3 ", b"3\t", b"3;", b"3;a=b", b'3;a="b"', b"3;\xff"]
+    "size",
+    [b"3", b"03", b"0000000000000003", b"3 ", b"3\t", b"3;", b"3;a=b", b'3;a="b"', b"3;\xff"],
 )
 def test_the_size_of_a_chunk_is_read(size: bytes) -> None:
     assert chunked(size + b"\r\nabc\r\n0\r\n\r\n") == [b"abc"]
@@ -152,7 +154,9 @@ def test_what_is_no_size_breaks_the_body_off(octets: bytes, why: str) -> None:
     assert chunked(octets + b"abc\r\n0\r\n\r\n" + GET) == [b"", why]
 
 
-@pytest.mark.parametrize("octets", [b"3\r\nabc\n0\r\n\r\n", b"3\r\nabc0\r\n\r\n", b"2\r\nabc\r\n0\r\n\r\n"])
+@pytest.mark.parametrize(
+    "octets", [b"3\r\nabc\n0\r\n\r\n", b"3\r\nabc0\r\n\r\n", b"2\r\nabc\r\n0\r\n\r\n"]
+)
 def test_a_chunk_ends_where_it_says(octets: bytes) -> None:
     assert chunked(octets)[1:] == ["malformed chunked encoding"]
 
@@ -171,7 +175,8 @@ def test_octets_around_chunks_are_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    "trailer", [b"", b"X: y\r\n", b"X : y\r\n", b"X: y\n", b"X: y\r\n z\r\n", b"X: " + b"y" * 3_000 + b"\r\n"]
+    "trailer",
+    [b"", b"X: y\r\n", b"X : y\r\n", b"X: y\n", b"X: y\r\n z\r\n", b"X: " + b"y" * 3_000 + b"\r\n"],
 )
 def test_trailers_are_passed_over(trailer: bytes) -> None:
     assert chunked(b"3\r\nabc\r\n0\r\n" + trailer + b"\r\n" + GET) == [b"abc", b"/", b""]

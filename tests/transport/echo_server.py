@@ -16,9 +16,10 @@ from twisted.python.failure import Failure
 
 from etcdtw.grpc.call import NOT_FOUND, Call, MethodTable, StatusError
 from etcdtw.grpc.stats import ServerStats
-from etcdtw.transport.client.http1 import BODY_SIZE_MAX, HttpSite
+from etcdtw.transport.client.http1 import BODY_SIZE_MAX
+from etcdtw.transport.client.http1_site import HttpSite
 from etcdtw.transport.client.port import ClientPort
-from etcdtw.transport.client.routes import HttpRequest
+from etcdtw.transport.client.seams import HttpRequest
 from etcdtw.transport.flusher import Flusher
 from etcdtw.transport.listener import listen, parse_listen_url
 from etcdtw.transport.tls.policy import TlsFiles, TlsPolicy
@@ -86,7 +87,12 @@ class Health:
 
 
 def build_site(clock: IReactorTime) -> HttpSite:
-    return HttpSite(Health(), clock, body_size_max=lambda verb, target: BODY_SIZE_MAX)
+    return HttpSite(
+        Health(),
+        clock,
+        body_size_max=lambda verb, target: BODY_SIZE_MAX,
+        unix_s=clock.seconds,
+    )
 
 
 async def serve(arguments: list[str]) -> None:

@@ -34,7 +34,7 @@ from etcdtw.server.process.readiness import (
     started_environment,
 )
 from etcdtw.transport.client.grpc_channel import KeepAlive
-from etcdtw.transport.client.http1 import HttpSite
+from etcdtw.transport.client.http1_site import HttpSite
 from etcdtw.transport.client.offenders import Offenders
 from etcdtw.transport.client.places import ClientPlaces
 from etcdtw.transport.client.port import ClientPort, PortBounds, UnreadTotal
@@ -85,11 +85,13 @@ class ClientSide:
         )
 
     def http(self, pages: Pages) -> HttpSite:
+        runtime = self.runtime
         return HttpSite(
             pages,
-            self.runtime.clock,
+            runtime.clock,
             body_size_max=pages.body_size_max,
             stats=self.calls,
+            unix_s=runtime.unix_s,
         )
 
 

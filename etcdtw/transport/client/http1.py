@@ -10,34 +10,29 @@ Knows no routes; they are given.
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from collections.abc import Callable
 from typing import Final, cast
 
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, ITCPTransport
 from twisted.logger import Logger
 from zope.interface import classImplements
 
 from etcdtw.grpc.message import CHUNK_OVERHEAD
-from etcdtw.grpc.plain import BodySizeMax, reads_no_body
-from etcdtw.grpc.stats import ServerStats
 from etcdtw.http1.answers import (
     CONTINUE,
     LAST_CHUNK,
     NO_LENGTH,
     UNKNOWN_LENGTH,
     Fields,
-    HeadWriter,
     chunk,
     closing,
-    date_text,
     refusal,
 )
 from etcdtw.http1.head import EXPECTATION_FAILED, VERSION_1_1, Head, HttpError
 from etcdtw.http1.reader import BODY, BROKEN, END, HEAD, NEED_MORE, RequestReader
 from etcdtw.transport.client.grpc_channel import ChannelTransport
-from etcdtw.transport.client.routes import Routes, Successor
+from etcdtw.transport.client.http1_site import HttpSite
+from etcdtw.transport.client.seams import Successor
 from etcdtw.transport.rounds import MORE, NO_MORE, Rounds
 from etcdtw.transport.sockets import plain_socket
 
@@ -47,8 +42,6 @@ RECEIVED_SIZE_MAX: Final = 65_536
 """Octets of requests that wait for those before them; one more, and no more are read."""
 BODY_TURN_SIZE: Final = 16_384
 """Octets at once from which on a body takes turns with others."""
-BODIES_AT_ONCE: Final = 16
-"""Bodies that are read on in one iteration of the reactor: a millisecond of it."""
 EVENTS_MAX: Final = 256
 """Pieces of a body that are taken before the clock is looked at."""
 REQUEST_HEADER_S: Final = 10.0
@@ -70,67 +63,8 @@ _LOST: Final = 4
 _log: Final = Logger("etcdtw.transport.client.http1")
 
 
-class BodyTurns:
-    """Bodies that come at once are read on in turn.
-
-    Otherwise all of them would be, within one iteration of the reactor: 20 ms for 400 of them,
-    in pieces that are each short.
-    """
-
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
-        self._line: deque[Callable[[], None]] = deque()
-
-    def wait(self, read_on: Callable[[], None]) -> None:
-        """Call ``read_on`` when it has its turn, in the next iteration at the earliest."""
-        if not self._line:
-            self._clock.callLater(0, self._next)
-        self._line.append(read_on)
-
-    def _next(self) -> None:
-        for _ in range(min(BODIES_AT_ONCE, len(self._line))):
-            self._line.popleft()()
-        if self._line:
-            self._clock.callLater(0, self._next)
-
-
-class HttpSite:
-    """The HTTP routes of one listener, and what its connections of HTTP/1.x share.
-
-    ``body_size_max``: which requests have bodies that a route reads; they count in ``stats``.
-    ``unix_s``: the wall clock, for dates.
-    """
-
-    def __init__(
-        self,
-        routes: Routes,
-        clock: IReactorTime,
-        *,
-        body_size_max: BodySizeMax = reads_no_body,
-        stats: ServerStats | None = None,
-        unix_s: Callable[[], float] = time.time,
-    ) -> None:
-        self.routes = routes
-        self.clock = clock
-        self.body_size_max = body_size_max
-        self.stats = stats or ServerStats()
-        self.body_turns = BodyTurns(clock)
-        self.heads = HeadWriter()
-        self._unix_s = unix_s
-        self._date_s = 0
-        self._date = b""
-
-    def date(self) -> bytes:
-        """Return what the time is, for heads."""
-        now_s = int(self._unix_s())
-        if now_s != self._date_s:
-            self._date_s = now_s
-            self._date = date_text(time.gmtime(now_s))
-        return self._date
-
-
 class Http1Request:
-    """One request and its answer; implements `routes.HttpRequest`."""
+    """One request and its answer; implements `seams.HttpRequest`."""
 
     def __init__(self, channel: Http1Channel, head: Head) -> None:
         self._channel: Http1Channel | None = channel
@@ -235,7 +169,7 @@ class Http1Request:
 
 
 class Http1Channel:
-    """An HTTP/1.x connection, from its first request to its end.
+    """An HTTP/1.x connection, from its first request to its end; and `seams.TakenLine` then.
 
     On a plain socket it writes to the socket itself and gives the transport only what the kernel
     does not take, as `GrpcChannel` does, and why.
@@ -364,9 +298,10 @@ class Http1Channel:
     def _begin(self, head: Head) -> bool:
         """Begin a request; return whether it is answered before its body has come."""
         self.keeps_alive = head.keeps_alive and not self._is_draining
-        request = self._request = Http1Request(self, head)
+        self._request = Http1Request(self, head)
         if not head.length:
             return False
+        self._body_size = 0
         kept = self._kept_size_max = self._site.body_size_max(head.verb, head.path)
         if head.length > (kept or BODY_SIZE_MAX):
             self._refuse(TOO_LARGE)
@@ -414,12 +349,10 @@ class Http1Channel:
         if body:
             request.body = body[0] if len(body) == 1 else b"".join(body)
             self._body = []
-            self._body_size = 0
         self._state = _ANSWERING
         self._deadline_s = NEVER_S
-        if request.path == b"*" and self._answer_for_all(request):
-            return NO_MORE
-        self._site.routes.serve(request)
+        if request.path != b"*" or not self._answer_for_all(request):
+            self._site.routes.serve(request)
         if self._state == _READING and self._reader.unread and not self.is_clogged:
             return MORE
         return NO_MORE
@@ -497,6 +430,7 @@ class Http1Channel:
     def drain(self) -> None:
         """Close now, or behind the request that is under way."""
         self._is_draining = True
+        self.keeps_alive = False
         if not self.is_busy:
             self._close()
 
@@ -543,7 +477,8 @@ class Http1Channel:
         self._state = _CLOSING
         self._reader.clear()
         half_close = getattr(self.transport, "loseWriteConnection", None)
-        if unread and self._socket is not None and half_close is not None:
+        may_linger = self._socket is not None and not self.is_clogged
+        if unread and may_linger and half_close is not None:
             self._go_on_reading()
             self.transport.unregisterProducer()
             half_close()
@@ -574,11 +509,19 @@ class Http1Channel:
         rest = self._reader.take_rest()
         self._successor = successor
         self._go_on_reading()
-        successor.began(Http1Line(self))
+        successor.began(self)
         if self.is_clogged:
             successor.clogged()
         if rest:
             successor.received(rest)
+
+    def pause(self) -> None:
+        """See `seams.TakenLine`."""
+        self.transport.pauseProducing()
+
+    def resume(self) -> None:
+        """See `seams.TakenLine`."""
+        self.transport.resumeProducing()
 
     # What is read of the socket.
 
@@ -648,23 +591,6 @@ class Http1Channel:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-class Http1Line:
-    """Implements `routes.TakenLine`."""
-
-    def __init__(self, channel: Http1Channel) -> None:
-        self._channel = channel
-        self.write = channel.write
-        self.end = channel.end
-
-    def pause(self) -> None:
-        """See `routes.TakenLine`."""
-        self._channel.transport.pauseProducing()
-
-    def resume(self) -> None:
-        """See `routes.TakenLine`."""
-        self._channel.transport.resumeProducing()
 
 
 # As a decorator it would keep mypyc from making the class native.

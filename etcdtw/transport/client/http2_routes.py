@@ -10,14 +10,14 @@ from twisted.internet.interfaces import ITCPTransport
 from etcdtw.grpc.plain import PlainRequest
 from etcdtw.http1.answers import Fields
 from etcdtw.http1.target import BadTargetError, split_target
-from etcdtw.transport.client.routes import Successor
+from etcdtw.transport.client.seams import Successor
 
 PIECES_QUEUED_MAX: Final = 65_536
 """Octets of an answer that wait for its client; with more its source waits."""
 
 
 class Http2Request:
-    """Implements `routes.HttpRequest` for a stream: what it says goes on to `PlainRequest`."""
+    """Implements `seams.HttpRequest` for a stream: what it says goes on to `PlainRequest`."""
 
     def __init__(
         self, plain: PlainRequest, connection: ITCPTransport, date: Callable[[], bytes]

@@ -41,7 +41,8 @@ from etcdtw.transport.client.grpc_channel import (
     GrpcChannel,
     KeepAlive,
 )
-from etcdtw.transport.client.http1 import Http1Channel, HttpSite
+from etcdtw.transport.client.http1 import Http1Channel
+from etcdtw.transport.client.http1_site import HttpSite
 from etcdtw.transport.client.http2_routes import Http2Request
 from etcdtw.transport.client.offenders import Offenders
 from etcdtw.transport.client.places import ClientPlaces

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 from twisted.logger import capturedLogs
 
@@ -13,9 +15,9 @@ from etcdtw.transport.client.http1 import (
     LINGER_S,
     REQUEST_HEADER_S,
     Http1Channel,
-    HttpSite,
 )
-from etcdtw.transport.client.routes import HttpRequest, TakenLine
+from etcdtw.transport.client.http1_site import HttpSite
+from etcdtw.transport.client.seams import HttpRequest, TakenLine
 from etcdtw.transport.rounds import Rounds
 from tests.transport.client.port_rig import SocketLike
 from tests.transport.test_rounds import Iterations
@@ -35,6 +37,21 @@ class HalfClosing(SocketLike):
 
     def loseWriteConnection(self) -> None:
         self.is_half_closed = True
+
+
+class PlainSocket:
+    """Takes ``room`` octets at once; none: it is full."""
+
+    def __init__(self, room: int = 1 << 30) -> None:
+        self.room = room
+        self.sent = b""
+
+    def send(self, data: bytes) -> int:
+        if not self.room:
+            raise BlockingIOError
+        taken = data[: self.room]
+        self.sent += taken
+        return len(taken)
 
 
 class Taker:
@@ -250,6 +267,16 @@ def test_a_body_that_breaks_off_is_answered_as_far_as_it_came(rig: Rig) -> None:
     assert rig.held == []
 
 
+def test_the_bodies_of_a_connection_do_not_add_up(rig: Rig) -> None:
+    size = BODY_SIZE_MAX // 2
+    for _ in range(3):
+        for path in (b"/unread", b"/p"):
+            line = b"POST %b HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % (path, size)
+            rig.send(line + bytes(size))
+            rig.answer()
+            assert rig.said.startswith(b"HTTP/1.1 200")
+
+
 def test_very_many_small_chunks_take_turns(rig: Rig) -> None:
     rig.channel._rounds = Rounds(rig.clock, seconds=iter(range(10_000)).__next__)
     rig.send(CHUNKED + b"1\r\nx\r\n" * (3 * EVENTS_MAX) + b"0\r\n\r\n")
@@ -293,10 +320,10 @@ def test_what_is_no_request_is_refused_in_gos_words(rig: Rig, octets: bytes, lin
 def test_who_is_refused_may_go_on_sending_for_a_while() -> None:
     rig = Rig()
     rig.channel.transport = transport = HalfClosing()
-    rig.channel._socket = object()  # type: ignore[assignment]  # as if it were a plain one
-    rig.channel.is_clogged = True  # so that it is not written to
+    transport.registerProducer(rig.channel, False)
+    rig.channel._socket = plain = cast(Any, PlainSocket())
     rig.send(b"x\r\n\r\n")
-    assert transport.value().startswith(b"HTTP/1.1 400 ")
+    assert plain.sent.startswith(b"HTTP/1.1 400 ")
     assert (transport.is_half_closed, transport.disconnecting) == (True, False)
     rig.send(bytes(100_000))
     rig.clock.advance(LINGER_S)
@@ -399,6 +426,22 @@ def test_a_client_that_does_not_read_is_asked_nothing_more() -> None:
     assert len(rig.held) == 1
 
 
+@pytest.mark.parametrize("room", [0, 10])
+def test_what_a_socket_does_not_take_is_the_transports(rig: Rig, room: int) -> None:
+    rig.channel._socket = plain = cast(Any, PlainSocket(room))
+    rig.send(GET)
+    request = rig.held.pop()
+    request.begin(200, ())
+    assert request.is_full
+    request.send(b"abc")
+    assert plain.sent + rig.said == (
+        b"HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+    )
+    rig.channel.resumeProducing()
+    assert not request.is_full
+
+
 def test_a_stream_is_told_when_its_client_reads_on() -> None:
     rig = Rig(room=10)
     rig.send(GET)
@@ -420,9 +463,9 @@ def test_a_connection_is_given_away_behind_its_last_answer(rig: Rig) -> None:
     assert rig.held[0].take_over(taker, b"HTTP/1.1 101 x\r\n\r\n")
     assert rig.said == b"HTTP/1.1 101 x\r\n\r\n"
     rig.send(b"more")
-    assert taker.told == []
+    told_early = list(taker.told)
     rig.clock.iterate()
-    assert taker.told == ["began", b"restmore"]
+    assert (told_early, taker.told) == ([], ["began", b"restmore"])
     rig.send(GET)
     assert taker.told[2:] == [GET]
     assert taker.line is not None
@@ -435,9 +478,9 @@ def test_a_connection_is_given_away_behind_its_last_answer(rig: Rig) -> None:
     rig.channel.resumeProducing()
     assert taker.told[3:] == ["clogged", "drained"]
     rig.clock.advance(10 * IDLE_S)
-    assert not rig.transport.disconnecting
+    was_closed = rig.transport.disconnecting
     taker.line.end()
-    assert rig.transport.disconnecting
+    assert (was_closed, rig.transport.disconnecting) == (False, True)
     rig.channel.lost()
     assert taker.told[5:] == ["lost"]
 

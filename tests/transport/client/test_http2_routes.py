@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 
 import pytest
+
 from etcdtw.http2.errors import PROTOCOL_ERROR
 from etcdtw.http2.events import RESET
 from tests.transport.client.port_rig import PortRig
