@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from statistics import median
 from typing import Final
 
 from benchmarks import footprint, surroundings, workloads
+from benchmarks.json_load import JsonFanOut, JsonLoad, json_puts, json_ranges
 from benchmarks.load import WARM_UP_S, LoadResult, LoadRun
 from benchmarks.streams import FanOutLoad, KeepAliveLoad
 from benchmarks.workloads import Workload
@@ -54,10 +56,14 @@ LONE_SETTLE_S: Final = 0.1
 LONE_WARM_UP_S: Final = 0.2
 OCTETS_TOLERANCE: Final = 0.1
 LOCAL_NAME: Final = "localhost"
-STREAMING: Final[dict[str, type[FanOutLoad] | type[KeepAliveLoad]]] = {
+STREAMING: Final[dict[str, Callable[[str], FanOutLoad | KeepAliveLoad | JsonFanOut | JsonLoad]]] = {
     "lease keep-alive 100x10": KeepAliveLoad,
     "watch fan-out 1 to 1,000 (events)": FanOutLoad,
+    "JSON put 64x1": json_puts,
+    "JSON range linearizable 64x1": json_ranges,
+    "JSON watch 1 to 1,000 (events)": JsonFanOut,
 }
+"""What is not unary gRPC, by the endpoint that it goes to."""
 
 
 @dataclass(slots=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 
 from etcdtw.client.channel import Stream
-from etcdtw.gateway.pages import JSON, NO_FIELDS, Answer, Fields
+from etcdtw.gateway.pages import JSON, NO_FIELDS, Answer
 from etcdtw.gateway.transcoding.tables import Table
 from etcdtw.gateway.transcoding.writing import PIECE_SIZE, Writer, write, write_string
 from etcdtw.gateway.turns import Job, Turns
@@ -27,6 +28,7 @@ from etcdtw.grpc.call import (
     UNIMPLEMENTED,
     StatusError,
 )
+from etcdtw.http1.answers import Fields
 
 OF_GRPC: Final[Fields] = ((b"Grpc-Metadata-Content-Type", b"application/grpc"),)
 """What tells that a service has answered."""
@@ -110,6 +112,12 @@ class MessageParts:
             writer.feed(more)
 
 
+@lru_cache(maxsize=4)
+def _line(table: Table, message: bytes) -> bytes:
+    """Return a small message as a line; who is told what others are told gets the same one."""
+    return b'{"result":%b}\n' % write(table, message)
+
+
 class LineParts:
     """The messages of a stream, a line each; implements `pages.Parts`."""
 
@@ -139,7 +147,7 @@ class LineParts:
             self._is_over = True
             return None
         if len(message) <= PIECE_SIZE:
-            return b'{"result":%b}\n' % write(self._table, message)
+            return _line(self._table, message)
         writer = self._writer = Writer(self._table)
         writer.feed(message)
         return b'{"result":'
