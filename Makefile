@@ -6,7 +6,8 @@ BIN = $(VENV)/bin
 .DEFAULT_GOAL = help
 
 .PHONY: help run test fast test-compiled lint cover untested bench bench-cluster surface build clean differential \
-	kill-loop differential-cluster cluster-kill-loop lock-loop crashlab bitflips full-disk long judges attacks
+	kill-loop differential-cluster cluster-kill-loop lock-loop crashlab bitflips full-disk long judges attacks \
+	bench-users differential-users
 
 help:
 	@echo "make run           one member on 127.0.0.1:2379, data in default.etcd/"
@@ -19,12 +20,14 @@ help:
 	@echo "make untested      modules that no test imports, and why"
 	@echo "make bench         side by side with real etcd; results in benchmarks/results/"
 	@echo "make bench-cluster three members of each, through leader and follower; elections; snapshots"
+	@echo "make bench-users   puts, ranges and logging in with users, beside real etcd"
 	@echo "make attacks       what one attacker does to others' puts, beside real etcd"
 	@echo "make differential  200,000 random operations against real etcd and etcdtw"
 	@echo "make kill-loop     200 cycles of kill -9 under load"
 	@echo "make cluster-kill-loop     200 rounds of kill -9 in a cluster, with a checker of histories"
 	@echo "make lock-loop     1,000 critical sections by four kinds of clients while members fail"
 	@echo "make differential-cluster  100,000 operations on a mixed cluster against a single etcd"
+	@echo "make differential-users    users and roles in a cluster of 3.6, 3.7 and ours"
 	@echo "make crashlab      2,000 power-loss images of the real storage"
 	@echo "make full-disk     50 rounds of full disks in a cluster of three (root: mounts tmpfs)"
 	@echo "make bitflips      1,000 flipped bits in the files of a member, and what found each"
@@ -108,6 +111,9 @@ bench: $(BENCH)/.installed
 bench-cluster: $(BENCH)/.installed
 	$(BENCH)/bin/python -m benchmarks.cluster $(ARGS)
 
+bench-users: $(BENCH)/.installed
+	$(BENCH)/bin/python -m benchmarks.users $(ARGS)
+
 attacks: $(BENCH)/.installed
 	$(BENCH)/bin/python -m benchmarks.attacks $(ARGS)
 
@@ -128,6 +134,9 @@ lock-loop: $(VENV)/.installed-test
 
 differential-cluster: $(VENV)/.installed-test
 	$(BIN)/python -m tests.differential.cluster --operations 100000 $(ARGS)
+
+differential-users: $(VENV)/.installed-test
+	$(BIN)/python -m tests.differential.users_cluster $(ARGS)
 
 full-disk: $(VENV)/.installed-test
 	$(BIN)/python -m tests.integration.full_disk_loop --rounds 50 $(ARGS)
