@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 
 .PHONY: help run test fast test-compiled lint cover untested bench bench-cluster surface build clean differential \
 	kill-loop differential-cluster cluster-kill-loop lock-loop prometheus-loop crashlab bitflips full-disk space-loop \
-	long judges attacks acceptance
+	long judges attacks acceptance bench-users differential-users
 
 help:
 	@echo "make run           one member on 127.0.0.1:2379, data in default.etcd/"
@@ -20,6 +20,7 @@ help:
 	@echo "make untested      modules that no test imports, and why"
 	@echo "make bench         side by side with real etcd; results in benchmarks/results/"
 	@echo "make bench-cluster three members of each, through leader and follower; elections; snapshots"
+	@echo "make bench-users   puts, ranges and logging in with users, beside real etcd"
 	@echo "make attacks       what one attacker does to others' puts, beside real etcd"
 	@echo "make differential  200,000 random operations against real etcd and etcdtw"
 	@echo "make kill-loop     200 cycles of kill -9 under load"
@@ -27,6 +28,7 @@ help:
 	@echo "make lock-loop     1,000 critical sections by four kinds of clients while members fail"
 	@echo "make prometheus-loop a real Prometheus on a cluster: etcd's dashboards and alerts"
 	@echo "make differential-cluster  100,000 operations on a mixed cluster against a single etcd"
+	@echo "make differential-users    users and roles in a cluster of 3.6, 3.7 and ours"
 	@echo "make crashlab      2,000 power-loss images of the real storage"
 	@echo "make full-disk     50 rounds of full disks in a cluster of three (root: mounts tmpfs)"
 	@echo "make space-loop    a quota of 4 GiB filled and emptied ten times, and the file's size at each"
@@ -112,6 +114,9 @@ bench: $(BENCH)/.installed
 bench-cluster: $(BENCH)/.installed
 	$(BENCH)/bin/python -m benchmarks.cluster $(ARGS)
 
+bench-users: $(BENCH)/.installed
+	$(BENCH)/bin/python -m benchmarks.users $(ARGS)
+
 attacks: $(BENCH)/.installed
 	$(BENCH)/bin/python -m benchmarks.attacks $(ARGS)
 
@@ -135,6 +140,9 @@ prometheus-loop: $(VENV)/.installed-test
 
 differential-cluster: $(VENV)/.installed-test
 	$(BIN)/python -m tests.differential.cluster --operations 100000 $(ARGS)
+
+differential-users: $(VENV)/.installed-test
+	$(BIN)/python -m tests.differential.users_cluster $(ARGS)
 
 full-disk: $(VENV)/.installed-test
 	$(BIN)/python -m tests.integration.full_disk_loop --rounds 50 $(ARGS)

@@ -48,6 +48,7 @@ HOT = [
     "etcdtw/storage/rows/fences.py",
     "etcdtw/storage/rows/seal.py",
     "etcdtw/storage/rows/tables.py",
+    "etcdtw/storage/state/attachments.py",
     "etcdtw/storage/state/generation_queue.py",
     "etcdtw/storage/state/overlay.py",
     "etcdtw/storage/state/piece_reader.py",

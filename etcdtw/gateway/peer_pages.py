@@ -34,6 +34,7 @@ from etcdtw.storage.state.errands import ErrandError
 from etcdtw.transport.peer.seams import PageAnswer
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import leasepb
+from etcdtw.wire.encode import delimited
 
 CLUSTER_ID: Final = "X-Etcd-Cluster-ID"
 MEMBERS: Final = "/members"
@@ -44,6 +45,9 @@ PROGRAM_NAME: Final = b"etcdtw"
 JSON: Final = ("Content-Type", "application/json")
 TEXT: Final = ("Content-Type", "text/plain; charset=utf-8")
 PROTOBUF: Final = ("Content-Type", "application/protobuf")
+LEASE_TAG: Final = b"\x0a"
+"""Of a LeaseTimeToLiveResponse in a LeaseInternalResponse."""
+EMPTY_HEADER: Final = b"\x0a\x00"
 OK: Final = 200
 BAD_REQUEST: Final = 400
 NOT_FOUND: Final = 404
@@ -184,15 +188,14 @@ class MemberPages:
             return succeed(text(BAD_REQUEST, "error unmarshalling request"))
         answer: Deferred[PageAnswer] = Deferred()
 
-        def found(error: Exception | None, response: pb.LeaseTimeToLiveResponse | None) -> None:
+        def found(error: Exception | None, lease: bytes | None) -> None:
             if error is not None:
                 answer.callback(_lease_failure(error))
-            elif response is None:
+            elif lease is None:
                 answer.callback(text(NOT_FOUND, "lease not found"))
             else:
-                response.header.SetInParent()
-                whole = leasepb.LeaseInternalResponse(LeaseTimeToLiveResponse=response)
-                answer.callback(PageAnswer(OK, whole.SerializeToString(), (PROTOBUF,)))
+                whole = delimited(LEASE_TAG, EMPTY_HEADER + lease)
+                answer.callback(PageAnswer(OK, whole, (PROTOBUF,)))
 
         self._leases.time_to_live(request.ID, request.keys, found)
         return answer

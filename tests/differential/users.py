@@ -120,10 +120,15 @@ class Member:
 
 
 class Script:
-    """Makes operations; knows the passwords that were set last, as far as they were."""
+    """Makes operations; knows the passwords that were set last, as far as they were.
 
-    def __init__(self, seed: int) -> None:
+    ``odd_ranges``: some end before they begin, for which real members' verdicts follow from the
+    form of a tree.
+    """
+
+    def __init__(self, seed: int, *, odd_ranges: bool = True) -> None:
         self._random = random.Random(seed)
+        self._odd_ranges = odd_ranges
         self.passwords: dict[str, str] = {}
         self.tokenless = set(USERS)
         """Users whose tokens are over, as far as one can tell."""
@@ -164,7 +169,10 @@ class Script:
             return {"key": b"\0", "range_end": b"\0"}
         if chance < 0.8:
             return {"key": key, "range_end": key[:-1] + bytes([key[-1] + 1])}
-        return {"key": key, "range_end": self._key()}
+        end = self._key()
+        if not self._odd_ranges and end <= key:
+            return {"key": key}
+        return {"key": key, "range_end": end}
 
     # Operations.
 

@@ -271,7 +271,7 @@ def _services(
         methods
     )
     users.service(node).register(methods)
-    LeaseService(
+    leases = LeaseService(
         node,
         runtime.randomness.getrandbits,
         election_timeout_s,
@@ -279,7 +279,8 @@ def _services(
         line=line,
         reads=reads,
         guard=guard,
-    ).register(methods)
+    )
+    leases.register(methods)
     cluster = ClusterService(
         node,
         unix_s=runtime.unix_s,
@@ -306,6 +307,6 @@ def _services(
         maintenance=maintenance,
         snapshots=snapshots,
         cluster=cluster,
-        leases_for_peers=LeasesForPeers(node),
+        leases_for_peers=LeasesForPeers(node, leases.looks),
         guard=guard,
     )
