@@ -24,6 +24,9 @@ class Connection:
     def getPeer(self) -> IPv4Address:
         return IPv4Address("TCP", "10.0.0.1", 4000)
 
+    def getHost(self) -> IPv4Address:
+        return IPv4Address("TCP", "10.0.0.9", 2379)
+
 
 class JsonRig(MemberRig):
     """A member of one with its gateway."""

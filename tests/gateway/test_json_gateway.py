@@ -234,6 +234,7 @@ def test_what_a_call_is_told_of_its_caller(rig: JsonRig) -> None:
     answer = rig.ask("/v3/kv/put", b"{}", authorization="Bearer abc")
     (caller,) = callers
     assert (caller.address, caller.common_name, caller.token) == ("10.0.0.1", "", b"abc")
+    assert (caller.remote, caller.local) == ("10.0.0.1:4000", "10.0.0.9:2379")
     assert answer.status == 401
     assert answer.fields == ((b"WWW-Authenticate", b"etcdserver: invalid auth token"),)
 

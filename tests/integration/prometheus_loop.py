@@ -3,8 +3,8 @@
 ``python -m tests.integration.prometheus_loop --program etcdtw``
 
 Each expression of etcd's dashboards, and what each of its alerts compares, has a series with a
-number; no alert fires while all is well; each fires when its cause is there.  Their windows are
-shortened and their patience is left out (`tests.support.prometheus.SHORTENED`); all else is etcd's.
+number; no alert fires while all is well; each fires when its cause is there, and not before.  Their
+windows and their patience are shortened (`tests.support.prometheus.SHORTENED`); all else is etcd's.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -38,10 +39,12 @@ from tests.support.prometheus import (
 MIB: Final = 1 << 20
 SERIES_S: Final = 60.0
 """Within which every expression has a series."""
-WELL_S: Final = 40.0
+WELL_S: Final = 60.0
 """How long nothing may fire before anything is done to the cluster."""
-FIRES_S: Final = 90.0
+FIRES_S: Final = 150.0
 """Within which an alert fires once its cause is there."""
+SILENT_S: Final = 120.0
+"""Within which an alert falls silent when what was there before is over."""
 LOAD_PAUSE_S: Final = 0.02
 KEYS: Final = 50
 COMPACT_EACH: Final = 500
@@ -56,11 +59,21 @@ KEPT_KEYS: Final = 125
 LOST_PUTS: Final = 200
 TRIES_MAX: Final = 30
 LOCK: Final = "/v3lockpb.Lock/Lock"
-NOT_BEGUN: Final = (
+FAILED_CALLS: Final = (
+    "etcdHighNumberOfFailedGRPCRequests_warning",
+    "etcdHighNumberOfFailedGRPCRequests_critical",
+)
+SLOW_DISK: Final = (
+    "etcdHighFsyncDurations_warning",
+    "etcdHighFsyncDurations_critical",
+    "etcdHighCommitDurations_warning",
+)
+NO_QUORUM: Final = (
     "etcdMembersDown_critical",
     "etcdInsufficientMembers_critical",
     "etcdNoLeader_critical",
 )
+NO_SPACE: Final = ("etcdExcessiveDatabaseGrowth_warning", "etcdDatabaseQuotaLowSpace_critical")
 Failed = (RpcFailedError, OSError, ValueError)
 
 
@@ -73,11 +86,13 @@ class Findings:
     fired: dict[str, float] = field(default_factory=dict)
     """Seconds from its cause, by alert."""
     silent: list[str] = field(default_factory=list)
+    early: list[str] = field(default_factory=list)
+    """Those that fired before their cause was there."""
     expressions: int = 0
 
     @property
     def is_good(self) -> bool:
-        return not (self.missing or self.fired_while_well or self.silent)
+        return not (self.missing or self.fired_while_well or self.silent or self.early)
 
     def lines(self) -> list[str]:
         """Return what is printed."""
@@ -85,6 +100,7 @@ class Findings:
         found += [f"FIRED WHILE ALL WAS WELL: {name}" for name in sorted(self.fired_while_well)]
         found += [f"{name} fired after {took_s:.0f} s" for name, took_s in self.fired.items()]
         found += [f"DID NOT FIRE: {name}" for name in self.silent]
+        found += [f"FIRED BEFORE ITS CAUSE: {name}" for name in self.early]
         with_series = self.expressions - len(self.missing)
         found.append(
             f"{self.expressions} expressions, {with_series} with a series; "
@@ -167,10 +183,18 @@ class Loop:
             self._findings.fired_while_well |= self._prometheus.firing()
             time.sleep(1)
 
-    def fires(self, *names: str, began_s: float | None = None) -> None:
+    def see(self, cause: AbstractContextManager[None], *names: str) -> None:
+        """See that these alerts are silent before ``cause`` is there, and fire then."""
+        deadline = time.monotonic() + SILENT_S
+        while (early := set(names) & self._prometheus.firing()) and time.monotonic() < deadline:
+            time.sleep(1)
+        self._findings.early += sorted(early)
+        with cause:
+            self._fire(set(names))
+
+    def _fire(self, left: set[str]) -> None:
         """Wait until these alerts have fired."""
-        began_s = time.monotonic() if began_s is None else began_s
-        left = set(names)
+        began_s = time.monotonic()
         while left and time.monotonic() - began_s < FIRES_S:
             for name in left & self._prometheus.firing():
                 left.discard(name)
@@ -200,7 +224,8 @@ class Loop:
             over.set()
             thread.join(20)
 
-    def refused_calls(self) -> None:
+    @contextmanager
+    def refused_calls(self) -> Iterator[None]:
         """Calls of one method all fail: a follower cannot hand over what it does not have."""
         follower = self._cluster.followers()[0]
         with self._cluster.new_client(follower) as client:
@@ -209,10 +234,10 @@ class Loop:
                 client.invoke("move_leader", targetID=1)
 
             with self.again(ask):
-                name = "etcdHighNumberOfFailedGRPCRequests"
-                self.fires(f"{name}_warning", f"{name}_critical")
+                yield
 
-    def slow_calls(self) -> None:
+    @contextmanager
+    def slow_calls(self) -> Iterator[None]:
         """Who waits for a lock waits long."""
         with self._cluster.new_client(self._cluster.leader()) as client:
             request = v3lockpb.LockRequest(name=b"held").SerializeToString()
@@ -222,9 +247,10 @@ class Loop:
                 client.raw_unary(LOCK, request, 1.0)
 
             with self.again(wait):
-                self.fires("etcdGRPCRequestsSlow_critical")
+                yield
 
-    def many_leaders(self) -> None:
+    @contextmanager
+    def many_leaders(self) -> Iterator[None]:
         """The leadership goes around."""
 
         def move() -> None:
@@ -235,9 +261,10 @@ class Loop:
                 client.invoke("move_leader", targetID=status.header.member_id)
 
         with self.again(move, 2.0):
-            self.fires("etcdHighNumberOfLeaderChanges_warning")
+            yield
 
-    def slow_peers(self) -> None:
+    @contextmanager
+    def slow_peers(self) -> Iterator[None]:
         """A member answers late: it is stopped for a while, and again."""
         follower = self._cluster.followers()[0]
 
@@ -247,59 +274,63 @@ class Loop:
             follower.resume()
 
         with self.again(pause, RUNNING_S):
-            self.fires("etcdMemberCommunicationSlow_warning")
+            yield
 
-    def slow_disk(self, knob: Path) -> None:
+    @contextmanager
+    def slow_disk(self, knob: Path) -> Iterator[None]:
         """Each flush takes more than a second."""
         knob.write_text(str(SLOW_DISK_MS))
         try:
-            name = "etcdHighFsyncDurations"
-            self.fires(f"{name}_warning", f"{name}_critical", "etcdHighCommitDurations_warning")
+            yield
         finally:
             knob.write_text("0")
 
-    def fragments(self) -> None:
+    @contextmanager
+    def fragments(self) -> Iterator[None]:
         """Much is written, and most of it deleted."""
         with self._cluster.new_client(self._cluster.leader()) as client:
             for number in range(FILL_KEYS):
                 _insist(client, pb.PutRequest(key=b"big/%06d" % number, value=bytes(MIB)))
-            began_s = time.monotonic()
             first = b"big/%06d" % KEPT_KEYS
             deleted = client.invoke("delete_range", key=first, range_end=b"big0")
             client.invoke("compact", revision=deleted.header.revision)
-            self.fires("etcdDatabaseHighFragmentationRatio_warning", began_s=began_s)
+            yield
 
-    def lost_quorum(self) -> None:
+    @contextmanager
+    def no_quorum(self) -> Iterator[None]:
         """Two of three members die."""
-        survivor, *others = self._cluster.all
-        began_s = time.monotonic()
-        self._cluster.kill(others)
-        with self._cluster.new_client(survivor) as client:
-            self.fires(*NOT_BEGUN, began_s=began_s)
-            threads = [
-                threading.Thread(target=_lost_put, args=(client, number), daemon=True)
-                for number in range(LOST_PUTS)
-            ]
-            began_s = time.monotonic()
-            for thread in threads:
-                thread.start()
-            self.fires("etcdHighNumberOfFailedProposals_warning", began_s=began_s)
-            for thread in threads:
-                thread.join(30)
+        self._cluster.kill(self._cluster.all[1:])
+        yield
 
-    def no_space(self) -> None:
+    @contextmanager
+    def lost_puts(self) -> Iterator[None]:
+        """Without a quorum many puts wait for nothing."""
+        with self._cluster.new_client(self._cluster.all[0]) as client:
+
+            def put_many() -> None:
+                threads = [
+                    threading.Thread(target=_lost_put, args=(client, number), daemon=True)
+                    for number in range(LOST_PUTS)
+                ]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join(30)
+
+            with self.again(put_many):
+                yield
+
+    @contextmanager
+    def no_space(self) -> Iterator[None]:
         """The quota is filled."""
         with self._cluster.new_client(self._cluster.leader()) as client:
-            number = 0
+            numbers = count()
 
             def fill() -> None:
-                nonlocal number
-                number += 1
-                client.put(b"fill/%06d" % number, bytes(MIB // 4))
+                client.put(b"fill/%06d" % next(numbers), bytes(MIB // 4))
 
             with self.again(fill, 0.2):
-                growing = "etcdExcessiveDatabaseGrowth_warning"
-                self.fires(growing, "etcdDatabaseQuotaLowSpace_critical")
+                yield
 
 
 def _insist(client: EtcdClient, put: pb.PutRequest) -> None:
@@ -335,18 +366,20 @@ def run(program: str, prometheus: str) -> Findings:
                 print("no alert while all is well", flush=True)
                 loop.all_is_well()
                 print("causes", flush=True)
-                loop.refused_calls()
-                loop.slow_calls()
-                loop.many_leaders()
-                loop.slow_peers()
-                loop.slow_disk(knob)
-            loop.fragments()
-            loop.lost_quorum()
+                loop.see(loop.refused_calls(), *FAILED_CALLS)
+                loop.see(loop.slow_calls(), "etcdGRPCRequestsSlow_critical")
+                loop.see(loop.many_leaders(), "etcdHighNumberOfLeaderChanges_warning")
+                loop.see(loop.slow_peers(), "etcdMemberCommunicationSlow_warning")
+                loop.see(loop.slow_disk(knob), *SLOW_DISK)
+            loop.see(loop.fragments(), "etcdDatabaseHighFragmentationRatio_warning")
+            loop.see(loop.no_quorum(), *NO_QUORUM)
+            loop.see(loop.lost_puts(), "etcdHighNumberOfFailedProposals_warning")
         flags = ["--metrics=extensive", f"--quota-backend-bytes={SMALL_QUOTA}"]
         small = Cluster([program] * 3, flags=flags, tls=True)
         with small, Prometheus(prometheus, small, folder / "small") as scraping:
             time.sleep(5)
-            Loop(scraping, small, findings).no_space()
+            loop = Loop(scraping, small, findings)
+            loop.see(loop.no_space(), *NO_SPACE)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return findings

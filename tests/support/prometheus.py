@@ -38,6 +38,8 @@ SHORTENED: Final = {
     "[4h]": "[30s]",
 }
 """Windows of alerts: nobody waits for hours.  Selectors, functions and comparisons stay."""
+PATIENCE_S: Final = 2.0
+"""What a minute of an alert's patience (`for`) is shortened to, as its windows are."""
 VARIABLES: Final = {"$job": "etcd", "$cluster": "tests", "$__rate_interval": RATE}
 
 
@@ -47,6 +49,7 @@ class Alert(NamedTuple):
     name: str
     value: str
     condition: str
+    patience_s: float
 
 
 def find_prometheus() -> str | None:
@@ -83,7 +86,9 @@ def alerts() -> list[Alert]:
         condition = f"{value} {shortened(rule['comparison'])}"
         if "and" in rule:
             condition += f" and {shortened(rule['and'])}"
-        found.append(Alert(f"{rule['alert']}_{rule['severity']}", value, condition))
+        minutes = int(rule["for"].removesuffix("m"))
+        name = f"{rule['alert']}_{rule['severity']}"
+        found.append(Alert(name, value, condition, minutes * PATIENCE_S))
     return found
 
 
@@ -97,7 +102,7 @@ class Prometheus:
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         rules = [
-            {"alert": one.name, "expr": one.condition, "for": "0s", "labels": {"severity": "x"}}
+            {"alert": one.name, "expr": one.condition, "for": f"{one.patience_s:.0f}s"}
             for one in alerts()
         ]
         (folder / "rules.yml").write_text(
