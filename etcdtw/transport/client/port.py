@@ -359,7 +359,7 @@ class ClientPort(Factory):
             http2 = Connection(limits=self._offender_limits if is_offender else self._limits)
             http2.begin()
             name = common_name_of(connection.tcp)
-            remote, local = connection.addresses
+            remote, local = connection.tcp.getPeer(), connection.tcp.getHost()
             return CallServer(
                 http2,
                 self._methods,
