@@ -17,10 +17,11 @@ from etcdtw.config.discovery import Discovery, find_discovery
 from etcdtw.config.environment import values_from_environment
 from etcdtw.config.feature_gates import FeatureGates
 from etcdtw.config.file import values_from_file
-from etcdtw.config.flag_table import DEPRECATIONS, FLAGS
+from etcdtw.config.flag_table import FLAGS
 from etcdtw.config.flags import NO_EFFECT, FlagError, Value, parse_arguments, parse_value
 from etcdtw.config.govalues import NS_PER_S
 from etcdtw.config.help import help_text, version_text
+from etcdtw.config.legacy_flags import DEPRECATIONS
 from etcdtw.config.log_rotation import LogRotation, parse_log_rotation
 from etcdtw.config.settings import Settings
 

@@ -10,9 +10,10 @@ import pytest
 
 from etcdtw import __version__
 from etcdtw.config.config import Quota, TextRequestedError
-from etcdtw.config.flag_table import DEPRECATIONS, FLAGS
+from etcdtw.config.flag_table import FLAGS
 from etcdtw.config.flags import LEGACY, NO_EFFECT, parse_value
 from etcdtw.config.help import help_text
+from etcdtw.config.legacy_flags import DEPRECATIONS
 from etcdtw.lease.lessor import CHECKPOINT_INTERVAL_MS, Lessor
 from etcdtw.server.member.assembly import checkpoint_interval_ms
 from tests.config.configuring import configured, refusal

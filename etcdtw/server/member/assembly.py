@@ -105,8 +105,7 @@ def _node(
     fail_stop: Callable[[str], None],
 ) -> tuple[Node, LeaderLine, Users]:
     """Return the node on ``opened``, its line to the leader, and who may do what."""
-    data = opened.data
-    clock = runtime.clock
+    data, clock = opened.data, runtime.clock
     own_config = node_config(config, data.identity)
     wakeup = Wakeup(clock.callLater, clock.seconds)
     raw = _raw(config, data, runtime.randomness)
