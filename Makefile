@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 .DEFAULT_GOAL = help
 
 .PHONY: help run test fast test-compiled lint cover untested bench bench-cluster surface build clean differential \
-	kill-loop differential-cluster cluster-kill-loop lock-loop crashlab bitflips full-disk space-loop long judges attacks
+	kill-loop differential-cluster cluster-kill-loop lock-loop crashlab bitflips full-disk space-loop long judges attacks acceptance
 
 help:
 	@echo "make run           one member on 127.0.0.1:2379, data in default.etcd/"
@@ -30,6 +30,7 @@ help:
 	@echo "make space-loop    a quota of 4 GiB filled and emptied ten times, and the file's size at each"
 	@echo "make bitflips      1,000 flipped bits in the files of a member, and what found each"
 	@echo "make long          what is marked long: check perf, more seeds"
+	@echo "make acceptance    all of these and the benchmarks, in a clone of its own; 2 h 30 min"
 
 # A stamp per extra: pip runs again only when the packaging changed.
 $(VENV)/.installed: setup.cfg pyproject.toml
@@ -141,6 +142,9 @@ crashlab: $(VENV)/.installed-test
 
 long: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 0 -m long
+
+acceptance:
+	$(PYTHON) tools/acceptance.py $(ARGS)
 
 surface:
 	$(BIN)/python tools/record_surface.py

@@ -28,6 +28,7 @@ WINDOW_REFILL_OCTETS: Final = 1 << 29
 CACHED_BLOCKS_MAX: Final = 256
 TIMEOUT_VALUES: Final = 10_000
 NO_ERROR: Final = bytes(4)
+WARM_UP_S: Final = 0.5
 DRAIN_S: Final = 20.0  # how long the last answers may take
 ERROR_TEXTS_MAX: Final = 5
 TLS_NAME: Final = "localhost"  # what the certificates of the benchmarks are issued for
@@ -321,7 +322,7 @@ class LoadRun:
         connections: int,
         streams: int,
         seconds: float,
-        warm_up_s: float = 0.5,
+        warm_up_s: float = WARM_UP_S,
         ca_file: str | None = None,
     ) -> LoadResult:
         """Keep ``streams`` calls in flight on each connection for ``seconds``."""
