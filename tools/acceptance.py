@@ -50,6 +50,7 @@ def _module(name: str, module: str, *arguments: str) -> Check:
 SHARED: Final = (
     _module("full-disk-57", "tests.integration.full_disk_loop", "--rounds", "50", "--seed", "57"),
     _module("full-disk-31", "tests.integration.full_disk_loop", "--rounds", "50", "--seed", "31"),
+    _module("space", "tests.integration.quota_loop", "--quota-mib", "4096", "--rounds", "10"),
     _module("differential", "tests.differential", "--operations", "200000", "--seed", "6200"),
     _module("bitflips", "tests.integration.bitflips", "--flips", "1000", "--seed", "4712"),
     _module(

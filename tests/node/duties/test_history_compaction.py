@@ -57,6 +57,8 @@ def test_only_the_leader_proposes_and_says_so_in_etcds_words(
     write(rig, PERIOD_MS / 1000)
     assert compacted(rig) > first
     words = [str(event["log_format"]).format(**event) for event in said]
+    assert {event["compact-period"] for event in said} == {"10s"}
+    assert said[1]["took"] == "0s"
     assert words == ["starting auto periodic compaction", "completed auto periodic compaction"] * 2
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from etcdtw.apply.alarms import Alarms
-from etcdtw.apply.errors import RequestTooLargeError
+from etcdtw.apply.errors import NoSpaceError, RequestTooLargeError
 from etcdtw.mvcc.applied import Applied
 from etcdtw.node.duties.quota import (
     ALARM_EVERY_MS,
@@ -19,6 +20,7 @@ from etcdtw.node.duties.quota import (
     SpaceQuota,
 )
 from etcdtw.wire import etcdserverpb as pb
+from tests.support.cluster_rig import ClusterRig, others
 from tests.support.model_backend import ModelBackend
 from tests.support.recorded_call import RecordedCall
 
@@ -277,3 +279,41 @@ def test_the_quota_is_nearly_used_at_four_fifths_in_use(limit: int | None, is_so
     rig = Rig(limit, counts_allocated=True)
     rig.state.size_allocated, rig.state.size_in_use, rig.state.pending = 5000, 500, (300, 1)
     assert rig.quota.is_nearly_used() is is_so
+
+
+class Cluster(ClusterRig):
+    """Three members with the same quota, each of which holds what a test says."""
+
+    def alarms(self) -> list[list[tuple[int, int]]]:
+        return [node.alarms.active() for node in self.nodes]
+
+
+def test_each_member_raises_and_clears_its_own_alarm_whoever_admitted_the_writes(
+    tmp_path: Path,
+) -> None:
+    rig = Cluster(tmp_path, 3, quota=QuotaRules(limit_bytes=LIMIT))
+    full = others(rig, rig.leader())[0].member_id
+    rig.members[full].state.size_in_use = LIMIT
+    rig.run(0.5)
+    assert rig.alarms() == [[(full, pb.NOSPACE)]] * 3
+    refused = rig.put(rig.leader(), b"k")
+    rig.run(CLEAR_EVERY_MS / 1000)
+    assert type(refused[0].error) is NoSpaceError
+    assert rig.alarms() == [[(full, pb.NOSPACE)]] * 3
+    rig.members[full].state.size_in_use = LIMIT // 2
+    rig.run(CLEAR_EVERY_MS / 1000)
+    assert rig.alarms() == [[]] * 3
+    rig.must_put(rig.leader(), b"k")
+
+
+def test_members_come_and_go_while_there_is_no_space(tmp_path: Path) -> None:
+    rig = Cluster(tmp_path, 3, quota=QuotaRules(limit_bytes=LIMIT))
+    rig.leader()
+    for member in rig.members.values():
+        member.state.size_in_use = LIMIT
+    rig.run(0.5)
+    assert [len(active) for active in rig.alarms()] == [3] * 3
+    rig.add(4, is_learner=True)
+    assert len(rig.leader().members.all()) == 4
+    assert rig.remove(4) is None
+    assert len(rig.leader().members.all()) == 3

@@ -16,6 +16,9 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, Protocol
 
+from etcdtw.config.govalues import duration_text
+
+NS_PER_MS: Final = 1_000_000
 HOUR_MS: Final = 3_600_000
 LOOKS_PER_INTERVAL: Final = 10
 REVISION_INTERVAL_MS: Final = 300_000
@@ -27,6 +30,11 @@ class AutoCompaction(Protocol):
     @property
     def mode(self) -> str:
         """What etcd calls it in its log."""
+        ...
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What etcd's log says beside, under its names."""
         ...
 
     def due(self, now_ms: int, revision: int, *, is_leader: bool) -> int | None:
@@ -44,6 +52,7 @@ class PeriodicCompaction:
     mode = "periodic"
 
     def __init__(self, period_ms: int) -> None:
+        self.facts: dict[str, object] = {"compact-period": duration_text(period_ms * NS_PER_MS)}
         interval_ms = min(period_ms, HOUR_MS)
         self._interval_ms = interval_ms
         self._look_ms = max(interval_ms // LOOKS_PER_INTERVAL, 1)
@@ -83,6 +92,7 @@ class RevisionCompaction:
     mode = "revision"
 
     def __init__(self, keep: int) -> None:
+        self.facts: dict[str, object] = {"revision-compaction-retention": keep}
         self._keep = keep
         self._due_ms: int | None = None
         self._done = 0

@@ -8,11 +8,12 @@ from functools import partial
 from twisted.logger import Logger
 
 from etcdtw.apply.applier import FIELD_COMPACTION
+from etcdtw.config.govalues import duration_text
 from etcdtw.grpc.call import Call
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.errors import CompactedError
 from etcdtw.mvcc.store import Store
-from etcdtw.node.duties.history.auto_compaction import AutoCompaction
+from etcdtw.node.duties.history.auto_compaction import NS_PER_MS, AutoCompaction
 from etcdtw.node.own_proposals import OwnProposals
 from etcdtw.node.standing import Standing
 from etcdtw.wire import etcdserverpb as pb
@@ -50,19 +51,31 @@ class HistoryCompaction:
         if revision is None:
             return
         self._is_waiting = True
-        self.log.info("starting auto {mode} compaction", mode=policy.mode, revision=revision)
+        self.log.info(
+            "starting auto {mode} compaction", mode=policy.mode, revision=revision, **policy.facts
+        )
         request = pb.CompactionRequest(revision=revision)
-        self._own.propose(FIELD_COMPACTION, request, partial(self._done, policy, revision))
+        self._own.propose(FIELD_COMPACTION, request, partial(self._done, policy, revision, now_ms))
 
-    def _done(self, policy: AutoCompaction, revision: int, call: Call, applied: Applied) -> None:
+    def _done(
+        self, policy: AutoCompaction, revision: int, began_ms: int, call: Call, applied: Applied
+    ) -> None:
         self._is_waiting = False
+        now_ms = self._time_ms()
         if applied.error is None or isinstance(applied.error, CompactedError):
-            policy.compacted(self._time_ms(), revision)
-            self.log.info("completed auto {mode} compaction", mode=policy.mode, revision=revision)
+            policy.compacted(now_ms, revision)
+            self.log.info(
+                "completed auto {mode} compaction",
+                mode=policy.mode,
+                revision=revision,
+                took=duration_text((now_ms - began_ms) * NS_PER_MS),
+                **policy.facts,
+            )
         else:
             self.log.warn(
                 "failed auto {mode} compaction: {error}",
                 mode=policy.mode,
                 revision=revision,
                 error=str(applied.error),
+                **policy.facts,
             )
