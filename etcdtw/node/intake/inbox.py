@@ -289,11 +289,13 @@ class Inbox:
                 break  # a dict keeps the order of insertion: the rest is younger
             overdue.append(prefix)
         self.failed_total += len(overdue)
-        for prefix in overdue:
+        notes = self._notes
+        noted = 0 if notes is None else notes.share(len(overdue))
+        for number, prefix in enumerate(overdue):
             waiter = self.waiters.pop(prefix)
             self._durations.unanswered(waiter, now_ms)
-            if self._notes is not None:
-                self._notes.note_waiter(waiter)
+            if notes is not None and number < noted:
+                notes.note_waiter(waiter)
             self._refuse(waiter.call, waiter.done, self._why_late(waiter.started_ms))
         if overdue and queued:
             # No leader has taken them, and a later one must not: their clients were told.

@@ -31,6 +31,10 @@ Read = tuple[Call, ReadDone, int]
 class NotesReads(Protocol):
     """Looks at what is answered to reads that have waited for long."""
 
+    def share(self, count: int) -> int:
+        """Return how many of ``count`` of them are to be noted."""
+        ...
+
     def note_read(self, call: Call, done: object, started_ms: int) -> Call:
         """Return the call to answer in the place of ``call``."""
         ...
@@ -129,8 +133,9 @@ class Reads:
         ]
         self.failed_total += len(overdue)
         notes = self._notes
-        for call, done, asked_ms in overdue:
-            if notes is not None:
+        noted = 0 if notes is None else notes.share(len(overdue))
+        for number, (call, done, asked_ms) in enumerate(overdue):
+            if notes is not None and number < noted:
                 call = notes.note_read(call, done, asked_ms)
             done(call, RequestTimeoutError())
 

@@ -1,8 +1,9 @@
 """Requests that took long, one log line each, as etcd has it: ``request stats``.
 
 Whoever holds requests that have waited for long asks to `note` their calls before they are
-answered: the others cost nothing.  What is not looked at here, all methods but four, is told by
-`SlowCalls.ended`.  Values are never shown.  Source: etcd 3.7.3's ``v3rpc/interceptor.go``.
+answered, and of very many to note some (`share`): the others cost nothing.  What is not looked at
+here, all methods but four, is told by `RequestStats.ended`.  Values are never shown.
+Source: etcd 3.7.3's ``v3rpc/interceptor.go``.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from etcdtw.node.intake.requests import Waiter
 from etcdtw.node.no_call import NoCall
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.loggable import duration_text, message_text, op_size, put_text, txn_text
+from etcdtw.wire.pieces import BUDGET_S
 from etcdtw.wire.requests import Put, Txn
 
 FIRST_MAX: Final = 100
@@ -44,6 +46,29 @@ _RESPONSES: Final[dict[str, Any]] = {
 }
 
 
+class _Thinned:
+    """Of very many within a second the first, and then one in so many."""
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._second = 0
+        self._count = 0
+        self._passed = 0
+
+    def share(self, count: int) -> int:
+        """Return how many of ``count`` are taken."""
+        second = int(self._seconds())
+        if second != self._second:
+            self._second, self._count, self._passed = second, 0, 0
+        taken = min(count, FIRST_MAX - self._count)
+        self._count += taken
+        self._passed += count - taken
+        if self._passed >= THEN_EACH:
+            self._passed %= THEN_EACH
+            taken += 1
+        return taken
+
+
 class RequestStats:
     """The lines of one member.
 
@@ -62,18 +87,20 @@ class RequestStats:
         tells_all: bool = False,
     ) -> None:
         self.slow_s = -1.0 if tells_all else slow_s
-        self.noted_s = self.slow_s / 2
-        """What has waited for so long is noted before it is answered."""
+        self.noted_s = self.slow_s - BUDGET_S
+        """What has waited for so long is noted before it is answered: it is slow once the piece of
+        work that answers it is over."""
+        self._tells_all = tells_all
+        self._noted = _Thinned(seconds)
+        self._ended = _Thinned(seconds)
         self._seconds = seconds
         self._write = self.log.debug if tells_all else self.log.warn
         self._unix_ms = unix_ms
         self._reads: tuple[Callable[..., None], ...] = ()
-        self._second = 0
-        self._count = 0
 
-    def is_old(self, started_ms: int, now_s: float) -> bool:
-        """Whether the call of a request from ``started_ms`` is to be noted."""
-        return now_s - started_ms / 1000 > self.noted_s
+    def share(self, count: int) -> int:
+        """Return how many of ``count`` requests that have waited for long are to be noted."""
+        return count if self._tells_all else self._noted.share(count)
 
     def tell_reads(self, *reads: Callable[..., None]) -> None:
         """Tell of reads that are answered by a partial of one of these: with what was asked (a key
@@ -115,7 +142,7 @@ class RequestStats:
 
     def overran(self, waiters: Sequence[Waiter]) -> None:
         """Tell of those that were quick until they were applied: their answers are gone."""
-        for waiter in waiters:
+        for waiter in waiters[: self.share(len(waiters))]:
             if not isinstance(waiter.call, NotedCall):
                 self.note_waiter(waiter)
                 if isinstance(waiter.call, NotedCall):
@@ -124,21 +151,14 @@ class RequestStats:
     def answered(self, noted: NotedCall, reply: bytes | None, size: int) -> None:
         """A noted call has ended; ``reply`` None: with an error."""
         took_s = self._seconds() - noted.started_ms / 1000
-        if took_s > self.slow_s and self._is_written():
+        if took_s > self.slow_s:
             counts = _counts(noted, reply, size)
             self._line(took_s, noted.remote, noted.path, counts)
 
     def ended(self, path: str, took_ms: int, caller: Caller) -> None:
         """A call of a method whose contents are not told has ended."""
-        if took_ms / 1000 > self.slow_s and self._is_written():
+        if took_ms / 1000 > self.slow_s and (self._tells_all or self._ended.share(1)):
             self._line(took_ms / 1000, caller.remote, path, (-1, -1, -1, -1, ""))
-
-    def _is_written(self) -> bool:
-        second = int(self._seconds())
-        if second != self._second:
-            self._second, self._count = second, 0
-        self._count += 1
-        return self._count <= FIRST_MAX or self._count % THEN_EACH == 0
 
     def _line(
         self, took_s: float, remote: str, path: str, counts: tuple[int, int, int, int, str]

@@ -423,7 +423,7 @@ class Turn:
 
     def _note(self, entries: list[Entry]) -> None:
         """Let it be told what is answered to these: their oldest has waited for long."""
-        for entry in entries:
+        for entry in entries[: self._request_stats.share(len(entries))]:
             waiter = self._waiters.get(entry.data[:PREFIX_SIZE])
             if waiter is not None:
                 self._request_stats.note_waiter(waiter)
@@ -513,7 +513,7 @@ class Turn:
             looked_s = now_s
             for _ in range(min(quick, len(ready))):
                 call, done, asked_ms = ready.popleft()
-                if is_old:
+                if is_old and self._request_stats.share(1):
                     call = self._request_stats.note_read(call, done, asked_ms)
                 done(call, None)
                 count += 1

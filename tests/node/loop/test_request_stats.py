@@ -231,7 +231,85 @@ def test_many_lines_within_a_second_are_thinned_out(lines: list[LogEvent]) -> No
     assert len(lines) == FIRST_MAX + 3
 
 
+def test_of_many_requests_that_waited_some_are_noted(rig: NodeRig, lines: list[LogEvent]) -> None:
+    for _ in range(FIRST_MAX + THEN_EACH + 20):
+        propose(rig, FIELD_PUT, pb.PutRequest(key=b"k"), pb.PutResponse(), client())
+    held(rig, 0.5)
+    assert len(lines) == FIRST_MAX + 1
+
+
 def test_at_debug_level_every_request_is_told(lines: list[LogEvent]) -> None:
     stats = RequestStats(0.3, lambda: 0.0, lambda: 0, tells_all=True)
     stats.ended("/m", 0, Caller("", ""))
     assert lines[0]["log_level"] is LogLevel.debug
+
+
+class PartsCall(RecordedCall):
+    """A call that takes its answer in parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client = "whose it is"
+        self.parts: list[bytes] = []
+
+    def begin_reply(self, size: int) -> None:
+        self.parts.append(b"%d" % size)
+
+    def continue_reply(self, part: bytes) -> None:
+        self.parts.append(part)
+
+    def end_reply(self) -> None:
+        self.reply(b"".join(self.parts))
+
+
+def test_a_read_that_goes_out_in_parts_is_told_when_it_has_gone(lines: list[LogEvent]) -> None:
+    now_s = [5.0]
+    stats = RequestStats(0.3, lambda: now_s[0], lambda: 0)
+    call = PartsCall()
+    a_range = pb.RangeRequest(key=b"a", range_end=b"z")
+    noted: Any = stats.note_long(call, a_range, 5.0)
+    assert stats.note_long(noted, a_range, 5.0) == noted
+    assert (noted.client, noted.is_open, noted.queued, noted.deadline_ms) == (
+        call.client, True, 0, None,
+    )  # fmt: skip
+    noted.on_end = print
+    assert call.on_end == noted.on_end == print
+    noted.begin_reply(100)
+    noted.continue_reply(b"keys and values")
+    noted.continue_reply(pb.RangeResponse(count=7).SerializeToString())
+    now_s[0] = 5.5
+    assert lines == []
+    noted.end_reply()
+    noted.end_reply()
+    assert (lines[0]["response count"], lines[0]["response size"]) == (7, 100)
+    assert len(lines) == 1
+    assert len(call.parts) == 3
+
+
+def test_a_read_that_failed_is_told_without_its_answer(lines: list[LogEvent]) -> None:
+    stats = RequestStats(0.3, lambda: 6.0, lambda: 0)
+    txn = txn_of(pb.TxnRequest(success=[pb.RequestOp(request_range=pb.RangeRequest(key=b"k"))]))
+    call = RecordedCall(hasleader="true")
+    noted = stats.note_long(call, txn, 5.0)
+    assert noted.metadata(b"hasleader") == b"true"
+    noted.fail(14, "etcdserver: request timed out")
+    noted.fail(14, "again")
+    assert call.status == (14, "etcdserver: request timed out")
+    told = fields_of(lines[0])
+    assert told["response type"] == "/etcdserverpb.KV/Txn"
+    assert (told["request count"], told["request size"], told["request content"]) == (0, 0, "")
+
+
+def test_a_put_that_finds_no_leader_is_told_when_its_time_is_over(
+    rig: NodeRig, lines: list[LogEvent]
+) -> None:
+    rig.log.holds = True
+    put = pb.PutRequest(key=b"k")
+
+    def done(call: Call, applied: Applied) -> None:
+        call.fail(14, str(applied.error))
+
+    rig.node.propose(FIELD_PUT, put.SerializeToString(), plain(put), client(), done)
+    rig.run(8.0)
+    told = fields_of(lines[0])
+    assert (told["response type"], told["response size"]) == ("/etcdserverpb.KV/Put", 0)

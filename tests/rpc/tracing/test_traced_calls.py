@@ -331,3 +331,97 @@ def test_a_request_that_breaks_a_stream_tells_why() -> None:
         call.receive(b"")
     call.cancel()  # as a transport does then
     assert rig.tracer.codes == ["INVALID_ARGUMENT"]
+
+
+class WholeCall(BatchingCall):
+    """A call that offers all that one may offer besides."""
+
+    def __init__(self) -> None:
+        super().__init__(hasleader="true")
+        self.client = "whose it is"
+        self.kept: list[int] = []
+
+    def keep(self, octets: int) -> bool:
+        self.kept.append(octets)
+        return True
+
+    def send_parts(self, parts: list[bytes]) -> None:
+        self.send(b"".join(parts))
+
+    def begin_reply(self, size: int) -> None:
+        self.sent.append(b"%d" % size)
+
+    def continue_reply(self, part: bytes) -> None:
+        self.sent.append(part)
+
+    def end_reply(self) -> None:
+        self.reply(b"")
+
+
+def test_a_traced_call_is_as_the_one_that_it_stands_for() -> None:
+    kept: list[Any] = []
+    rig = Rig(PUT, UNARY, lambda call, message: kept.append(call))
+    call = WholeCall()
+    call.deadline_ms = 77
+    rig.ask(pb.PutRequest(key=b"k"), call)
+    (one,) = kept
+    assert (one.is_open, one.queued, one.deadline_ms) == (True, 0, 77)
+    assert (one.client, one.caller) == (call.client, call.caller)
+    assert one.metadata(b"hasleader") == b"true"
+    one.begin_reply(3)
+    one.continue_reply(b"abc")
+    one.end_reply()
+    one.end_reply()
+    assert call.sent == [b"3", b"abc"]
+    assert rig.tracer.codes == ["OK"]
+
+
+def test_a_traced_stream_is_as_the_one_that_it_stands_for() -> None:
+    services: list[Any] = []
+    told: list[str] = []
+
+    def serve(call: Any) -> None:
+        services.append(call)
+        call.on_half_close = lambda: told.append("half closed")
+        call.on_drain = lambda: told.append("drained")
+        call.on_end = lambda: told.append("ended")
+
+    rig = Rig(WATCH, BIDI_STREAM, serve)
+    call = WholeCall()
+    call.is_slow = True
+    rig.open(call)
+    (one,) = services
+    one.send_all([b""])
+    one.send_parts([b"a", b"b"])
+    assert one.keep(5)
+    call.drain()
+    call.half_close()
+    call.receive(b"\xff")  # no request: nobody has a span for it
+    call.cancel()
+    assert (call.sent, call.kept) == ([b"", b"ab"], [5])
+    assert told == ["drained", "half closed", "ended"]
+    assert rig.tracer.names == [">etcdserverpb.Watch/Watch"]
+
+
+def test_a_stream_that_its_service_ends_is_ok() -> None:
+    rig = Rig(KEEP_ALIVE, BIDI_STREAM, lambda call: call.finish())
+    call = rig.open(RecordedCall())
+    assert (call.status, rig.tracer.codes) == ((0, ""), ["OK"])
+
+
+def test_a_stream_that_is_not_sampled_meets_its_service_itself() -> None:
+    kept: list[Call] = []
+    rig = Rig(WATCH, BIDI_STREAM, kept.append)
+    rig.tracer.is_on = False
+    call = rig.open(RecordedCall())
+    assert kept == [call]
+
+
+def test_a_stream_that_is_refused_when_it_opens_tells_why() -> None:
+    def refuse(call: Call) -> None:
+        raise StatusError(INVALID_ARGUMENT, "no")
+
+    rig = Rig(WATCH, BIDI_STREAM, refuse)
+    with pytest.raises(StatusError):
+        rig.open(RecordedCall())
+    assert rig.tracer.codes == ["INVALID_ARGUMENT"]
