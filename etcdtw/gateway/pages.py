@@ -51,10 +51,6 @@ Arguments = Mapping[bytes, list[bytes]]
 """The query; a word without = counts as an empty value."""
 
 NO_FIELDS: Final[Fields] = ()
-_OF_ORIGINS: Final[Fields] = (
-    (b"Access-Control-Allow-Headers", b"accept, content-type, authorization"),
-    (b"Access-Control-Allow-Methods", b"POST, GET, OPTIONS, PUT, DELETE"),
-)
 _NO_SNIFF: Final[Fields] = ((b"X-Content-Type-Options", b"nosniff"),)
 
 
@@ -67,6 +63,9 @@ class Answer(NamedTuple):
     is_guarded: bool | None = None
     """Whether it says ``nosniff``; None: if it is an error.  etcd's checks do so in any case."""
     fields: Fields = NO_FIELDS
+
+
+FAILED: Final = Answer(INTERNAL_SERVER_ERROR, b"Internal Server Error\n")
 
 
 class Parts(Protocol):
@@ -230,7 +229,12 @@ class Pages:
         # Clients may send any octets; Latin-1 has a character for each.
         origin = request.header(b"origin")
         allowed = access.origin_allowed(None if origin is None else origin.decode("latin-1"))
-        self._serve(request, NO_FIELDS if allowed is None else _allowing(allowed))
+        more = NO_FIELDS if allowed is None else _allowing(allowed)
+        try:
+            self._serve(request, more)
+        except Exception:
+            self.log.failure("page {path} failed", path=request.path)
+            _write(request, FAILED, more)
 
     def _serve(self, request: HttpRequest, more: Fields) -> None:
         """``more``: what every answer from here on says."""
@@ -305,7 +309,7 @@ class Pages:
         def failed(failure: Failure) -> None:
             if not is_gone:
                 self.log.failure("page {path} failed", failure, path=request.path)
-                _write(request, Answer(INTERNAL_SERVER_ERROR, b"Internal Server Error\n"), more)
+                _write(request, FAILED, more)
 
         request.on_end = gone
         answer.addCallback(ready)
@@ -398,9 +402,9 @@ class Streaming:
 
 def _name_of(host: bytes) -> str:
     """Return the name that a client asks for, without its port."""
-    if host[:1] == b"[":
-        host = host.partition(b"]")[0] + b"]"
-    return host.partition(b":")[0].decode("latin-1") if host[:1] != b"[" else host.decode("latin-1")
+    is_bracketed = host[:1] == b"["
+    name = host.partition(b"]")[0] + b"]" if is_bracketed else host.partition(b":")[0]
+    return name.decode("latin-1")
 
 
 def _posted(request: HttpRequest) -> Posted:
@@ -417,8 +421,11 @@ def _posted(request: HttpRequest) -> Posted:
 @lru_cache(maxsize=64)
 def _allowing(origin: str) -> Fields:
     """Return what tells browsers who may come."""
-    headers, methods = _OF_ORIGINS
-    return (headers, methods, (b"Access-Control-Allow-Origin", origin.encode("latin-1")))
+    return (
+        (b"Access-Control-Allow-Headers", b"accept, content-type, authorization"),
+        (b"Access-Control-Allow-Methods", b"POST, GET, OPTIONS, PUT, DELETE"),
+        (b"Access-Control-Allow-Origin", origin.encode("latin-1")),
+    )
 
 
 def _fields(content_type: bytes, own: Fields, more: Fields) -> Fields:

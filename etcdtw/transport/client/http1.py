@@ -180,6 +180,7 @@ class Http1Channel:
         self.connection = cast(ITCPTransport, transport)
         self.keeps_alive = True
         self.is_clogged = False
+        self.unread_octets = 0  # of answers, while it is clogged
         self.is_secure = hasattr(transport, "getPeerCertificate")
         self._site = site
         self._rounds = rounds
@@ -252,7 +253,7 @@ class Http1Channel:
         except Exception:
             # A defect of ours: this client is dropped, others are served.
             _log.failure("a request failed unexpectedly; dropping its connection")
-            self.transport.abortConnection()
+            self.abort()
             rest = NO_MORE
         self._is_serving = False
         return rest
@@ -390,10 +391,12 @@ class Http1Channel:
 
     def write(self, data: bytes) -> None:
         """Write what the client is told."""
-        if self._state == _LOST:
+        if self._state >= _CLOSING:
             return
         if self._socket is None or self.is_clogged:
             self.transport.write(data)
+            if self.is_clogged:
+                self._owe(len(data))
             return
         try:
             sent = self._socket.send(data)
@@ -402,6 +405,16 @@ class Http1Channel:
         if sent < len(data):
             self.pauseProducing()
             self.transport.write(data[sent:])
+            self._owe(len(data) - sent)
+
+    def _owe(self, octets: int) -> None:
+        """Count octets more (or less) that the client leaves unread; whoever owns all
+        connections drops those that leave most, if it is too much."""
+        self.unread_octets += octets
+        stats = self._site.stats
+        stats.unread_octets += octets
+        if stats.unread_octets > stats.unread_max and stats.on_unread is not None:
+            stats.on_unread()
 
     def pauseProducing(self) -> None:
         """The client does not read."""
@@ -414,6 +427,7 @@ class Http1Channel:
         if not self.is_clogged:
             return
         self.is_clogged = False
+        self._owe(-self.unread_octets)
         if self._successor is not None:
             self._successor.drained()
         elif self._request is not None and self._request.on_drain is not None:
@@ -434,9 +448,16 @@ class Http1Channel:
         if not self.is_busy:
             self._close()
 
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        self._state = _CLOSING
+        self._owe(-self.unread_octets)
+        self.transport.abortConnection()
+
     def lost(self) -> None:
         """The connection is gone."""
         self._state = _LOST
+        self._owe(-self.unread_octets)
         self._stop_timer()
         self._reader.clear()
         self._body = []
