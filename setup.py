@@ -50,6 +50,7 @@ HOT = [
     "etcdtw/storage/state/reader.py",
     "etcdtw/storage/state/row_blocks.py",
     "etcdtw/storage/state/state.py",
+    "etcdtw/transport/client/deadline.py",
     "etcdtw/transport/client/grpc_channel.py",
     "etcdtw/transport/client/http1.py",
     "etcdtw/transport/client/http1_site.py",
