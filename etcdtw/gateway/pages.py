@@ -29,6 +29,8 @@ NOT_FOUND: Final = 404
 NOT_ALLOWED: Final = 405
 MISDIRECTED_REQUEST: Final = 421
 INTERNAL_SERVER_ERROR: Final = 500
+_log: Final = Logger("etcdtw.gateway.pages")
+
 TEXT: Final = b"text/plain; charset=utf-8"
 JSON: Final = b"application/json"
 NOT_FOUND_BODY: Final = b"404 page not found\n"
@@ -177,8 +179,6 @@ class Pages:
     `transport.client.seams.Routes`.
     """
 
-    log = Logger()
-
     def __init__(
         self,
         pages: Mapping[bytes, Page],
@@ -233,7 +233,7 @@ class Pages:
         try:
             self._serve(request, more)
         except Exception:
-            self.log.failure("page {path} failed", path=request.path)
+            _log.failure("page {path} failed", path=request.path)
             _write(request, FAILED, more)
 
     def _serve(self, request: HttpRequest, more: Fields) -> None:
@@ -308,11 +308,11 @@ class Pages:
 
         def failed(failure: Failure) -> None:
             if not is_gone:
-                self.log.failure("page {path} failed", failure, path=request.path)
+                _log.failure("page {path} failed", failure, path=request.path)
                 _write(request, FAILED, more)
 
         request.on_end = gone
-        answer.addCallback(ready)
+        answer.addCallbacks(ready, failed)
         answer.addErrback(failed)
 
 
@@ -322,8 +322,6 @@ class Streaming:
     Holds one part at the most; what is before it is its source's, what is behind it the client's
     connection's.
     """
-
-    log = Logger()
 
     def __init__(self, request: HttpRequest, streamed: Streamed, clock: IReactorTime) -> None:
         self._request = request
@@ -379,7 +377,7 @@ class Streaming:
         self._asked = None
         if not self._is_over:
             self._end()
-            self.log.info(
+            _log.info(
                 "the answer of page {path} breaks off: {error}",
                 path=self._request.path,
                 error=failure.getErrorMessage(),
