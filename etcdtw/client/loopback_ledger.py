@@ -20,7 +20,7 @@ from etcdtw.grpc.caller import Caller
 from etcdtw.grpc.message import MESSAGE_SIZE_MAX
 from etcdtw.grpc.stats import ServerStats
 
-log = Logger()
+log: Final = Logger("etcdtw.client.loopback_ledger")
 
 SHARE_S: Final = 0.002
 """Of one iteration, for callers that hear of something; passed by at most one of them."""

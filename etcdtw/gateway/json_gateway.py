@@ -21,12 +21,12 @@ from etcdtw.client.channel import Stream
 from etcdtw.client.loopback import Loopback, LoopbackChannel
 from etcdtw.gateway.json_answers import (
     OF_GRPC,
-    LineParts,
     MessageParts,
     error_answer,
     message_answer,
     stream_error_answer,
 )
+from etcdtw.gateway.json_lines import LineParts
 from etcdtw.gateway.pages import NO_FIELDS, Answer, Posted, Said, Streamed, Taking
 from etcdtw.gateway.request_head import HeadError, metadata, timeout_ms
 from etcdtw.gateway.routes import OLD_PREFIX, PREFIX, ROUTES, Route
@@ -85,14 +85,17 @@ class JsonGateway:
         self._refuses_names = refuses_names
         self._channels: WeakKeyDictionary[ITCPTransport, LoopbackChannel] = WeakKeyDictionary()
         body_size_max = self._message_size_max = BODY_SHARE * message_size_max
-        self._pages = {
+        pages = {
             path: Taking(partial(self._serve, route), body_size_max)
             for path, route in ROUTES.items()
         }
+        old = {OLD_PREFIX + path[len(PREFIX) :]: page for path, page in pages.items()}
+        self._pages = pages | old
 
     def find(self, path: bytes) -> Taking | None:
         """See `pages.Tree`."""
-        return self._pages.get(_resolved(path))
+        page = self._pages.get(path)
+        return self._pages.get(_resolved(path)) if page is None and b"%" in path else page
 
     def bar(self, path: bytes, connection: ITCPTransport) -> Answer | None:
         """See `pages.Tree`."""

@@ -29,6 +29,8 @@ NOT_FOUND: Final = 404
 NOT_ALLOWED: Final = 405
 MISDIRECTED_REQUEST: Final = 421
 INTERNAL_SERVER_ERROR: Final = 500
+_log: Final = Logger("etcdtw.gateway.pages")
+
 TEXT: Final = b"text/plain; charset=utf-8"
 JSON: Final = b"application/json"
 NOT_FOUND_BODY: Final = b"404 page not found\n"
@@ -51,10 +53,6 @@ Arguments = Mapping[bytes, list[bytes]]
 """The query; a word without = counts as an empty value."""
 
 NO_FIELDS: Final[Fields] = ()
-_OF_ORIGINS: Final[Fields] = (
-    (b"Access-Control-Allow-Headers", b"accept, content-type, authorization"),
-    (b"Access-Control-Allow-Methods", b"POST, GET, OPTIONS, PUT, DELETE"),
-)
 _NO_SNIFF: Final[Fields] = ((b"X-Content-Type-Options", b"nosniff"),)
 
 
@@ -67,6 +65,9 @@ class Answer(NamedTuple):
     is_guarded: bool | None = None
     """Whether it says ``nosniff``; None: if it is an error.  etcd's checks do so in any case."""
     fields: Fields = NO_FIELDS
+
+
+FAILED: Final = Answer(INTERNAL_SERVER_ERROR, b"Internal Server Error\n")
 
 
 class Parts(Protocol):
@@ -178,8 +179,6 @@ class Pages:
     `transport.client.seams.Routes`.
     """
 
-    log = Logger()
-
     def __init__(
         self,
         pages: Mapping[bytes, Page],
@@ -230,7 +229,12 @@ class Pages:
         # Clients may send any octets; Latin-1 has a character for each.
         origin = request.header(b"origin")
         allowed = access.origin_allowed(None if origin is None else origin.decode("latin-1"))
-        self._serve(request, NO_FIELDS if allowed is None else _allowing(allowed))
+        more = NO_FIELDS if allowed is None else _allowing(allowed)
+        try:
+            self._serve(request, more)
+        except Exception:
+            _log.failure("page {path} failed", path=request.path)
+            _write(request, FAILED, more)
 
     def _serve(self, request: HttpRequest, more: Fields) -> None:
         """``more``: what every answer from here on says."""
@@ -304,11 +308,11 @@ class Pages:
 
         def failed(failure: Failure) -> None:
             if not is_gone:
-                self.log.failure("page {path} failed", failure, path=request.path)
-                _write(request, Answer(INTERNAL_SERVER_ERROR, b"Internal Server Error\n"), more)
+                _log.failure("page {path} failed", failure, path=request.path)
+                _write(request, FAILED, more)
 
         request.on_end = gone
-        answer.addCallback(ready)
+        answer.addCallbacks(ready, failed)
         answer.addErrback(failed)
 
 
@@ -318,8 +322,6 @@ class Streaming:
     Holds one part at the most; what is before it is its source's, what is behind it the client's
     connection's.
     """
-
-    log = Logger()
 
     def __init__(self, request: HttpRequest, streamed: Streamed, clock: IReactorTime) -> None:
         self._request = request
@@ -375,7 +377,7 @@ class Streaming:
         self._asked = None
         if not self._is_over:
             self._end()
-            self.log.info(
+            _log.info(
                 "the answer of page {path} breaks off: {error}",
                 path=self._request.path,
                 error=failure.getErrorMessage(),
@@ -398,9 +400,9 @@ class Streaming:
 
 def _name_of(host: bytes) -> str:
     """Return the name that a client asks for, without its port."""
-    if host[:1] == b"[":
-        host = host.partition(b"]")[0] + b"]"
-    return host.partition(b":")[0].decode("latin-1") if host[:1] != b"[" else host.decode("latin-1")
+    is_bracketed = host[:1] == b"["
+    name = host.partition(b"]")[0] + b"]" if is_bracketed else host.partition(b":")[0]
+    return name.decode("latin-1")
 
 
 def _posted(request: HttpRequest) -> Posted:
@@ -417,8 +419,11 @@ def _posted(request: HttpRequest) -> Posted:
 @lru_cache(maxsize=64)
 def _allowing(origin: str) -> Fields:
     """Return what tells browsers who may come."""
-    headers, methods = _OF_ORIGINS
-    return (headers, methods, (b"Access-Control-Allow-Origin", origin.encode("latin-1")))
+    return (
+        (b"Access-Control-Allow-Headers", b"accept, content-type, authorization"),
+        (b"Access-Control-Allow-Methods", b"POST, GET, OPTIONS, PUT, DELETE"),
+        (b"Access-Control-Allow-Origin", origin.encode("latin-1")),
+    )
 
 
 def _fields(content_type: bytes, own: Fields, more: Fields) -> Fields:

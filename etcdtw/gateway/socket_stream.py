@@ -13,7 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from etcdtw.client.channel import Stream
-from etcdtw.gateway.json_answers import LineParts, error_line
+from etcdtw.gateway.json_answers import error_line
+from etcdtw.gateway.json_lines import LineParts
 from etcdtw.gateway.pages import ITERATION_SIZE
 from etcdtw.gateway.routes import Route
 from etcdtw.gateway.transcoding.exact import ReadingError, read_value

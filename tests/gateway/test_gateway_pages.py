@@ -15,7 +15,7 @@ from twisted.logger import LogLevel, capturedLogs
 from etcdtw import __version__
 from etcdtw.apply.members import Members
 from etcdtw.gateway.health import HealthCounts
-from etcdtw.gateway.pages import Access, Pages
+from etcdtw.gateway.pages import Access, Answer, Page, Pages
 from etcdtw.gateway.site import client_site, metrics_site
 from etcdtw.transport.client.http1 import Http1Channel
 from etcdtw.transport.client.http1_site import HttpSite
@@ -317,9 +317,13 @@ def test_head_is_not_allowed_either(rig: Rig) -> None:
     assert (asked.status, asked.header("Allow")) == (405, "GET")
 
 
-def test_page_that_breaks_is_an_internal_error(rig: Rig) -> None:
-    pages = Pages({b"/broken": lambda _: fail(ValueError("oh"))})
-    asked = Asked(pages, b"GET /broken HTTP/1.1\r\nHost: a\r\n\r\n")
+def raising(arguments: object) -> Answer:
+    raise ValueError("oh")
+
+
+@pytest.mark.parametrize("page", [raising, lambda _: fail(ValueError("oh"))])
+def test_page_that_breaks_is_an_internal_error(page: Page) -> None:
+    asked = Asked(Pages({b"/broken": page}), b"GET /broken HTTP/1.1\r\nHost: a\r\n\r\n")
     assert (asked.status, asked.body) == (500, b"Internal Server Error\n")
 
 

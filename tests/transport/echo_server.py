@@ -86,11 +86,12 @@ class Health:
         request.respond(200, fields, request.body if request.verb == b"POST" else body)
 
 
-def build_site(clock: IReactorTime) -> HttpSite:
+def build_site(clock: IReactorTime, stats: ServerStats | None = None) -> HttpSite:
     return HttpSite(
         Health(),
         clock,
         body_size_max=lambda verb, target: BODY_SIZE_MAX,
+        stats=stats,
         unix_s=clock.seconds,
     )
 

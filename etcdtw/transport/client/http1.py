@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, cast
 
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, ITCPTransport
+from twisted.internet.interfaces import IPushProducer, ITCPTransport
 from twisted.logger import Logger
 from zope.interface import classImplements
 
@@ -30,6 +30,7 @@ from etcdtw.http1.answers import (
 )
 from etcdtw.http1.head import EXPECTATION_FAILED, VERSION_1_1, Head, HttpError
 from etcdtw.http1.reader import BODY, BROKEN, END, HEAD, NEED_MORE, RequestReader
+from etcdtw.transport.client.deadline import Deadline
 from etcdtw.transport.client.grpc_channel import ChannelTransport
 from etcdtw.transport.client.http1_site import HttpSite
 from etcdtw.transport.client.seams import Successor
@@ -51,7 +52,6 @@ IDLE_S: Final = 60.0
 LINGER_S: Final = 0.5
 """How long a client that was refused may go on sending: else it never reads why."""
 TOO_LARGE: Final = 413
-NEVER_S: Final = float("inf")
 
 # What a channel is in the middle of.
 _READING: Final = 0
@@ -180,6 +180,7 @@ class Http1Channel:
         self.connection = cast(ITCPTransport, transport)
         self.keeps_alive = True
         self.is_clogged = False
+        self.unread_octets = 0  # of answers, while it is clogged
         self.is_secure = hasattr(transport, "getPeerCertificate")
         self._site = site
         self._rounds = rounds
@@ -200,9 +201,8 @@ class Http1Channel:
         self._is_reading = True
         self._reads_later = False
         self._successor: Successor | None = None  # who speaks here now
-        self._deadline_s = NEVER_S
+        self._deadline = Deadline(site.clock, self._timed_out)
         self._is_in_head = False
-        self._timer: IDelayedCall | None = None
         # A pull producer hears whenever all is written, a push one only when it was too much.
         transport.registerProducer(self, self._socket is None)
         self._wait(IDLE_S)
@@ -252,7 +252,7 @@ class Http1Channel:
         except Exception:
             # A defect of ours: this client is dropped, others are served.
             _log.failure("a request failed unexpectedly; dropping its connection")
-            self.transport.abortConnection()
+            self.abort()
             rest = NO_MORE
         self._is_serving = False
         return rest
@@ -350,7 +350,7 @@ class Http1Channel:
             request.body = body[0] if len(body) == 1 else b"".join(body)
             self._body = []
         self._state = _ANSWERING
-        self._deadline_s = NEVER_S
+        self._deadline.lift()
         if request.path != b"*" or not self._answer_for_all(request):
             self._site.routes.serve(request)
         if self._state == _READING and self._reader.unread and not self.is_clogged:
@@ -390,10 +390,12 @@ class Http1Channel:
 
     def write(self, data: bytes) -> None:
         """Write what the client is told."""
-        if self._state == _LOST:
+        if self._state >= _CLOSING:
             return
         if self._socket is None or self.is_clogged:
             self.transport.write(data)
+            if self.is_clogged:
+                self._owe(len(data))
             return
         try:
             sent = self._socket.send(data)
@@ -402,6 +404,16 @@ class Http1Channel:
         if sent < len(data):
             self.pauseProducing()
             self.transport.write(data[sent:])
+            self._owe(len(data) - sent)
+
+    def _owe(self, octets: int) -> None:
+        """Count octets more (or less) that the client leaves unread; whoever owns all
+        connections drops those that leave most, if it is too much."""
+        self.unread_octets += octets
+        stats = self._site.stats
+        stats.unread_octets += octets
+        if stats.unread_octets > stats.unread_max and stats.on_unread is not None:
+            stats.on_unread()
 
     def pauseProducing(self) -> None:
         """The client does not read."""
@@ -414,6 +426,7 @@ class Http1Channel:
         if not self.is_clogged:
             return
         self.is_clogged = False
+        self._owe(-self.unread_octets)
         if self._successor is not None:
             self._successor.drained()
         elif self._request is not None and self._request.on_drain is not None:
@@ -434,10 +447,17 @@ class Http1Channel:
         if not self.is_busy:
             self._close()
 
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        self._state = _CLOSING
+        self._owe(-self.unread_octets)
+        self.transport.abortConnection()
+
     def lost(self) -> None:
         """The connection is gone."""
         self._state = _LOST
-        self._stop_timer()
+        self._owe(-self.unread_octets)
+        self._deadline.stop()
         self._reader.clear()
         self._body = []
         self.release()
@@ -499,7 +519,7 @@ class Http1Channel:
         self._request = None
         self.release()
         self._state = _TAKEN
-        self._stop_timer()
+        self._deadline.lift()
         self.write(head)
         self._clock.callLater(0, self._hand_over, successor)
 
@@ -557,15 +577,9 @@ class Http1Channel:
     # Time.
 
     def _wait(self, seconds: float) -> None:
-        """Allow so much more time; the one timer looks for it when it is due."""
-        now_s = self._clock.seconds()
+        """Allow so much more time."""
         self._is_in_head = False
-        self._deadline_s = now_s + seconds
-        timer = self._timer
-        if timer is None:
-            self._timer = self._clock.callLater(seconds, self._timed_out)
-        elif timer.getTime() > self._deadline_s:
-            timer.reset(seconds)
+        self._deadline.set(seconds)
 
     def _wait_on(self) -> None:
         """Octets have come: a head has its time from its first one, a body from its last."""
@@ -576,21 +590,10 @@ class Http1Channel:
             self._is_in_head = True
 
     def _timed_out(self) -> None:
-        self._timer = None
-        left_s = self._deadline_s - self._clock.seconds()
-        if self._deadline_s == NEVER_S:
-            left_s = IDLE_S
-        if left_s > 0:
-            self._timer = self._clock.callLater(left_s, self._timed_out)
-        elif self._is_in_head or self._state == _CLOSING:
+        if self._is_in_head or self._state == _CLOSING:
             self.transport.abortConnection()
         else:
             self._close()
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 # As a decorator it would keep mypyc from making the class native.

@@ -7,7 +7,7 @@ services: methods and routes are given.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, cast
@@ -92,19 +92,17 @@ class UnreadTotal:
         """Drop the clients that leave most unread until the others are within the bound."""
         stats = self._stats
         holders = [
-            (channel.server.unread_octets, port, channel)
-            for port in self._ports
-            for channel in port.channels()
+            (octets, port, abort) for port in self._ports for octets, abort in port.holders()
         ]
         holders.sort(key=lambda holder: holder[0], reverse=True)
         before = stats.unread_octets
         count = 0
-        for octets, port, channel in holders:
+        for octets, port, abort in holders:
             if stats.unread_octets <= stats.unread_max or not octets:
                 break
             count += 1
             port.stats.unread += 1
-            channel.abort()
+            abort()
         if count:
             self.log.warn(
                 "dropped {count} clients that left most unread ({octets} octets): all together "
@@ -140,7 +138,7 @@ class ClientConnection(Protocol):
         self._first = b""
         self.address = ""
         self._timeout: IDelayedCall | None = None
-        self._http: Http1Channel | None = None
+        self.http: Http1Channel | None = None
         self._receive: Callable[[bytes], None] = self._sniff
         self.channel: GrpcChannel | None = None
 
@@ -187,9 +185,9 @@ class ClientConnection(Protocol):
             self._port.offended(self.address)
         if self.channel is not None:
             self.channel.lost()
-        if self._http is not None:
-            self._http.lost()
-            self._http = None
+        if self.http is not None:
+            self.http.lost()
+            self.http = None
         self._port.forget(self)
 
     def drop(self) -> None:
@@ -200,8 +198,8 @@ class ClientConnection(Protocol):
         """Take nothing new; close when what is under way has ended."""
         if self.channel is not None:
             self.channel.drain()
-        elif self._http is not None:
-            self._http.drain()
+        elif self.http is not None:
+            self.http.drain()
         else:
             self.tcp.loseConnection()
 
@@ -210,7 +208,7 @@ class ClientConnection(Protocol):
         """Whether something is under way here."""
         if self.channel is not None:
             return not self.channel.server.is_closed
-        return self._http is not None and self._http.is_busy
+        return self.http is not None and self.http.is_busy
 
     def _wait(self, seconds: float) -> None:
         self._stop_waiting()
@@ -239,8 +237,8 @@ class ClientConnection(Protocol):
             self._receive = self.channel.receive
         elif kind == HTTP1 and self._port.site is not None:
             self._port.places.spoke(self)
-            self._http = self._port.build_http(self)
-            self._receive = self._http.receive
+            self.http = self._port.build_http(self)
+            self._receive = self.http.receive
         else:
             # TLS on a plain port, no protocol at all, or HTTP/1.x where there is none.
             self._port.stats.garbage += 1
@@ -340,6 +338,14 @@ class ClientPort(Factory):
     def channels(self) -> list[GrpcChannel]:
         """Return those that speak gRPC."""
         return [found.channel for found in self._connections if found.channel is not None]
+
+    def holders(self) -> Iterator[tuple[int, Callable[[], None]]]:
+        """Yield what each client leaves unread, and what drops it."""
+        for connection in self._connections:
+            if connection.channel is not None:
+                yield connection.channel.server.unread_octets, connection.channel.abort
+            elif connection.http is not None:
+                yield connection.http.unread_octets, connection.http.abort
 
     def forget(self, connection: ClientConnection) -> None:
         """A connection is gone."""
