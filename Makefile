@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 
 .PHONY: help run test fast test-compiled lint cover untested bench bench-cluster surface build clean differential \
 	kill-loop differential-cluster cluster-kill-loop lock-loop crashlab bitflips full-disk long judges attacks \
-	bench-users differential-users
+	bench-users differential-users acceptance
 
 help:
 	@echo "make run           one member on 127.0.0.1:2379, data in default.etcd/"
@@ -32,6 +32,7 @@ help:
 	@echo "make full-disk     50 rounds of full disks in a cluster of three (root: mounts tmpfs)"
 	@echo "make bitflips      1,000 flipped bits in the files of a member, and what found each"
 	@echo "make long          what is marked long: check perf, more seeds"
+	@echo "make acceptance    all of these and the benchmarks, in a clone of its own; 2 h 30 min"
 
 # A stamp per extra: pip runs again only when the packaging changed.
 $(VENV)/.installed: setup.cfg pyproject.toml
@@ -146,6 +147,9 @@ crashlab: $(VENV)/.installed-test
 
 long: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 0 -m long
+
+acceptance:
+	$(PYTHON) tools/acceptance.py $(ARGS)
 
 surface:
 	$(BIN)/python tools/record_surface.py

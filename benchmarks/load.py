@@ -28,6 +28,7 @@ WINDOW_REFILL_OCTETS: Final = 1 << 29
 CACHED_BLOCKS_MAX: Final = 256
 TIMEOUT_VALUES: Final = 10_000
 NO_ERROR: Final = bytes(4)
+WARM_UP_S: Final = 0.5
 DRAIN_S: Final = 20.0  # how long the last answers may take
 ERROR_TEXTS_MAX: Final = 5
 Identity = tuple[str, str]
@@ -330,7 +331,7 @@ class LoadRun:
         connections: int,
         streams: int,
         seconds: float,
-        warm_up_s: float = 0.5,
+        warm_up_s: float = WARM_UP_S,
         ca_file: str | None = None,
         identity: Identity | None = None,
     ) -> LoadResult:
