@@ -29,7 +29,6 @@ _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _SPACED_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z ]+")
 _BAD_OCTET: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
 """What no head may hold, and a carriage return that ends no line."""
-_FOLD: Final = re.compile(rb"[ \t]*\r?\n[ \t]+")
 _HOST: Final = re.compile(rb"[!$%&'()*+,\-.0-9:;=A-Z\[\]_a-z~]*")
 _DIGITS: Final = re.compile(rb"[0-9]+")
 _CONTINUE: Final = re.compile(rb"(?:^|[ ,\t])100-continue(?:$|[ ,\t])", re.IGNORECASE)
@@ -135,9 +134,9 @@ def _read_fields(head: Head, octets: bytes) -> bool:
     if octets[0] in _BLANK:
         raise HttpError(BAD_REQUEST)
     is_folded = b"\n " in octets or b"\n\t" in octets
-    if is_folded:
-        octets = _FOLD.sub(b" ", octets)
     lines = octets.split(b"\n")
+    if is_folded:
+        lines = _unfold(lines)
     if len(lines) > FIELDS_MAX:
         raise HttpError(HEAD_TOO_LARGE)
     fields = head.fields
@@ -159,6 +158,23 @@ def _read_fields(head: Head, octets: bytes) -> bool:
         else:
             fields[name] = value
     return is_spaced
+
+
+def _unfold(lines: list[bytes]) -> list[bytes]:
+    """Return the fields, of which some stand in several lines; a blank joins these.
+
+    No regular expression: one that looks for blanks before a line's end takes the square of their
+    number.
+    """
+    fields: list[list[bytes]] = []
+    for line in lines:
+        if line[:1] in (b" ", b"\t"):
+            parts = fields[-1]
+            parts[-1] = parts[-1].removesuffix(b"\r").rstrip(_BLANK)
+            parts.append(line.lstrip(_BLANK))
+        else:
+            fields.append([line])
+    return [b" ".join(parts) for parts in fields]
 
 
 def _read_framing(head: Head) -> None:
