@@ -36,7 +36,7 @@ def guessed_passwords(target: Target, pace: Pace) -> None:
         head = wire.frame(wire.HEADERS, wire.END_HEADERS, stream_id, block)
         return head + wire.data_frames(stream_id, message, end=True)
 
-    bursts(target.client, GUESSES_AT_ONCE, call, 4 * IDLE_S, pace)
+    bursts(target.client, GUESSES_AT_ONCE, call, 4 * IDLE_S, pace, b"")
 
 
 def _ranges_with(target: Target, pace: Pace, tokens: Iterator[bytes]) -> None:
@@ -47,7 +47,7 @@ def _ranges_with(target: Target, pace: Pace, tokens: Iterator[bytes]) -> None:
         head = wire.frame(wire.HEADERS, wire.END_HEADERS, stream_id, block)
         return head + wire.data_frames(stream_id, RANGE, end=True)
 
-    bursts(target.client, TOKENS_AT_ONCE, call, IDLE_S, pace)
+    bursts(target.client, TOKENS_AT_ONCE, call, IDLE_S, pace, b"")
 
 
 def wrong_tokens(target: Target, pace: Pace) -> None:
