@@ -52,6 +52,13 @@ SHARED: Final = (
     _module("full-disk-31", "tests.integration.full_disk_loop", "--rounds", "50", "--seed", "31"),
     _module("space", "tests.integration.quota_loop", "--quota-mib", "4096", "--rounds", "10"),
     _module("differential", "tests.differential", "--operations", "200000", "--seed", "6200"),
+    _module(
+        *("differential-users", "tests.differential.users"),
+        *("--operations", "100000", "--seed", "20261130"),
+    ),
+    _module("differential-users-json", "tests.differential.users_json", "--operations", "30000"),
+    _module("differential-users-cluster", "tests.differential.users_cluster"),
+    _module("prometheus", "tests.integration.prometheus_loop"),
     _module("bitflips", "tests.integration.bitflips", "--flips", "1000", "--seed", "4712"),
     _module(
         *("differential-cluster", "tests.differential.cluster"),
@@ -75,6 +82,7 @@ SHARED: Final = (
 
 ALONE: Final = (
     Check("fast", ("make", "fast")),
+    Check("bench-users", (COMPILED, "-m", "benchmarks.users", *SPEED)),
     Check("attacks", (COMPILED, "-m", "benchmarks.attacks", "--seconds", "4")),
     Check(
         "disturbance",

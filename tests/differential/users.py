@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -578,8 +579,8 @@ def run(
         return Pair(left.endpoint, right.endpoint, seed, make).run(operations)
 
 
-def main(make: Callable[[str], Member] = Member) -> None:
-    """Run as a command."""
+def main(make: Callable[[str], Member] = Member) -> int:
+    """Run as a command; 1: they differ."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--operations", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
@@ -591,7 +592,8 @@ def main(make: Callable[[str], Member] = Member) -> None:
         print(f"{count:8} {status}")
     for difference in found.differences:
         print(difference)
+    return 1 if found.differences else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
