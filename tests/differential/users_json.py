@@ -75,4 +75,4 @@ def run(programs: Sequence[str], seed: int, operations: int) -> Found:
 
 
 if __name__ == "__main__":
-    users.main(JsonMember)
+    sys.exit(users.main(JsonMember))
