@@ -34,7 +34,7 @@ help:
 	@echo "make space-loop    a quota of 4 GiB filled and emptied ten times, and the file's size at each"
 	@echo "make bitflips      1,000 flipped bits in the files of a member, and what found each"
 	@echo "make long          what is marked long: check perf, more seeds"
-	@echo "make acceptance    all of these and the benchmarks, in a clone of its own; 2 h 30 min"
+	@echo "make acceptance    all of these and the benchmarks, in a clone of its own; four hours"
 
 # A stamp per extra: pip runs again only when the packaging changed.
 $(VENV)/.installed: setup.cfg pyproject.toml

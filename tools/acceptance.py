@@ -5,7 +5,8 @@ and with nothing beside it.  Each command's output goes to ``FOLDER/NAME.txt``; 
 ``FOLDER/summary.txt`` says how it ended as soon as it has, so that a run that is cut short tells
 what was seen.  What has passed at this very commit is not repeated.
 
-    make acceptance                                  all of it, 2 h 30 min on two cores
+    make acceptance                                  all of it, about four hours on two cores
+    make acceptance ARGS="--part shared"             what shares the machine; then "--part alone"
     make acceptance ARGS="--base 2b42417=0.95"       speed, too: no ratio to that commit below 0.95
     make acceptance ARGS="--only differential,kill"  by parts of names
     make acceptance ARGS=--list                      the commands
@@ -186,6 +187,9 @@ def main() -> int:
     )
     parser.add_argument("--base", action="append", default=[], metavar="COMMIT=FLOOR")
     parser.add_argument("--only", default="", help="parts of names, separated by commas")
+    parser.add_argument(
+        "--part", choices=("shared", "alone"), help="what shares the machine, or what measures"
+    )
     parser.add_argument("--folder", type=Path, default=Path.home() / ".cache/etcdtw/acceptance")
     parser.add_argument("--list", action="store_true", help="name the commands and run none")
     options = parser.parse_args()
@@ -194,8 +198,12 @@ def main() -> int:
     def chosen(checks: list[Check]) -> list[Check]:
         return [one for one in checks if not parts or any(part in one.name for part in parts)]
 
-    shared = chosen(list(SHARED))
-    alone = chosen([*speed_checks(options.folder, options.base), *ALONE])
+    shared = [] if options.part == "alone" else chosen(list(SHARED))
+    alone = (
+        []
+        if options.part == "shared"
+        else chosen([*speed_checks(options.folder, options.base), *ALONE])
+    )
     if options.list:
         print("\n".join(f"{one.name:26} {' '.join(one.command)}" for one in (*shared, *alone)))
         return 0
