@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from etcdtw.http1.head import NOT_IMPLEMENTED, VERSION_1_1
+from etcdtw.http1.head import EXPECTATION_FAILED, NOT_IMPLEMENTED, VERSION_1_1
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
@@ -109,6 +109,8 @@ def _one_line(value: bytes) -> bytes:
 
 def refusal(status: int, text: str) -> bytes:
     """Return the whole answer to what is no request; the connection closes behind it."""
+    if status == EXPECTATION_FAILED:
+        return closing(status)
     line = b"%d %b" % (status, reason(status))
     if status == NOT_IMPLEMENTED:
         return b"HTTP/1.1 %b%b%b" % (line, _ERROR_FIELDS, text.encode())

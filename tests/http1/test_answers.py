@@ -72,6 +72,7 @@ def test_refusals_are_gos() -> None:
     assert (
         refusal(501, "Unsupported x") == b"HTTP/1.1 501 Not Implemented" + fields + b"Unsupported x"
     )
+    assert refusal(417, "") == closing(417)
     assert closing(417).startswith(b"HTTP/1.1 417 Expectation Failed\r\nConnection: close\r\n")
 
 

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IPushProducer, ITCPTransport
 from twisted.logger import Logger
 from zope.interface import classImplements
 
+from etcdtw.grpc.intake import HEAVY_OCTETS_MIN
 from etcdtw.grpc.message import CHUNK_OVERHEAD
 from etcdtw.http1.answers import (
     CONTINUE,
@@ -28,7 +29,7 @@ from etcdtw.http1.answers import (
     closing,
     refusal,
 )
-from etcdtw.http1.head import EXPECTATION_FAILED, VERSION_1_1, Head, HttpError
+from etcdtw.http1.head import VERSION_1_1, Head, HttpError
 from etcdtw.http1.reader import BODY, BROKEN, END, HEAD, NEED_MORE, RequestReader
 from etcdtw.transport.client.deadline import Deadline
 from etcdtw.transport.client.grpc_channel import ChannelTransport
@@ -100,12 +101,10 @@ class Http1Request:
         channel = self._channel
         if channel is None:
             return
-        size = len(body)
+        length = len(body)
         if self.verb == b"HEAD":
-            length = size or NO_LENGTH
+            length = length or NO_LENGTH
             body = b""
-        else:
-            length = size
         head = channel.head(self._head.version, status, fields, length)
         channel.write(head + body)
         self._ended(channel)
@@ -228,6 +227,8 @@ class Http1Channel:
         self._look()
         if self._state == _READING:
             self._wait_on()
+            if self._is_in_head and reader.unread >= HEAVY_OCTETS_MIN:
+                self._hold(reader.unread - self._held)  # a large head that is not whole
             if len(data) >= BODY_TURN_SIZE and reader.is_in_body and self._is_reading:
                 self._read_in_turn()
         self._bound_received()
@@ -247,7 +248,7 @@ class Http1Channel:
             if rest == END:
                 rest = self._answer()
         except HttpError as error:
-            self._refuse_head(error)
+            self._end_with(refusal(error.status, error.text))
             rest = NO_MORE
         except Exception:
             # A defect of ours: this client is dropped, others are served.
@@ -297,6 +298,7 @@ class Http1Channel:
 
     def _begin(self, head: Head) -> bool:
         """Begin a request; return whether it is answered before its body has come."""
+        self.release()
         self.keeps_alive = head.keeps_alive and not self._is_draining
         self._request = Http1Request(self, head)
         if not head.length:
@@ -324,11 +326,15 @@ class Http1Channel:
             self._refuse(TOO_LARGE)
         elif kept:
             self._body.append(piece)
-            self._held += size + CHUNK_OVERHEAD
-            stats = self._site.stats
-            stats.unfinished_octets += size + CHUNK_OVERHEAD
-            if stats.unfinished_octets > stats.unfinished_max:
-                self._refuse(TOO_LARGE)
+            self._hold(size + CHUNK_OVERHEAD)
+
+    def _hold(self, octets: int) -> None:
+        """Count what is kept of a request; together with all others it may be too much."""
+        self._held += octets
+        stats = self._site.stats
+        stats.unfinished_octets += octets
+        if octets > 0 and stats.unfinished_octets > stats.unfinished_max:
+            self._refuse(TOO_LARGE)
 
     def release(self) -> None:
         """What was kept of the body counts no longer."""
@@ -467,12 +473,6 @@ class Http1Channel:
         request, self._request = self._request, None
         if request is not None:
             request.lost()
-
-    def _refuse_head(self, error: HttpError) -> None:
-        if error.status == EXPECTATION_FAILED:
-            self._refuse(error.status)
-        else:
-            self._end_with(refusal(error.status, error.text))
 
     def _refuse(self, status: int) -> None:
         self._end_with(closing(status))

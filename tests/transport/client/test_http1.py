@@ -288,6 +288,24 @@ def test_very_many_small_chunks_take_turns(rig: Rig) -> None:
     assert rig.held[0].body == b"x" * (3 * EVENTS_MAX)
 
 
+def test_large_heads_that_are_not_whole_count_as_unfinished_requests(rig: Rig) -> None:
+    stats = rig.site.stats
+    rig.send(GET[:-2] + b"X: " + b"y" * 3_000)
+    assert stats.unfinished_octets == 0, "a small one"
+    rig.send(b"y" * 7_000)
+    assert 10_000 < stats.unfinished_octets < 10_100
+    rig.send(b"y" * 100)
+    assert 10_100 < stats.unfinished_octets < 10_200
+    rig.send(b"\r\n\r\n")
+    assert (len(rig.held), stats.unfinished_octets) == (1, 0)
+    rig.answer()
+    stats.unfinished_max = 9_000
+    assert rig.said
+    rig.send(GET[:-2] + b"X: " + b"y" * 9_000)
+    assert rig.said.startswith(b"HTTP/1.1 413 ")
+    assert stats.unfinished_octets == 0
+
+
 def test_a_body_is_held_until_it_is_let_go(rig: Rig) -> None:
     rig.send(POST)
     assert rig.site.stats.unfinished_octets > 3
