@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, Final
