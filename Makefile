@@ -6,7 +6,8 @@ BIN = $(VENV)/bin
 .DEFAULT_GOAL = help
 
 .PHONY: help run test fast test-compiled lint cover untested bench bench-cluster surface build clean differential \
-	kill-loop differential-cluster cluster-kill-loop lock-loop prometheus-loop crashlab bitflips full-disk long judges attacks
+	kill-loop differential-cluster cluster-kill-loop lock-loop prometheus-loop crashlab bitflips full-disk space-loop \
+	long judges attacks acceptance bench-users differential-users
 
 help:
 	@echo "make run           one member on 127.0.0.1:2379, data in default.etcd/"
@@ -19,6 +20,7 @@ help:
 	@echo "make untested      modules that no test imports, and why"
 	@echo "make bench         side by side with real etcd; results in benchmarks/results/"
 	@echo "make bench-cluster three members of each, through leader and follower; elections; snapshots"
+	@echo "make bench-users   puts, ranges and logging in with users, beside real etcd"
 	@echo "make attacks       what one attacker does to others' puts, beside real etcd"
 	@echo "make differential  200,000 random operations against real etcd and etcdtw"
 	@echo "make kill-loop     200 cycles of kill -9 under load"
@@ -26,10 +28,13 @@ help:
 	@echo "make lock-loop     1,000 critical sections by four kinds of clients while members fail"
 	@echo "make prometheus-loop a real Prometheus on a cluster: etcd's dashboards and alerts"
 	@echo "make differential-cluster  100,000 operations on a mixed cluster against a single etcd"
+	@echo "make differential-users    users and roles in a cluster of 3.6, 3.7 and ours"
 	@echo "make crashlab      2,000 power-loss images of the real storage"
 	@echo "make full-disk     50 rounds of full disks in a cluster of three (root: mounts tmpfs)"
+	@echo "make space-loop    a quota of 4 GiB filled and emptied ten times, and the file's size at each"
 	@echo "make bitflips      1,000 flipped bits in the files of a member, and what found each"
 	@echo "make long          what is marked long: check perf, more seeds"
+	@echo "make acceptance    all of these and the benchmarks, in a clone of its own; four hours"
 
 # A stamp per extra: pip runs again only when the packaging changed.
 $(VENV)/.installed: setup.cfg pyproject.toml
@@ -109,6 +114,9 @@ bench: $(BENCH)/.installed
 bench-cluster: $(BENCH)/.installed
 	$(BENCH)/bin/python -m benchmarks.cluster $(ARGS)
 
+bench-users: $(BENCH)/.installed
+	$(BENCH)/bin/python -m benchmarks.users $(ARGS)
+
 attacks: $(BENCH)/.installed
 	$(BENCH)/bin/python -m benchmarks.attacks $(ARGS)
 
@@ -133,14 +141,23 @@ prometheus-loop: $(VENV)/.installed-test
 differential-cluster: $(VENV)/.installed-test
 	$(BIN)/python -m tests.differential.cluster --operations 100000 $(ARGS)
 
+differential-users: $(VENV)/.installed-test
+	$(BIN)/python -m tests.differential.users_cluster $(ARGS)
+
 full-disk: $(VENV)/.installed-test
 	$(BIN)/python -m tests.integration.full_disk_loop --rounds 50 $(ARGS)
+
+space-loop: $(VENV)/.installed-test
+	$(BIN)/python -m tests.integration.quota_loop --quota-mib 4096 --rounds 10 $(ARGS)
 
 crashlab: $(VENV)/.installed-test
 	$(BIN)/python -m tests.support.crashlab 2000
 
 long: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 0 -m long
+
+acceptance:
+	$(PYTHON) tools/acceptance.py $(ARGS)
 
 surface:
 	$(BIN)/python tools/record_surface.py

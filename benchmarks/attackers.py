@@ -45,6 +45,7 @@ PEER_CONNECTIONS: Final = 1_100
 IDLE_CONNECTIONS: Final = 1_500
 LEASES: Final = 100_000
 FLOOD_FRAMES: Final = 2_000
+REFILL: Final = wire.window_update(0, 1 << 24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,15 +174,23 @@ def repeat(
 
 
 def bursts(
-    endpoint: str, count: int, call: Callable[[int], bytes], quiet_s: float, pace: Pace
+    endpoint: str,
+    count: int,
+    call: Callable[[int], bytes],
+    quiet_s: float,
+    pace: Pace,
+    refill: bytes = REFILL,
 ) -> None:
-    """Send ``count`` calls in one packet, throw away what comes for ``quiet_s``, and again."""
+    """Send ``count`` calls in one packet, throw away what comes for ``quiet_s``, and again.
+
+    ``refill``: what is sent behind each packet; nothing, where answers have no body.
+    """
     first = 1
 
     def once(sock: socket.socket) -> bool:
         nonlocal first
         octets = b"".join(map(call, range(first, first + 2 * count, 2)))
-        sent = pour(sock, octets + wire.window_update(0, 1 << 24), pace)
+        sent = pour(sock, octets + refill, pace)
         done = sent and drain_for(sock, quiet_s, pace)
         first = first + 2 * count if done else 1
         return done

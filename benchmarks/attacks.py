@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import attackers, gateway_attackers, surroundings, workloads
+from benchmarks import attackers, gateway_attackers, surroundings, user_attackers, workloads
 from benchmarks.attackers import Pace, Target
 from benchmarks.load import percentile
 from etcdtw.wire import etcdserverpb as pb
@@ -33,6 +33,7 @@ from tests.support.certs import Authority
 from tests.support.cluster_processes import Cluster
 from tests.support.piece_times import longest_piece
 from tests.support.processes import PROGRAMS, RunningMember, TlsFiles, memory_kib
+from tests.support.user_setup import signed_token_flag, switch_users_on, token_of
 from tests.support.wire_client import ConnectionFailedError, WireClient
 
 CLIENTS: Final = 4
@@ -46,6 +47,9 @@ PAUSE_S: Final = 6.0
 DESCRIPTORS: Final = 1024
 TXNS_IN_FLIGHT: Final = 16
 FLAGS: Final = ("--quota-backend-bytes", "8589934592")
+SIMPLE: Final = "simple"
+SIGNED: Final = "signed"
+SIGN_METHOD: Final = "RS256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class Row:
     has_tls: bool = False
     descriptors: int = 0  # the member's limit of open files; 0: the machine's
     pauses_followers: bool = False
+    users: str = ""  # switched on, with tokens of this kind: `SIMPLE` or `SIGNED`
 
 
 ROWS: Final = (
@@ -84,25 +89,31 @@ ROWS: Final = (
     Row("large JSON", gateway_attackers.large_bodies),
     Row("WebSocket flood", gateway_attackers.socket_flood),
     Row("slow JSON watches", gateway_attackers.slow_readers),
+    Row("guessed passwords", user_attackers.guessed_passwords, users=SIMPLE),
+    Row("wrong tokens", user_attackers.wrong_tokens, users=SIMPLE),
+    Row("wrong tokens", user_attackers.wrong_tokens, members=3, users=SIMPLE),
+    Row("wrong signatures", user_attackers.wrong_signatures, users=SIGNED),
+    Row("signed tokens of 8 MB", user_attackers.huge_tokens, users=SIGNED),
 )
 
 
-def client_of(endpoint: str, ca_file: str) -> WireClient:
-    """Connect to ``endpoint``, over TLS where an authority is named."""
+def client_of(endpoint: str, ca_file: str, token: str = "") -> WireClient:
+    """Connect to ``endpoint``, over TLS where an authority is named, as whom a token names."""
     context = None
     if ca_file:
         context = ssl.create_default_context(cafile=ca_file)
         context.check_hostname = False  # the certificate names localhost, the endpoint its address
         context.set_alpn_protocols(["h2"])
-    return WireClient(endpoint, PUT_TIMEOUT_S, context)
+    return WireClient(endpoint, PUT_TIMEOUT_S, context, token)
 
 
 class Others:
     """The well-behaved clients: each puts at its rate and notes how long it took."""
 
-    def __init__(self, endpoint: str, ca_file: str) -> None:
+    def __init__(self, endpoint: str, ca_file: str, token: str) -> None:
         self._endpoint = endpoint
         self._ca_file = ca_file
+        self._token = token
         self._stop = threading.Event()
         self._due: dict[int, float] = {}  # what each client is at, or waits for
         self.taken: list[tuple[float, float]] = []  # when it was due, how long it took; seconds
@@ -127,7 +138,7 @@ class Others:
             time.sleep(max(0.0, due - time.monotonic()))
             message = pb.PutRequest(key=b"other/%d/%d" % (number, i % 1000), value=b"v" * 256)
             try:
-                client = client or client_of(self._endpoint, self._ca_file)
+                client = client or client_of(self._endpoint, self._ca_file, self._token)
                 done = client.call("/etcdserverpb.KV/Put", message.SerializeToString())
                 if done.code:
                     self.failures.append(done.text)
@@ -220,14 +231,18 @@ class Stage:
 
     def __init__(self, program: str, row: Row, stack: ExitStack) -> None:
         self._row = row
-        self.ca_file = ""
+        self.ca_file = self.token = ""
+        flags = list(FLAGS)
+        if row.users == SIGNED:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="attacks-"))
+            flags.append(signed_token_flag(SIGN_METHOD, Path(folder)))
         if row.members > 1:
-            cluster = stack.enter_context(Cluster([program] * row.members, flags=FLAGS))
+            cluster = stack.enter_context(Cluster([program] * row.members, flags=flags))
             first = cluster.leader()
             self.members: list[Any] = [first, *(m for m in cluster.all if m is not first)]
         else:
             tls = self._tls(stack) if row.has_tls else None
-            member = _Limited(program, row.descriptors, flags=FLAGS, tls=tls)
+            member = _Limited(program, row.descriptors, flags=flags, tls=tls)
             self.members = [stack.enter_context(member)]
         self.target = Target(
             tuple(member.endpoint for member in self.members),
@@ -243,7 +258,12 @@ class Stage:
         return TlsFiles(Path(issued.cert_file), Path(issued.key_file), Path(self.ca_file))
 
     def prepare(self) -> None:
-        """Store the keys of the heavy requests."""
+        """Store the keys of the heavy requests, or switch users on."""
+        if self._row.users:
+            client = client_of(self.target.client, self.ca_file)
+            switch_users_on(client)
+            self.token = token_of(client)
+            client.close()
         if not self._row.keys:
             return
         names = [attackers.HEAVY + b"%06d" % i for i in range(self._row.keys)]
@@ -262,7 +282,7 @@ class Stage:
         found = 0
         for endpoint in self.target.clients:
             with suppress(OSError, ConnectionFailedError):
-                client = client_of(endpoint, self.ca_file)
+                client = client_of(endpoint, self.ca_file, self.token)
                 done = client.call("/etcdserverpb.Maintenance/Status", b"")
                 if done.messages:
                     found = max(found, pb.StatusResponse.FromString(done.messages[0]).raftTerm)
@@ -320,7 +340,7 @@ def measure(program: str, row: Row, seconds: float) -> Outcome:
         attacker = context.Process(
             target=_attack, args=(row.attack, stage.target, armed, stop, told), daemon=True
         )
-        others = Others(stage.target.client, stage.ca_file)
+        others = Others(stage.target.client, stage.ca_file, stage.token)
         others.start()
         time.sleep(LEAD_S)
         quiet_from = time.monotonic()

@@ -20,12 +20,20 @@ from typing import Final
 
 from benchmarks import cluster_events, surroundings, workloads
 from benchmarks.load import LoadResult, LoadRun, Work
-from benchmarks.side_by_side import BASE_ONLY_HELP, Line, sides_here, table
+from benchmarks.side_by_side import (
+    BASE_ONLY_HELP,
+    FLOOR_HELP,
+    Line,
+    sides_here,
+    slower_than,
+    table,
+)
 from tests.support.cluster_processes import Cluster
 from tests.support.processes import MemberNotReadyError, cpu_seconds
 from tests.support.wire_client import ConnectionFailedError
 
 SETTLE_S: Final = 0.5
+LONE_SLICES: Final = 3  # as those of `side_by_side`; fewer, because resuming a cluster takes long
 RESUME_S: Final = 1.0  # after SIGCONT: an election that this brings about is over
 FOLLOWER: Final = "follower"
 QUICK: Final = {
@@ -110,9 +118,10 @@ def _round(
             time.sleep(SETTLE_S)
             _pause(cluster)
         for one in chosen:
-            for side, cluster in clusters.items():
+            slices = LONE_SLICES if one.connections == 1 else 1
+            for side, cluster in list(clusters.items()) * slices:
                 _resume(cluster)
-                result, cpu_s = _measure(one, cluster, seconds)
+                result, cpu_s = _measure(one, cluster, seconds / slices)
                 lines[one.name].add(side, result, cpu_s)
                 time.sleep(SETTLE_S)
                 _pause(cluster)
@@ -205,6 +214,7 @@ def main() -> int:
     parser.add_argument("--quiet-seconds", type=float, default=30.0, help="before that one")
     parser.add_argument("--etcd-only", action="store_true", help="real etcd against itself")
     parser.add_argument("--base-only", action="store_true", help=BASE_ONLY_HELP)
+    parser.add_argument("--floor", type=float, default=0.0, help=FLOOR_HELP)
     parser.add_argument("--quick", action="store_true", help="all of it, small")
     if parser.parse_known_args()[0].quick:
         parser.set_defaults(**QUICK)
@@ -218,8 +228,10 @@ def main() -> int:
         "etcd | etcdtw where two numbers share a column; cpu of all three members, in cores",
         "",
     ]
+    lines: dict[str, Line] = {}
     if options.rounds and chosen:
-        text += table(measure(chosen, options.rounds, options.seconds, sides))
+        lines = measure(chosen, options.rounds, options.seconds, sides)
+        text += table(lines)
     if options.elections:
         text += ["", *election_lines(sides, options.elections)]
     if options.install_keys:
@@ -228,7 +240,9 @@ def main() -> int:
         text += ["", *disturbance_lines(sides, options.install_mib, options.quiet_seconds)]
     print("\n".join(text))
     print(f"kept as {surroundings.keep('cluster', text)}")
-    return 0
+    slower = slower_than(lines, options.floor)
+    print("\n".join(slower))
+    return 1 if slower else 0
 
 
 if __name__ == "__main__":

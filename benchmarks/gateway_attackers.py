@@ -26,7 +26,7 @@ from tests.support.wire_client import ConnectionFailedError, WireClient
 DEPTH: Final = 1_000_000
 LARGE_OCTETS: Final = 2_000_000
 SOCKET_MESSAGES: Final = 2_000  # in one packet
-SLOW_READERS: Final = 2_000
+SLOW_READERS: Final = 10_000
 WATCHED: Final = b"watched by the slow"
 WATCHED_OCTETS: Final = 20_000
 TEXT: Final = 0x81
@@ -75,7 +75,7 @@ def socket_flood(target: Target, pace: Pace) -> None:
 
 
 def slow_readers(target: Target, pace: Pace) -> None:
-    """2,000 watches over JSON that never read what they are told each second."""
+    """10,000 watches over JSON that never read what they are told each second."""
     create = {"create_request": {"key": b64encode(WATCHED).decode()}}
     octets = _posted(b"/v3/watch", json.dumps(create).encode())
     held: list[socket.socket] = []

@@ -28,8 +28,11 @@ WINDOW_REFILL_OCTETS: Final = 1 << 29
 CACHED_BLOCKS_MAX: Final = 256
 TIMEOUT_VALUES: Final = 10_000
 NO_ERROR: Final = bytes(4)
+WARM_UP_S: Final = 0.5
 DRAIN_S: Final = 20.0  # how long the last answers may take
 ERROR_TEXTS_MAX: Final = 5
+Identity = tuple[str, str]
+"""The files of a client's certificate and key."""
 TLS_NAME: Final = "localhost"  # what the certificates of the benchmarks are issued for
 
 
@@ -40,6 +43,7 @@ class Work:
     path: str
     messages: Sequence[bytes]  # with gRPC's prefix
     has_timeouts: bool = False
+    token: str = ""  # of a user, shown with each request; not with `has_timeouts`
 
 
 @dataclass(slots=True)
@@ -102,7 +106,9 @@ class TrailersChecker:
         return verdict
 
 
-def connect(endpoint: str, ca_file: str | None = None) -> socket.socket:
+def connect(
+    endpoint: str, ca_file: str | None = None, identity: Identity | None = None
+) -> socket.socket:
     """Open a connection, send the preface with wide windows, and make it non-blocking."""
     host, _, port = endpoint.rpartition(":")
     plain = socket.create_connection((host, int(port)), timeout=20.0)
@@ -111,6 +117,8 @@ def connect(endpoint: str, ca_file: str | None = None) -> socket.socket:
     if ca_file is not None:
         context = ssl.create_default_context(cafile=ca_file)
         context.set_alpn_protocols(["h2"])
+        if identity is not None:
+            context.load_cert_chain(*identity)
         connection = context.wrap_socket(plain, server_hostname=TLS_NAME)
     connection.sendall(
         wire.PREFACE
@@ -126,7 +134,7 @@ class Rendering:
 
     def __init__(self, work: Work, authority: str, scheme: str) -> None:
         self.messages = work.messages
-        self.plain = PlainBlocks(work.path, authority, scheme)
+        self.plain = PlainBlocks(work.path, authority, scheme, work.token)
         self.timeouts = TimeoutBlocks(work.path, authority, scheme) if work.has_timeouts else None
         self._values = timeout_values(TIMEOUT_VALUES)
         self._requests = 0
@@ -306,11 +314,13 @@ class LoadRun:
             if self._keep_times:
                 result.finished_s.append(now)
 
-    def _connect(self, endpoint: str, count: int, ca_file: str | None) -> list[LoadConnection]:
+    def _connect(
+        self, endpoint: str, count: int, ca_file: str | None, identity: Identity | None = None
+    ) -> list[LoadConnection]:
         rendering = Rendering(self._work, endpoint, "https" if ca_file else "http")
         size = len(self._work.messages)
         return [
-            LoadConnection(connect(endpoint, ca_file), rendering, i * size // count, self)
+            LoadConnection(connect(endpoint, ca_file, identity), rendering, i * size // count, self)
             for i in range(count)
         ]
 
@@ -321,11 +331,12 @@ class LoadRun:
         connections: int,
         streams: int,
         seconds: float,
-        warm_up_s: float = 0.5,
+        warm_up_s: float = WARM_UP_S,
         ca_file: str | None = None,
+        identity: Identity | None = None,
     ) -> LoadResult:
         """Keep ``streams`` calls in flight on each connection for ``seconds``."""
-        links = self._connect(endpoint, connections, ca_file)
+        links = self._connect(endpoint, connections, ca_file, identity)
         with select.epoll() as poll:
             loop = _Loop(poll, links)
             now = time.perf_counter()

@@ -30,8 +30,9 @@ def _indexed_literal(name: bytes, value: bytes, name_index: int) -> bytes:
 class PlainBlocks:
     """The blocks of a connection on which every request has the same fields."""
 
-    def __init__(self, path: str, authority: str, scheme: str) -> None:
+    def __init__(self, path: str, authority: str, scheme: str, token: str = "") -> None:
         fields = wire.grpc_fields(path, authority, scheme)
+        fields += [(b"token", token.encode())] if token else []
         start = b"\x83" + (b"\x86" if scheme == "http" else b"\x87")
         varying = fields[2:]
         self.first = start + b"".join(

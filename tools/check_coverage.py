@@ -20,6 +20,7 @@ FLOORS: Mapping[str, float] = {
     "config": 98,
     "gateway": 81,
     "grpc": 97,
+    "http1": 97,
     "http2": 98,
     "lease": 98,
     "mvcc": 97,

@@ -27,7 +27,7 @@ REASONS: Mapping[str, str] = {
     "raft": """a part of `RawNode`, which the scripts and tests/raft drive whole:
         election follower leader replication step""",
     "rpc": """reached through the service that uses it (tests/rpc):
-        leader_loss lease.for_peers""",
+        leader_loss""",
     "server": """a step of a member's start, seen where members start (tests/integration, plugins):
         member.joining member.leader_line member.opened member.runtime member.users metrics.peers
         services.listeners

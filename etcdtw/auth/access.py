@@ -19,6 +19,7 @@ from etcdtw.auth.errors import (
     UserNameEmptyError,
     UserNotFoundError,
 )
+from etcdtw.auth.key_check import KNOWN_KEYS_MIN, KeyCheck, KnownLeases
 from etcdtw.auth.rights import Rights
 from etcdtw.auth.seams import Attachments
 from etcdtw.auth.store import AuthStore
@@ -29,10 +30,7 @@ from etcdtw.wire.requests import Op, Put, Txn
 LONG_LEASE_KEYS: Final = 200
 """Keys of a lease from which on they are not looked at in one go: 0.1 ms, of which a txn may have
 128.  The entry is long then (`LongLeaseError`)."""
-KNOWN_KEYS_MIN: Final = 16
-"""Keys of a lease from which on it is remembered that a user may change all of them."""
 STEP_KEYS: Final = 500
-KNOWN_LEASES_MAX: Final = 10_000
 
 
 class LongLeaseError(Exception):
@@ -55,9 +53,7 @@ class Access:
         self._store = store
         self._attachments = attachments
         self._long_lease_keys = long_lease_keys
-        # By lease and user, the rights under which he was found to be allowed all its keys.  As
-        # keys come to a lease only through `put_refusal`, that holds as long as the rights.
-        self._known: dict[int, dict[str, Rights]] = {}
+        self._known = KnownLeases()
         # What the steps have found for the entry that is being applied.
         self._found: dict[tuple[Asker, int], AuthError | None] = {}
 
@@ -156,8 +152,8 @@ class Access:
             refusal = self.lease_change_refusal(asker, put.lease)
         if refusal is None and put.prev_kv:
             refusal = self.read_refusal(asker, put.key, b"")
-        if refusal is None and put.lease in self._known:
-            self._attaches(put.lease, put.key)
+        if refusal is None and put.lease:
+            self._known.attaches(put.lease, put.key)
         return refusal
 
     def delete_refusal(self, asker: Asker, request: pb.DeleteRangeRequest) -> AuthError | None:
@@ -190,11 +186,28 @@ class Access:
 
     # Leases: whoever ends one deletes its keys.
 
-    def lease_write_refusal(self, asker: Asker, lease_id: int) -> AuthError | None:
-        """Renewing a lease: as changing each of its keys."""
+    def renewal_check(self, asker: Asker, lease_id: int) -> KeyCheck | None:
+        """Return what is to be asked of a lease's keys before it is renewed: may he change them?
+
+        None: nothing.  The keys are many: who asks for them passes them on in steps.
+        """
         if not self._store.is_enabled or self.is_admin(asker) or self._knows(asker, lease_id):
             return None
-        return self._looked_at(asker, lease_id)
+        return self._key_check(asker, writes=True)
+
+    def listing_check(self, asker: Asker) -> KeyCheck | None:
+        """Return what is to be asked of a lease's keys before they are told: may he read them?"""
+        if not self._store.is_enabled or self.is_admin(asker):
+            return None
+        return self._key_check(asker, writes=False)
+
+    def may_renew(self, check: KeyCheck, lease_id: int, count: int) -> None:
+        """A `renewal_check` had no objection to any of the ``count`` keys of a lease."""
+        check.passed(self._known, lease_id, count)
+
+    def _key_check(self, asker: Asker, *, writes: bool) -> KeyCheck:
+        rights = self._rights(asker)
+        return KeyCheck(self._store, asker.user, rights, writes=writes)
 
     def lease_change_refusal(self, asker: Asker, lease_id: int) -> AuthError | None:
         """Ending or joining a lease where that is applied: the same.
@@ -233,7 +246,7 @@ class Access:
 
     def forget_lease(self, lease_id: int) -> None:
         """The lease ends."""
-        self._known.pop(lease_id, None)
+        self._known.forget(lease_id)
 
     def _looked_at(self, asker: Asker, lease_id: int) -> AuthError | None:
         keys = self._attachments.attached(lease_id)
@@ -250,35 +263,10 @@ class Access:
         return None
 
     def _knows(self, asker: Asker, lease_id: int) -> bool:
-        known = self._known.get(lease_id)
-        if known is None:
-            return False
-        found = known.get(asker.user)
+        found = self._known.rights(lease_id, asker.user)
         return found is not None and found is self._rights(asker)
 
     def _remember(self, asker: Asker, lease_id: int) -> None:
         rights = self._rights(asker)
-        if isinstance(rights, AuthError):
-            return  # no key is left, or who asked is nobody
-        if len(self._known) >= KNOWN_LEASES_MAX:
-            self._known.clear()
-        self._known.setdefault(lease_id, {})[asker.user] = rights
-
-    def _attaches(self, lease_id: int, key: bytes) -> None:
-        """A key may come to a lease: only who may change it, too, is still allowed all keys."""
-        known = self._known[lease_id]
-        for user, rights in list(known.items()):
-            if not rights.write.covers(key, b""):
-                del known[user]
-        if not known:
-            del self._known[lease_id]
-
-    def lease_read_refusal(self, asker: Asker, lease_id: int) -> AuthError | None:
-        """Seeing the keys of a lease: as reading each of them."""
-        if not self._store.is_enabled or self.is_admin(asker):
-            return None
-        for key in self._attachments.attached(lease_id):
-            refusal = self.read_refusal(asker, key, b"")
-            if refusal is not None:
-                return refusal
-        return None
+        if not isinstance(rights, AuthError):  # or no key is left, or who asked is nobody
+            self._known.remember(lease_id, asker.user, rights)

@@ -29,7 +29,7 @@ from etcdtw.grpc.message import check_prefix
 from etcdtw.grpc.server_call import MANY_REQUESTS, NO_STREAM_REQUEST, TOO_MUCH_UNFINISHED
 from etcdtw.grpc.stats import MethodStats
 
-log = Logger()
+log: Final = Logger("etcdtw.client.loopback_call")
 
 DEFECT: Final = "the call failed unexpectedly"
 GONE: Final = "context canceled"
@@ -254,14 +254,23 @@ class WholeCall(LoopbackCall):
 
     def _tell(self) -> None:
         waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            self._outcome().chainDeferred(waiter)
+        if waiter is None:
+            return
+        if self._error is not None:
+            self._parts = None
+            waiter.errback(self._error)
+        else:
+            waiter.callback(self._whole())
+
+    def _whole(self) -> bytes:
+        parts, self._parts = self._parts or [], None
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _outcome(self) -> Deferred[bytes]:
-        parts, self._parts = self._parts or [], None
         if self._error is not None:
+            self._parts = None
             return fail(self._error)
-        return succeed(parts[0] if len(parts) == 1 else b"".join(parts))
+        return succeed(self._whole())
 
 
 class QueuedCall(LoopbackCall):

@@ -166,6 +166,7 @@ def _check_limits(settings: Settings) -> None:
         "downgrade-check-time",
         "warning-apply-duration",
         "warning-unary-request-duration",
+        "quota-auto-compaction",
     ):
         if settings.number(name) < 0:
             raise FlagError(f"--{name} must not be negative")

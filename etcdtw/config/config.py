@@ -17,10 +17,11 @@ from etcdtw.config.discovery import Discovery, find_discovery
 from etcdtw.config.environment import values_from_environment
 from etcdtw.config.feature_gates import FeatureGates
 from etcdtw.config.file import values_from_file
-from etcdtw.config.flag_table import DEPRECATIONS, FLAGS
+from etcdtw.config.flag_table import FLAGS
 from etcdtw.config.flags import NO_EFFECT, FlagError, Value, parse_arguments, parse_value
 from etcdtw.config.govalues import NS_PER_S
 from etcdtw.config.help import help_text, version_text
+from etcdtw.config.legacy_flags import DEPRECATIONS
 from etcdtw.config.log_rotation import LogRotation, parse_log_rotation
 from etcdtw.config.settings import Settings
 
@@ -102,6 +103,17 @@ class Logging:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Quota:
+    """How the quota is measured, and what is done about it unasked."""
+
+    counts_allocated: bool
+    """etcd's measure: the whole file."""
+    auto_disarm: bool
+    auto_compaction_s: float
+    """History older than this goes when the quota is nearly used; 0: never."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tracing:
     """Where traces of calls go, and which ones."""
 
@@ -142,6 +154,7 @@ class Config:
     compat_version: str
     quota_backend_bytes: int | None
     """None: no limit."""
+    quota: Quota
     max_txn_ops: int
     max_request_bytes: int
     max_concurrent_streams: int
@@ -270,7 +283,6 @@ class _Reader:
 def _config(settings: Settings, warnings: tuple[str, ...]) -> Config:
     read = _Reader(settings)
     mode, revisions, period_s = settings.auto_compaction
-    quota = read.number("quota-backend-bytes")
     return Config(
         name=read.text("name"),
         data_dir=read.text("data-dir") or f"{read.text('name')}.etcd",
@@ -295,7 +307,8 @@ def _config(settings: Settings, warnings: tuple[str, ...]) -> Config:
         max_learners=read.number("max-learners"),
         compat_version=read.text("compat-version"),
         force_new_cluster=read.flag("force-new-cluster"),
-        quota_backend_bytes=None if quota < 0 else quota or QUOTA_DEFAULT_BYTES,
+        quota_backend_bytes=_quota_bytes(read),
+        quota=_quota(read),
         max_txn_ops=read.number("max-txn-ops"),
         max_request_bytes=read.number("max-request-bytes"),
         max_concurrent_streams=read.number("max-concurrent-streams"),
@@ -347,6 +360,19 @@ def _progress_interval_s(read: _Reader) -> float:
     if interval_s == 0:
         return PROGRESS_NOTIFY_DEFAULT_S
     return max(interval_s, PROGRESS_NOTIFY_MIN_S)
+
+
+def _quota_bytes(read: _Reader) -> int | None:
+    quota = read.number("quota-backend-bytes")
+    return None if quota < 0 else quota or QUOTA_DEFAULT_BYTES
+
+
+def _quota(read: _Reader) -> Quota:
+    return Quota(
+        counts_allocated=read.text("quota-measure") == "allocated",
+        auto_disarm=read.flag("quota-auto-disarm"),
+        auto_compaction_s=read.seconds("quota-auto-compaction"),
+    )
 
 
 def _client_tls(read: _Reader) -> ClientTls:

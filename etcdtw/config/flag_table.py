@@ -23,6 +23,7 @@ from etcdtw.config.flags import (
     URLS,
     FlagSpec,
 )
+from etcdtw.config.legacy_flags import LEGACY_FLAGS
 
 MEMBER: Final = "Member"
 CLUSTER: Final = "Cluster"
@@ -125,6 +126,21 @@ _MEMBER: Final[tuple[_Row, ...]] = (
         "0",
         SUPPORTED,
         "Octets the data may use; 0: 2 GiB, negative: no limit.",
+    ),
+    ("quota-measure", CHOICE, "in-use", SUPPORTED, "in-use, or as etcd allocated (our own flag)."),
+    (
+        "quota-auto-disarm",
+        BOOL,
+        "true",
+        SUPPORTED,
+        "Clear this member's NOSPACE when 5 % are free (etcdtw's own flag).",
+    ),
+    (
+        "quota-auto-compaction",
+        DURATION,
+        "1h",
+        SUPPORTED,
+        "Compact history older than this at 80 % of the quota; 0: never (etcdtw's own flag).",
     ),
     (
         "backend-bbolt-freelist-type",
@@ -522,26 +538,10 @@ _DANGEROUS: Final[tuple[_Row, ...]] = (
     ("unsafe-no-fsync", BOOL, "false", SUPPORTED, "Refused: acknowledged data must last."),
 )
 
-_LEGACY_NAMES: Final = (
-    "cluster-active-size",
-    "cluster-remove-delay",
-    "cluster-sync-interval",
-    "config",
-    "force",
-    "max-result-buffer",
-    "max-retry-attempts",
-    "peer-heartbeat-interval",
-    "peer-election-timeout",
-    "retry-interval",
-    "snapshot",
-    "v",
-    "vv",
-)
-_LEGACY_BOOLS: Final = ("force", "snapshot", "v", "vv")
-
 _CHOICES: Final = {
     "completion": ("", "bash", "zsh", "fish"),
     "initial-cluster-state": ("new", "existing"),
+    "quota-measure": ("in-use", "allocated"),
     "discovery-fallback": ("exit", "proxy"),
     "v2-deprecation": ("write-only", "write-only-skip-check", "write-only-drop-data", "gone"),
     "tls-min-version": ("TLS1.2", "TLS1.3"),
@@ -551,19 +551,10 @@ _CHOICES: Final = {
     "log-format": ("", "json", "console"),
 }
 
-DEPRECATIONS: Final = {
-    "max-snapshots": "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8.",
-    "v2-deprecation": (
-        "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is "
-        "enforced, ignoring user input."
-    ),
-}
-"""What etcd says of a flag that is set, whatever its value; tools look for these lines."""
-
 
 def _specs() -> dict[str, FlagSpec]:
     rows = (_PROGRAM, _MEMBER, _CLUSTER, _SECURITY, _AUTH, _MONITORING, _BEHAVIOUR, _DANGEROUS)
-    found = {
+    return {
         name: FlagSpec(
             name=name,
             kind=kind,
@@ -576,18 +567,7 @@ def _specs() -> dict[str, FlagSpec]:
         for group, group_rows in zip(GROUPS, rows, strict=True)
         for name, kind, default, status, meaning in group_rows
     }
-    for name in _LEGACY_NAMES:
-        is_bool = name in _LEGACY_BOOLS
-        found[name] = FlagSpec(
-            name=name,
-            kind=BOOL if is_bool else STRING,
-            default="false" if is_bool else "",
-            group="",
-            meaning="Ignored, as by etcd.",
-            status=LEGACY,
-        )
-    return found
 
 
-FLAGS: Final = _specs()
+FLAGS: Final = _specs() | LEGACY_FLAGS
 """All flags by name, in the order of the help."""

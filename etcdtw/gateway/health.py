@@ -12,10 +12,10 @@ from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.web.http import OK, SERVICE_UNAVAILABLE
 
-from etcdtw.gateway.pages import Answer, Arguments, Page
+from etcdtw.gateway.pages import OK, Answer, Arguments, Page
 
+SERVICE_UNAVAILABLE: Final = 503
 CORRUPT: Final = "CORRUPT"
 NO_LEADER: Final = "RAFT NO LEADER"
 

@@ -21,12 +21,12 @@ from etcdtw.client.channel import Stream
 from etcdtw.client.loopback import Loopback, LoopbackChannel
 from etcdtw.gateway.json_answers import (
     OF_GRPC,
-    LineParts,
     MessageParts,
     error_answer,
     message_answer,
     stream_error_answer,
 )
+from etcdtw.gateway.json_lines import LineParts
 from etcdtw.gateway.pages import NO_FIELDS, Answer, Posted, Said, Streamed, Taking
 from etcdtw.gateway.request_head import HeadError, metadata, timeout_ms
 from etcdtw.gateway.routes import OLD_PREFIX, PREFIX, ROUTES, Route
@@ -45,7 +45,7 @@ from etcdtw.grpc.call import (
     StatusError,
 )
 from etcdtw.grpc.caller import AUTHORIZATION, Caller
-from etcdtw.transport.client.http1 import Successor
+from etcdtw.transport.client.seams import Successor
 from etcdtw.transport.sockets import address_of, end_of
 from etcdtw.transport.tls.verification import common_name_of
 
@@ -54,6 +54,7 @@ HELD_SIZE_MAX: Final = 32 * 1024
 BODY_SHARE: Final = 2
 """A body may be so many times as large as the message in it: base64 and names take room."""
 NOT_FOUND_TEXT: Final = "Not Found"
+CUT_OFF: Final = "unexpected EOF"
 NOT_ALLOWED_TEXT: Final = "Method Not Allowed"
 NAME_IGNORED: Final = (
     b"CommonName of client sending a request against gateway will be ignored and not used as "
@@ -84,14 +85,17 @@ class JsonGateway:
         self._refuses_names = refuses_names
         self._channels: WeakKeyDictionary[ITCPTransport, LoopbackChannel] = WeakKeyDictionary()
         body_size_max = self._message_size_max = BODY_SHARE * message_size_max
-        self._pages = {
+        pages = {
             path: Taking(partial(self._serve, route), body_size_max)
             for path, route in ROUTES.items()
         }
+        old = {OLD_PREFIX + path[len(PREFIX) :]: page for path, page in pages.items()}
+        self._pages = pages | old
 
     def find(self, path: bytes) -> Taking | None:
         """See `pages.Tree`."""
-        return self._pages.get(_resolved(path))
+        page = self._pages.get(path)
+        return self._pages.get(_resolved(path)) if page is None and b"%" in path else page
 
     def bar(self, path: bytes, connection: ITCPTransport) -> Answer | None:
         """See `pages.Tree`."""
@@ -161,6 +165,7 @@ class _JsonCall:
     ) -> None:
         self._route = route
         self._body = posted.body
+        self._broken = posted.broken
         self._let_go = posted.let_go
         self._metadata = metadata(posted.header)
         self._wait_ms = wait_ms
@@ -170,6 +175,8 @@ class _JsonCall:
     def begin(self) -> Said | Deferred[Said]:
         """Read the one message of the body, and make the call."""
         body = self._body
+        if self._broken and not body.strip():
+            return error_answer(INVALID_ARGUMENT, self._broken)
         message = read_usual(self._route.request, body)
         if message is not None:
             return self._ask(message)
@@ -178,8 +185,20 @@ class _JsonCall:
             try:
                 return self._ask(whole(reading))
             except (NotJsonError, ReadingError) as error:
-                return error_answer(INVALID_ARGUMENT, str(error))
-        return self._turns.run(reading).addCallbacks(self._ask, _unreadable)
+                return self._unreadable(error)
+        return self._turns.run(reading).addCallbacks(self._ask, self._not_read)
+
+    def _not_read(self, failure: Failure) -> Said:
+        failure.trap(NotJsonError, ReadingError)
+        error = failure.value
+        assert isinstance(error, Exception), "trapped"
+        return self._unreadable(error)
+
+    def _unreadable(self, error: Exception) -> Said:
+        """Say why the body cannot be read: where it ends too early, why it does."""
+        text = str(error)
+        is_cut = self._broken and text == CUT_OFF
+        return error_answer(INVALID_ARGUMENT, self._broken if is_cut else text)
 
     def _was_read(self) -> None:
         """Let the body go: its answer may be long in coming."""
@@ -300,11 +319,6 @@ def _read_one(route: Route, body: bytes) -> Job[bytes]:
         return b""
     message, _ = yield from read_value(route.request, body, at)
     return message
-
-
-def _unreadable(failure: Failure) -> Said:
-    failure.trap(NotJsonError, ReadingError)
-    return error_answer(INVALID_ARGUMENT, failure.getErrorMessage())
 
 
 def _unary_failure(failure: Failure) -> Said:

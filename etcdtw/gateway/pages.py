@@ -9,26 +9,31 @@ Knows no page: `site` puts them together.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple, Protocol, cast
-from urllib.parse import parse_qsl
+from functools import lru_cache
+from typing import Final, NamedTuple, Protocol
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import INTERNAL_SERVER_ERROR, NOT_ALLOWED, NOT_FOUND, OK
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request
-from zope.interface import classImplements
 
 from etcdtw.gateway.websocket import VERSION, asks_for_websocket, handshake
 from etcdtw.grpc.quoting import quote_go
-from etcdtw.transport.client.http1 import BoundedChannel, BoundedRequest, Successor
+from etcdtw.http1.answers import Fields
+from etcdtw.transport.client.seams import HttpRequest, Successor
+
+OK: Final = 200
+BAD_REQUEST: Final = 400
+NOT_FOUND: Final = 404
+NOT_ALLOWED: Final = 405
+MISDIRECTED_REQUEST: Final = 421
+INTERNAL_SERVER_ERROR: Final = 500
+_log: Final = Logger("etcdtw.gateway.pages")
 
 TEXT: Final = b"text/plain; charset=utf-8"
 JSON: Final = b"application/json"
 NOT_FOUND_BODY: Final = b"404 page not found\n"
-MISDIRECTED_REQUEST: Final = 421
 MISDIRECTED_TEXT: Final = """
 etcd received your request, but the Host header was unrecognized.
 
@@ -45,12 +50,10 @@ ITERATION_SIZE: Final = 65_536
 """Octets of a streamed answer that are written in one iteration, passed by one part at the most."""
 
 Arguments = Mapping[bytes, list[bytes]]
-"""The query, as twisted.web parses it; a word without = counts as an empty value."""
+"""The query; a word without = counts as an empty value."""
 
-
-Fields = tuple[tuple[bytes, bytes], ...]
-"""Names and values of what an answer's head says besides."""
 NO_FIELDS: Final[Fields] = ()
+_NO_SNIFF: Final[Fields] = ((b"X-Content-Type-Options", b"nosniff"),)
 
 
 class Answer(NamedTuple):
@@ -62,6 +65,9 @@ class Answer(NamedTuple):
     is_guarded: bool | None = None
     """Whether it says ``nosniff``; None: if it is an error.  etcd's checks do so in any case."""
     fields: Fields = NO_FIELDS
+
+
+FAILED: Final = Answer(INTERNAL_SERVER_ERROR, b"Internal Server Error\n")
 
 
 class Parts(Protocol):
@@ -98,13 +104,15 @@ class Posted(NamedTuple):
 
     arguments: Arguments
     header: Callable[[bytes], bytes | None]
-    """Returns the last value of a field; names in any case."""
+    """Returns the first value of a field; names in any case."""
     body: bytes
     connection: ITCPTransport
     """The same for all requests of a connection."""
     let_go: Callable[[], None] = lambda: None
     """To be called when the body was read and the answer may be long in coming: what is held of
     it counts until then."""
+    broken: str = ""
+    """Why the body ends before its end; empty: it does not."""
 
 
 class Taking(NamedTuple):
@@ -147,6 +155,7 @@ class Access:
     def __init__(self, origins: frozenset[str], hosts: frozenset[str]) -> None:
         self._origins = origins
         self._hosts = hosts
+        self.admits_all_hosts = "*" in hosts
 
     def origin_allowed(self, origin: str | None) -> str | None:
         """Return what Access-Control-Allow-Origin says; None: nothing."""
@@ -162,15 +171,13 @@ class Access:
 ALL_ALLOWED: Final = Access(frozenset("*"), frozenset("*"))
 
 
-class Pages(Resource):
+class Pages:
     """Serves GET (and no other method) for each path of a table, POST for those that take a body.
 
     ``open_paths``: those that are served whatever the method.  ``clock`` gives the iterations in
-    which streamed answers go on; what it calls later are pieces of work.
+    which streamed answers go on; what it calls later are pieces of work.  Implements
+    `transport.client.seams.Routes`.
     """
-
-    isLeaf = True
-    log = Logger()
 
     def __init__(
         self,
@@ -182,7 +189,6 @@ class Pages(Resource):
         tree: Tree | None = None,
         clock: IReactorTime | None = None,
     ) -> None:
-        super().__init__()
         self._taking = dict(taking)
         self._tree = tree
         self._clock = clock
@@ -207,102 +213,106 @@ class Pages(Resource):
             return self._tree.find(path)
         return taking
 
-    def render(self, request: Request) -> int:
+    def serve(self, request: HttpRequest) -> None:
         """Answer now or when the page's Deferred fires; a client that leaves cancels it."""
-        host = _host_of(request)
-        page = self._pages.get(request.path)
-        taking = self._find(request.path)
-        if not request.isSecure() and not self._access.host_allowed(host):
-            text = MISDIRECTED_TEXT.format(host=quote_go(host.encode("latin-1")))
-            _write(request, Answer(MISDIRECTED_REQUEST, text.encode()))
-            return NOT_DONE_YET
-        if (barred := self._barred(request)) is not None:
+        access = self._access
+        if not access.admits_all_hosts and not request.is_secure:
+            host = _name_of(request.host)
+            if not access.host_allowed(host):
+                text = MISDIRECTED_TEXT.format(host=quote_go(host.encode("latin-1")))
+                _write(request, Answer(MISDIRECTED_REQUEST, text.encode()))
+                return
+        tree = self._tree
+        if tree is not None and (barred := tree.bar(request.path, request.connection)) is not None:
             _write(request, barred)
-            return NOT_DONE_YET
-        self._set_cors(request)
-        if request.method == b"OPTIONS":
-            _write(request, Answer(OK, b"", b""))
-        elif asks_for_websocket(request.getHeader) and self._upgrade(request):
+            return
+        # Clients may send any octets; Latin-1 has a character for each.
+        origin = request.header(b"origin")
+        allowed = access.origin_allowed(None if origin is None else origin.decode("latin-1"))
+        more = NO_FIELDS if allowed is None else _allowing(allowed)
+        try:
+            self._serve(request, more)
+        except Exception:
+            _log.failure("page {path} failed", path=request.path)
+            _write(request, FAILED, more)
+
+    def _serve(self, request: HttpRequest, more: Fields) -> None:
+        """``more``: what every answer from here on says."""
+        path = request.path
+        verb = request.verb
+        taking = self._find(path)
+        page = self._pages.get(unquote_to_bytes(path) if b"%" in path else path)
+        if verb == b"OPTIONS":
+            _write(request, Answer(OK, b"", b""), more)
+        elif asks_for_websocket(request.header) and self._upgrade(request, more):
             pass
-        elif taking is not None and request.method == b"POST":
-            self._say(request, taking.page(_posted(request)))
-        elif page is not None and (request.method == b"GET" or request.path in self._open_paths):
-            self._say(request, page(query_of(request.uri)))
+        elif taking is not None and verb == b"POST":
+            self._say(request, taking.page(_posted(request)), more)
+        elif page is not None and (verb == b"GET" or path in self._open_paths):
+            self._say(request, page(arguments_of(request.query)), more)
+        elif path == b"*":
+            _write(request, Answer(BAD_REQUEST, b"", b"", False), more)
         elif page is None and (refused := self._refused(request)) is not None:
-            _write(request, refused)
+            _write(request, refused, more)
         elif page is None and taking is None:
-            _write(request, Answer(NOT_FOUND, NOT_FOUND_BODY))
+            _write(request, Answer(NOT_FOUND, NOT_FOUND_BODY), more)
         else:
             verbs = [b"GET"] * (page is not None) + [b"POST"] * (taking is not None)
-            request.setHeader(b"Allow", b", ".join(verbs))
-            _write(request, Answer(NOT_ALLOWED, NOT_ALLOWED_BODY))
-        return NOT_DONE_YET
+            allow = (b"Allow", b", ".join(verbs))
+            _write(request, Answer(NOT_ALLOWED, NOT_ALLOWED_BODY, fields=(allow,)), more)
 
-    def _upgrade(self, request: Request) -> bool:
+    def _upgrade(self, request: HttpRequest, more: Fields) -> bool:
         """Make a WebSocket of the connection, or say why not; False: it is none here."""
-        channel = request.channel
-        if self._tree is None or not isinstance(channel, BoundedChannel):
+        if self._tree is None:
             return False
+        head = handshake(request.verb, request.header)
         successor = self._tree.upgrade(request.path, _posted(request))
         if successor is None:
             return False
-        head = handshake(request.method, request.getHeader)
         if isinstance(head, bytes):
-            channel.take_over(successor, head)
-        else:
-            status, text = head
-            request.setHeader(b"Sec-Websocket-Version", VERSION)
-            _write(request, Answer(status, text))
+            return request.take_over(successor, head)
+        status, text = head
+        fields = ((b"Sec-Websocket-Version", VERSION),)
+        _write(request, Answer(status, text, fields=fields), more)
         return True
 
-    def _barred(self, request: Request) -> Answer | None:
-        if self._tree is None:
-            return None
-        return self._tree.bar(request.path, cast(ITCPTransport, request.transport))
+    def _refused(self, request: HttpRequest) -> Answer | None:
+        return None if self._tree is None else self._tree.refuse(request.verb, request.path)
 
-    def _refused(self, request: Request) -> Answer | None:
-        return None if self._tree is None else self._tree.refuse(request.method, request.path)
-
-    def _say(self, request: Request, said: Said | Deferred[Said] | Deferred[Answer]) -> None:
+    def _say(
+        self, request: HttpRequest, said: Said | Deferred[Said] | Deferred[Answer], more: Fields
+    ) -> None:
         if isinstance(said, Deferred):
-            self._wait(request, said)
+            self._wait(request, said, more)
         elif isinstance(said, Streamed):
             assert self._clock is not None, "pages that stream were given a clock"
-            Streaming(request, said, self._clock).start()
+            Streaming(request, said, self._clock).start(more)
         else:
-            _write(request, said)
+            _write(request, said, more)
 
-    def _set_cors(self, request: Request) -> None:
-        # Clients may send any octets; Latin-1 has a character for each.
-        origin = request.getHeader(b"origin")
-        name = None if origin is None else origin.decode("latin-1")
-        allowed = self._access.origin_allowed(name)
-        if allowed is not None:
-            request.setHeader("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE")
-            request.setHeader("Access-Control-Allow-Origin", allowed)
-            request.setHeader("Access-Control-Allow-Headers", "accept, content-type, authorization")
-
-    def _wait(self, request: Request, answer: Deferred[Said] | Deferred[Answer]) -> None:
+    def _wait(
+        self, request: HttpRequest, answer: Deferred[Said] | Deferred[Answer], more: Fields
+    ) -> None:
         is_gone = False
 
-        def gone(_: Failure) -> None:
+        def gone() -> None:
             nonlocal is_gone
             is_gone = True
             answer.cancel()
 
         def ready(found: Said) -> None:
             if not is_gone:
-                self._say(request, found)
+                self._say(request, found, more)
             elif isinstance(found, Streamed):  # a page may have made an answer of the cancelling
                 found.parts.cancel()
 
         def failed(failure: Failure) -> None:
             if not is_gone:
-                self.log.failure("page {path} failed", failure, path=request.path)
-                _write(request, Answer(INTERNAL_SERVER_ERROR, b"Internal Server Error\n"))
+                _log.failure("page {path} failed", failure, path=request.path)
+                _write(request, FAILED, more)
 
-        request.notifyFinish().addErrback(gone)
-        answer.addCallback(ready)
+        request.on_end = gone
+        answer.addCallbacks(ready, failed)
         answer.addErrback(failed)
 
 
@@ -310,49 +320,36 @@ class Streaming:
     """One streamed answer on its way: takes a part when its client has room for it.
 
     Holds one part at the most; what is before it is its source's, what is behind it the client's
-    connection's, which pauses it.
+    connection's.
     """
 
-    log = Logger()
-
-    def __init__(self, request: Request, streamed: Streamed, clock: IReactorTime) -> None:
+    def __init__(self, request: HttpRequest, streamed: Streamed, clock: IReactorTime) -> None:
         self._request = request
         self._streamed = streamed
         self._clock = clock
-        self._is_paused = False
         self._is_over = False
         self._is_going = False
         self._later: IDelayedCall | None = None
         self._asked: Deferred[bytes | None] | None = None
         self._size = 0  # written in this iteration
 
-    def start(self) -> None:
+    def start(self, more: Fields) -> None:
         """Begin the answer."""
         request = self._request
         streamed = self._streamed
-        _begin(request, streamed.status, streamed.content_type, streamed.fields)
-        request.notifyFinish().addErrback(self._gone)
-        request.registerProducer(self, True)
-        request.write(b"")  # the head: the first part may be long in coming
+        request.on_end = self._gone
+        request.on_drain = self._go_on
+        # The head does not wait for the first part, which may be long in coming.
+        fields = _fields(streamed.content_type, streamed.fields, more)
+        request.begin(streamed.status, fields)
         self._go_on()
-
-    def pauseProducing(self) -> None:
-        self._is_paused = True
-
-    def resumeProducing(self) -> None:
-        self._is_paused = False
-        self._go_on()
-
-    def stopProducing(self) -> None:
-        """The client is gone, which is told otherwise, too."""
-        self._is_paused = True
 
     def _go_on(self) -> None:
         """Take parts until there is none, no room, or enough for one iteration."""
         if self._is_going:
             return
         self._is_going = True
-        while not (self._is_paused or self._is_over or self._later or self._asked):
+        while not (self._request.is_full or self._is_over or self._later or self._asked):
             asked = self._asked = self._streamed.parts.receive()
             asked.addCallbacks(self._got, self._failed)
         self._is_going = False
@@ -363,10 +360,9 @@ class Streaming:
             return
         if part is None:
             self._end()
-            self._request.unregisterProducer()
             self._request.finish()
             return
-        self._request.write(part)
+        self._request.send(part)
         self._size += len(part)
         if self._size >= ITERATION_SIZE:
             self._later = self._clock.callLater(0, self._go_on_later)
@@ -381,15 +377,14 @@ class Streaming:
         self._asked = None
         if not self._is_over:
             self._end()
-            self.log.info(
+            _log.info(
                 "the answer of page {path} breaks off: {error}",
                 path=self._request.path,
                 error=failure.getErrorMessage(),
             )
-            self._request.unregisterProducer()
-            self._request.loseConnection()
+            self._request.break_off()
 
-    def _gone(self, _: Failure) -> None:
+    def _gone(self) -> None:
         if not self._is_over:
             self._end()
             if self._asked is not None:
@@ -403,54 +398,54 @@ class Streaming:
         self._streamed.parts.cancel()
 
 
-classImplements(Streaming, IPushProducer)
-
-
-def _host_of(request: Request) -> str:
-    """Return the name that a client asks for, without its port; empty without a Host field.
-
-    Twisted would take the socket's own address then, which a Unix socket has none of.
-    """
-    if not request.requestHeaders.hasHeader(b"host"):
-        return ""
-    name: bytes = request.getRequestHostname()
+def _name_of(host: bytes) -> str:
+    """Return the name that a client asks for, without its port."""
+    is_bracketed = host[:1] == b"["
+    name = host.partition(b"]")[0] + b"]" if is_bracketed else host.partition(b":")[0]
     return name.decode("latin-1")
 
 
-def _posted(request: Request) -> Posted:
-    assert request.content is not None, "there was a body, if an empty one"
-    body = request.content.read()
-    connection = cast(ITCPTransport, request.transport)
-    posted = Posted(query_of(request.uri), request.getHeader, body, connection)
-    if isinstance(request, BoundedRequest):
-        return posted._replace(let_go=request.let_go)
-    return posted
+def _posted(request: HttpRequest) -> Posted:
+    return Posted(
+        arguments_of(request.query),
+        request.header,
+        request.body,
+        request.connection,
+        request.let_go,
+        request.broken,
+    )
 
 
-def _begin(request: Request, status: int, content_type: bytes, fields: Fields) -> None:
-    request.setResponseCode(status)
-    for name, value in fields:
-        request.setHeader(name, value)
+@lru_cache(maxsize=64)
+def _allowing(origin: str) -> Fields:
+    """Return what tells browsers who may come."""
+    return (
+        (b"Access-Control-Allow-Headers", b"accept, content-type, authorization"),
+        (b"Access-Control-Allow-Methods", b"POST, GET, OPTIONS, PUT, DELETE"),
+        (b"Access-Control-Allow-Origin", origin.encode("latin-1")),
+    )
+
+
+def _fields(content_type: bytes, own: Fields, more: Fields) -> Fields:
     if content_type:
-        request.setHeader(b"Content-Type", content_type)
-    else:
-        request.defaultContentType = None  # or twisted.web sets its own
+        return (*more, (b"Content-Type", content_type), *own)
+    return (*more, *own)
 
 
-def _write(request: Request, answer: Answer) -> None:
-    _begin(request, answer.status, answer.content_type, answer.fields)
-    request.setHeader(b"Content-Length", str(len(answer.body)).encode())
+def _write(request: HttpRequest, answer: Answer, more: Fields = NO_FIELDS) -> None:
+    fields = _fields(answer.content_type, answer.fields, more)
     is_error = answer.status >= 400
     if is_error if answer.is_guarded is None else answer.is_guarded:
-        request.setHeader(b"X-Content-Type-Options", b"nosniff")
-    request.write(answer.body)
-    request.finish()
+        fields += _NO_SNIFF
+    request.respond(answer.status, fields, answer.body)
 
 
-def query_of(uri: bytes) -> dict[bytes, list[bytes]]:
-    """Return the query of a request target; ``?verbose`` means ``verbose`` with an empty value."""
+def arguments_of(query: bytes) -> Arguments:
+    """Return the query of a request; ``verbose`` means ``verbose`` with an empty value."""
     found: dict[bytes, list[bytes]] = {}
-    query = uri.partition(b"?")[2].decode("latin-1")
-    for name, value in parse_qsl(query, keep_blank_values=True, encoding="latin-1"):
+    if not query:
+        return found
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+    for name, value in pairs:
         found.setdefault(name.encode("latin-1"), []).append(value.encode("latin-1"))
     return found

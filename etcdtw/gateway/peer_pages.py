@@ -1,6 +1,7 @@
 """The pages of the peer port that are not Raft's: who the members are, what a leader is asked.
 
-``/members`` ``/version`` ``/downgrade/enabled`` ``/members/hashkv`` are for everybody;
+``/members`` ``/version`` ``/downgrade/enabled`` ``/members/hashkv`` are for everybody, and so is
+``/etcdtw``, which real members do not have;
 ``/leases`` ``/leases/internal`` ``/members/promote/<id>`` are what followers ask their leader.
 Source: etcd's peer contract, section 3, texts included.
 """
@@ -14,6 +15,7 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 from twisted.internet.defer import Deferred, succeed
 
+from etcdtw import __version__
 from etcdtw.apply.errors import RequestTimeoutError
 from etcdtw.cluster.divergence import KeyHash
 from etcdtw.cluster.ids import id_text
@@ -32,13 +34,20 @@ from etcdtw.storage.state.errands import ErrandError
 from etcdtw.transport.peer.seams import PageAnswer
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import leasepb
+from etcdtw.wire.encode import delimited
 
 CLUSTER_ID: Final = "X-Etcd-Cluster-ID"
 MEMBERS: Final = "/members"
 HASH_KV: Final = "/members/hashkv"
+PROGRAM: Final = "/etcdtw"
+"""What this member is; real etcd has no such page."""
+PROGRAM_NAME: Final = b"etcdtw"
 JSON: Final = ("Content-Type", "application/json")
 TEXT: Final = ("Content-Type", "text/plain; charset=utf-8")
 PROTOBUF: Final = ("Content-Type", "application/protobuf")
+LEASE_TAG: Final = b"\x0a"
+"""Of a LeaseTimeToLiveResponse in a LeaseInternalResponse."""
+EMPTY_HEADER: Final = b"\x0a\x00"
 OK: Final = 200
 BAD_REQUEST: Final = 400
 NOT_FOUND: Final = 404
@@ -73,6 +82,7 @@ class MemberPages:
             "/version": ("GET", self._version),
             "/downgrade/enabled": ("GET", self._downgrade_enabled),
             HASH_KV: ("GET", self._hash_kv),
+            PROGRAM: ("GET", self._program),
             "/leases": ("POST", self._renew),
             "/leases/internal": ("POST", self._time_to_live),
         }
@@ -104,6 +114,9 @@ class MemberPages:
         members = self._node.members
         octets = encode_version_page(parse_version(members.server_version), members.version)
         return succeed(PageAnswer(OK, octets, (JSON,)))
+
+    def _program(self, path: str, headers: Headers, body: bytes) -> Deferred[PageAnswer]:
+        return succeed(PageAnswer(OK, b"%b %b\n" % (PROGRAM_NAME, __version__.encode()), (TEXT,)))
 
     def _downgrade_enabled(self, path: str, headers: Headers, body: bytes) -> Deferred[PageAnswer]:
         answer: Deferred[PageAnswer] = Deferred()
@@ -175,15 +188,14 @@ class MemberPages:
             return succeed(text(BAD_REQUEST, "error unmarshalling request"))
         answer: Deferred[PageAnswer] = Deferred()
 
-        def found(error: Exception | None, response: pb.LeaseTimeToLiveResponse | None) -> None:
+        def found(error: Exception | None, lease: bytes | None) -> None:
             if error is not None:
                 answer.callback(_lease_failure(error))
-            elif response is None:
+            elif lease is None:
                 answer.callback(text(NOT_FOUND, "lease not found"))
             else:
-                response.header.SetInParent()
-                whole = leasepb.LeaseInternalResponse(LeaseTimeToLiveResponse=response)
-                answer.callback(PageAnswer(OK, whole.SerializeToString(), (PROTOBUF,)))
+                whole = delimited(LEASE_TAG, EMPTY_HEADER + lease)
+                answer.callback(PageAnswer(OK, whole, (PROTOBUF,)))
 
         self._leases.time_to_live(request.ID, request.keys, found)
         return answer

@@ -25,6 +25,7 @@ _NS_OF_UNIT: Final = {
     b"u": 1_000,
     b"n": 1,
 }
+_PASSED_ON: Final = tuple((METADATA_PREFIX + name, name) for name in PASSED_ON)
 _PRINTABLE: Final = bytes(range(0x20, 0x7F))
 
 Header = Callable[[bytes], "bytes | None"]
@@ -56,8 +57,8 @@ def metadata(header: Header) -> list[tuple[bytes, bytes]]:
     authorization = header(AUTHORIZATION)
     if authorization is not None:
         found.append((AUTHORIZATION, authorization))
-    for name in PASSED_ON:
-        value = header(METADATA_PREFIX + name)
+    for field, name in _PASSED_ON:
+        value = header(field)
         if value is not None and not value.translate(None, _PRINTABLE):
             found.append((name, value))
     return found

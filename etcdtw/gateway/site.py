@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.http import OK
 
 from etcdtw import __version__
 from etcdtw.apply.members import Members
@@ -16,6 +15,7 @@ from etcdtw.gateway.health import HealthCounts, HealthSource, health_pages
 from etcdtw.gateway.pages import (
     ALL_ALLOWED,
     JSON,
+    OK,
     Access,
     Answer,
     Arguments,

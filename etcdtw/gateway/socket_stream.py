@@ -13,7 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from etcdtw.client.channel import Stream
-from etcdtw.gateway.json_answers import LineParts, error_line
+from etcdtw.gateway.json_answers import error_line
+from etcdtw.gateway.json_lines import LineParts
 from etcdtw.gateway.pages import ITERATION_SIZE
 from etcdtw.gateway.routes import Route
 from etcdtw.gateway.transcoding.exact import ReadingError, read_value
@@ -33,7 +34,7 @@ from etcdtw.gateway.websocket import (
     frame,
 )
 from etcdtw.grpc.call import BIDI_STREAM, StatusError
-from etcdtw.transport.client.http1 import TakenLine
+from etcdtw.transport.client.seams import TakenLine
 
 WAITING_SIZE_MAX: Final = 64 * 1024
 """Octets that come while those before are read; with more nothing is taken from the client."""
@@ -44,7 +45,7 @@ STEP: Final = 100
 class RefusedSocket:
     """A WebSocket at a path where there is nothing: says so, and ends.
 
-    Implements `transport.client.http1.Successor`.
+    Implements `transport.client.seams.Successor`.
     """
 
     def __init__(self, error: bytes) -> None:
@@ -69,7 +70,7 @@ class RefusedSocket:
 
 
 class SocketStream:
-    """One WebSocket and its call; implements `transport.client.http1.Successor`.
+    """One WebSocket and its call; implements `transport.client.seams.Successor`.
 
     ``open_stream`` None: a method that is none of streams; as with etcd nothing is answered.
     ``hold`` counts octets more (or less) that wait for the rest of their message; False: that is

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from etcdtw.wire.pieces import SLICE, UNMEASURED, Pieces
 
-SHARE_S: Final = 0.002
+SHARE_S: Final = 0.001
 """Of one iteration, for all jobs together; passed by one step at the most."""
 
 T = TypeVar("T")

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple, Protocol
 
+from etcdtw.mvcc.attached_walk import AttachedWalk
+
 BUCKET_META: Final = b"meta"
 BUCKET_LEASE: Final = b"lease"
 BUCKET_ALARM: Final = b"alarm"
@@ -156,6 +158,13 @@ class Backend(Protocol):
 
     def has_attached(self, lease_id: int, count: int) -> bool:
         """Whether ``count`` keys or more are attached to a lease, or were until lately."""
+        ...
+
+    def walk_attached(self, lease_id: int) -> AttachedWalk:
+        """Begin to read the keys attached to a lease in steps, in no order.
+
+        Reads nothing yet.
+        """
         ...
 
     def attached_durable(

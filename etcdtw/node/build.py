@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from etcdtw.node.config import NodeConfig
 from etcdtw.node.duties.cluster_version import ClusterVersion
-from etcdtw.node.duties.compaction import HistoryCompaction, LogCompaction
+from etcdtw.node.duties.compaction import LogCompaction
 from etcdtw.node.duties.conf_changes import ConfChanges
 from etcdtw.node.duties.corruption import CorruptionChecks
 from etcdtw.node.duties.damage import DamageDuty
+from etcdtw.node.duties.history.compaction import HistoryCompaction
+from etcdtw.node.duties.history.quota_compaction import QuotaCompaction
 from etcdtw.node.duties.key_hashes import KeyHashes
 from etcdtw.node.duties.lag import LogMarks
 from etcdtw.node.duties.leader_transfer import LeaderTransfers
@@ -36,6 +40,8 @@ from etcdtw.node.loop.turn import Turn
 from etcdtw.node.node import Duties, Node
 from etcdtw.node.own_proposals import OwnProposals
 from etcdtw.node.parts import Parts
+
+_log: Final = Logger(namespace="etcdtw.node.duties.quota")
 
 
 def build_node(clock: IReactorTime, config: NodeConfig, parts: Parts) -> Node:
@@ -164,6 +170,7 @@ def _ticks(
             inbox.expire,
             duties.lease_expiry.look,
             duties.history_compaction.look,
+            duties.quota_compaction.look,
             duties.damage.look,
             parts.state.tick,
             log_compaction.look,
@@ -201,6 +208,17 @@ def _inbox(
     )
 
 
+def _quota_compaction(parts: Parts, own: OwnProposals, quota: SpaceQuota) -> QuotaCompaction:
+    return QuotaCompaction(
+        parts.standing,
+        parts.store,
+        own,
+        quota.is_nearly_used,
+        parts.ask_programs,
+        parts.quota.compact_after_ms,
+    )
+
+
 def _duties(
     clock: IReactorTime,
     config: NodeConfig,
@@ -217,7 +235,7 @@ def _duties(
         standing, parts.raw, wakeup, peers.connected_since_ms, config.election_timeout_ms
     )
     quota = SpaceQuota(
-        config.member_id, parts.alarms, own, parts.state, parts.quota_bytes, wakeup.time_ms
+        config.member_id, parts.alarms, own, parts.state, parts.quota, wakeup.time_ms, _log.warn
     )
     hashes = KeyHashes(parts.store, parts.state, clock.seconds)
     return Duties(
@@ -246,8 +264,11 @@ def _duties(
             election_timeout_ms=config.election_timeout_ms,
         ),
         lease_expiry=LeaseExpiry(standing, parts.lessor, own),
-        history_compaction=HistoryCompaction(standing, parts.store, own, parts.auto_compaction),
+        history_compaction=HistoryCompaction(
+            standing, parts.store, own, parts.auto_compaction, wakeup.time_ms
+        ),
         quota=quota,
+        quota_compaction=_quota_compaction(parts, own, quota),
         damage=DamageDuty(standing, parts.raw, parts.damage, wakeup),
         space=SpaceDuty(
             standing=standing,

@@ -15,10 +15,11 @@ from etcdtw.apply.errors import StoppedError
 from etcdtw.lease.lessor import Lessor
 from etcdtw.node.config import NodeConfig
 from etcdtw.node.duties.cluster_version import ClusterVersion
-from etcdtw.node.duties.compaction import HistoryCompaction
 from etcdtw.node.duties.conf_changes import ConfChanges
 from etcdtw.node.duties.corruption import CorruptionChecks
 from etcdtw.node.duties.damage import DamageDuty
+from etcdtw.node.duties.history.compaction import HistoryCompaction
+from etcdtw.node.duties.history.quota_compaction import QuotaCompaction
 from etcdtw.node.duties.key_hashes import KeyHashes
 from etcdtw.node.duties.leader_transfer import LeaderTransfers
 from etcdtw.node.duties.lease_expiry import LeaseExpiry
@@ -53,6 +54,7 @@ class Duties:
     lease_expiry: LeaseExpiry
     history_compaction: HistoryCompaction
     quota: SpaceQuota
+    quota_compaction: QuotaCompaction
     damage: DamageDuty
     space: SpaceDuty
 

@@ -1,4 +1,4 @@
-"""What a member proposes for itself: nobody waits for the outcome."""
+"""What a member proposes for itself: no client waits for the outcome."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from etcdtw.apply.applier import FIELD_ALARM
 from etcdtw.grpc.call import Call
 from etcdtw.mvcc.applied import Applied
 from etcdtw.node.intake.inbox import Inbox
-from etcdtw.node.intake.requests import RequestIds
+from etcdtw.node.intake.requests import Done, RequestIds
 from etcdtw.node.no_call import NO_CALL
 from etcdtw.wire import etcdserverpb as pb
+
+
+def _ignore(call: Call, applied: Applied) -> None:
+    """Nobody waits for this outcome."""
 
 
 class OwnProposals:
@@ -21,9 +25,9 @@ class OwnProposals:
         self._inbox = inbox
         self._ids = ids
 
-    def propose(self, field: int, request: Any) -> None:
+    def propose(self, field: int, request: Any, done: Done = _ignore) -> None:
         """Propose something of the member's own; a refusal is tried again when it is due again."""
-        self._inbox.propose(field, request.SerializeToString(), request, NO_CALL, _ignore)
+        self._inbox.propose(field, request.SerializeToString(), request, NO_CALL, done)
 
     def ask_alarm(self, action: int, member_id: int, alarm: int) -> None:
         """Propose to raise or to clear an alarm."""
@@ -34,7 +38,3 @@ class OwnProposals:
         """Put an entry of ``make(request id)`` into the log; nobody learns of its outcome."""
         if not self._inbox.is_stopping:
             self._inbox.add(make(self._ids.next_id()))
-
-
-def _ignore(call: Call, applied: Applied) -> None:
-    """Nobody waits for this outcome."""

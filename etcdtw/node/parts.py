@@ -12,10 +12,12 @@ from etcdtw.apply.members import Members
 from etcdtw.lease.lessor import Lessor
 from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.watch.hub import WatchHub
-from etcdtw.node.duties.auto_compaction import AutoCompaction
 from etcdtw.node.duties.cluster_version import AskVersions, nobody_answers
 from etcdtw.node.duties.corruption import NO_CHECKS, AskHashes, CheckIntervals
 from etcdtw.node.duties.corruption import nobody_answers as nobody_hashes
+from etcdtw.node.duties.history.auto_compaction import AutoCompaction
+from etcdtw.node.duties.history.quota_compaction import AskPrograms, nobody_says
+from etcdtw.node.duties.quota import NO_QUOTA, QuotaRules
 from etcdtw.node.duties.snapshots import StateSnapshotFiles
 from etcdtw.node.intake.inbox import Identify
 from etcdtw.node.intake.requests import RequestIds
@@ -79,5 +81,5 @@ class Parts:
     """Says on whose behalf a caller asks; None: all are nobody."""
     unix_ms: Callable[[], int] = _epoch
     """The wall clock, for what is told."""
-    quota_bytes: int | None = None
-    """What the state may grow to; None: anything."""
+    quota: QuotaRules = NO_QUOTA
+    ask_programs: AskPrograms = nobody_says

@@ -13,6 +13,7 @@ from typing import Final
 
 from etcdtw.auth.access import Access
 from etcdtw.auth.errors import InvalidTokenError, PermissionDeniedError, UserNameEmptyError
+from etcdtw.auth.key_check import KeyCheck
 from etcdtw.auth.rights import Rights
 from etcdtw.auth.seams import Tokens
 from etcdtw.auth.store import AuthStore
@@ -160,21 +161,24 @@ class Guard:
         """Watching a range, in the form in which the client named it."""
         return self._access.read_refusal(asker, key, range_end)
 
-    def lease_renew_refusal(self, caller: Caller, lease_id: int) -> Exception | None:
-        """Renewing a lease: as writing its keys."""
-        return self._lease_refusal(caller, lease_id, self._access.lease_write_refusal)
+    def renewal_check(self, caller: Caller, lease_id: int) -> KeyCheck | Exception | None:
+        """Renewing a lease: as writing its keys, which are to be shown to the answer; None: yes."""
+        return self._key_check(caller, lambda asker: self._access.renewal_check(asker, lease_id))
 
-    def lease_keys_refusal(self, caller: Caller, lease_id: int) -> Exception | None:
-        """Seeing a lease with its keys: as reading them."""
-        return self._lease_refusal(caller, lease_id, self._access.lease_read_refusal)
+    def may_renew(self, check: KeyCheck, lease_id: int, count: int) -> None:
+        """All ``count`` keys of a lease were shown to its `renewal_check`: remember it."""
+        self._access.may_renew(check, lease_id, count)
 
-    def _lease_refusal(
-        self,
-        caller: Caller,
-        lease_id: int,
-        refusal_of: Callable[[Asker, int], Exception | None],
-    ) -> Exception | None:
-        def of_user(asker: Asker) -> Exception | None:
-            return UserNameEmptyError() if asker is NOBODY else refusal_of(asker, lease_id)
+    def listing_check(self, caller: Caller) -> KeyCheck | Exception | None:
+        """Seeing leases with their keys: as reading them; as `renewal_check`."""
+        return self._key_check(caller, self._access.listing_check)
 
-        return self._refusal(caller, of_user)
+    def _key_check(
+        self, caller: Caller, check_of: Callable[[Asker], KeyCheck | None]
+    ) -> KeyCheck | Exception | None:
+        if not self.switch.is_on:
+            return None
+        asker = self.identify(caller)
+        if isinstance(asker, Exception):
+            return asker
+        return UserNameEmptyError() if asker is NOBODY else check_of(asker)

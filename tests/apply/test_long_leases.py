@@ -10,7 +10,6 @@ from etcdtw.auth.values import WRITE, Permission
 from etcdtw.mvcc.applied import Applied
 from etcdtw.mvcc.long_entry import LongEntryError, Steps
 from etcdtw.wire import etcdserverpb as pb
-from etcdtw.wire.entry_header import Asker
 from tests.apply.test_auth_entries import AuthRig
 from tests.support.model_backend import ModelBackend
 
@@ -178,12 +177,3 @@ def test_a_txn_that_joins_two_such_leases_is_looked_at_for_both() -> None:
     assert applied.error is None
     assert count == 2
     assert b"a2" in rig.backend.attached(OTHER)
-
-
-def test_a_renewal_remembers_what_it_found() -> None:
-    rig = LeaseRig()
-    asker = Asker("ann", rig.auth.revision)
-    before = rig.read
-    for _ in range(5):
-        assert rig.access.lease_write_refusal(asker, LEASE) is None
-    assert rig.read - before == LONG_LEASE_KEYS

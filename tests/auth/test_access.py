@@ -83,7 +83,8 @@ def test_while_auth_is_off_nobody_is_refused_anything(rig: AccessRig) -> None:
     assert access.admin_refusal(NOBODY) is None
     assert access.put_refusal(NOBODY, Put(b"k", b"", 7, True)) is None
     assert access.txn_refusal(NOBODY, txn(success=[put_op(b"k")])) is None
-    assert access.lease_read_refusal(NOBODY, 7) is None
+    assert access.listing_check(NOBODY) is None
+    assert access.renewal_check(NOBODY, 7) is None
 
 
 def test_nobody_is_refused_as_nobody(rig: AccessRig) -> None:
@@ -149,12 +150,6 @@ def test_a_lease_that_holds_what_one_may_not_write_cannot_be_joined_or_ended(
     assert access.put_refusal(user, Put(b"w", lease=7)) is None
     assert denied(access.put_refusal(user, Put(b"w", lease=8)))
     assert denied(rig.txn(success=[put_op(b"w", lease=8)]))
-    assert access.lease_write_refusal(user, 7) is None
-    assert denied(access.lease_write_refusal(user, 8))
-    assert access.lease_write_refusal(rig.root, 8) is None
-    assert access.lease_write_refusal(user, 9) is None
-    assert denied(access.lease_read_refusal(user, 7))
-    assert access.lease_read_refusal(rig.root, 8) is None
 
 
 def test_both_branches_of_a_txn_and_its_comparisons_are_looked_at(rig: AccessRig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
+from etcdtw.client.loopback_ledger import LARGEST_AT_ONCE, LOOK_S, Held
 from etcdtw.grpc.call import (
     CANCELLED,
     DEADLINE_EXCEEDED,
@@ -447,6 +449,36 @@ def test_beyond_the_bound_of_all_who_holds_most_is_ended() -> None:
     rig.channel.close()
     rig.turn()
     assert rig.is_empty
+
+
+class CountedCalls(set[Held]):
+    """Calls that count how often all of them are looked at."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[Held]:
+        self.looks += 1
+        return super().__iter__()
+
+
+def test_all_calls_are_not_looked_at_for_each_that_is_ended() -> None:
+    count = 2 * LARGEST_AT_ONCE
+    rig = LoopbackRig(untaken_total_size_max=count)
+    for _ in range(count):
+        rig.stream()
+    ledger = rig.loopback.ledger
+    ledger.calls = calls = CountedCalls(ledger.calls)
+    for call in (*rig.calls, *rig.calls):
+        call.send(b"1")
+        assert ledger.untaken <= count
+    ended = sum(not call.is_open for call in rig.calls)
+    assert ended >= LARGEST_AT_ONCE
+    assert calls.looks <= 2
+    rig.clock.advance(2 * LOOK_S)
+    for call in rig.calls:
+        call.send(b"1")
+    assert 2 <= calls.looks <= 3, "what was found is too old"
+    assert ledger.untaken <= count
 
 
 def test_what_is_kept_for_calls_counts_as_unfinished_requests_do(rig: LoopbackRig) -> None:

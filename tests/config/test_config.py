@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from etcdtw import __version__
-from etcdtw.config.config import TextRequestedError
-from etcdtw.config.flag_table import DEPRECATIONS, FLAGS
+from etcdtw.config.config import Quota, TextRequestedError
+from etcdtw.config.flag_table import FLAGS
 from etcdtw.config.flags import LEGACY, NO_EFFECT, parse_value
 from etcdtw.config.help import help_text
+from etcdtw.config.legacy_flags import DEPRECATIONS
 from etcdtw.lease.lessor import CHECKPOINT_INTERVAL_MS, Lessor
 from etcdtw.server.member.assembly import checkpoint_interval_ms
 from tests.config.configuring import configured, refusal
@@ -387,6 +388,19 @@ def test_retention_depends_on_the_mode(
         config.auto_compaction_period_s,
     )
     assert found == expected
+
+
+def test_the_quota_is_kept_by_itself_unless_told_to_be_as_etcds() -> None:
+    assert configured().quota == Quota(
+        counts_allocated=False, auto_disarm=True, auto_compaction_s=3600.0
+    )
+    flags = ["--quota-measure=allocated", "--quota-auto-disarm=false", "--quota-auto-compaction=0"]
+    assert configured(*flags).quota == Quota(
+        counts_allocated=True, auto_disarm=False, auto_compaction_s=0.0
+    )
+    assert refusal("--quota-measure=free")[0] == 2
+    told = refusal("--quota-auto-compaction=-1s")
+    assert told[1] == "--quota-auto-compaction must not be negative"
 
 
 def test_risky_sizes_and_plain_listeners_are_warned_of() -> None:

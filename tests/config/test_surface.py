@@ -22,6 +22,9 @@ OWN: Final = {
     "compat-version",
     "state-sweep-interval",
     "core-dumps",
+    "quota-auto-compaction",
+    "quota-auto-disarm",
+    "quota-measure",
     "watch-outlives-permission",
 }
 """Flags that etcd's help does not list."""

@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 import etcdtw
-from etcdtw.config.config import ClientTls, Config, Logging, PeerTls
+from etcdtw.config.config import ClientTls, Config, Logging, PeerTls, Quota
 from etcdtw.config.discovery import Discovery
 from etcdtw.config.flag_table import FLAGS
 from etcdtw.config.flags import SUPPORTED
@@ -39,9 +39,9 @@ def sources() -> Iterator[str]:
             yield path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("record", [Config, ClientTls, Discovery, PeerTls, Logging])
+@pytest.mark.parametrize("record", [Config, ClientTls, Discovery, PeerTls, Logging, Quota])
 def test_every_field_of_the_configuration_is_read_somewhere(
-    record: type[Config | ClientTls | Discovery | PeerTls | Logging],
+    record: type[Config | ClientTls | Discovery | PeerTls | Logging | Quota],
 ) -> None:
     text = "\n".join(sources())
     unread = {

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -120,10 +121,15 @@ class Member:
 
 
 class Script:
-    """Makes operations; knows the passwords that were set last, as far as they were."""
+    """Makes operations; knows the passwords that were set last, as far as they were.
 
-    def __init__(self, seed: int) -> None:
+    ``odd_ranges``: some end before they begin, for which real members' verdicts follow from the
+    form of a tree.
+    """
+
+    def __init__(self, seed: int, *, odd_ranges: bool = True) -> None:
         self._random = random.Random(seed)
+        self._odd_ranges = odd_ranges
         self.passwords: dict[str, str] = {}
         self.tokenless = set(USERS)
         """Users whose tokens are over, as far as one can tell."""
@@ -164,7 +170,10 @@ class Script:
             return {"key": b"\0", "range_end": b"\0"}
         if chance < 0.8:
             return {"key": key, "range_end": key[:-1] + bytes([key[-1] + 1])}
-        return {"key": key, "range_end": self._key()}
+        end = self._key()
+        if not self._odd_ranges and end <= key:
+            return {"key": key}
+        return {"key": key, "range_end": end}
 
     # Operations.
 
@@ -570,8 +579,8 @@ def run(
         return Pair(left.endpoint, right.endpoint, seed, make).run(operations)
 
 
-def main(make: Callable[[str], Member] = Member) -> None:
-    """Run as a command."""
+def main(make: Callable[[str], Member] = Member) -> int:
+    """Run as a command; 1: they differ."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--operations", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
@@ -583,7 +592,8 @@ def main(make: Callable[[str], Member] = Member) -> None:
         print(f"{count:8} {status}")
     for difference in found.differences:
         print(difference)
+    return 1 if found.differences else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

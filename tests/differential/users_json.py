@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, Final
@@ -75,4 +76,4 @@ def run(programs: Sequence[str], seed: int, operations: int) -> Found:
 
 
 if __name__ == "__main__":
-    users.main(JsonMember)
+    sys.exit(users.main(JsonMember))

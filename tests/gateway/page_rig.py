@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.resource import IResource
 
 from etcdtw.gateway.pages import Answer, Arguments, Pages, Posted, Streamed, Taking
 from etcdtw.grpc.call import MethodTable
 from etcdtw.grpc.stats import ServerStats
-from etcdtw.transport.client.http1 import HttpSite
+from etcdtw.transport.client.http1_site import HttpSite
 from etcdtw.transport.client.port import ClientPort
 from etcdtw.transport.flusher import Flusher
 
@@ -99,5 +96,7 @@ class PageSet:
 
 def build_port(clock: IReactorTime, stats: ServerStats, pages: Pages) -> ClientPort:
     """Return a client port with these pages and no calls."""
-    site = HttpSite(cast(IResource, pages), clock, body_size_max=pages.body_size_max, stats=stats)
+    site = HttpSite(
+        pages, clock, body_size_max=pages.body_size_max, stats=stats, unix_s=clock.seconds
+    )
     return ClientPort(clock, MethodTable(), stats, Flusher(clock), site=site)

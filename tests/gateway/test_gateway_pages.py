@@ -1,4 +1,4 @@
-"""The pages behind twisted.web's own protocol, over a fake transport.  No sockets."""
+"""The pages behind HTTP/1.x, over a fake transport.  No sockets."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import cast
 import pytest
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import LogLevel, capturedLogs
-from twisted.python.failure import Failure
-from twisted.web.server import Site
 
 from etcdtw import __version__
 from etcdtw.apply.members import Members
 from etcdtw.gateway.health import HealthCounts
-from etcdtw.gateway.pages import Access, Pages
+from etcdtw.gateway.pages import Access, Answer, Page, Pages
 from etcdtw.gateway.site import client_site, metrics_site
+from etcdtw.transport.client.http1 import Http1Channel
+from etcdtw.transport.client.http1_site import HttpSite
+from etcdtw.transport.rounds import Rounds
 
 
 class FakeMembers:
@@ -55,11 +55,15 @@ class FakeMember:
 class Asked:
     """One request and what came back so far."""
 
-    def __init__(self, site: Site, request: bytes) -> None:
-        self.transport = StringTransport()
-        self.protocol = site.buildProtocol(self.transport.getPeer())
-        self.protocol.makeConnection(self.transport)
-        self.protocol.dataReceived(request)
+    def __init__(
+        self, pages: Pages, request: bytes, transport: StringTransport | None = None
+    ) -> None:
+        clock = MemoryReactorClock()
+        self.transport = transport or StringTransport()
+        self.channel = Http1Channel(
+            HttpSite(pages, clock, unix_s=clock.seconds), self.transport, Rounds(clock)
+        )
+        self.channel.receive(request)
 
     @property
     def status(self) -> int:
@@ -78,7 +82,7 @@ class Asked:
         return None
 
     def leave(self) -> None:
-        self.protocol.connectionLost(Failure(ConnectionDone()))
+        self.channel.lost()
 
 
 class Rig:
@@ -95,8 +99,7 @@ class Rig:
     def ask(self, target: str, method: str = "GET", origin: str = "") -> Asked:
         origin_line = f"Origin: {origin}\r\n" if origin else ""
         request = f"{method} {target} HTTP/1.1\r\nHost: db.example:2379\r\n{origin_line}\r\n"
-        reactor = MemoryReactorClock()
-        return Asked(Site(self.site(), reactor=reactor), request.encode("latin-1"))
+        return Asked(self.site(), request.encode("latin-1"))
 
     def site(self) -> Pages:
         if self.metrics_only:
@@ -314,9 +317,13 @@ def test_head_is_not_allowed_either(rig: Rig) -> None:
     assert (asked.status, asked.header("Allow")) == (405, "GET")
 
 
-def test_page_that_breaks_is_an_internal_error(rig: Rig) -> None:
-    pages = Pages({b"/broken": lambda _: fail(ValueError("oh"))})
-    asked = Asked(Site(pages, reactor=MemoryReactorClock()), b"GET /broken HTTP/1.1\r\n\r\n")
+def raising(arguments: object) -> Answer:
+    raise ValueError("oh")
+
+
+@pytest.mark.parametrize("page", [raising, lambda _: fail(ValueError("oh"))])
+def test_page_that_breaks_is_an_internal_error(page: Page) -> None:
+    asked = Asked(Pages({b"/broken": page}), b"GET /broken HTTP/1.1\r\nHost: a\r\n\r\n")
     assert (asked.status, asked.body) == (500, b"Internal Server Error\n")
 
 
@@ -365,9 +372,6 @@ def test_an_origin_of_any_octets_is_one_that_is_not_listed(rig: Rig) -> None:
 
 
 def test_a_request_without_a_host_over_a_unix_socket_is_answered(rig: Rig) -> None:
-    site = Site(rig.site(), reactor=MemoryReactorClock())
     transport = StringTransport(hostAddress=UNIXAddress(b"/etcdtw.sock"))
-    protocol = site.buildProtocol(transport.getPeer())
-    protocol.makeConnection(transport)
-    protocol.dataReceived(b"GET /livez HTTP/1.0\r\n\r\n")
+    Asked(rig.site(), b"GET /livez HTTP/1.0\r\n\r\n", transport)
     assert transport.value().startswith(b"HTTP/1.0 200 ")

@@ -10,13 +10,13 @@ from twisted.internet.task import Clock
 
 from etcdtw.client.channel import Stream
 from etcdtw.gateway.json_answers import (
-    LineParts,
     MessageParts,
     error_answer,
     error_line,
     message_answer,
     stream_error_answer,
 )
+from etcdtw.gateway.json_lines import LineParts
 from etcdtw.gateway.transcoding.tables import table_of
 from etcdtw.gateway.transcoding.writing import PIECE_SIZE
 from etcdtw.gateway.turns import Turns

@@ -11,7 +11,7 @@ import pytest
 from etcdtw.gateway.pages import Posted
 from etcdtw.gateway.socket_stream import WAITING_SIZE_MAX, SocketStream
 from etcdtw.gateway.websocket import CLOSE, PONG
-from etcdtw.transport.client.http1 import TakenLine
+from etcdtw.transport.client.seams import TakenLine
 from tests.gateway.json_rig import JsonRig
 from tests.support.websocket_client import masked
 

@@ -67,7 +67,8 @@ def test_every_block_says_what_it_is_and_is_a_shells(guide: Path) -> None:
 @pytest.mark.integration
 @pytest.mark.skipif(not is_apart(), reason="no network namespaces here (unshare --net)")
 @pytest.mark.parametrize(
-    "name", ["client.md", "cluster.md", "gateway.md", "monitoring.md", "operate.md"]
+    "name",
+    ["client.md", "cluster.md", "gateway.md", "monitoring.md", "operate.md", "security.md"],
 )
 def test_blocks_of_a_guide_run_as_they_stand(tmp_path: Path, name: str) -> None:
     found = [text for kind, text in blocks(GUIDES / name) if kind == RUN]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -15,8 +14,8 @@ from etcdtw.auth.access import LONG_LEASE_KEYS
 from etcdtw.wire import authpb
 from etcdtw.wire import etcdserverpb as pb
 from tests.differential.judged import NEEDS_JUDGE
-from tests.differential.users import AUTH, FLAGS, KV, LEASE, USERS, Member, Operation, Script, run
-from tests.support.bbolt_rig import read_file
+from tests.differential.users import AUTH, FLAGS, KV, LEASE, Member, Operation, run
+from tests.differential.users_cluster import SETTLED_S, MixedRun
 from tests.support.certs import Authority
 from tests.support.cluster_processes import Cluster, wait_for
 from tests.support.cluster_programs import with_programs
@@ -27,10 +26,6 @@ pytestmark = pytest.mark.integration
 OPERATIONS: Final = 2000
 SEED: Final = 13
 MIXED_OPERATIONS: Final = 300
-SETTLED_S: Final = 20.0
-BUCKETS: Final = (b"auth", b"authUsers", b"authRoles")
-DIGEST_SIZE: Final = 32
-"""Behind the file in a snapshot."""
 
 
 @NEEDS_JUDGE
@@ -76,86 +71,6 @@ def status_of(member: Member, user: str | None, key: bytes = b"a") -> str:
     return member.call(Operation(KV + "Put", request, pb.PutResponse, user))[1]
 
 
-def snapshot_buckets(endpoint: str, token: str) -> list[Any]:
-    """Return the buckets of users and roles in a snapshot."""
-    with grpc.insecure_channel(endpoint) as channel:
-        stream = channel.unary_stream(
-            "/etcdserverpb.Maintenance/Snapshot",
-            request_serializer=pb.SnapshotRequest.SerializeToString,
-            response_deserializer=pb.SnapshotResponse.FromString,
-        )(pb.SnapshotRequest(), metadata=[("token", token)], timeout=30)
-        octets = b"".join(part.blob for part in stream)[:-DIGEST_SIZE]
-    content = read_file(octets)
-    return [content.get(name, []) for name in BUCKETS]
-
-
-class MixedRun:
-    """Random operations on the members of one cluster, each through any of them."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self._script = Script(SEED)
-        self._random = random.Random(SEED)
-        self.members = {m.name: Member(m.endpoint) for m in cluster.all}
-
-    def apply(self, operation: Operation) -> None:
-        """Call one of the members; a token that it gives is shown to all of them."""
-        name = self._random.choice(list(self.members))
-        code, _, response = self.members[name].call(operation)
-        if code:
-            return
-        script, request = self._script, operation.request
-        if operation.path == AUTH + "Authenticate":
-            script.tokenless.discard(request.name)
-            for member in self.members.values():
-                member.tokens[request.name] = response.token
-        elif operation.path in (AUTH + "UserAdd", AUTH + "UserChangePassword"):
-            script.passwords[request.name] = request.password
-            script.tokenless.add(request.name)
-        elif operation.path == AUTH + "AuthDisable":
-            script.tokenless.update(USERS)
-
-    def run(self, operations: int) -> None:
-        """Let each member lead for a while."""
-        for operation in self._script.setup():
-            self.apply(operation)
-        for leader in self._cluster.all:
-            self.repair()
-            move_leader(self._cluster, leader, self.members[leader.name].tokens["root"])
-            for _ in range(operations):
-                self.apply(self._script.next())
-        self.repair()
-
-    def repair(self) -> None:
-        """Let root be asked, and have a token that all members know.
-
-        A real member that is one entry behind refuses a new token.
-        """
-        for operation in self._script.repair():
-            self.apply(operation)
-        status = Operation(
-            "/etcdserverpb.Maintenance/Status", pb.StatusRequest(), pb.StatusResponse, "root"
-        )
-        wait_for(
-            lambda: all(member.call(status)[0] == 0 for member in self.members.values()),
-            SETTLED_S,
-            "all members know root's token",
-        )
-
-    def hashes(self) -> set[tuple[int, int]]:
-        """Return the hashes of all members' keys."""
-        path, request = "/etcdserverpb.Maintenance/HashKV", pb.HashKVRequest()
-        answers = [
-            ask(member, path, request, pb.HashKVResponse, "root")
-            for member in self.members.values()
-        ]
-        return {(answer.hash, answer.hash_revision) for answer in answers}
-
-    def close(self) -> None:
-        for member in self.members.values():
-            member.close()
-
-
 @pytest.mark.parametrize(
     ("first", "second", "third"),
     [
@@ -169,41 +84,13 @@ def test_members_of_a_mixed_cluster_come_to_the_same_verdicts(
 ) -> None:
     """All members lead in turn; keys and users are the same on all of them in the end."""
     with Cluster([first, second, third], flags=FLAGS) as cluster:
-        run = MixedRun(cluster)
+        run = MixedRun(cluster, SEED)
         run.run(MIXED_OPERATIONS)
         wait_for(lambda: len(run.hashes()) == 1, SETTLED_S, "the members hold the same keys")
-        root = run.members[cluster.all[0].name].tokens["root"]
-        buckets = [snapshot_buckets(m.endpoint, root) for m in cluster.all]
+        buckets = run.buckets()
         assert buckets[0] == buckets[1] == buckets[2]
         assert buckets[0][1]
         run.close()
-
-
-def move_leader(cluster: Cluster, target: Any, token: str) -> None:
-    """Let ``target`` lead, as far as it is asked nicely."""
-    statuses = {}
-    for member in cluster.all:
-        with grpc.insecure_channel(member.endpoint) as channel:
-            metadata = [("token", token)]
-            statuses[member.name] = channel.unary_unary(
-                "/etcdserverpb.Maintenance/Status",
-                request_serializer=pb.StatusRequest.SerializeToString,
-                response_deserializer=pb.StatusResponse.FromString,
-            )(pb.StatusRequest(), metadata=metadata, timeout=10)
-    wanted = statuses[target.name].header.member_id
-    for member in cluster.all:
-        status = statuses[member.name]
-        if status.leader == status.header.member_id != wanted:
-            with grpc.insecure_channel(member.endpoint) as channel:
-                channel.unary_unary(
-                    "/etcdserverpb.Maintenance/MoveLeader",
-                    request_serializer=pb.MoveLeaderRequest.SerializeToString,
-                    response_deserializer=pb.MoveLeaderResponse.FromString,
-                )(
-                    pb.MoveLeaderRequest(targetID=wanted),
-                    metadata=[("token", token)],
-                    timeout=20,
-                )
 
 
 def test_users_are_there_again_after_a_restart_and_tokens_are_not() -> None:

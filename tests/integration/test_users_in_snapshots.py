@@ -12,15 +12,9 @@ import pytest
 from etcdtw.wire import etcdserverpb as pb
 from tests.differential.judged import NEEDS_JUDGE
 from tests.differential.users import AUTH, FLAGS, Member
+from tests.differential.users_cluster import SETTLED_S, snapshot_buckets
 from tests.integration.mixed_clusters import metric
-from tests.integration.test_users import (
-    SETTLED_S,
-    ask,
-    log_in,
-    set_up,
-    snapshot_buckets,
-    status_of,
-)
+from tests.integration.test_users import ask, log_in, set_up, status_of
 from tests.support.cluster_processes import Cluster, wait_for
 from tests.support.cluster_programs import with_programs
 from tests.support.etcdutl import etcdutl

@@ -6,6 +6,7 @@ import pytest
 
 from etcdtw.auth.access import Access
 from etcdtw.auth.errors import InvalidTokenError, PermissionDeniedError, UserNameEmptyError
+from etcdtw.auth.key_check import KeyCheck
 from etcdtw.grpc.caller import NOBODY_KNOWN, Caller
 from etcdtw.rpc.guard import KNOWN_S, Guard
 from etcdtw.wire import etcdserverpb as pb
@@ -46,8 +47,8 @@ def test_while_auth_is_off_nothing_is_looked_at(rig: GuardRig) -> None:
         guard.user_get_refusal(WRONG, "root"),
         guard.role_get_refusal(WRONG, "root"),
         guard.read_refusal(WRONG, pb.RangeRequest(key=b"k")),
-        guard.lease_renew_refusal(WRONG, 7),
-        guard.lease_keys_refusal(WRONG, 7),
+        guard.renewal_check(WRONG, 7),
+        guard.listing_check(WRONG),
     ):
         assert refusal is None
 
@@ -61,8 +62,8 @@ def test_a_wrong_token_is_refused_by_every_question(rig: GuardRig) -> None:
         guard.user_get_refusal(WRONG, "ann"),
         guard.role_get_refusal(WRONG, "root"),
         guard.read_refusal(WRONG, pb.RangeRequest(key=b"k")),
-        guard.lease_renew_refusal(WRONG, 7),
-        guard.lease_keys_refusal(WRONG, 7),
+        guard.renewal_check(WRONG, 7),
+        guard.listing_check(WRONG),
     ):
         assert isinstance(refusal, InvalidTokenError)
 
@@ -83,13 +84,18 @@ def test_each_question_is_answered_for_who_asks(rig: GuardRig) -> None:
 
 
 def test_a_lease_asks_for_its_keys_and_an_unknown_one_for_a_user(rig: GuardRig) -> None:
-    rig.backend.attach(7, b"k")
     guard = rig.guard
-    for ask in (guard.lease_renew_refusal, guard.lease_keys_refusal):
-        assert isinstance(ask(NOBODY_KNOWN, 8), UserNameEmptyError)
-        assert ask(ANN, 8) is None
-        assert isinstance(ask(ANN, 7), PermissionDeniedError)
-        assert ask(ROOT, 7) is None
+
+    def renewal(caller: Caller) -> KeyCheck | Exception | None:
+        return guard.renewal_check(caller, 7)
+
+    for ask in (renewal, guard.listing_check):
+        assert isinstance(ask(NOBODY_KNOWN), UserNameEmptyError)
+        assert ask(ROOT) is None
+        check = ask(ANN)
+        assert isinstance(check, KeyCheck)
+        assert check.refusal([]) is None
+        assert isinstance(check.refusal([b"k"]), PermissionDeniedError)
 
 
 def showing(metadata: dict[bytes, bytes]) -> Caller:

@@ -7,7 +7,7 @@ a power failure would, `ClusterRig.start` brings it back from what was durable.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ from etcdtw.mvcc.watch.hub import WatchHub
 from etcdtw.mvcc.work_bounds import WorkBounds
 from etcdtw.node.build import build_node
 from etcdtw.node.config import LOG_KEPT_MS, LOG_KEPT_OCTETS_MAX, NodeConfig
+from etcdtw.node.duties.history.auto_compaction import AutoCompaction
+from etcdtw.node.duties.history.quota_compaction import ProgramsTold
+from etcdtw.node.duties.quota import NO_QUOTA, QuotaRules
 from etcdtw.node.intake.requests import RequestIds
 from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.loop.long_apply import WORK_S
@@ -122,6 +125,9 @@ class RigMember:
             fail_stop=self.stops.append,
             on_removed=self._removed,
             look_at_disks=lambda largest: rig.look_at_disks(self.member_id, largest),
+            quota=rig.quota,
+            auto_compaction=rig.auto_compaction(),
+            ask_programs=rig.ask_programs,
         )
         config = NodeConfig(
             cluster_id=1,
@@ -168,6 +174,8 @@ class ClusterRig:
         bounds: WorkBounds = WORK_BOUNDS,
         long_work_s: float = WORK_S,
         log_kept_ms: int = LOG_KEPT_MS,
+        quota: QuotaRules = NO_QUOTA,
+        auto_compaction: Callable[[], AutoCompaction | None] = lambda: None,
         new_log: Callable[[], MemoryLog] = MemoryLog,
         new_state: Callable[[], State] = State,
     ) -> None:
@@ -185,6 +193,8 @@ class ClusterRig:
         self.bounds = bounds
         self.long_work_s = long_work_s
         self.log_kept_ms = log_kept_ms
+        self.quota = quota
+        self.auto_compaction = auto_compaction
         self.members: dict[int, RigMember] = {}
         self.everybody: list[RigMember] = []
         """Those that have left, too."""
@@ -195,6 +205,10 @@ class ClusterRig:
             member.log.set_hard_state(HardState(hard_state.term, 0, hard_state.commit))
             MemoryStorage.append(member.log, entries)
             member.start()
+
+    def ask_programs(self, members: Sequence[Member], told: ProgramsTold) -> None:
+        """Tell that all of ``members`` are etcdtw."""
+        told(one.member_id for one in members)
 
     def look_at_disks(self, member_id: int, largest: int) -> RoomFound:
         """Return how much room a member has."""

@@ -276,6 +276,19 @@ class EtcdClient:
         )
         return stream(pb.SnapshotRequest(), timeout=timeout_s)
 
+    def range_stream(self, request: Any, metadata: Metadata = ()) -> list[Any]:
+        """Ask for a range in parts; returns the RangeResponse of each.  Raises `RpcFailedError`."""
+        stream = self._channel.unary_stream(
+            "/etcdserverpb.KV/RangeStream",
+            request_serializer=_serialized,
+            response_deserializer=pb.RangeStreamResponse.FromString,
+        )
+        try:
+            answers = stream(request, timeout=CALL_TIMEOUT_S, metadata=tuple(metadata))
+            return [part.range_response for part in answers]
+        except grpc.RpcError as error:
+            raise _failure(error) from None
+
     def _stream(self, path: str, parse: Any) -> Any:
         return self._channel.stream_stream(
             path, request_serializer=_serialized, response_deserializer=parse

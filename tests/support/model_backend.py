@@ -11,6 +11,7 @@ from typing import Any
 
 import google_crc32c
 
+from etcdtw.mvcc.attached_walk import AttachedWalk, AttachedWalks
 from etcdtw.mvcc.backend import BUCKET_META, BUCKETS, Change
 from etcdtw.mvcc.compaction_hashes import CompactionHashes
 
@@ -55,6 +56,7 @@ class ModelBackend:
         self.compacted: list[int] = []
         """The revisions of every `schedule_compaction`, in order."""
         self.compaction_hashes = CompactionHashes()
+        self._walks = AttachedWalks()
 
     def let_go(self, items: list[Any]) -> None:
         items.clear()
@@ -164,15 +166,20 @@ class ModelBackend:
 
     def attach(self, lease_id: int, key: bytes) -> None:
         self.leases.setdefault(lease_id, set()).add(key)
+        self._walks.hear(lease_id, key, True)
 
     def detach(self, lease_id: int, key: bytes) -> None:
         self.leases.get(lease_id, set()).discard(key)
+        self._walks.hear(lease_id, key, False)
 
     def attached(self, lease_id: int) -> list[bytes]:
         return sorted(self.leases.get(lease_id, ()))
 
     def has_attached(self, lease_id: int, count: int) -> bool:
         return len(self.leases.get(lease_id, ())) >= count
+
+    def walk_attached(self, lease_id: int) -> AttachedWalk:
+        return self._walks.begin(lease_id, {}, self.attached_durable)
 
     def attached_durable(
         self, lease_id: int, position: bytes, limit: int

@@ -49,14 +49,22 @@ class WireStream:
 
 
 class WireClient:
-    """One connection to one member.  Not safe for threads."""
+    """One connection to one member.  Not safe for threads.
+
+    ``token``: shown with every call.
+    """
 
     def __init__(
-        self, endpoint: str, timeout_s: float = 20.0, tls: ssl.SSLContext | None = None
+        self,
+        endpoint: str,
+        timeout_s: float = 20.0,
+        tls: ssl.SSLContext | None = None,
+        token: str = "",
     ) -> None:
         host, _, port = endpoint.rpartition(":")
         self.endpoint = endpoint
         self.timeout_s = timeout_s
+        self._token = token
         self._scheme = "http" if tls is None else "https"
         plain = socket.create_connection((host, int(port)), timeout=timeout_s)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -151,6 +159,7 @@ class WireClient:
         if block is None:
             fields = wire.grpc_fields(path, self.endpoint, self._scheme)
             fields += [(b"grpc-encoding", b"gzip")] if is_compressed else []
+            fields += [(b"token", self._token.encode())] if self._token else []
             block = wire.header_block(fields)
             self._request_blocks[path, is_compressed] = block
         return wire.frame(wire.HEADERS, wire.END_HEADERS, stream_id, block)

@@ -13,13 +13,13 @@ from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
-from twisted.web.resource import Resource
-from twisted.web.server import Request
 
 from etcdtw.grpc.call import NOT_FOUND, Call, MethodTable, StatusError
 from etcdtw.grpc.stats import ServerStats
-from etcdtw.transport.client.http1 import BODY_SIZE_MAX, HttpSite
+from etcdtw.transport.client.http1 import BODY_SIZE_MAX
+from etcdtw.transport.client.http1_site import HttpSite
 from etcdtw.transport.client.port import ClientPort
+from etcdtw.transport.client.seams import HttpRequest
 from etcdtw.transport.flusher import Flusher
 from etcdtw.transport.listener import listen, parse_listen_url
 from etcdtw.transport.tls.policy import TlsFiles, TlsPolicy
@@ -71,25 +71,29 @@ class Echo:
         call.on_drain = pump
 
 
-class Health(Resource):
-    """Answers GET /health like etcd."""
+class Health:
+    """Answers GET /health like etcd, POST /health with the body, and others when told to."""
 
-    isLeaf = True
+    def __init__(self) -> None:
+        self.held: list[HttpRequest] = []
 
-    def render_GET(self, request: Request) -> bytes:
-        request.setHeader(b"content-type", b"application/json")
-        return b'{"health":"true","reason":""}'
+    def serve(self, request: HttpRequest) -> None:
+        if request.path != b"/health":
+            self.held.append(request)
+            return
+        body = b'{"health":"true","reason":""}'
+        fields = ((b"Content-Type", b"application/json"),)
+        request.respond(200, fields, request.body if request.verb == b"POST" else body)
 
-    def render_POST(self, request: Request) -> bytes:
-        assert request.content is not None
-        body: bytes = request.content.read()
-        return body
 
-
-def build_site(clock: IReactorTime) -> HttpSite:
-    root = Resource()
-    root.putChild(b"health", Health())
-    return HttpSite(root, clock, body_size_max=lambda verb, target: BODY_SIZE_MAX)
+def build_site(clock: IReactorTime, stats: ServerStats | None = None) -> HttpSite:
+    return HttpSite(
+        Health(),
+        clock,
+        body_size_max=lambda verb, target: BODY_SIZE_MAX,
+        stats=stats,
+        unix_s=clock.seconds,
+    )
 
 
 async def serve(arguments: list[str]) -> None:

@@ -10,7 +10,8 @@ from twisted.internet.task import Clock
 
 from etcdtw.grpc.server_call import ENDED_MAX
 from etcdtw.transport.client.grpc_channel import FRAMES_MAX
-from etcdtw.transport.client.http1 import BODIES_AT_ONCE, RECEIVED_SIZE_MAX, BodyTurns
+from etcdtw.transport.client.http1 import RECEIVED_SIZE_MAX
+from etcdtw.transport.client.http1_site import BODIES_AT_ONCE, BodyTurns
 from etcdtw.transport.rounds import MORE, MORE_AFTER_PAGES, NO_MORE, SHARE_S, Rounds
 from etcdtw.wire.pieces import BUDGET_S
 from tests.transport.client.port_rig import Peer, PortRig

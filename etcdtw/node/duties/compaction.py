@@ -1,4 +1,4 @@
-"""Compactions that nobody asks for: of the history, by a leader; of the log, by every member."""
+"""Compactions of the log, by every member; those of history are in `duties.history`."""
 
 from __future__ import annotations
 
@@ -7,18 +7,12 @@ from typing import Final
 
 from twisted.logger import Logger
 
-from etcdtw.apply.applier import FIELD_COMPACTION
-from etcdtw.mvcc.store import Store
-from etcdtw.node.duties.auto_compaction import AutoCompaction
 from etcdtw.node.duties.lag import LogMarks
 from etcdtw.node.duties.snapshots import Snapshots
 from etcdtw.node.intake.seams import StateStore
-from etcdtw.node.own_proposals import OwnProposals
-from etcdtw.node.standing import Standing
 from etcdtw.raft.entry import Snapshot
 from etcdtw.raft.raw_node import RawNode
 from etcdtw.raft.storage import LogStore
-from etcdtw.wire import etcdserverpb as pb
 
 SHORT_ENTRIES: Final = 100
 """What a log keeps at least, and lets go at a time, while its disk is short."""
@@ -29,29 +23,6 @@ FOLLOWER_KEPT_MS: Final = 120_000
 TIGHT_OCTETS_MAX: Final = 32 << 20
 """The most that stays where the log's disk is tight, whatever for: the entries that always stay
 (`--snapshot-catchup-entries`) may be more than it holds."""
-
-
-class HistoryCompaction:
-    """The leader's compactions by age or number of revisions.  ``policy`` None: none."""
-
-    log = Logger()
-
-    def __init__(
-        self, standing: Standing, store: Store, own: OwnProposals, policy: AutoCompaction | None
-    ) -> None:
-        self._standing = standing
-        self._store = store
-        self._own = own
-        self.policy = policy
-
-    def look(self, now_ms: int) -> None:
-        """Propose a compaction when it is time (at each tick)."""
-        if self.policy is None or not self._standing.is_leader:
-            return
-        revision = self.policy.due(now_ms, self._store.revision)
-        if revision is not None:
-            self.log.info("compacting the history up to {revision}", revision=revision)
-            self._own.propose(FIELD_COMPACTION, pb.CompactionRequest(revision=revision))
 
 
 class LogCompaction:

@@ -8,7 +8,7 @@ When users or roles have changed while that went on, all of it is done again, as
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from etcdtw.apply.auth_entries import FIELD_AUTHENTICATE
 from etcdtw.apply.errors import TooManyRequestsError
@@ -20,7 +20,7 @@ from etcdtw.auth.errors import (
     VerifyOnlyError,
 )
 from etcdtw.auth.store import AuthStore
-from etcdtw.grpc.call import Call
+from etcdtw.grpc.call import INTERNAL, Call, StatusError
 from etcdtw.mvcc.applied import Applied
 from etcdtw.node.facade import Facade
 from etcdtw.rpc.auth.attempts import Attempts
@@ -29,6 +29,10 @@ from etcdtw.rpc.decode import decode
 from etcdtw.rpc.errors import fail
 from etcdtw.wire import etcdserverpb as pb
 
+if TYPE_CHECKING:  # PyJWT: where it is needed
+    from etcdtw.rpc.auth.signed_tokens import SignedTokens, Signing
+
+UNSIGNED: Final = StatusError(INTERNAL, "the token could not be signed")
 ROUNDS_MAX: Final = 20
 """How often a password is compared again because users or roles have changed meanwhile."""
 
@@ -37,7 +41,7 @@ class Authentication:
     """Hands out tokens.
 
     letters  makes those of a token, such as nobody guesses
-    sign     makes a token of a user and a revision, in the place of letters; None: letters do
+    signer   makes signed tokens in the place of letters; None: letters do
     """
 
     def __init__(
@@ -47,13 +51,13 @@ class Authentication:
         passwords: Passwords,
         letters: Callable[[], str],
         attempts: Attempts | None = None,
-        sign: Callable[[str, int], str] | None = None,
+        signer: SignedTokens | None = None,
     ) -> None:
         self._node = node
         self._auth = auth
         self._passwords = passwords
         self._letters = letters
-        self._sign = sign
+        self._signer = signer
         self._attempts = Attempts() if attempts is None else attempts
 
     def authenticate(self, call: Call, message: bytes) -> None:
@@ -89,20 +93,37 @@ class Authentication:
 
     def propose(self, attempt: _Attempt) -> None:
         """Ask for a token."""
-        letters = self._letters() if self._sign is None else ""
+        letters = self._letters() if self._signer is None else ""
         request = pb.InternalAuthenticateRequest(name=attempt.name, simple_token=letters)
         message = request.SerializeToString()
         self._node.propose(FIELD_AUTHENTICATE, message, request, attempt.call, attempt.applied)
 
-    def answer(self, attempt: _Attempt, body: bytes) -> bytes:
-        """Return the response with the token; ``body``: that with one of letters.
+    def make(self, attempt: _Attempt, body: bytes) -> None:
+        """Make the response with the token; ``body``: that with one of letters.
 
-        Raises `VerifyOnlyError`.
+        Raises `VerifyOnlyError`, `TooManyRequestsError`.
         """
-        if self._sign is None:
-            return body
-        token = self._sign(attempt.name, attempt.revision)
-        return pb.AuthenticateResponse(token=token).SerializeToString()
+        signer = self._signer
+        if signer is None:
+            attempt.made(body)
+            return
+        signing = signer.begin(attempt.name, attempt.revision)
+        if not signer.is_slow:
+            self._signed(attempt, signer, signing, signing.make())
+            return
+        self._passwords.sign(
+            signing.make, attempt.call, lambda token: self._signed(attempt, signer, signing, token)
+        )
+
+    def _signed(
+        self, attempt: _Attempt, signer: SignedTokens, signing: Signing, token: str | None
+    ) -> None:
+        if token is None:
+            fail(attempt.call, UNSIGNED)
+            return
+        signer.signed(signing, token)
+        body: bytes = pb.AuthenticateResponse(token=token).SerializeToString()
+        attempt.made(body)
 
     def is_current(self, attempt: _Attempt) -> bool:
         """Whether users and roles are those by which the password was compared."""
@@ -120,6 +141,7 @@ class _Attempt:
         self.revision = 0
         self._address = call.caller.address
         self._rounds = 0
+        self._applied_revision = 0
 
     def begin(self) -> None:
         """Wait until this member knows what is committed."""
@@ -154,12 +176,19 @@ class _Attempt:
         """The token is known everywhere, or will be."""
         if applied.error is not None:
             fail(call, applied.error)
-        elif self._home.is_current(self):
-            try:
-                body = self._home.answer(self, applied.body)
-            except VerifyOnlyError as refusal:
-                fail(call, refusal)
-            else:
-                call.reply(self._home.node.header(applied.revision) + body)
-        else:
+            return
+        if not self._home.is_current(self):
+            self._check()
+            return
+        self._applied_revision = applied.revision
+        try:
+            self._home.make(self, applied.body)
+        except (VerifyOnlyError, TooManyRequestsError) as refusal:
+            fail(call, refusal)
+
+    def made(self, body: bytes) -> None:
+        """The response is there, without its header."""
+        if self._home.is_current(self):
+            self.call.reply(self._home.node.header(self._applied_revision) + body)
+        elif self.call.is_open:
             self._check()

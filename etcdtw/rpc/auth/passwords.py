@@ -131,6 +131,14 @@ class Passwords:
             job = partial(matches, password, password_hash)
             self._add(job, lambda found: done(bool(found)), call)
 
+    def sign(self, make: Callable[[], str], call: Call, done: Callable[[str | None], None]) -> None:
+        """Make a token, while ``call`` is open; None: that failed.
+
+        In the same threads, as it belongs to a password's comparison.  Raises
+        `TooManyRequestsError`.
+        """
+        self._add(make, lambda made: done(cast("str | None", made)), call)
+
     def start(self, password: bytes, salt: bytes) -> LateHash:
         """Begin to hash what an entry of 3.4 brings; implements `auth_entries.StartHash`.
 

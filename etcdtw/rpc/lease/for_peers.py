@@ -16,10 +16,12 @@ from etcdtw.apply.errors import (
     NoLeaderError,
     RequestTimeoutError,
 )
+from etcdtw.auth.key_check import KeyCheck
+from etcdtw.grpc.call import Call
 from etcdtw.lease.lessor import RENEW_CHECKPOINTED, RENEW_EXPIRED, Lessor
-from etcdtw.mvcc.backend import Backend
 from etcdtw.node.facade import Facade
 from etcdtw.rpc.leader_line import LeaderLine
+from etcdtw.rpc.lease.key_looks import KeyLook, KeyLooks
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire import leasepb
 
@@ -30,15 +32,16 @@ NOT_FOUND: Final = 404
 
 Renewed = Callable[["Exception | None", int], None]
 """An error, or the TTL in seconds; 0: there is no such lease."""
-Found = Callable[["Exception | None", "pb.LeaseTimeToLiveResponse | None"], None]
-"""An error, or the answer without its header; None: there is no such lease."""
+Found = Callable[["Exception | None", "bytes | None"], None]
+"""An error, or the answer's octets without its header; None: there is no such lease."""
 
 
 class LeasesForPeers:
     """The leader's end: answers from this member's lessor."""
 
-    def __init__(self, node: Facade) -> None:
+    def __init__(self, node: Facade, looks: KeyLooks) -> None:
         self._node = node
+        self._looks = looks
 
     def renew(self, lease_id: int, renewed: Renewed) -> None:
         """Renew a lease once everything committed is applied, as the primary lessor."""
@@ -71,26 +74,80 @@ class LeasesForPeers:
                 found(RequestTimeoutError(), None)
             elif not lessor.is_primary:
                 found(LeaderChangedError(), None)
+            elif wants_keys and lessor.exists(lease_id):
+                LeaseWithKeys(self._node, self._looks, lease_id, found).look(None)
             else:
                 lessor.advance(self._node.now_ms)
-                found(None, describe_lease(lessor, self._node.storage, lease_id, wants_keys))
+                found(None, encode_lease(lessor, lease_id))
 
         self._node.linearize(confirmed)
 
 
-def describe_lease(
-    lessor: Lessor, backend: Backend, lease_id: int, wants_keys: bool
-) -> pb.LeaseTimeToLiveResponse | None:
-    """Return what a primary lessor knows of a lease, without a header; None: nothing."""
+class LeaseWithKeys:
+    """What a primary lessor knows of a lease, and its keys, at one moment.
+
+    ``check``: as for `KeyLook`; ``header``: returns what is to stand before the answer, at the
+    moment that it is about.
+    """
+
+    def __init__(
+        self,
+        node: Facade,
+        looks: KeyLooks,
+        lease_id: int,
+        found: Found,
+        check: KeyCheck | None = None,
+        header: Callable[[], bytes] = bytes,
+    ) -> None:
+        self._node = node
+        self._looks = looks
+        self._lease_id = lease_id
+        self._found = found
+        self._check = check
+        self._header = header
+        self._lease: bytes | None = None
+        self._error: Exception | None = None
+
+    def look(self, call: Call | None) -> None:
+        """Find it; ``call``: who waits for it, None: a peer."""
+        look = KeyLook(
+            self._looks,
+            self._lease_id,
+            self._check,
+            self._looked,
+            lists=True,
+            told=self._describe,
+        )
+        look.begin(call)
+
+    def _describe(self) -> None:
+        lessor = self._node.lessor
+        if lessor.is_primary:
+            lessor.advance(self._node.now_ms)
+            lease = encode_lease(lessor, self._lease_id)
+            self._lease = None if lease is None else self._header() + lease
+        else:
+            self._error = LeaderChangedError()
+
+    def _looked(self, error: Exception | None, look: KeyLook) -> None:
+        error = error or self._error
+        lease = self._lease
+        if error is not None or lease is None:
+            self._found(error, None)
+        else:
+            self._found(None, b"".join([lease, *look.parts]))
+
+
+def encode_lease(lessor: Lessor, lease_id: int) -> bytes | None:
+    """Return what a primary lessor knows of a lease, without header and keys; None: nothing."""
     lease = lessor.lookup(lease_id)
     if lease is None:
         return None
     response = pb.LeaseTimeToLiveResponse(
         ID=lease_id, TTL=lessor.remaining_ttl_s(lease_id), grantedTTL=lease.ttl_s
     )
-    if wants_keys:
-        response.keys.extend(backend.attached(lease_id))
-    return response
+    octets: bytes = response.SerializeToString()
+    return octets
 
 
 def ask_to_renew(line: LeaderLine, lease_id: int, renewed: Renewed) -> None:
@@ -128,7 +185,7 @@ def ask_time_to_live(line: LeaderLine, lease_id: int, wants_keys: bool, found: F
             found(NoLeaderError() if status == 0 else RequestTimeoutError(), None)
         else:
             response.ClearField("header")
-            found(None, response if response.TTL != -1 else None)
+            found(None, response.SerializeToString() if response.TTL != -1 else None)
 
     asked = pb.LeaseTimeToLiveRequest(ID=lease_id, keys=wants_keys)
     request = leasepb.LeaseInternalRequest(LeaseTimeToLiveRequest=asked)

@@ -28,6 +28,7 @@ from etcdtw.rpc.guard import Guard
 from etcdtw.rpc.leader_line import LeaderLine
 from etcdtw.rpc.leader_loss import NO_LEADER, LeaderLoss
 from etcdtw.rpc.lease.for_peers import ask_to_renew
+from etcdtw.rpc.lease.key_looks import KeyLook, KeyLooks
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import encode_renewed
 from etcdtw.wire.requests import usual_lease_id
@@ -59,10 +60,11 @@ class KeepAliveStream:
         leader_loss: LeaderLoss,
         line: LeaderLine | None = None,
         guard: Guard | None = None,
+        looks: KeyLooks | None = None,
     ) -> None:
         """``line``: the way to the leader while this member is none; None: there is no other.
 
-        ``guard`` None: everybody may renew everything.
+        ``guard`` or ``looks`` None: everybody may renew everything.
         """
         self._call = call
         self._node = node
@@ -70,6 +72,7 @@ class KeepAliveStream:
         self._leader_loss = leader_loss
         self._line = line
         self._guard = guard
+        self._looks = looks
         self._pending: deque[int] = deque()
         self._wait = GO_ON
         # Of the request at the head.
@@ -103,7 +106,9 @@ class KeepAliveStream:
             else:
                 self._pending.append(lease_id)
             return
-        if self._refuses(lease_id):
+        if not self._may_renew(lease_id):
+            if self._is_open:
+                self._pending.append(lease_id)
             return
         node = self._node
         # Taken before the renewal: what the client may conclude from it holds.
@@ -143,20 +148,30 @@ class KeepAliveStream:
         if self._is_half_closed and not self._pending and self._is_open:
             self._finish()
 
-    def _refuses(self, lease_id: int) -> bool:
-        """End the stream if its caller may not renew this lease."""
-        guard = self._guard
-        if guard is None or not guard.switch.is_on:
+    def _may_renew(self, lease_id: int) -> bool:
+        """Whether the caller may; if not the stream has ended, or waits for a look at the keys."""
+        guard, looks = self._guard, self._looks
+        if guard is None or looks is None or not guard.switch.is_on:
+            return True
+        check = guard.renewal_check(self._call.caller, lease_id)
+        if check is None:
+            return True
+        if isinstance(check, Exception):
+            self._proceed(check)
             return False
-        refusal = guard.lease_renew_refusal(self._call.caller, lease_id)
-        if refusal is None:
-            return False
-        fail(self._call, refusal)
-        self._ended()
-        return True
+        asked, renewal = guard, check
+
+        def looked(refusal: Exception | None, look: KeyLook) -> None:
+            if refusal is None:
+                asked.may_renew(renewal, lease_id, look.count)
+            self._proceed(refusal)
+
+        self._wait = WAIT_FOR_EVENT
+        KeyLook(looks, lease_id, check, looked).begin(self._call)
+        return self._is_open and self._wait == GO_ON
 
     def _try_head(self, lease_id: int) -> None:
-        if self._refuses(lease_id):
+        if not self._may_renew(lease_id):
             return
         node = self._node
         lessor = node.current_lessor()

@@ -24,8 +24,9 @@ from etcdtw.rpc.kv.read_queue import ReadQueue
 from etcdtw.rpc.kv.service import Quota
 from etcdtw.rpc.leader_line import LeaderLine
 from etcdtw.rpc.leader_loss import LeaderLoss
-from etcdtw.rpc.lease.for_peers import ask_time_to_live, describe_lease
+from etcdtw.rpc.lease.for_peers import Found, LeaseWithKeys, ask_time_to_live, encode_lease
 from etcdtw.rpc.lease.keep_alive import KeepAliveStream
+from etcdtw.rpc.lease.key_looks import KeyLook, KeyLooks
 from etcdtw.rpc.lease.listing import LeaseLists
 from etcdtw.rpc.lease.listing_check import LeaseCheck
 from etcdtw.wire import etcdserverpb as pb
@@ -59,7 +60,8 @@ class LeaseService:
         self._random_bits = random_bits
         self._leader_loss = LeaderLoss(node, election_timeout_s)
         reads = self._reads = reads or ReadQueue(node.clock)
-        self._lists = LeaseLists(node, reads, lambda: node.header(node.store.revision))
+        self._lists = LeaseLists(node, reads, self._header)
+        self.looks = KeyLooks(reads, node.storage)
 
     def register(self, methods: MethodTable) -> None:
         """Add this service's methods."""
@@ -98,35 +100,74 @@ class LeaseService:
         """Return what is left of a lease; an unknown one has TTL -1."""
         request = decode(pb.LeaseTimeToLiveRequest, message)
 
-        def found(error: Exception | None, known: pb.LeaseTimeToLiveResponse | None) -> None:
-            if error is None and request.keys:
-                # When they are sent: nobody may have lost the right to see them meanwhile.
-                error = self._keys_refusal(call, request.ID)
+        def found(error: Exception | None, lease: bytes | None) -> None:
             if error is not None:
                 fail(call, error)
                 return
-            response = known or pb.LeaseTimeToLiveResponse(ID=request.ID, TTL=-1)
-            node = self._node
-            call.reply(node.header(node.store.revision) + response.SerializeToString())
+            if lease is None:
+                lease = pb.LeaseTimeToLiveResponse(ID=request.ID, TTL=-1).SerializeToString()
+            call.reply(self._header() + lease)
 
         def confirmed(call: Call, error: Exception | None) -> None:
             lessor = self._node.lessor
             if error is not None:
                 fail(call, error)
             elif lessor.is_primary:
-                lessor.advance(self._node.now_ms)
-                found(None, describe_lease(lessor, self._node.storage, request.ID, request.keys))
+                if request.keys:
+                    self._tell_with_keys(call, request.ID, found)
+                else:
+                    lessor.advance(self._node.now_ms)
+                    found(None, encode_lease(lessor, request.ID))
             elif self._line is not None:
-                ask_time_to_live(self._line, request.ID, request.keys, found)
+                told = self._once_checked(call, request.ID, found) if request.keys else found
+                ask_time_to_live(self._line, request.ID, request.keys, told)
             else:
                 call.fail(UNAVAILABLE, LEADER_CHANGED)
 
         self._node.read(call, confirmed)
 
-    def _keys_refusal(self, call: Call, lease_id: int) -> Exception | None:
-        if self._guard is None:
-            return None
-        return self._guard.lease_keys_refusal(call.caller, lease_id)
+    def _tell_with_keys(self, call: Call, lease_id: int, found: Found) -> None:
+        """Say what this member knows of a lease, as its leader, to who may read all its keys."""
+        check = None if self._guard is None else self._guard.listing_check(call.caller)
+        if isinstance(check, Exception):
+            found(check, None)
+            return
+        if not self._node.lessor.exists(lease_id):
+            found(None, None)
+            return
+
+        def looked(error: Exception | None, answer: bytes | None) -> None:
+            if answer is None:
+                found(error, None)
+            else:
+                call.reply(answer)
+
+        LeaseWithKeys(self._node, self.looks, lease_id, looked, check, header=self._header).look(
+            call
+        )
+
+    def _once_checked(self, call: Call, lease_id: int, found: Found) -> Found:
+        """Return what passes the leader's answer on to who may read all the lease's keys.
+
+        Then, and not before: nobody may have lost the right to see them meanwhile.
+        """
+
+        def told(error: Exception | None, lease: bytes | None) -> None:
+            check = None if self._guard is None else self._guard.listing_check(call.caller)
+            if error is not None or check is None:
+                found(error, lease)
+            elif isinstance(check, Exception):
+                found(check, None)
+            else:
+                look = KeyLook(
+                    self.looks, lease_id, check, lambda refusal, look: found(refusal, lease)
+                )
+                look.begin(call)
+
+        return told
+
+    def _header(self) -> bytes:
+        return self._node.header(self._node.store.revision)
 
     def leases(self, call: Call, message: bytes) -> bytes | None:
         """Return the ids of the leases this member knows, the next to expire first."""
@@ -146,7 +187,7 @@ class LeaseService:
 
     def keep_alive(self, call: Call) -> None:
         """Serve one stream of renewals."""
-        KeepAliveStream(call, self._node, self._leader_loss, self._line, self._guard)
+        KeepAliveStream(call, self._node, self._leader_loss, self._line, self._guard, self.looks)
 
     def _unused_id(self) -> int:
         while True:

@@ -28,12 +28,13 @@ from etcdtw.mvcc.store import Store
 from etcdtw.mvcc.watch.hub import WatchHub
 from etcdtw.node.build import build_node
 from etcdtw.node.config import NodeConfig
-from etcdtw.node.duties.auto_compaction import (
+from etcdtw.node.duties.corruption import CheckIntervals
+from etcdtw.node.duties.history.auto_compaction import (
     AutoCompaction,
     PeriodicCompaction,
     RevisionCompaction,
 )
-from etcdtw.node.duties.corruption import CheckIntervals
+from etcdtw.node.duties.quota import QuotaRules
 from etcdtw.node.intake.requests import RequestIds
 from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.node import Node
@@ -104,8 +105,7 @@ def _node(
     fail_stop: Callable[[str], None],
 ) -> tuple[Node, LeaderLine, Users]:
     """Return the node on ``opened``, its line to the leader, and who may do what."""
-    data = opened.data
-    clock = runtime.clock
+    data, clock = opened.data, runtime.clock
     own_config = node_config(config, data.identity)
     wakeup = Wakeup(clock.callLater, clock.seconds)
     raw = _raw(config, data, runtime.randomness)
@@ -160,7 +160,8 @@ def _node(
         ask_hashes=line.ask_hashes,
         check_intervals=check_intervals(config),
         auto_compaction=auto_compaction(config),
-        quota_bytes=config.quota_backend_bytes,
+        quota=quota_rules(config),
+        ask_programs=line.ask_programs,
         identify=users.guard,
         unix_ms=runtime.unix_ms,
     )
@@ -221,6 +222,16 @@ def auto_compaction(config: Config) -> AutoCompaction | None:
     return None
 
 
+def quota_rules(config: Config) -> QuotaRules:
+    """Return how much space there is, and what is done about it unasked."""
+    return QuotaRules(
+        limit_bytes=config.quota_backend_bytes,
+        counts_allocated=config.quota.counts_allocated,
+        disarms=config.quota.auto_disarm,
+        compact_after_ms=int(config.quota.auto_compaction_s * 1000),
+    )
+
+
 def lease_ttl_min_s(election_timeout_ms: int) -> int:
     """Return the shortest lease: one and a half election timeouts, in whole seconds up."""
     return -(-election_timeout_ms * 3 // 2000)
@@ -259,7 +270,7 @@ def _services(
         methods
     )
     users.service(node).register(methods)
-    LeaseService(
+    leases = LeaseService(
         node,
         runtime.randomness.getrandbits,
         election_timeout_s,
@@ -267,7 +278,8 @@ def _services(
         line=line,
         reads=reads,
         guard=guard,
-    ).register(methods)
+    )
+    leases.register(methods)
     cluster = ClusterService(
         node,
         unix_s=runtime.unix_s,
@@ -294,6 +306,6 @@ def _services(
         maintenance=maintenance,
         snapshots=snapshots,
         cluster=cluster,
-        leases_for_peers=LeasesForPeers(node),
+        leases_for_peers=LeasesForPeers(node, leases.looks),
         guard=guard,
     )

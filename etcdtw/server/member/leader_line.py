@@ -20,8 +20,9 @@ from etcdtw.cluster.ids import id_text
 from etcdtw.cluster.member import Member
 from etcdtw.cluster.remote import decode_version_page
 from etcdtw.cluster.version import Version
-from etcdtw.gateway.peer_pages import HASH_KV, OK
+from etcdtw.gateway.peer_pages import HASH_KV, OK, PROGRAM, PROGRAM_NAME
 from etcdtw.node.duties.cluster_version import VersionsTold
+from etcdtw.node.duties.history.quota_compaction import ProgramsTold
 from etcdtw.node.intake.wakeup import Wakeup
 from etcdtw.node.standing import Standing
 from etcdtw.rpc.leader_line import Answered
@@ -111,19 +112,43 @@ class LeaderLine:
     def ask_versions(self, members: Sequence[Member], told: VersionsTold) -> None:
         """Ask each of ``members`` what it runs; tell once, when all have answered or not."""
         found: dict[int, Version] = {}
+
+        def answered(member: Member, status: int, body: bytes) -> None:
+            with suppress(ValueError):
+                server = decode_version_page(body).server if status else None
+                if server is not None:
+                    found[member.member_id] = server
+
+        self._ask_each(members, "/version", answered, lambda: told(found))
+
+    def ask_programs(self, members: Sequence[Member], told: ProgramsTold) -> None:
+        """Ask each of ``members`` whether it is etcdtw; real etcd knows no such page."""
+        found: set[int] = set()
+
+        def answered(member: Member, status: int, body: bytes) -> None:
+            if status == OK and body.startswith(PROGRAM_NAME):
+                found.add(member.member_id)
+
+        self._ask_each(members, PROGRAM, answered, lambda: told(found))
+
+    def _ask_each(
+        self,
+        members: Sequence[Member],
+        path: str,
+        answered: Callable[[Member, int, bytes], None],
+        done: Callable[[], None],
+    ) -> None:
+        """GET a page of what each member is; call ``done`` when all have answered or not."""
         missing = {one.member_id for one in members}
 
         def ask(member: Member) -> None:
-            def answered(status: int, body: bytes) -> None:
-                with suppress(ValueError):
-                    server = decode_version_page(body).server if status else None
-                    if server is not None:
-                        found[member.member_id] = server
+            def told(status: int, body: bytes) -> None:
+                answered(member, status, body)
                 missing.discard(member.member_id)
                 if not missing:
-                    told(found)
+                    done()
 
-            self.ask(member.peer_urls, "GET", "/version", answered, timeout_s=VERSION_S)
+            self.ask(member.peer_urls, "GET", path, told, timeout_s=VERSION_S)
 
         for member in members:
             ask(member)

@@ -37,8 +37,8 @@ class Users:
     guard: Guard
     passwords: Passwords
     authorization: Authorization
-    sign: Callable[[str, int], str] | None
-    """Makes a signed token of a user and a revision; None: tokens are letters."""
+    signer: SignedTokens | None
+    """Makes signed tokens; None: tokens are letters."""
 
     def entries(
         self, store: Store, cluster_id: int, cluster_version: Callable[[], str]
@@ -51,7 +51,7 @@ class Users:
     def service(self, node: Facade) -> AuthService:
         """Return what clients call."""
         authentication = Authentication(
-            node, self.guard.store, self.passwords, _token_letters, sign=self.sign
+            node, self.guard.store, self.passwords, _token_letters, signer=self.signer
         )
         return AuthService(node, self.guard, self.passwords, authentication)
 
@@ -69,10 +69,9 @@ def open_users(
 ) -> Users:
     """Return the users in ``state``; ``time_ms``: the clock by which tokens live."""
     tokens: Tokens
-    sign = None
+    signer = None
     if config.auth_token.kind == JWT:
-        tokens = signed = _signed_tokens(runtime, config.auth_token)
-        sign = signed.sign
+        tokens = signer = _signed_tokens(runtime, config.auth_token)
         store = AuthStore(state)
     else:
         tokens = simple = SimpleTokens(config.auth_token_ttl_s * 1000, time_ms)
@@ -89,7 +88,7 @@ def open_users(
         ),
         passwords=Passwords(reactor.callInThread, reactor.callFromThread, config.bcrypt_cost),
         authorization=Authorization(store, access),
-        sign=sign,
+        signer=signer,
     )
 
 

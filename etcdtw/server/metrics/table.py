@@ -406,6 +406,21 @@ _ROWS: Final = (
         bounds=PIECE_BOUNDS_S,
     ),
     Series(
+        "etcdtw_quota_alarms_cleared_total",
+        COUNTER,
+        "How often this member ended its NOSPACE alarm, as there was room (etcdtw's own).",
+    ),
+    Series(
+        "etcdtw_quota_alarms_raised_total",
+        COUNTER,
+        "How often this member raised NOSPACE for its quota (etcdtw's own).",
+    ),
+    Series(
+        "etcdtw_quota_compactions_total",
+        COUNTER,
+        "Compactions of old history that this member made for the quota (etcdtw's own).",
+    ),
+    Series(
         "etcdtw_snapshots_refused_for_room_total",
         COUNTER,
         "Snapshots from a peer that the free space did not admit (etcdtw's own).",

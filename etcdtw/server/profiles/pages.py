@@ -10,9 +10,8 @@ from typing import Final, cast
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.python.failure import Failure
-from twisted.web.http import INTERNAL_SERVER_ERROR, OK
 
-from etcdtw.gateway.pages import Answer, Arguments, Page
+from etcdtw.gateway.pages import INTERNAL_SERVER_ERROR, OK, Answer, Arguments, Page
 from etcdtw.server.profiles.pprof import Stack, encode_profile, folded
 from etcdtw.server.profiles.sampling import PERIOD_S, sample_cpu, sample_memory, threads_text
 

@@ -14,7 +14,6 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorSocket
 from twisted.logger import Logger
-from twisted.web.resource import IResource
 
 from etcdtw.config.config import Config
 from etcdtw.gateway.pages import Pages
@@ -35,7 +34,7 @@ from etcdtw.server.process.readiness import (
     started_environment,
 )
 from etcdtw.transport.client.grpc_channel import KeepAlive
-from etcdtw.transport.client.http1 import HttpSite
+from etcdtw.transport.client.http1_site import HttpSite
 from etcdtw.transport.client.offenders import Offenders
 from etcdtw.transport.client.places import ClientPlaces
 from etcdtw.transport.client.port import ClientPort, PortBounds, UnreadTotal
@@ -86,11 +85,13 @@ class ClientSide:
         )
 
     def http(self, pages: Pages) -> HttpSite:
+        runtime = self.runtime
         return HttpSite(
-            cast(IResource, pages),
-            self.runtime.clock,
+            pages,
+            runtime.clock,
             body_size_max=pages.body_size_max,
             stats=self.calls,
+            unix_s=runtime.unix_s,
         )
 
 

@@ -96,8 +96,8 @@ class JournalWriter:
             env, map_size, journal, self._call_from_thread, self._fail, settle_delay_s, commit_hook
         )
         self._flushes: SimpleQueue[_Flush | None] = SimpleQueue()
-        self._thread = Thread(target=self._run, name="log-flusher", daemon=True)
-        self._thread.start()
+        self._flusher = Thread(target=self._run, name="log-flusher", daemon=True)
+        self._flusher.start()
 
     # LogWriter.
 
@@ -129,7 +129,7 @@ class JournalWriter:
     def close(self) -> None:
         self._is_closed = True
         self._flushes.put(None)
-        self._thread.join()
+        self._flusher.join()
         last = None
         if not self._failed:
             last = Group(self._unsettled, self._sequence, self._forget_below)

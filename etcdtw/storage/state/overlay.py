@@ -6,7 +6,7 @@ Writes are O(1); key order is made when a range asks for it.  Knows no LMDB.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from etcdtw.mvcc.backend import Change
@@ -319,33 +319,6 @@ def changed_from(
     if bound is not None:
         found = {key: record for key, record in found.items() if key < bound}
     return found, bound
-
-
-def attached_keys(
-    generations: Sequence[Generation], lease_id: int, durable: Sequence[bytes]
-) -> list[bytes]:
-    """Return the keys of a lease, sorted: the durable ones as ``generations`` changed them."""
-    keys = set(durable)
-    for changed in _attachments(generations, lease_id):
-        for key, is_attached in changed.items():
-            if is_attached:
-                keys.add(key)
-            else:
-                keys.discard(key)
-    return sorted(keys)
-
-
-def attached_most(generations: Sequence[Generation], lease_id: int) -> int:
-    """Return how many keys of a lease ``generations`` changed, or a little more."""
-    return sum([len(changed) for changed in _attachments(generations, lease_id)])
-
-
-def _attachments(generations: Sequence[Generation], lease_id: int) -> Iterator[dict[bytes, bool]]:
-    """Yield what each part changed of a lease's keys, oldest first."""
-    for generation in generations:
-        for part in generation.parts():
-            if lease_id in part.attached:
-                yield part.attached[lease_id]
 
 
 def first_change(generations: Sequence[Generation]) -> tuple[int, int] | None:

@@ -7,11 +7,11 @@ is passed in.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from etcdtw.mvcc.attached_walk import AttachedWalk
 from etcdtw.mvcc.backend import BUCKET_META, BUCKETS, Change, Row
 from etcdtw.mvcc.compaction_hashes import CompactionHashes
 from etcdtw.storage.disk.directory import DataDirError
@@ -26,6 +26,7 @@ from etcdtw.storage.rows.codec import (
 )
 from etcdtw.storage.rows.fences import FENCE_COUNT_MAX, Fences
 from etcdtw.storage.rows.tables import Batch
+from etcdtw.storage.state.attachments import Attachments
 from etcdtw.storage.state.errands import Compactions, Errands, HashTold, interrupted_compaction
 from etcdtw.storage.state.generation_queue import BURY_TICK_ROWS, Flushes, GenerationQueue
 from etcdtw.storage.state.overlay import (
@@ -34,8 +35,6 @@ from etcdtw.storage.state.overlay import (
     SEND_CHANGES_MAX,
     Generation,
     Missing,
-    attached_keys,
-    attached_most,
     first_change,
     fresh_changes,
     pending_of,
@@ -93,6 +92,7 @@ class LmdbState:
         self._writer = writer
         self._fail_stop = fail_stop
         self._errands = Errands(self.flush, writer.send)
+        self._attachments = Attachments(reader, self._generations)
         self._newest_file = 0  # the number of the newest defragmentation that moved the state
         self._is_stopped = False
         self.stats = StateStats(reader.open_reads)
@@ -104,6 +104,7 @@ class LmdbState:
 
     def _begin(self, boot: BootState) -> None:
         """Have nothing in memory above the durable state."""
+        self._attachments.replaced()
         self._fences = Fences(boot.fences)
         self._has_long = self._reader.has_long
         self._open = self._seen = Generation(1)
@@ -271,13 +272,13 @@ class LmdbState:
         self._set_attached(lease_id, key, False)
 
     def attached(self, lease_id: int) -> list[bytes]:
-        durable = self._reader.attached(lease_id, b"", sys.maxsize)[0]
-        return attached_keys(self._generations(), lease_id, durable)
+        return self._attachments.all(lease_id)
 
     def has_attached(self, lease_id: int, count: int) -> bool:
-        if attached_most(self._generations(), lease_id) >= count:
-            return True
-        return len(self._reader.attached(lease_id, b"", count)[0]) >= count
+        return self._attachments.has(lease_id, count)
+
+    def walk_attached(self, lease_id: int) -> AttachedWalk:
+        return self._attachments.walk(lease_id)
 
     def attached_durable(
         self, lease_id: int, position: bytes, limit: int
@@ -367,6 +368,7 @@ class LmdbState:
         self._seen = self._open
         self._seen_fences = self._old_fences = self._fences
         self._is_hiding = False
+        self._attachments.published(self._open)
         self._is_flush_due = bool(self._flushes)
 
     def flush(self, done: Callable[[], None]) -> None:
@@ -393,10 +395,7 @@ class LmdbState:
         self._errands.hash(done, HASH_ALL)
 
     def defragment(self, done: Callable[[str], None]) -> None:
-        """Give the file's free pages back; ``done(error)`` is called then, "" if all is well.
-
-        The overlay takes writes meanwhile.
-        """
+        """Give the file's free pages back beside all writes; then ``done("")``, or its error."""
         self._errands.defragment(done)
 
     def adopt(self, index: int, done: Callable[[], None]) -> None:
@@ -479,6 +478,8 @@ class LmdbState:
         generation = self._open
         generation.attached.setdefault(lease_id, {})[key] = is_attached
         generation.attachments.append((lease_id, key, is_attached))
+        if not self._is_hiding:
+            self._attachments.changed(lease_id, key, is_attached)
         generation.octets += len(key) + CHANGE_OVERHEAD
 
     def _set_bucket(self, bucket: bytes, key: bytes, value: bytes | None) -> None:

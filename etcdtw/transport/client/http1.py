@@ -1,410 +1,600 @@
-"""HTTP/1.x on the client port: twisted.web with bounds on time and memory.
+"""HTTP/1.x on the client port: the core of `etcdtw.http1` on a Twisted transport, with bounds.
 
 A body that no route reads is counted against its bound, and dropped.  One that is read counts
-as an unfinished request, as those of gRPC do, until it is answered.
+as an unfinished request, as those of gRPC do, until it is answered.  The next request of a
+connection waits until the answers before are written: whoever sends many and reads nothing gets
+no more.
 
-Knows no routes; the gateway gives the resource.
+Knows no routes; they are given.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from io import BytesIO
-from typing import Any, Final, Protocol, cast
+from typing import Final, cast
 
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, ITCPTransport
-from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
-from twisted.web.resource import IResource
-from twisted.web.server import Request, Site
+from twisted.internet.interfaces import IPushProducer, ITCPTransport
+from twisted.logger import Logger
+from zope.interface import classImplements
 
+from etcdtw.grpc.intake import HEAVY_OCTETS_MIN
 from etcdtw.grpc.message import CHUNK_OVERHEAD
-from etcdtw.grpc.plain import BodySizeMax, reads_no_body
-from etcdtw.grpc.stats import ServerStats
-from etcdtw.transport.rounds import Rounds
+from etcdtw.http1.answers import (
+    CONTINUE,
+    LAST_CHUNK,
+    NO_LENGTH,
+    UNKNOWN_LENGTH,
+    Fields,
+    chunk,
+    closing,
+    refusal,
+)
+from etcdtw.http1.head import VERSION_1_1, Head, HttpError
+from etcdtw.http1.reader import BODY, BROKEN, END, HEAD, NEED_MORE, RequestReader
+from etcdtw.transport.client.deadline import Deadline
+from etcdtw.transport.client.grpc_channel import ChannelTransport
+from etcdtw.transport.client.http1_site import HttpSite
+from etcdtw.transport.client.seams import Successor
+from etcdtw.transport.rounds import MORE, NO_MORE, Rounds
+from etcdtw.transport.sockets import plain_socket
 
 BODY_SIZE_MAX: Final = 2 * 1024 * 1024
 """Octets of a body that no route reads."""
-HEAD_PIECE_SIZE: Final = 2_048
-"""Octets of heads that are looked at at once."""
-BODY_PIECE_SIZE: Final = 65_536
 RECEIVED_SIZE_MAX: Final = 65_536
 """Octets of requests that wait for those before them; one more, and no more are read."""
 BODY_TURN_SIZE: Final = 16_384
 """Octets at once from which on a body takes turns with others."""
-BODIES_AT_ONCE: Final = 16
-"""Bodies that are read on in one iteration of the reactor: a millisecond of it."""
+EVENTS_MAX: Final = 256
+"""Pieces of a body that are taken before the clock is looked at."""
 REQUEST_HEADER_S: Final = 10.0
 """From the first octet of a request to the end of its header."""
 IDLE_S: Final = 60.0
 """Without an octet between or within requests."""
+LINGER_S: Final = 0.5
+"""How long a client that was refused may go on sending: else it never reads why."""
+TOO_LARGE: Final = 413
+
+# What a channel is in the middle of.
+_READING: Final = 0
+_ANSWERING: Final = 1
+_TAKEN: Final = 2
+_CLOSING: Final = 3
+_LOST: Final = 4
+
+_log: Final = Logger("etcdtw.transport.client.http1")
 
 
-class RequestChannel(Protocol):
-    """What carries requests: an HTTP/1.x connection, or a stream of HTTP/2."""
+class Http1Request:
+    """One request and its answer; implements `seams.HttpRequest`."""
 
-    def admit(self, request: BoundedRequest) -> None:
-        """``request`` is whole: answer it when it may be."""
-        ...
+    def __init__(self, channel: Http1Channel, head: Head) -> None:
+        self._channel: Http1Channel | None = channel
+        self._head = head
+        self._is_chunked = False
+        self.verb = head.verb
+        self.path = head.path
+        self.query = head.query
+        self.body = b""
+        self.broken = ""
+        self.connection = channel.connection
+        self.on_end: Callable[[], None] | None = None
+        self.on_drain: Callable[[], None] | None = None
 
-    def let_go(self) -> None:
-        """The request's body is not needed any more."""
-        ...
+    @property
+    def host(self) -> bytes:
+        return self._head.host
 
+    @property
+    def is_secure(self) -> bool:
+        channel = self._channel
+        return channel is not None and channel.is_secure
 
-class TakenLine:
-    """A connection that is another protocol's now, for its `Successor`."""
+    @property
+    def is_full(self) -> bool:
+        channel = self._channel
+        return channel is not None and channel.is_clogged
 
-    def __init__(self, transport: ITCPTransport) -> None:
-        self._transport = transport
-        self.write = transport.write
-        self.end = transport.loseConnection
+    def header(self, name: bytes) -> bytes | None:
+        return self._head.fields.get(name.lower())
 
-    def pause(self) -> None:
-        """Take nothing more from the client for now."""
-        cast(IPushProducer, self._transport).pauseProducing()
-
-    def resume(self) -> None:
-        """Go on taking."""
-        cast(IPushProducer, self._transport).resumeProducing()
-
-
-class Successor(Protocol):
-    """What speaks on a connection behind the last request of HTTP."""
-
-    def began(self, line: TakenLine) -> None:
-        """The client was told so."""
-        ...
-
-    def received(self, data: bytes) -> None:
-        """Octets have come."""
-        ...
-
-    def clogged(self) -> None:
-        """The client does not read: it is to be told nothing more."""
-        ...
-
-    def drained(self) -> None:
-        """It reads again."""
-        ...
-
-    def lost(self) -> None:
-        """The connection is gone."""
-        ...
-
-
-class BoundedRequest(Request):
-    """A request whose body is kept up to what its route reads, or counted up to `BODY_SIZE_MAX`."""
-
-    is_refused = False
-    _line = (b"", b"", b"")
-    _body_size = 0
-    _kept_size_max = 0
-    _stats: ServerStats
-    _held = 0  # octets that count as unfinished
-
-    def setHeader(self, name: bytes, value: bytes) -> None:  # noqa: N802
-        # etcd does not say what it is made with.
-        if name != b"Server":
-            super().setHeader(name, value)
-
-    def gotLength(self, length: int | None) -> None:  # noqa: N802
-        self.content = BytesIO()
-        channel = cast(Any, self.channel)
-        self._stats = channel.site.stats
-        self._kept_size_max = channel.site.body_size_max(*channel.request_line)
-        if length is not None and length > (self._kept_size_max or BODY_SIZE_MAX):
-            self._refuse()
-
-    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802
-        self._body_size += len(data)
-        if self.is_refused:
+    def respond(self, status: int, fields: Fields, body: bytes) -> None:
+        channel = self._channel
+        if channel is None:
             return
-        if self._body_size > (self._kept_size_max or BODY_SIZE_MAX):
-            self._refuse()
-        elif self._kept_size_max:
-            super().handleContentChunk(data)
-            if not self._hold(len(data) + CHUNK_OVERHEAD):
-                self._refuse()
+        length = len(body)
+        if self.verb == b"HEAD":
+            length = length or NO_LENGTH
+            body = b""
+        head = channel.head(self._head.version, status, fields, length)
+        channel.write(head + body)
+        self._ended(channel)
 
-    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:  # noqa: N802
-        if not self.is_refused:
-            self._line = command, path, version
-            cast(RequestChannel, self.channel).admit(self)
+    def begin(self, status: int, fields: Fields) -> None:
+        channel = self._channel
+        if channel is None:
+            return
+        self.let_go()
+        version = self._head.version
+        self._is_chunked = version >= VERSION_1_1
+        if not self._is_chunked:
+            channel.keeps_alive = False
+        channel.write(channel.head(version, status, fields, UNKNOWN_LENGTH))
 
-    def answer(self) -> None:
-        """Let the site answer."""
-        if self.channel is not None:
-            super().requestReceived(*self._line)
-
-    def let_go(self) -> None:
-        """The body is not needed any more; it counts no longer."""
-        self._release()
-        self.content = BytesIO()
-        if self.channel is not None:
-            cast(RequestChannel, self.channel).let_go()
+    def send(self, piece: bytes) -> None:
+        channel = self._channel
+        if channel is not None and piece and self.verb != b"HEAD":
+            channel.write(chunk(piece) if self._is_chunked else piece)
 
     def finish(self) -> None:
-        self._release()
-        super().finish()
+        channel = self._channel
+        if channel is not None:
+            if self._is_chunked and self.verb != b"HEAD":
+                channel.write(LAST_CHUNK)
+            self._ended(channel)
 
-    def connectionLost(self, reason: Failure) -> None:
-        self._release()
-        super().connectionLost(reason)
+    def break_off(self) -> None:
+        channel = self._channel
+        if channel is not None:
+            channel.keeps_alive = False
+            self._ended(channel)
 
-    def _hold(self, octets: int) -> bool:
-        """Count what is kept; False: all together hold too much.
+    def let_go(self) -> None:
+        self.body = b""
+        if self._channel is not None:
+            self._channel.release()
 
-        A connection has one body at a time, far below what one of gRPC's may hold.
-        """
-        stats = self._stats
-        self._held += octets
-        stats.unfinished_octets += octets
-        return stats.unfinished_octets <= stats.unfinished_max
+    def take_over(self, successor: Successor, head: bytes) -> bool:
+        channel = self._channel
+        if channel is not None:
+            self._forget()
+            channel.take_over(successor, head)
+        return True
 
-    def _release(self) -> None:
-        if self._held:
-            self._stats.unfinished_octets -= self._held
-            self._held = 0
+    def lost(self) -> None:
+        """The client is gone."""
+        on_end = self.on_end
+        self._forget()
+        if on_end is not None:
+            on_end()
 
-    def _refuse(self) -> None:
-        if not self.is_refused:
-            self.is_refused = True
-            self._release()
-            self.content = BytesIO()
-            self.channel.write(
-                b"HTTP/1.1 413 Request Entity Too Large\r\n"
-                b"Connection: close\r\nContent-Length: 0\r\n\r\n"
-            )
-            self.channel.loseConnection()
+    def _ended(self, channel: Http1Channel) -> None:
+        self._forget()
+        channel.answered()
+
+    def _forget(self) -> None:
+        """It is over: no circle is left for the collector."""
+        self._channel = None
+        self.on_end = self.on_drain = None
 
 
-class BodyTurns:
-    """Bodies that come at once are read on in turn.
+class Http1Channel:
+    """An HTTP/1.x connection, from its first request to its end; and `seams.TakenLine` then.
 
-    Otherwise all of them would be, within one iteration of the reactor: 20 ms for 400 of them,
-    in pieces that are each short.
+    On a plain socket it writes to the socket itself and gives the transport only what the kernel
+    does not take, as `GrpcChannel` does, and why.
     """
 
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
-        self._line: deque[Callable[[], None]] = deque()
+    def __init__(self, site: HttpSite, transport: ChannelTransport, rounds: Rounds) -> None:
+        self.transport = transport
+        self.connection = cast(ITCPTransport, transport)
+        self.keeps_alive = True
+        self.is_clogged = False
+        self.unread_octets = 0  # of answers, while it is clogged
+        self.is_secure = hasattr(transport, "getPeerCertificate")
+        self._site = site
+        self._rounds = rounds
+        self._clock = site.clock
+        self._reader = RequestReader()
+        self._state = _READING
+        self._socket = plain_socket(transport)
+        self._request: Http1Request | None = None
+        # Of the request whose body comes.
+        self._is_whole = False  # and waits for its turn, or for the client to read
+        self._body: list[bytes] = []
+        self._body_size = 0
+        self._kept_size_max = 0
+        self._held = 0  # octets that count as unfinished
+        self._is_in_line = False
+        self._is_serving = False
+        self._is_draining = False
+        self._is_reading = True
+        self._reads_later = False
+        self._successor: Successor | None = None  # who speaks here now
+        self._deadline = Deadline(site.clock, self._timed_out)
+        self._is_in_head = False
+        # A pull producer hears whenever all is written, a push one only when it was too much.
+        transport.registerProducer(self, self._socket is None)
+        self._wait(IDLE_S)
 
-    def wait(self, read_on: Callable[[], None]) -> None:
-        """Call ``read_on`` when it has its turn, in the next iteration at the earliest."""
-        if not self._line:
-            self._clock.callLater(0, self._next)
-        self._line.append(read_on)
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is under way here."""
+        return self._request is not None or self._reader.is_in_body or self._successor is not None
 
-    def _next(self) -> None:
-        for _ in range(min(BODIES_AT_ONCE, len(self._line))):
-            self._line.popleft()()
-        if self._line:
-            self._clock.callLater(0, self._next)
+    # What comes.
 
-
-class BoundedChannel(HTTPChannel):
-    """An HTTP/1.x connection that must finish each request header in time.
-
-    Its requests take turns with those of others (`rounds`), and the next one waits until the
-    answers before are written: whoever sends many and reads nothing gets no more.
-    """
-
-    rounds: Rounds
-    _waiting: BoundedRequest | None = None
-    _is_in_line = False
-    _is_clogged = False
-    _header_deadline: IDelayedCall | None = None
-    _is_in_body = False
-    _is_feeding = False
-    _is_reading_later = False
-    _is_closing = False
-    _is_over = False
-    _successor: Successor | None = None  # who speaks here now
-
-    def connectionMade(self) -> None:
-        self._received = bytearray()
-        super().connectionMade()
-
-    def dataReceived(self, data: bytes) -> None:
-        """Twisted.web takes time by the square of what it is given while it answers: so it gets
-        little at once, and nothing before the request at hand is answered."""
+    def receive(self, data: bytes) -> None:
+        """Take octets from the client, and look at them when it is its turn."""
         if self._successor is not None:
             self._successor.received(data)
             return
-        self._received += data
-        if not self._is_feeding:
-            self._feed()
-        if len(data) >= BODY_TURN_SIZE and self._is_in_body and not self._is_closing:
-            self._read_in_turn()
-
-    def _read_in_turn(self) -> None:
-        if not self._is_reading_later:
-            self._is_reading_later = True
-            cast(IPushProducer, self.transport).pauseProducing()
-            cast(Any, self).site.body_turns.wait(self._read_on)
-
-    def _read_on(self) -> None:
-        self._is_reading_later = False
-        is_full = len(self._received) > RECEIVED_SIZE_MAX
-        is_http = self._successor is None and not (self._is_closing or self._is_over)
-        if is_http and not (is_full or self._is_clogged):
-            cast(IPushProducer, self.transport).resumeProducing()
-
-    def loseConnection(self) -> None:
-        self._is_closing = True
-        super().loseConnection()
-
-    def _feed(self) -> None:
-        received = self._received
-        self._is_feeding = True
-        while received and not self._handlingRequest and not self._is_over:
-            size = BODY_PIECE_SIZE if self._is_in_body else HEAD_PIECE_SIZE
-            piece = bytes(received[:size])
-            del received[:size]
-            if self._header_deadline is None and not self._is_in_body:
-                self._header_deadline = self.callLater(REQUEST_HEADER_S, self._too_slow)
-            super().dataReceived(piece)
-            if self._dataBuffer and not self._handlingRequest:
-                # What came behind a body whose request was answered at once.
-                self.setLineMode(b"".join(self._dataBuffer))
-                self._dataBuffer = []
-        self._is_feeding = False
+        if self._state >= _TAKEN:
+            if self._state == _TAKEN:
+                self._reader.feed(data)
+            return  # who was refused may send more, which nobody reads
+        reader = self._reader
+        reader.feed(data)
+        self._look()
+        if self._state == _READING:
+            self._wait_on()
+            if self._is_in_head and reader.unread >= HEAVY_OCTETS_MIN:
+                self._hold(reader.unread - self._held)  # a large head that is not whole
+            if len(data) >= BODY_TURN_SIZE and reader.is_in_body and self._is_reading:
+                self._read_in_turn()
         self._bound_received()
 
-    def setLineMode(self, extra: bytes = b"") -> None:  # noqa: N802
-        """Look for a request next; ``extra`` came before what is kept here."""
-        self.line_mode = 1
-        self._received[:0] = extra
+    def _look(self) -> None:
+        """Look at what was received, unless it waits for something."""
+        if self._state == _READING and not (self._is_in_line or self._is_serving):
+            self._rounds.serve(self)
 
-    def _bound_received(self) -> None:
-        """Read nothing more while there is enough to do."""
-        if len(self._received) > RECEIVED_SIZE_MAX and not self._is_over:
-            cast(IPushProducer, self.transport).pauseProducing()
-
-    @property
-    def request_line(self) -> tuple[bytes, bytes]:
-        """The verb and the target of the request whose header is being read."""
-        return cast(Any, self)._command, cast(Any, self)._path
-
-    def allHeadersReceived(self) -> None:  # noqa: N802
-        self._is_in_body = True
-        self._cancel_deadline()
-        super().allHeadersReceived()
-
-    def requestDone(self, request: Request) -> None:  # noqa: N802
-        self._is_in_body = False
-        super().requestDone(request)
-        if not self._is_feeding:
-            self._feed()
-        else:
-            self._bound_received()
-
-    def take_over(self, successor: Successor, head: bytes) -> None:
-        """Give the connection away; ``head`` is the last that is said in HTTP."""
-        cast(ITCPTransport, self.transport).write(head)
-        self.callLater(0, lambda: self._hand_over(successor))
-
-    def _hand_over(self, successor: Successor) -> None:
-        if self._is_over:
-            return
-        rest = b"".join(self._dataBuffer) + bytes(self._received)
-        self._dataBuffer = []
-        self._received.clear()
-        self.setTimeout(None)
-        self._successor = successor
-        line = TakenLine(cast(ITCPTransport, self.transport))
-        line.resume()
-        successor.began(line)
-        if rest:
-            successor.received(rest)
-
-    def connectionLost(self, reason: object = None) -> None:
-        self._is_over = True
-        if self._successor is not None:
-            self._successor.lost()
-        self._received.clear()
-        self._cancel_deadline()
-        self._waiting = None
-        super().connectionLost(reason)
-        # Twisted.web leaves circles of a request whose body did not end.
-        self.requests = []
-        self._transferDecoder = None
-
-    def admit(self, request: BoundedRequest) -> None:
-        self._waiting = request
-        if not self._is_in_line:
-            self.rounds.serve(self)
-
-    def let_go(self) -> None:
-        """Only its request holds the body."""
-
-    def serve(self) -> bool:
-        request = self._waiting
-        if request is not None and self._is_clogged:
-            self.setTimeout(IDLE_S)  # for the client to read on
-        elif request is not None:
-            self._waiting = None
-            self.setTimeout(None)
-            request.answer()
-        return False
+    def serve(self) -> int:
+        """Read on to the end of a request, and answer it; see `Guest`."""
+        if self._state != _READING:
+            return NO_MORE
+        self._is_serving = True
+        try:
+            rest = self._read() if not self._is_whole else END
+            if rest == END:
+                rest = self._answer()
+        except HttpError as error:
+            self._end_with(refusal(error.status, error.text))
+            rest = NO_MORE
+        except Exception:
+            # A defect of ours: this client is dropped, others are served.
+            _log.failure("a request failed unexpectedly; dropping its connection")
+            self.abort()
+            rest = NO_MORE
+        self._is_serving = False
+        return rest
 
     def wait(self) -> None:
-        """Twisted.web reads a little ahead, and then waits for the answer."""
+        """What came stands in line; what comes meanwhile is bounded."""
         self._is_in_line = True
 
     def go_on(self) -> None:
         self._is_in_line = False
-        if self._waiting is not None and not self._is_clogged:
-            self.rounds.serve(self)
+        if self._is_whole or self._reader.unread:
+            self._look()
+        self._bound_received()
+
+    def _read(self) -> int:
+        """Return `END` behind a request, or what `serve` returns."""
+        reader = self._reader
+        for _ in range(EVENTS_MAX):
+            event = reader.next_event()
+            if event == NEED_MORE:
+                return NO_MORE
+            if event == HEAD:
+                if self._begin(reader.head):
+                    return END
+                if self._state != _READING:
+                    return NO_MORE
+            elif event == BODY:
+                self._take(reader.piece)
+                if self._state != _READING:
+                    return NO_MORE
+            elif event == BROKEN:
+                self.keeps_alive = False
+                assert self._request is not None, "it has begun"
+                self._request.broken = reader.broken
+                break
+            else:
+                break
+        else:
+            return MORE
+        self._is_whole = True
+        return END
+
+    def _begin(self, head: Head) -> bool:
+        """Begin a request; return whether it is answered before its body has come."""
+        self.release()
+        self.keeps_alive = head.keeps_alive and not self._is_draining
+        self._request = Http1Request(self, head)
+        if not head.length:
+            return False
+        self._body_size = 0
+        kept = self._kept_size_max = self._site.body_size_max(head.verb, head.path)
+        if head.length > (kept or BODY_SIZE_MAX):
+            self._refuse(TOO_LARGE)
+            return False
+        if head.expects_continue:
+            if not kept:
+                # The body will not come: nobody asked for it.
+                self.keeps_alive = False
+                self._is_whole = True
+                return True
+            self.write(CONTINUE)
+        return False
+
+    def _take(self, piece: bytes) -> None:
+        """Take a piece of the body."""
+        size = len(piece)
+        self._body_size += size
+        kept = self._kept_size_max
+        if self._body_size > (kept or BODY_SIZE_MAX):
+            self._refuse(TOO_LARGE)
+        elif kept:
+            self._body.append(piece)
+            self._hold(size + CHUNK_OVERHEAD)
+
+    def _hold(self, octets: int) -> None:
+        """Count what is kept of a request; together with all others it may be too much."""
+        self._held += octets
+        stats = self._site.stats
+        stats.unfinished_octets += octets
+        if octets > 0 and stats.unfinished_octets > stats.unfinished_max:
+            self._refuse(TOO_LARGE)
+
+    def release(self) -> None:
+        """What was kept of the body counts no longer."""
+        if self._held:
+            self._site.stats.unfinished_octets -= self._held
+            self._held = 0
+
+    # What is answered.
+
+    def _answer(self) -> int:
+        """Let the request be answered; the client may have to read those before."""
+        if self.is_clogged:
+            return NO_MORE
+        request = self._request
+        assert request is not None, "it is whole"
+        self._is_whole = False
+        body = self._body
+        if body:
+            request.body = body[0] if len(body) == 1 else b"".join(body)
+            self._body = []
+        self._state = _ANSWERING
+        self._deadline.lift()
+        if request.path != b"*" or not self._answer_for_all(request):
+            self._site.routes.serve(request)
+        if self._state == _READING and self._reader.unread and not self.is_clogged:
+            return MORE
+        return NO_MORE
+
+    def _answer_for_all(self, request: Http1Request) -> bool:
+        """Answer a question about the whole server as Go does; False: it is another."""
+        if request.verb == b"OPTIONS":
+            request.respond(200, (), b"")
+            return True
+        self.keeps_alive = False
+        return False
+
+    def head(self, version: int, status: int, fields: Fields, length: int) -> bytes:
+        """Return the head of an answer."""
+        site = self._site
+        return site.heads.head(
+            version, status, fields, site.date(), length, closes=not self.keeps_alive
+        )
+
+    def answered(self) -> None:
+        """The request is over; the next one may be looked at."""
+        self._request = None
+        self.release()
+        if self._state != _ANSWERING:
+            return
+        if not self.keeps_alive:
+            self._close()
+            return
+        self._state = _READING
+        self._wait(IDLE_S)
+        if self._reader.unread:
+            self._wait_on()
+            self._look()
+        self._bound_received()
+
+    def write(self, data: bytes) -> None:
+        """Write what the client is told."""
+        if self._state >= _CLOSING:
+            return
+        if self._socket is None or self.is_clogged:
+            self.transport.write(data)
+            if self.is_clogged:
+                self._owe(len(data))
+            return
+        try:
+            sent = self._socket.send(data)
+        except OSError:
+            sent = 0  # full, or broken: then the transport will find out and say so
+        if sent < len(data):
+            self.pauseProducing()
+            self.transport.write(data[sent:])
+            self._owe(len(data) - sent)
+
+    def _owe(self, octets: int) -> None:
+        """Count octets more (or less) that the client leaves unread; whoever owns all
+        connections drops those that leave most, if it is too much."""
+        self.unread_octets += octets
+        stats = self._site.stats
+        stats.unread_octets += octets
+        if stats.unread_octets > stats.unread_max and stats.on_unread is not None:
+            stats.on_unread()
 
     def pauseProducing(self) -> None:
-        self._is_clogged = True
-        super().pauseProducing()
+        """The client does not read."""
+        self.is_clogged = True
         if self._successor is not None:
             self._successor.clogged()
 
     def resumeProducing(self) -> None:
-        self._is_clogged = False
-        super().resumeProducing()
+        """All was written."""
+        if not self.is_clogged:
+            return
+        self.is_clogged = False
+        self._owe(-self.unread_octets)
         if self._successor is not None:
             self._successor.drained()
-        if self._waiting is not None and not self._is_in_line:
-            self.rounds.serve(self)
+        elif self._request is not None and self._request.on_drain is not None:
+            self._request.on_drain()
+        elif self._state == _READING and (self._is_whole or self._reader.unread):
+            self._look()
+            self._bound_received()
 
-    def _cancel_deadline(self) -> None:
-        if self._header_deadline is not None:
-            self._header_deadline.cancel()
-            self._header_deadline = None
+    def stopProducing(self) -> None:
+        self.is_clogged = True
 
-    def _too_slow(self) -> None:
-        self._header_deadline = None
-        cast(ITCPTransport, self.transport).abortConnection()
+    # How it ends.
+
+    def drain(self) -> None:
+        """Close now, or behind the request that is under way."""
+        self._is_draining = True
+        self.keeps_alive = False
+        if not self.is_busy:
+            self._close()
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        self._state = _CLOSING
+        self._owe(-self.unread_octets)
+        self.transport.abortConnection()
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        self._state = _LOST
+        self._owe(-self.unread_octets)
+        self._deadline.stop()
+        self._reader.clear()
+        self._body = []
+        self.release()
+        successor, self._successor = self._successor, None
+        if successor is not None:
+            successor.lost()
+        request, self._request = self._request, None
+        if request is not None:
+            request.lost()
+
+    def _refuse(self, status: int) -> None:
+        self._end_with(closing(status))
+
+    def _end_with(self, answer: bytes) -> None:
+        """Say why nothing more is answered, and close."""
+        self._request = None
+        self._body = []
+        self.release()
+        self.write(answer)
+        self._close()
+
+    def _close(self) -> None:
+        """Close behind what was written.
+
+        Octets that nobody reads would make the kernel forget the answer; for a while they are
+        read and dropped.
+        """
+        if self._state >= _CLOSING:
+            return
+        unread = self._reader.unread or not self._reader.is_between
+        self._state = _CLOSING
+        self._reader.clear()
+        half_close = getattr(self.transport, "loseWriteConnection", None)
+        may_linger = self._socket is not None and not self.is_clogged
+        if unread and may_linger and half_close is not None:
+            self._go_on_reading()
+            self.transport.unregisterProducer()
+            half_close()
+            self._wait(LINGER_S)
+        else:
+            self.end()
+            self._wait(IDLE_S)
+
+    def end(self) -> None:
+        """Close behind what was written."""
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+    # Another protocol.
+
+    def take_over(self, successor: Successor, head: bytes) -> None:
+        """Give the connection away; ``head`` is the last that is said in HTTP."""
+        self._request = None
+        self.release()
+        self._state = _TAKEN
+        self._deadline.lift()
+        self.write(head)
+        self._clock.callLater(0, self._hand_over, successor)
+
+    def _hand_over(self, successor: Successor) -> None:
+        if self._state != _TAKEN:
+            return
+        rest = self._reader.take_rest()
+        self._successor = successor
+        self._go_on_reading()
+        successor.began(self)
+        if self.is_clogged:
+            successor.clogged()
+        if rest:
+            successor.received(rest)
+
+    def pause(self) -> None:
+        """See `seams.TakenLine`."""
+        self.transport.pauseProducing()
+
+    def resume(self) -> None:
+        """See `seams.TakenLine`."""
+        self.transport.resumeProducing()
+
+    # What is read of the socket.
+
+    def _read_in_turn(self) -> None:
+        self._reads_later = True
+        self._stop_reading()
+        self._site.body_turns.wait(self._read_on)
+
+    def _read_on(self) -> None:
+        self._reads_later = False
+        if self._successor is None and self._state <= _ANSWERING:
+            self._bound_received()
+
+    def _bound_received(self) -> None:
+        """Read nothing more while there is enough to do."""
+        if self._state > _ANSWERING or self._reads_later:
+            return
+        if self._reader.unread > RECEIVED_SIZE_MAX:
+            self._stop_reading()
+        else:
+            self._go_on_reading()
+
+    def _stop_reading(self) -> None:
+        if self._is_reading:
+            self._is_reading = False
+            self.transport.pauseProducing()
+
+    def _go_on_reading(self) -> None:
+        if not self._is_reading:
+            self._is_reading = True
+            self.transport.resumeProducing()
+
+    # Time.
+
+    def _wait(self, seconds: float) -> None:
+        """Allow so much more time."""
+        self._is_in_head = False
+        self._deadline.set(seconds)
+
+    def _wait_on(self) -> None:
+        """Octets have come: a head has its time from its first one, a body from its last."""
+        if self._is_whole or self._reader.is_in_body or self._reader.is_between:
+            self._wait(IDLE_S)
+        elif not self._is_in_head:
+            self._wait(REQUEST_HEADER_S)
+            self._is_in_head = True
+
+    def _timed_out(self) -> None:
+        if self._is_in_head or self._state == _CLOSING:
+            self.transport.abortConnection()
+        else:
+            self._close()
 
 
-class HttpSite(Site):
-    """The HTTP routes of one listener; writes no access log.
-
-    ``body_size_max``: which requests have bodies that a route reads; they count in ``stats``.
-    """
-
-    protocol = BoundedChannel  # type: ignore[assignment]  # its proxy would choose by ALPN
-    requestFactory = BoundedRequest  # noqa: N815
-
-    def __init__(
-        self,
-        resource: IResource,
-        clock: IReactorTime,
-        idle_s: float = IDLE_S,
-        *,
-        body_size_max: BodySizeMax = reads_no_body,
-        stats: ServerStats | None = None,
-    ) -> None:
-        self.body_size_max = body_size_max
-        self.stats = stats or ServerStats()
-        self.body_turns = BodyTurns(clock)
-        super().__init__(resource, timeout=idle_s, reactor=clock, parsePOSTFormSubmission=False)
-
-    def log(self, request: object) -> None:
-        """Do nothing: health probes come every second."""
+# As a decorator it would keep mypyc from making the class native.
+classImplements(Http1Channel, IPushProducer)

@@ -7,9 +7,9 @@ services: methods and routes are given.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Final, cast
 
 from twisted.internet.defer import Deferred
@@ -41,8 +41,9 @@ from etcdtw.transport.client.grpc_channel import (
     GrpcChannel,
     KeepAlive,
 )
-from etcdtw.transport.client.http1 import BoundedChannel, HttpSite
-from etcdtw.transport.client.http2_routes import StreamChannel
+from etcdtw.transport.client.http1 import Http1Channel
+from etcdtw.transport.client.http1_site import HttpSite
+from etcdtw.transport.client.http2_routes import Http2Request
 from etcdtw.transport.client.offenders import Offenders
 from etcdtw.transport.client.places import ClientPlaces
 from etcdtw.transport.flusher import Flusher
@@ -91,19 +92,17 @@ class UnreadTotal:
         """Drop the clients that leave most unread until the others are within the bound."""
         stats = self._stats
         holders = [
-            (channel.server.unread_octets, port, channel)
-            for port in self._ports
-            for channel in port.channels()
+            (octets, port, abort) for port in self._ports for octets, abort in port.holders()
         ]
         holders.sort(key=lambda holder: holder[0], reverse=True)
         before = stats.unread_octets
         count = 0
-        for octets, port, channel in holders:
+        for octets, port, abort in holders:
             if stats.unread_octets <= stats.unread_max or not octets:
                 break
             count += 1
             port.stats.unread += 1
-            channel.abort()
+            abort()
         if count:
             self.log.warn(
                 "dropped {count} clients that left most unread ({octets} octets): all together "
@@ -139,7 +138,7 @@ class ClientConnection(Protocol):
         self._first = b""
         self.address = ""
         self._timeout: IDelayedCall | None = None
-        self._http: BoundedChannel | None = None
+        self.http: Http1Channel | None = None
         self._receive: Callable[[bytes], None] = self._sniff
         self.channel: GrpcChannel | None = None
 
@@ -147,11 +146,6 @@ class ClientConnection(Protocol):
     def tcp(self) -> ITCPTransport:
         """The transport; over TLS the wrapper, which offers the same."""
         return cast(ITCPTransport, self.transport)
-
-    @cached_property
-    def addresses(self) -> tuple[IAddress, IAddress]:
-        """The peer's and our own."""
-        return self.tcp.getPeer(), self.tcp.getHost()
 
     def connectionMade(self) -> None:
         tune_socket(self.transport)
@@ -191,9 +185,9 @@ class ClientConnection(Protocol):
             self._port.offended(self.address)
         if self.channel is not None:
             self.channel.lost()
-        if self._http is not None:
-            self._http.connectionLost(reason)
-            self._http = None
+        if self.http is not None:
+            self.http.lost()
+            self.http = None
         self._port.forget(self)
 
     def drop(self) -> None:
@@ -204,7 +198,9 @@ class ClientConnection(Protocol):
         """Take nothing new; close when what is under way has ended."""
         if self.channel is not None:
             self.channel.drain()
-        elif self._http is None or not self._http.requests:
+        elif self.http is not None:
+            self.http.drain()
+        else:
             self.tcp.loseConnection()
 
     @property
@@ -212,7 +208,7 @@ class ClientConnection(Protocol):
         """Whether something is under way here."""
         if self.channel is not None:
             return not self.channel.server.is_closed
-        return self._http is not None and bool(self._http.requests)
+        return self.http is not None and self.http.is_busy
 
     def _wait(self, seconds: float) -> None:
         self._stop_waiting()
@@ -241,8 +237,8 @@ class ClientConnection(Protocol):
             self._receive = self.channel.receive
         elif kind == HTTP1 and self._port.site is not None:
             self._port.places.spoke(self)
-            self._http = self._port.build_http(self)
-            self._receive = self._http.dataReceived
+            self.http = self._port.build_http(self)
+            self._receive = self.http.receive
         else:
             # TLS on a plain port, no protocol at all, or HTTP/1.x where there is none.
             self._port.stats.garbage += 1
@@ -343,6 +339,14 @@ class ClientPort(Factory):
         """Return those that speak gRPC."""
         return [found.channel for found in self._connections if found.channel is not None]
 
+    def holders(self) -> Iterator[tuple[int, Callable[[], None]]]:
+        """Yield what each client leaves unread, and what drops it."""
+        for connection in self._connections:
+            if connection.channel is not None:
+                yield connection.channel.server.unread_octets, connection.channel.abort
+            elif connection.http is not None:
+                yield connection.http.unread_octets, connection.http.abort
+
     def forget(self, connection: ClientConnection) -> None:
         """A connection is gone."""
         self._connections.discard(connection)
@@ -361,7 +365,7 @@ class ClientPort(Factory):
             http2 = Connection(limits=self._offender_limits if is_offender else self._limits)
             http2.begin()
             name = common_name_of(connection.tcp)
-            remote, local = connection.addresses
+            remote, local = connection.tcp.getPeer(), connection.tcp.getHost()
             return CallServer(
                 http2,
                 self._methods,
@@ -381,7 +385,7 @@ class ClientPort(Factory):
 
         def on_plain(request: PlainRequest) -> None:
             assert self.site is not None
-            StreamChannel(self.site, connection.tcp, request, connection.addresses).render()
+            self.site.routes.serve(Http2Request(request, connection.tcp, self.site.date))
 
         channel = GrpcChannel(
             cast(ChannelTransport, connection.transport),
@@ -395,13 +399,10 @@ class ClientPort(Factory):
         channel.on_fault = partial(self.offended, connection.address)
         return channel
 
-    def build_http(self, connection: ClientConnection) -> BoundedChannel:
+    def build_http(self, connection: ClientConnection) -> Http1Channel:
         """Return the HTTP/1.x side of ``connection``."""
         assert self.site is not None
-        channel = cast(BoundedChannel, self.site.buildProtocol(connection.tcp.getPeer()))
-        channel.rounds = self.rounds
-        channel.makeConnection(connection.tcp)
-        return channel
+        return Http1Channel(self.site, cast(ChannelTransport, connection.transport), self.rounds)
 
     def drop_calls(self) -> None:
         """Drop every connection that speaks gRPC, with all its calls."""
@@ -431,7 +432,7 @@ class ClientPort(Factory):
             if is_over:
                 connection.tcp.abortConnection()
             elif connection.channel is None and not connection.is_busy:
-                connection.tcp.loseConnection()
+                connection.drain()
         if not is_over:
             self.clock.callLater(DRAIN_POLL_S, self._poll_drain)
 

@@ -15,6 +15,7 @@ from etcdtw.rpc.auth.admission import Admission
 from etcdtw.rpc.auth.authentication import Authentication
 from etcdtw.rpc.auth.passwords import COST_MIN, Passwords
 from etcdtw.rpc.auth.service import PREFIX, AuthService
+from etcdtw.rpc.auth.signed_tokens import SignedTokens
 from etcdtw.rpc.guard import Guard
 from tests.support.model_state import State
 from tests.support.node_rig import NodeRig
@@ -24,7 +25,13 @@ from tests.support.recorded_call import RecordedCall
 class AuthServiceRig:
     """Hashing is done when `work` is called, or at once with ``is_quick``."""
 
-    def __init__(self, *, is_quick: bool = True, trusts_certificates: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        is_quick: bool = True,
+        trusts_certificates: bool = False,
+        signer: SignedTokens | None = None,
+    ) -> None:
         state = State()
         self.jobs: list[Callable[[], None]] = []
         self.is_quick = is_quick
@@ -41,7 +48,9 @@ class AuthServiceRig:
         self.passwords = Passwords(self._in_thread, lambda job: job(), COST_MIN)
         self.letters = 0
         node = self.node_rig.node
-        self.authentication = Authentication(node, self.auth, self.passwords, self._letters)
+        self.authentication = Authentication(
+            node, self.auth, self.passwords, self._letters, signer=signer
+        )
         self.methods = MethodTable()
         AuthService(node, self.guard, self.passwords, self.authentication).register(self.methods)
         self.admission = Admission(node, self.guard)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from jwt.exceptions import InvalidKeyError
 
-from etcdtw.grpc.call import FAILED_PRECONDITION, INVALID_ARGUMENT, UNKNOWN
+from etcdtw.grpc.call import FAILED_PRECONDITION, INTERNAL, INVALID_ARGUMENT, UNKNOWN
 from etcdtw.grpc.caller import Caller
 from etcdtw.rpc.auth.attempts import PAIR_FAILURES_MAX, PAIR_FAILURES_PER_S
 from etcdtw.rpc.auth.authentication import ROUNDS_MAX
+from etcdtw.rpc.auth.token_keys import TokenKey
 from etcdtw.wire import authpb
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.entry_header import Asker
 from tests.rpc.auth.auth_service_rig import AuthServiceRig, showing
+from tests.rpc.auth.test_signed_tokens import Rig as SignedTokensRig
 
 FAILED = (INVALID_ARGUMENT, "etcdserver: authentication failed, invalid user ID or password")
 ANN = pb.AuthenticateRequest(name="ann", password="ann")
@@ -19,9 +22,7 @@ WRONG = pb.AuthenticateRequest(name="ann", password="wrong")
 TOO_MANY = (UNKNOWN, "etcdserver: too many requests")
 
 
-@pytest.fixture
-def rig() -> AuthServiceRig:
-    made = AuthServiceRig()
+def with_users(made: AuthServiceRig) -> AuthServiceRig:
     for name in ("root", "ann"):
         request = pb.AuthUserAddRequest(name=name, password=name)
         made.ask("UserAdd", request, pb.AuthUserAddResponse)
@@ -29,6 +30,11 @@ def rig() -> AuthServiceRig:
     made.auth.grant_role("root", "root")
     made.auth.enable()
     return made
+
+
+@pytest.fixture
+def rig() -> AuthServiceRig:
+    return with_users(AuthServiceRig())
 
 
 def test_without_auth_there_is_nothing_to_log_in_to(rig: AuthServiceRig) -> None:
@@ -116,3 +122,54 @@ def test_a_user_named_without_a_password_option_is_told_by_his_row(rig: AuthServ
     rig.ask("UserAdd", request, pb.AuthUserAddResponse, showing(root.token))
     bob = pb.AuthenticateRequest(name="bob", password="bob")
     rig.ask("Authenticate", bob, pb.AuthenticateResponse)
+
+
+# Signed tokens.
+
+
+def signing(method: str) -> AuthServiceRig:
+    tokens = SignedTokensRig(method).tokens
+    rig = with_users(AuthServiceRig(signer=tokens))
+    rig.is_quick = False
+    return rig
+
+
+def test_a_signature_that_takes_long_is_made_beside_the_reactor() -> None:
+    rig = signing("RS256")
+    call = rig.start("Authenticate", ANN)
+    rig.work()
+    assert call.is_open
+    assert len(rig.jobs) == 1
+    rig.work()
+    assert pb.AuthenticateResponse.FromString(call.replies[0]).token.count(".") == 2
+
+
+def test_one_that_takes_no_time_is_made_at_once() -> None:
+    rig = signing("EdDSA")
+    call = rig.start("Authenticate", ANN)
+    rig.work()
+    assert pb.AuthenticateResponse.FromString(call.replies[0]).token.count(".") == 2
+
+
+def test_a_token_that_was_signed_while_users_changed_is_not_handed_out() -> None:
+    rig = signing("RS256")
+    call = rig.start("Authenticate", ANN)
+    rig.work()
+    rig.auth.add_role("r")
+    rig.work()
+    assert call.is_open
+    rig.work()
+    rig.work()
+    assert call.status == (0, "")
+
+
+def test_a_signature_that_fails_ends_the_call() -> None:
+    tokens = SignedTokensRig("RS256")
+    tokens.current = TokenKey(tokens.current.verifying, "no key")
+    rig = with_users(AuthServiceRig(signer=tokens.tokens))
+    rig.is_quick = False
+    call = rig.start("Authenticate", ANN)
+    rig.work()
+    with pytest.raises(InvalidKeyError):
+        rig.work()
+    assert call.status == (INTERNAL, "the token could not be signed")

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from etcdtw.storage.state.attachments import attached_keys, attached_most
 from etcdtw.storage.state.open import open_state
 from etcdtw.storage.state.overlay import (
     MISSING,
     PART_CHANGES_MAX,
     SEND_CHANGES_MAX,
     Generation,
-    attached_keys,
-    attached_most,
     changed_from,
 )
 from etcdtw.storage.state.state import LmdbState

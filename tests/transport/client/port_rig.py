@@ -80,7 +80,7 @@ class PortRig:
             self.methods,
             self.stats,
             self.flusher,
-            site=build_site(self.clock),
+            site=build_site(self.clock, self.stats),
             bounds=bounds,
             keepalive=KeepAlive(60_000, 20_000),
             unread=unread,

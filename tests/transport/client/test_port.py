@@ -447,8 +447,8 @@ def test_an_idle_http_1_connection_is_closed(rig: PortRig) -> None:
 
 def test_a_header_too_large_is_refused(rig: PortRig) -> None:
     peer = rig.connect()
-    peer.protocol.dataReceived(b"GET / HTTP/1.1\r\n" + b"X-A: %s\r\n" % (b"a" * 8_000) * 3)
-    assert peer.transport.value().startswith(b"HTTP/1.1 400 ")
+    peer.protocol.dataReceived(b"GET / HTTP/1.1\r\n" + b"X-A: %s\r\n" % (b"a" * 8_000) * 9)
+    assert peer.transport.value().startswith(b"HTTP/1.1 431 ")
     assert peer.transport.disconnecting
 
 

@@ -123,6 +123,26 @@ def test_bound_holds_over_all_ports_of_a_member() -> None:
     assert (first.port.stats.unread, second.port.stats.unread) == (0, 1)
 
 
+def test_clients_of_http_1_that_read_nothing_count_among_all() -> None:
+    stats = ServerStats()
+    rig = PortRig(stats=stats)
+    get = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n"
+    post = b"POST /health HTTP/1.1\r\nHost: a\r\nContent-Length: 500\r\n\r\n" + bytes(500)
+    first, most, last = (rig.connect(room=10) for _ in range(3))
+    first.protocol.dataReceived(get)
+    most.protocol.dataReceived(post)
+    held = stats.unread_octets
+    assert held > 600
+    stats.unread_max = held
+    last.protocol.dataReceived(get)
+    assert [peer.is_dropped for peer in (first, most, last)] == [False, True, False]
+    assert 0 < stats.unread_octets < held
+    first.transport.read()
+    last.lose()
+    most.lose()
+    assert stats.unread_octets == 0
+
+
 def test_a_transport_is_given_much_in_pieces() -> None:
     rig = PortRig()
     peer = rig.connect(room=1)

@@ -1,0 +1,1 @@
+"""Compactions of history that no client asks for."""
