@@ -70,9 +70,16 @@ class LoopbackStream:
         self.receive = call.receive
         self.cancel = call.cancel
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether it has ended well and all of it was taken: what `receive` would say."""
+        return self._call.is_spent
+
 
 class RefusedStream:
     """A stream that was over before it began."""
+
+    is_spent: Final = False
 
     def __init__(self, error: StatusError) -> None:
         self._error = error

@@ -334,6 +334,11 @@ class QueuedCall(LoopbackCall):
         self._waiter = Deferred(self._wait_no_more)
         return self._waiter
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether it has ended well and all of it was taken."""
+        return not (self._is_open or self._messages or self._error is not None)
+
     def cancel(self) -> None:
         """The caller wants nothing more."""
         self.close(StatusError(CANCELLED, GONE))
@@ -411,11 +416,12 @@ class QueuedCall(LoopbackCall):
         self._untaken -= size
         line = self._line
         line.owe(-size)
-        if self._was_queued and not self._untaken:
+        if not self._is_open:
+            if not self._messages:
+                line.leave(self)
+        elif self._was_queued and not self._untaken:
             self._was_queued = False
             line.ledger.later(self._drained)
-        if not self._is_open and not self._messages:
-            line.leave(self)
         return message if isinstance(message, bytes) else b"".join(message)
 
     def _drained(self) -> None:

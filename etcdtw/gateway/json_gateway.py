@@ -18,7 +18,7 @@ from twisted.internet.interfaces import ITCPTransport
 from twisted.python.failure import Failure
 
 from etcdtw.client.channel import Stream
-from etcdtw.client.loopback import Loopback, LoopbackChannel
+from etcdtw.client.loopback import Loopback, LoopbackChannel, LoopbackStream, RefusedStream
 from etcdtw.gateway.json_answers import (
     OF_GRPC,
     MessageParts,
@@ -221,7 +221,7 @@ class _JsonCall:
         answered = self._channel.unary(route.method, message, self._metadata, self._wait_ms)
         return answered.addCallbacks(partial(message_answer, route.answer), _unary_failure)
 
-    def _gather(self, stream: Stream) -> Deferred[Said]:
+    def _gather(self, stream: LoopbackStream | RefusedStream) -> Deferred[Said]:
         """Return the answer as a whole if it is small.  A client that leaves ends the call."""
         waiting: Deferred[Said] = Deferred(lambda _: stream.cancel())
         gathered = b""
@@ -230,13 +230,13 @@ class _JsonCall:
             nonlocal gathered
             if waiting.called:
                 return
-            if part is None:
-                waiting.callback(message_answer(self._route.answer, gathered))
-                return
-            gathered += part
+            if part is not None:
+                gathered += part
             if len(gathered) > HELD_SIZE_MAX:
                 parts = MessageParts(self._route.answer, gathered, stream, self._turns)
                 waiting.callback(Streamed(200, parts, fields=OF_GRPC))
+            elif part is None or stream.is_spent:
+                waiting.callback(message_answer(self._route.answer, gathered))
             else:
                 ask()
 

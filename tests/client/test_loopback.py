@@ -427,6 +427,23 @@ def test_a_stream_that_is_not_read_ends_at_the_bound_of_its_channel() -> None:
     assert outcome(stream.receive()) == b"123456"
 
 
+def test_a_call_is_spent_when_it_has_ended_well_and_all_was_taken(rig: LoopbackRig) -> None:
+    stream, failing = rig.stream(), rig.stream()
+    call, other = rig.calls
+    call.send(b"a")
+    call.finish()
+    assert not stream.is_spent
+    assert outcome(stream.receive()) == b"a"
+    assert stream.is_spent
+    assert outcome(stream.receive()) is None
+    assert not failing.is_spent
+    other.fail(9, "no")
+    assert not failing.is_spent
+    assert not rig.stream("Refuse").is_spent
+    rig.turn()
+    assert outcome(failing.receive()) == (9, "no")
+
+
 def test_one_message_may_be_larger_than_what_may_wait() -> None:
     rig = LoopbackRig(untaken_size_max=10)
     stream = rig.stream()
