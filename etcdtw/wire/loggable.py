@@ -7,8 +7,8 @@ octets in hex, and two spaces between fields (one or two, by the build: etcd 3.7
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
 
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.requests import Compare, Op, Put, Txn
@@ -17,7 +17,22 @@ KEY_SIZE_MAX: Final = 1024
 """Octets of a key that are shown."""
 OPERATIONS_MAX: Final = 128
 """Of one list that are shown: etcd's default for all of a txn."""
-_SHORT: Final = {"\n": r"\n", "\r": r"\r", "\t": r"\t", '"': r"\"", "\\": r"\\"}
+TXN_OPERATIONS_MAX: Final = 3 * OPERATIONS_MAX
+"""Of a whole txn that are shown, nested ones and compares among them."""
+TXN_TEXT_SIZE_MAX: Final = 32 * 1024
+"""Letters of a txn's text after which no operation is begun: a millisecond."""
+SIZED_MAX: Final = 1_000
+"""Operations whose sizes are added up: some milliseconds."""
+_SHORT: Final = {ord(one): rf"\{name}" for one, name in zip('\n\r\t"\\', 'nrt"\\', strict=True)}
+_CONTROLS: Final = (*range(0x20), 0x7F)
+_OLDER: Final = {one: f"\\{one:03o}" for one in (*_CONTROLS, *range(0x80, 0x100))} | _SHORT
+_NEWER: Final = (
+    {one: f"\\x{one:02x}" for one in _CONTROLS}
+    | {one: f"\\u{one:04x}" for one in range(0x80, 0xA0)}
+    | {0xDC00 + one: f"\\x{one:02x}" for one in range(0x80, 0x100)}  # octets that are no text
+    | _SHORT
+)
+_T = TypeVar("_T")
 _TARGETS: Final = ("", "CREATE", "MOD", "VALUE", "LEASE")
 _RESULTS: Final = ("", "GREATER", "LESS", "NOT_EQUAL")
 _OPERANDS: Final = ("version", "create_revision", "mod_revision", "value", "lease")
@@ -38,9 +53,8 @@ def put_text(put: Put) -> str:
 
 
 def txn_text(txn: Txn) -> str:
-    """Return what is told of a txn."""
-    compares = " ".join([_compare_text(one) for one in txn.compare[:OPERATIONS_MAX]])
-    return f"compare:<{compares}> success:<{_ops(txn.success)}> failure:<{_ops(txn.failure)}>"
+    """Return what is told of a txn; of one with very many or very large operations, the first."""
+    return _TxnText().of(txn)
 
 
 def message_text(message: Any) -> str:
@@ -48,8 +62,26 @@ def message_text(message: Any) -> str:
     return "  ".join([f"{field.name}:{_text(field, one)}" for field, one in message.ListFields()])
 
 
-def op_size(op: Op) -> int:
-    """Return the octets of an operation of a txn, as its client has sent them."""
+def operations_size(ops: Sequence[Op], whole: int) -> int:
+    """Return the octets of operations of a txn, as its client has sent them.
+
+    With more than `SIZED_MAX`, nested ones among them, ``whole``: the octets of the request.
+    """
+    waiting = [*ops]
+    size = 0
+    for _ in range(SIZED_MAX):
+        if not waiting:
+            return size
+        op = waiting.pop()
+        if op.txn is not None:
+            waiting += op.txn.success
+            waiting += op.txn.failure
+        else:
+            size += _size(op)
+    return whole if waiting else size
+
+
+def _size(op: Op) -> int:
     if op.put is not None:
         put = op.put
         message = pb.PutRequest(
@@ -63,9 +95,7 @@ def op_size(op: Op) -> int:
         return pb.RequestOp(request_put=message).ByteSize()
     if op.range is not None:
         return pb.RequestOp(request_range=op.range).ByteSize()
-    if op.delete_range is not None:
-        return pb.RequestOp(request_delete_range=op.delete_range).ByteSize()
-    return sum(map(op_size, op.txn.success + op.txn.failure)) if op.txn is not None else 0
+    return pb.RequestOp(request_delete_range=op.delete_range).ByteSize()
 
 
 def duration_text(seconds: float) -> str:
@@ -79,20 +109,39 @@ def duration_text(seconds: float) -> str:
     return f"{nanoseconds}ns" if nanoseconds > 0 else "0s"
 
 
-def _ops(ops: Sequence[Op]) -> str:
-    return " ".join([_op_text(one) for one in ops[:OPERATIONS_MAX]])
+class _TxnText:
+    """The text of one txn, and how much more of it there may be."""
 
+    def __init__(self) -> None:
+        self._operations_left = TXN_OPERATIONS_MAX
+        self._letters_left = TXN_TEXT_SIZE_MAX
 
-def _op_text(op: Op) -> str:
-    if op.put is not None:
-        return f"request_put:<{put_text(op.put)}>"
-    if op.txn is not None:
-        return f"request_txn:<{txn_text(op.txn)}>"
-    if op.range is not None:
-        return f"request_range:{{{message_text(op.range)}}}"
-    if op.delete_range is not None:
-        return f"request_delete_range:{{{message_text(op.delete_range)}}}"
-    return ""
+    def of(self, txn: Txn) -> str:
+        compares = self._list(txn.compare, _compare_text)
+        success = self._list(txn.success, self._op)
+        failure = self._list(txn.failure, self._op)
+        return f"compare:<{compares}> success:<{success}> failure:<{failure}>"
+
+    def _list(self, parts: Sequence[_T], text_of: Callable[[_T], str]) -> str:
+        texts: list[str] = []
+        for one in parts[:OPERATIONS_MAX]:
+            if self._operations_left <= 0 or self._letters_left <= 0:
+                break
+            self._operations_left -= 1
+            texts.append(text_of(one))
+            self._letters_left -= len(texts[-1])
+        return " ".join(texts)
+
+    def _op(self, op: Op) -> str:
+        if op.put is not None:
+            return f"request_put:<{put_text(op.put)}>"
+        if op.txn is not None:
+            return f"request_txn:<{self.of(op.txn)}>"
+        if op.range is not None:
+            return f"request_range:{{{message_text(op.range)}}}"
+        if op.delete_range is not None:
+            return f"request_delete_range:{{{message_text(op.delete_range)}}}"
+        return ""
 
 
 def _compare_text(compare: Compare) -> str:
@@ -140,24 +189,9 @@ def _text(field: Any, value: Any) -> str:
 
 
 def _older(octets: bytes) -> str:
-    shown = [
-        _SHORT.get(chr(one)) or (chr(one) if 0x20 <= one < 0x7F else f"\\{one:03o}")
-        for one in octets[:KEY_SIZE_MAX]
-    ]
-    return f'"{"".join(shown)}"'
+    return f'"{octets[:KEY_SIZE_MAX].decode("latin-1").translate(_OLDER)}"'
 
 
 def _newer(octets: bytes) -> str:
     text = octets[:KEY_SIZE_MAX].decode("utf-8", "surrogateescape")
-    return f'"{"".join([_newer_letter(letter) for letter in text])}"'
-
-
-def _newer_letter(letter: str) -> str:
-    code = ord(letter)
-    if 0xDC80 <= code <= 0xDCFF:
-        return f"\\x{code - 0xDC00:02x}"  # an octet that is no text
-    if letter in _SHORT:
-        return _SHORT[letter]
-    if code < 0x20 or code == 0x7F:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if 0x80 <= code <= 0x9F else letter
+    return f'"{text if text.isascii() and text.isalnum() else text.translate(_NEWER)}"'

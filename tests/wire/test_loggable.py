@@ -7,9 +7,13 @@ import pytest
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.loggable import (
     KEY_SIZE_MAX,
+    OPERATIONS_MAX,
+    SIZED_MAX,
+    TXN_OPERATIONS_MAX,
+    TXN_TEXT_SIZE_MAX,
     duration_text,
     message_text,
-    op_size,
+    operations_size,
     put_text,
     txn_text,
 )
@@ -54,7 +58,9 @@ def test_a_txn_shows_its_compares_and_both_branches() -> None:
         'failure:<request_delete_range:{key:"dd"} '
         'request_txn:<compare:<> success:<request_put:<key:"p" value_size:6 >> failure:<>>>'
     )
-    assert [op_size(op) for op in txn_of(txn).success] == [op.ByteSize() for op in txn.success]
+    sizes = [op.ByteSize() for op in txn.success]
+    assert [operations_size([op], 999) for op in txn_of(txn).success] == sizes
+    assert operations_size(txn_of(txn).success, 999) == sum(sizes)
 
 
 def test_keys_that_are_no_text_are_shown_by_their_octets() -> None:
@@ -65,6 +71,35 @@ def test_keys_that_are_no_text_are_shown_by_their_octets() -> None:
 def test_long_keys_are_cut() -> None:
     text = message_text(pb.RangeRequest(key=b"k" * (KEY_SIZE_MAX + 1)))
     assert text == f'key:"{"k" * KEY_SIZE_MAX}"'
+
+
+def nested(depth: int, width: int) -> pb.TxnRequest:
+    """Return a txn of ``width ** depth`` ranges."""
+    if depth == 1:
+        op = pb.RequestOp(request_range=pb.RangeRequest(key=b"k"))
+    else:
+        op = pb.RequestOp(request_txn=nested(depth - 1, width))
+    return pb.TxnRequest(success=[op] * width)
+
+
+def test_of_very_many_nested_operations_the_first_are_shown_and_none_are_added_up() -> None:
+    for depth in (2, 3):
+        assert txn_text(txn_of(nested(depth, 20))).count("request_") == TXN_OPERATIONS_MAX
+    assert operations_size(txn_of(nested(3, 20)).success, 999) == 999
+    one = pb.RequestOp(request_range=pb.RangeRequest(key=b"k")).ByteSize()
+    assert operations_size(txn_of(nested(2, 20)).success, 999) == 400 * one
+    assert operations_size(txn_of(nested(1, SIZED_MAX)).success, 999) == SIZED_MAX * one
+
+
+def test_a_txn_of_large_keys_shows_the_first_of_them() -> None:
+    put = pb.RequestOp(request_put=pb.PutRequest(key=b"\xff" * KEY_SIZE_MAX, value=b"secret"))
+    compare = pb.Compare(key=b"k" * KEY_SIZE_MAX, version=3)
+    txn = pb.TxnRequest(compare=[compare] * OPERATIONS_MAX, success=[put] * OPERATIONS_MAX)
+    text = txn_text(txn_of(txn))
+    assert TXN_TEXT_SIZE_MAX < len(text) < TXN_TEXT_SIZE_MAX + 5 * KEY_SIZE_MAX
+    assert "request_put" not in text
+    text = txn_text(txn_of(pb.TxnRequest(success=[put] * OPERATIONS_MAX)))
+    assert TXN_TEXT_SIZE_MAX < len(text) < TXN_TEXT_SIZE_MAX + 5 * KEY_SIZE_MAX
 
 
 @pytest.mark.parametrize(

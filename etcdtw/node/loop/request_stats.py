@@ -23,7 +23,13 @@ from etcdtw.grpc.caller import Caller
 from etcdtw.node.intake.requests import Waiter
 from etcdtw.node.no_call import NoCall
 from etcdtw.wire import etcdserverpb as pb
-from etcdtw.wire.loggable import duration_text, message_text, op_size, put_text, txn_text
+from etcdtw.wire.loggable import (
+    duration_text,
+    message_text,
+    operations_size,
+    put_text,
+    txn_text,
+)
 from etcdtw.wire.pieces import BUDGET_S
 from etcdtw.wire.requests import Put, Txn
 
@@ -286,7 +292,7 @@ def _counts(noted: NotedCall, reply: bytes | None, size: int) -> tuple[int, int,
         if response is None:  # etcd tells nothing of one that failed
             return 0, 0, 0, size, ""
         taken = request.success if response.succeeded else request.failure
-        return len(taken), sum(map(op_size, taken)), 0, size, txn_text(request)
+        return len(taken), operations_size(taken, noted.size), 0, size, txn_text(request)
     count = 0
     if isinstance(response, pb.RangeResponse):
         count = response.count
