@@ -20,6 +20,7 @@ from etcdtw.apply.applier import FIELD_DELETE_RANGE, FIELD_PUT, FIELD_TXN
 from etcdtw.apply.entries import find_request
 from etcdtw.grpc.call import Call
 from etcdtw.grpc.caller import Caller
+from etcdtw.grpc.wrapped_call import WrappedCall
 from etcdtw.node.intake.requests import Waiter
 from etcdtw.node.no_call import NoCall
 from etcdtw.wire import etcdserverpb as pb
@@ -187,7 +188,7 @@ class RequestStats:
         )
 
 
-class NotedCall:
+class NotedCall(WrappedCall):
     """A call whose answer is looked at.
 
     Implements `grpc.call.Call`, `HasClient` and `RepliesInParts`, as ``inner`` does.
@@ -202,7 +203,7 @@ class NotedCall:
         started_ms: int,
         stats: RequestStats,
     ) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._stats = stats
         self.path = path
         self.request = request
@@ -211,9 +212,6 @@ class NotedCall:
         self.remote: str = inner.caller.remote
         self._reply_size = 0
         self._last = b""
-        self.on_message: Callable[[bytes], None] | None = None
-        self.on_half_close: Callable[[], None] | None = None
-        self.on_drain: Callable[[], None] | None = None
 
     @property
     def on_end(self) -> Callable[[], None] | None:
@@ -225,33 +223,6 @@ class NotedCall:
     def on_end(self, on_end: Callable[[], None] | None) -> None:
         self._inner.on_end = on_end
 
-    @property
-    def is_open(self) -> bool:
-        return bool(self._inner.is_open)
-
-    @property
-    def queued(self) -> int:
-        return int(self._inner.queued)
-
-    @property
-    def deadline_ms(self) -> int | None:
-        deadline_ms: int | None = self._inner.deadline_ms
-        return deadline_ms
-
-    @property
-    def caller(self) -> Caller:
-        caller: Caller = self._inner.caller
-        return caller
-
-    @property
-    def client(self) -> Any:
-        """See `grpc.call.HasClient`."""
-        return self._inner.client
-
-    def metadata(self, name: bytes) -> bytes | None:
-        value: bytes | None = self._inner.metadata(name)
-        return value
-
     def reply(self, message: bytes) -> None:
         if self._inner.is_open:
             self._inner.reply(message)
@@ -259,22 +230,16 @@ class NotedCall:
 
     def begin_reply(self, size: int) -> None:
         self._reply_size = size
-        self._inner.begin_reply(size)
+        super().begin_reply(size)
 
     def continue_reply(self, part: bytes) -> None:
         self._last = part
-        self._inner.continue_reply(part)
+        super().continue_reply(part)
 
     def end_reply(self) -> None:
         if self._inner.is_open:
             self._inner.end_reply()
             self._stats.answered(self, self._last, self._reply_size)
-
-    def send(self, message: bytes) -> None:
-        self._inner.send(message)
-
-    def finish(self) -> None:
-        self._inner.finish()
 
     def fail(self, code: int, message: str) -> None:
         if self._inner.is_open:

@@ -22,7 +22,7 @@ from etcdtw.grpc.call import (
     UNKNOWN,
     StatusError,
 )
-from etcdtw.grpc.caller import Caller
+from etcdtw.grpc.wrapped_call import WrappedCall
 from etcdtw.rpc.tracing.operations import granted, operation_of, watch_operation
 from etcdtw.rpc.tracing.seams import Span
 from etcdtw.wire import etcdserverpb as pb
@@ -54,7 +54,7 @@ ERRORS: Final = frozenset(
 """Codes that are the server's fault, as OpenTelemetry has it; others are no errors of spans."""
 
 
-class TracedCall:
+class TracedCall(WrappedCall):
     """A unary call.  Implements `grpc.call.Call`, `HasClient` and `RepliesInParts`.
 
     ``inner``: the call that is answered, which offers these, too.  ``now_ms``: the clock by which
@@ -62,14 +62,11 @@ class TracedCall:
     """
 
     def __init__(self, inner: Any, span: Span, path: str, now_ms: Callable[[], int]) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._now_ms = now_ms
         self._span = span
         self._path = path
         self._part: Span | None = None
-        self.on_message: Callable[[bytes], None] | None = None
-        self.on_half_close: Callable[[], None] | None = None
-        self.on_drain: Callable[[], None] | None = None
         self.on_end: Callable[[], None] | None = None
         inner.on_end = self._ended
 
@@ -96,55 +93,16 @@ class TracedCall:
         if self._part is not None:
             self._part.set(granted(self._path, reply))
 
-    @property
-    def is_open(self) -> bool:
-        return bool(self._inner.is_open)
-
-    @property
-    def queued(self) -> int:
-        return int(self._inner.queued)
-
-    @property
-    def deadline_ms(self) -> int | None:
-        deadline_ms: int | None = self._inner.deadline_ms
-        return deadline_ms
-
-    @property
-    def caller(self) -> Caller:
-        caller: Caller = self._inner.caller
-        return caller
-
-    @property
-    def client(self) -> Any:
-        """See `grpc.call.HasClient`."""
-        return self._inner.client
-
-    def metadata(self, name: bytes) -> bytes | None:
-        value: bytes | None = self._inner.metadata(name)
-        return value
-
     def reply(self, message: bytes) -> None:
         if self._inner.is_open:
             self.tell(message)
             self._inner.reply(message)
             self.over(OK)
 
-    def begin_reply(self, size: int) -> None:
-        self._inner.begin_reply(size)
-
-    def continue_reply(self, part: bytes) -> None:
-        self._inner.continue_reply(part)
-
     def end_reply(self) -> None:
         if self._inner.is_open:
             self._inner.end_reply()
             self.over(OK)
-
-    def send(self, message: bytes) -> None:
-        self._inner.send(message)
-
-    def finish(self) -> None:
-        self._inner.finish()
 
     def fail(self, code: int, message: str) -> None:
         if self._inner.is_open:
