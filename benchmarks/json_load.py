@@ -16,18 +16,14 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final
 
-from benchmarks.load import LoadResult
+from benchmarks.load import WARM_UP_S, LoadResult
+from benchmarks.streams import READY_TIMEOUT_S, WATCHERS, FanOut
 from benchmarks.workloads import KEYS, SEED, VALUE_OCTETS, key
 from etcdtw.wire import etcdserverpb as pb
-from tests.support.wire_client import WireClient
 
 CONNECTIONS: Final = 64
 REQUESTS: Final = 20_000
-WATCHERS: Final = 1_000
-PUTS_AHEAD: Final = 8  # puts whose events have not all arrived
 RECEIVE_OCTETS: Final = 1 << 18
-READY_TIMEOUT_S: Final = 20.0
-WARM_UP_S: Final = 0.5
 EVENT: Final = b'"mod_revision"'
 _LENGTH: Final = re.compile(rb"content-length: *([0-9]+)", re.IGNORECASE)
 
@@ -180,20 +176,12 @@ class JsonFanOut:
             while b'"created":true' not in head:
                 head += sock.recv(RECEIVE_OCTETS)
             watchers[sock.fileno()] = sock
-        putter = WireClient(self._endpoint)
-        result = LoadResult()
+        put = pb.PutRequest(key=self._key, value=bytes(VALUE_OCTETS))
         with select.epoll() as poll:
             for descriptor in watchers:
                 poll.register(descriptor, select.EPOLLIN)
             turn = self._turn(poll, watchers)
-            self._run_until(turn, putter, time.perf_counter() + WARM_UP_S, LoadResult())
-            before = self._events
-            started, cpu = time.perf_counter(), time.process_time()
-            self._run_until(turn, putter, started + seconds, result)
-            result.seconds = time.perf_counter() - started
-            result.generator_cpu_s = time.process_time() - cpu
-        result.count = self._events - before
-        putter.close()
+            result = FanOut(self._endpoint, put, turn, lambda: self._events).run(seconds)
         for sock in watchers.values():
             sock.close()
         return result
@@ -208,29 +196,3 @@ class JsonFanOut:
                 tails[descriptor] = data[max(data.rfind(EVENT) + 1, len(data) - len(EVENT)) :]
 
         return turn
-
-    def _run_until(
-        self, turn: Callable[[], None], putter: WireClient, deadline_s: float, result: LoadResult
-    ) -> None:
-        """Keep `PUTS_AHEAD` puts going until the deadline, and then wait for their events."""
-        put = pb.PutRequest(key=self._key, value=bytes(VALUE_OCTETS)).SerializeToString()
-        base = self._events
-        sent_s: list[float] = []
-        streams = []
-        completed = 0
-        while (now_s := time.perf_counter()) < deadline_s or completed < len(sent_s):
-            while now_s < deadline_s and len(sent_s) - completed < PUTS_AHEAD:
-                streams += putter.begin([("/etcdserverpb.KV/Put", put)])
-                sent_s.append(now_s)
-            turn()
-            now_s = time.perf_counter()
-            while completed < (self._events - base) // WATCHERS:
-                result.latencies_s.append(now_s - sent_s[completed])
-                completed += 1
-            if now_s > deadline_s + READY_TIMEOUT_S:
-                result.fail("events are missing")
-                break
-        putter.finish(streams)
-        for stream in streams:
-            if stream.code != 0:
-                result.fail(f"put: {stream.code} {stream.text}")

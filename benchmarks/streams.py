@@ -10,9 +10,10 @@ import select
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
-from benchmarks.load import LoadResult, TrailersChecker, connect
+from benchmarks.load import WARM_UP_S, LoadResult, TrailersChecker, connect
 from benchmarks.request_blocks import PlainBlocks
 from etcdtw.wire import etcdserverpb as pb
 from tests.support import wire_frames as wire
@@ -213,6 +214,62 @@ class KeepAliveLoad:
 # -- watch fan-out -----------------------------------------------------------------------------
 
 
+class FanOut:
+    """Puts of one key, `PUTS_AHEAD` of them going, and the events that `WATCHERS` get of each.
+
+    ``turn``: receives what has come; ``events``: how many came until now.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        put: pb.PutRequest,
+        turn: Callable[[], None],
+        events: Callable[[], int],
+    ) -> None:
+        self._endpoint = endpoint
+        self._put = put.SerializeToString()
+        self._turn = turn
+        self._events = events
+
+    def run(self, seconds: float, warm_up_s: float = WARM_UP_S) -> LoadResult:
+        """Return events per second; the latencies are of a put until its last event."""
+        putter = WireClient(self._endpoint)
+        result = LoadResult()
+        self._run_until(putter, time.perf_counter() + warm_up_s, LoadResult())
+        before = self._events()
+        started, cpu = time.perf_counter(), time.process_time()
+        self._run_until(putter, started + seconds, result)
+        result.seconds = time.perf_counter() - started
+        result.generator_cpu_s = time.process_time() - cpu
+        result.count = self._events() - before
+        putter.close()
+        return result
+
+    def _run_until(self, putter: WireClient, deadline: float, result: LoadResult) -> None:
+        """Keep puts going until ``deadline``, and then wait for their events."""
+        base = self._events()
+        sent_s: list[float] = []
+        streams = []
+        completed = 0
+        while (now := time.perf_counter()) < deadline or completed < len(sent_s):
+            while now < deadline and len(sent_s) - completed < PUTS_AHEAD:
+                streams += putter.begin([("/etcdserverpb.KV/Put", self._put)])
+                sent_s.append(now)
+            self._turn()
+            now = time.perf_counter()
+            while completed < (self._events() - base) // WATCHERS:
+                result.latencies_s.append(now - sent_s[completed])
+                completed += 1
+            if now > deadline + READY_TIMEOUT_S:
+                result.fail("events are missing")
+                break
+        putter.finish(streams)
+        for stream in streams:
+            if stream.code != 0:
+                result.fail(f"put: {stream.code} {stream.text}")
+
+
 class FanOutLoad:
     """Puts of one key, each of which goes to all of `WATCHERS` watchers."""
 
@@ -223,7 +280,7 @@ class FanOutLoad:
         self._one_event_octets = 0
         self._key = b"fan-out"
 
-    def run(self, seconds: float, warm_up_s: float = 0.5) -> LoadResult:
+    def run(self, seconds: float, warm_up_s: float = WARM_UP_S) -> LoadResult:
         """Return events per second; the latencies are of a put until its last event."""
         links = [
             StreamLink(
@@ -233,16 +290,9 @@ class FanOutLoad:
         ]
         loop = _Links(links)
         self._create(links, loop)
-        putter = WireClient(self._endpoint)
-        result = LoadResult()
-        self._run_until(loop, putter, time.perf_counter() + warm_up_s, LoadResult())
-        before = self._events
-        started, cpu = time.perf_counter(), time.process_time()
-        self._run_until(loop, putter, started + seconds, result)
-        result.seconds = time.perf_counter() - started
-        result.generator_cpu_s = time.process_time() - cpu
-        result.count = self._events - before
-        putter.close()
+        put = pb.PutRequest(key=self._key, value=bytes(range(256)))
+        fan_out = FanOut(self._endpoint, put, partial(loop.turn, 0.01), lambda: self._events)
+        result = fan_out.run(seconds, warm_up_s)
         loop.close()
         return result
 
@@ -270,29 +320,3 @@ class FanOutLoad:
         self._events += len(response.events)
         if len(response.events) == 1:
             self._one_event_octets = len(message)
-
-    def _run_until(
-        self, loop: _Links, putter: WireClient, deadline: float, result: LoadResult
-    ) -> None:
-        """Keep `PUTS_AHEAD` puts going until ``deadline``, and then wait for their events."""
-        put = pb.PutRequest(key=self._key, value=bytes(range(256))).SerializeToString()
-        base = self._events
-        sent_s: list[float] = []
-        streams = []
-        completed = 0
-        while (now := time.perf_counter()) < deadline or completed < len(sent_s):
-            while now < deadline and len(sent_s) - completed < PUTS_AHEAD:
-                streams += putter.begin([("/etcdserverpb.KV/Put", put)])
-                sent_s.append(now)
-            loop.turn(0.01)
-            now = time.perf_counter()
-            while completed < (self._events - base) // WATCHERS:
-                result.latencies_s.append(now - sent_s[completed])
-                completed += 1
-            if now > deadline + READY_TIMEOUT_S:
-                result.fail("events are missing")
-                break
-        putter.finish(streams)
-        for stream in streams:
-            if stream.code != 0:
-                result.fail(f"put: {stream.code} {stream.text}")
