@@ -23,6 +23,7 @@ from tests.differential.users import AUTH, FLAGS, USERS, Member, Operation, Scri
 from tests.support.bbolt_rig import read_file
 from tests.support.cluster_processes import Cluster, wait_for
 from tests.support.processes import OLDER_LINES
+from tests.support.user_setup import snapshot_octets
 
 SETTLED_S: Final = 20.0
 BUCKETS: Final = (b"auth", b"authUsers", b"authRoles")
@@ -34,13 +35,7 @@ Kept = tuple[int, int, str]
 
 def snapshot_buckets(endpoint: str, token: str) -> list[Any]:
     """Return the buckets of users and roles in a snapshot."""
-    with grpc.insecure_channel(endpoint) as channel:
-        stream = channel.unary_stream(
-            "/etcdserverpb.Maintenance/Snapshot",
-            request_serializer=pb.SnapshotRequest.SerializeToString,
-            response_deserializer=pb.SnapshotResponse.FromString,
-        )(pb.SnapshotRequest(), metadata=[("token", token)], timeout=30)
-        octets = b"".join(part.blob for part in stream)[:-DIGEST_SIZE]
+    octets = snapshot_octets(endpoint, token)[:-DIGEST_SIZE]
     content = read_file(octets)
     return [content.get(name, []) for name in BUCKETS]
 

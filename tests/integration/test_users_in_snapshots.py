@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Final
 
-import grpc
 import pytest
 
 from etcdtw.wire import etcdserverpb as pb
@@ -19,6 +18,7 @@ from tests.support.cluster_processes import Cluster, wait_for
 from tests.support.cluster_programs import with_programs
 from tests.support.etcdutl import etcdutl
 from tests.support.processes import RunningMember
+from tests.support.user_setup import snapshot_octets
 
 pytestmark = pytest.mark.integration
 
@@ -31,13 +31,7 @@ NOBODY: Final = "etcdserver: user name is empty"
 
 
 def save_snapshot(endpoint: str, token: str, file: Path) -> None:
-    with grpc.insecure_channel(endpoint) as channel:
-        stream = channel.unary_stream(
-            "/etcdserverpb.Maintenance/Snapshot",
-            request_serializer=pb.SnapshotRequest.SerializeToString,
-            response_deserializer=pb.SnapshotResponse.FromString,
-        )(pb.SnapshotRequest(), metadata=[("token", token)], timeout=30)
-        file.write_bytes(b"".join(part.blob for part in stream))
+    file.write_bytes(snapshot_octets(endpoint, token))
 
 
 @NEEDS_JUDGE

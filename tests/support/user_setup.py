@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+import grpc
+
 from etcdtw.wire import authpb
 from etcdtw.wire import etcdserverpb as pb
 from tests.support.token_key_files import key_pair
@@ -50,3 +52,14 @@ def signed_token_flag(method: str, folder: Path) -> str:
     (folder / "token.pub").write_bytes(public)
     files = f"priv-key={folder / 'token.key'},pub-key={folder / 'token.pub'}"
     return f"--auth-token=jwt,sign-method={method},{files},ttl=1h"
+
+
+def snapshot_octets(endpoint: str, token: str) -> bytes:
+    """Return a snapshot, its digest included."""
+    with grpc.insecure_channel(endpoint) as channel:
+        stream = channel.unary_stream(
+            "/etcdserverpb.Maintenance/Snapshot",
+            request_serializer=pb.SnapshotRequest.SerializeToString,
+            response_deserializer=pb.SnapshotResponse.FromString,
+        )(pb.SnapshotRequest(), metadata=[("token", token)], timeout=30)
+        return b"".join(part.blob for part in stream)

@@ -255,14 +255,8 @@ def test_each_keep_alive_lasts_until_it_is_answered() -> None:
     assert rig.tracer.codes == ["CANCELLED"]
 
 
-def created(rig: Rig, call: BatchingCall, service: Any, watch_id: int, **fields: Any) -> None:
-    request = pb.WatchRequest(create_request=pb.WatchCreateRequest(**fields))
-    call.receive(request.SerializeToString())
-    response = pb.WatchResponse(watch_id=watch_id, created=True)
-    service.send_all([response.SerializeToString()])
-
-
-def test_a_watch_lasts_from_its_creation_to_its_cancellation() -> None:
+def watching() -> tuple[Rig, BatchingCall, list[Any]]:
+    """Return a stream of watches, and what its service is given."""
     services: list[Any] = []
 
     def serve(call: Any) -> None:
@@ -272,6 +266,18 @@ def test_a_watch_lasts_from_its_creation_to_its_cancellation() -> None:
     rig = Rig(WATCH, BIDI_STREAM, serve)
     call = BatchingCall()
     rig.open(call)
+    return rig, call, services
+
+
+def created(rig: Rig, call: BatchingCall, service: Any, watch_id: int, **fields: Any) -> None:
+    request = pb.WatchRequest(create_request=pb.WatchCreateRequest(**fields))
+    call.receive(request.SerializeToString())
+    response = pb.WatchResponse(watch_id=watch_id, created=True)
+    service.send_all([response.SerializeToString()])
+
+
+def test_a_watch_lasts_from_its_creation_to_its_cancellation() -> None:
+    rig, call, services = watching()
     created(rig, call, services[0], 4, key=b"w", range_end=b"\0", start_revision=3)
     created(rig, call, services[0], 5, key=b"x")
     assert rig.tracer.names == []
@@ -288,15 +294,7 @@ def test_a_watch_lasts_from_its_creation_to_its_cancellation() -> None:
 
 
 def test_a_watch_that_is_refused_has_no_span() -> None:
-    services: list[Any] = []
-
-    def serve(call: Any) -> None:
-        services.append(call)
-        call.on_message = lambda message: None
-
-    rig = Rig(WATCH, BIDI_STREAM, serve)
-    call = BatchingCall()
-    rig.open(call)
+    rig, call, services = watching()
     request = pb.WatchRequest(create_request=pb.WatchCreateRequest(key=b"w"))
     call.receive(request.SerializeToString())
     services[0].send(pb.WatchResponse(created=True, canceled=True).SerializeToString())
