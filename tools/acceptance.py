@@ -100,7 +100,7 @@ def speed_checks(folder: Path, bases: list[str]) -> list[Check]:
     found: list[Check] = []
     for i, base in enumerate(bases):
         commit, floor = base.split("=")
-        twistd = folder / f"base-{commit}" / ".venv-bench" / "bin" / "twistd"
+        twistd = base_clone(folder, base) / ".venv-bench" / "bin" / "twistd"
         rest = (*SPEED, "--floor", floor, *(["--base-only"] if i else []))
         for name, module in (("bench", "side_by_side"), ("bench-cluster", "cluster")):
             command = (COMPILED, "-m", f"benchmarks.{module}", *rest)
@@ -112,16 +112,19 @@ def _run(*command: str, cwd: Path) -> str:
     return subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True).stdout
 
 
-def prepare(folder: Path, commit: str, built: str) -> Path:
-    """Return a clone of ``commit`` in which ``make`` has built the stamps ``built``."""
-    clone = folder / f"{'base-' if commit != _head() else ''}{commit}"
+def prepare(clone: Path, commit: str, built: str) -> None:
+    """Make ``clone`` one of ``commit``, in which ``make`` has built the stamps ``built``."""
     if not clone.exists():
-        _run("git", "clone", "--quiet", str(ROOT), str(clone), cwd=folder)
+        _run("git", "clone", "--quiet", str(ROOT), str(clone), cwd=clone.parent)
         _run("git", "checkout", "--quiet", commit, cwd=clone)
     for stamp in built.split():
         print(f"preparing {clone.name}: {stamp}", flush=True)
         _run("make", stamp, cwd=clone)
-    return clone
+
+
+def base_clone(folder: Path, base: str) -> Path:
+    """Return where the base ``COMMIT=FLOOR`` is built."""
+    return folder / f"base-{base.split('=')[0]}"
 
 
 def _head() -> str:
@@ -212,10 +215,12 @@ def main() -> int:
         return 2
     options.folder.mkdir(parents=True, exist_ok=True)
     commit = _head()
-    clone = prepare(options.folder, commit, ".venv/.installed-test .venv-bench/.installed")
+    clone = options.folder / commit
+    prepare(clone, commit, ".venv/.installed-test .venv-bench/.installed")
     if alone:
         for base in options.base:
-            prepare(options.folder, base.split("=")[0], ".venv-bench/.installed")
+            clone_of_base = base_clone(options.folder, base)
+            prepare(clone_of_base, base.split("=")[0], ".venv-bench/.installed")
     acceptance = Acceptance(options.folder, commit, clone)
     with ThreadPoolExecutor(LANES) as lanes:
         list(lanes.map(acceptance.run, shared))
