@@ -36,9 +36,10 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[PORTS_VARIABLE] = part_of_ports(ports, number, worker["workercount"])
 
 
-def pytest_unconfigure() -> None:
+def pytest_unconfigure(config: pytest.Config) -> None:
     """End what members were forked from."""
     end_suite()
+    workers.forget_collected(config)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -52,8 +53,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     workers.arrange(items)
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Compile the tests of a fresh clone once, not in every worker."""
+    workers.await_first(session.config)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
     """Leave what was collected, which stays, out of every later look at garbage."""
+    workers.tell_collected(session.config)
     gc.collect()
     gc.freeze()
 

@@ -70,9 +70,9 @@ SHARED: Final = (
         *("--programs", "etcd36,etcd,etcdtw", "--operations", "100000", "--seed", "24"),
     ),
     Check(
-        "replacement-upgrade",
+        "replacement-upgrade-kill",
         (*(PYTHON, "-m", "pytest", "-q", "-n", "0", "-m", "long"),
-         *("-k", "replaced_member_by_member or upgrade")),
+         *("-k", "replaced_member_by_member or upgrade or histories_stay")),
     ),
     _module("kill-loop", "tests.integration.kill_loop", "--cycles", "200"),
     _module("cluster-kill-loop", "tests.integration.cluster_kill_loop", "--rounds", "200", "--tls"),

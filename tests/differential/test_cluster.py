@@ -20,7 +20,7 @@ SEED = 20_220
     [
         with_programs("etcd", "etcd", "etcd"),
         with_programs("etcd", "etcd", "etcdtw"),
-        with_programs("etcd", "etcd36", "etcdtw"),
+        with_programs("etcd", "etcd36", "etcdtw", is_long=True),
         with_programs("etcdtw", "etcdtw", "etcdtw"),
     ],
 )

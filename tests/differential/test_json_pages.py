@@ -14,13 +14,14 @@ pytestmark = [pytest.mark.integration, NEEDS_JUDGE]
 
 STEPS = {"sequence": 1, "verbs": 5, "heads": 1, "refused": 11, "users": 1}
 """One in so many requests of each group; ``python -m tests.differential.json_pages`` asks all."""
+CHEAP_PASSWORDS = ["--bcrypt-cost=4"]
 
 
 @pytest.fixture(scope="module")
 def endpoints() -> Iterator[tuple[str, str]]:
     with (
-        RunningMember("etcd", flags=["--unsafe-no-fsync"]) as judge,
-        RunningMember("etcdtw") as ours,
+        RunningMember("etcd", flags=["--unsafe-no-fsync", *CHEAP_PASSWORDS]) as judge,
+        RunningMember("etcdtw", flags=CHEAP_PASSWORDS) as ours,
     ):
         yield judge.endpoint, ours.endpoint
         assert "Traceback" not in ours.stderr(), ours.stderr()[-4000:]

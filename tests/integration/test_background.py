@@ -17,6 +17,7 @@ from tests.support.ports import free_port
 
 pytestmark = pytest.mark.integration
 READY = "ready to serve client requests"
+ENDED = "Server Shut Down"  # said after the pid file is gone
 WITHIN_S = 30.0
 POLL_S = 0.02
 
@@ -69,7 +70,7 @@ def test_daemon_says_where_its_log_is_and_stops_in_order(folder: Path) -> None:
     assert started.stderr == f"etcdtw goes on in the background and logs to {log}\n"
     await_text(log, READY)
     stop(folder)
-    assert "Server Shut Down" in log.read_text()
+    await_text(log, ENDED)
 
 
 @pytest.mark.parametrize("words", [["-l", "own.log"], ["-l", "own.log", "-d", "run"]])
@@ -85,7 +86,7 @@ def test_log_file_that_twistd_was_given_is_used(folder: Path, words: list[str]) 
     where = folder / "run" if "-d" in words else folder
     assert (where / "m1.etcd").is_dir()
     stop(folder)  # twistd keeps its pid file where it was started
-    assert "Server Shut Down" in log.read_text()
+    await_text(log, ENDED)
 
 
 def test_address_in_use_is_said_to_the_shell(folder: Path) -> None:

@@ -27,7 +27,7 @@ ACKNOWLEDGED_MIN = 100
         with_programs("etcd", "etcd", "etcd"),
         with_programs("etcdtw", "etcdtw", "etcdtw"),
         with_programs("etcd", "etcd", "etcdtw", is_long=True),
-        with_programs("etcd36", "etcd", "etcdtw"),
+        with_programs("etcd36", "etcd", "etcdtw", is_long=True),
         with_programs("etcd34", "etcd35", "etcdtw", is_long=True),
     ],
 )

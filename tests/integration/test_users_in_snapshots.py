@@ -65,7 +65,7 @@ def test_users_of_a_snapshot_that_etcdutl_restores_are_those_of_real_etcd(
     [
         with_programs("etcd", "etcd", "etcdtw"),
         with_programs("etcdtw", "etcdtw", "etcd"),
-        with_programs("etcdtw", "etcdtw", "etcdtw"),
+        with_programs("etcdtw", "etcdtw", "etcdtw", is_long=True),
     ],
 )
 def test_who_is_sent_a_snapshot_asks_the_users_in_it(first: str, second: str, behind: str) -> None:

@@ -336,7 +336,7 @@ def weather(folder: Path, seed: int, changes_members: bool, order: Order = keep_
 def test_nothing_acknowledged_is_lost_or_bent_in_a_storm(
     tmp_path_factory: pytest.TempPathFactory, changes_members: bool
 ) -> None:
-    storms = [weather(tmp_path_factory.mktemp("s"), seed, changes_members) for seed in range(5)]
+    storms = [weather(tmp_path_factory.mktemp("s"), seed, changes_members) for seed in range(3)]
     assert sum(storm.snapshots for storm in storms) > 1
     assert sum(storm.long_entries for storm in storms) > 10
     assert sum(storm.watched for storm in storms) > STEPS

@@ -60,7 +60,7 @@ def where_field(message: str, field: str, rpcs: Sequence[RecordedRpc]) -> str:
     named = "|".join(sorted(owners))
     used = re.compile(rf'\b{field}=|\.{field}\b|"{field}"|\b{field}:')
     for path, text in texts().items():
-        if re.search(rf"\b(?:{named})\b", text) and used.search(text):
+        if field in text and re.search(rf"\b(?:{named})\b", text) and used.search(text):
             return path
     return ""
 

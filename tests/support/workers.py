@@ -6,13 +6,18 @@ Each has ports of its own (`tests.support.ports`); folders of its own are pytest
 from __future__ import annotations
 
 import os
+import time
+from pathlib import Path
 from typing import Final
 
 import pytest
 
-WORKERS_PER_CORE: Final = 2
+WORKERS_PER_CORE: Final = 3
 """Most of the suite waits for members to start, to elect and to stop; measured."""
 WORKERS_MAX: Final = 16
+FIRST: Final = "gw0"
+COLLECTED_WITHIN_S: Final = 60.0
+POLL_S: Final = 0.05
 LONGEST_FIRST: Final = (
     "test_mixed_cluster.py",
     "test_full_disk.py",
@@ -49,6 +54,43 @@ def group_of(item: pytest.Function) -> str | None:
         if found[-1].scope == "module"
     ]
     return "-".join([file, *shared]) if shared else None
+
+
+def _collected(config: pytest.Config) -> tuple[Path, bool] | None:
+    """Return the file that says that the first worker has collected, and whether it is this one.
+
+    None where nobody waits.  In a fresh clone the first look compiles all of the tests: done by
+    each of more workers than there are cores, that takes longer than by one for all the others.
+    """
+    worker = getattr(config, "workerinput", None)
+    if worker is None or worker["workercount"] <= len(os.sched_getaffinity(0)):
+        return None
+    path = Path(config.rootpath, ".pytest_cache", f"collected-{worker['testrunuid']}")
+    return path, worker["workerid"] == FIRST
+
+
+def await_first(config: pytest.Config) -> None:
+    """Wait, in any other worker, until the first one has collected."""
+    if collected := _collected(config):
+        path, is_first = collected
+        deadline = time.monotonic() + COLLECTED_WITHIN_S
+        while not (is_first or path.exists() or time.monotonic() > deadline):
+            time.sleep(POLL_S)
+
+
+def tell_collected(config: pytest.Config) -> None:
+    """Let the others begin, in the first worker."""
+    match _collected(config):
+        case (path, True):
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+
+
+def forget_collected(config: pytest.Config) -> None:
+    """Remove what `tell_collected` left, in the worker that left it."""
+    match _collected(config):
+        case (path, True):
+            path.unlink(missing_ok=True)
 
 
 def arrange(items: list[pytest.Item]) -> None:
