@@ -41,7 +41,9 @@ class Source:
     def get_at(self, key: bytes, revision: int) -> bytes | None:
         return RECORD
 
-    def changes_from(self, main: int, sub: int, last: int, limit: int) -> list[Change]:
+    def changes_from(
+        self, main: int, sub: int, last: int, limit: int, octets_max: int = 0
+    ) -> list[Change]:
         last = min(last, main + limit - 1)
         return [Change(main, 0, False, RECORD) for main in range(main, last + 1)]
 

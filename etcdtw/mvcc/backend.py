@@ -134,8 +134,13 @@ class Backend(Protocol):
 
     # Revision order.
 
-    def changes_from(self, main: int, sub: int, last: int, limit: int) -> list[Change]:
-        """Return up to ``limit`` changes from (main, sub) to main revision ``last``, in order."""
+    def changes_from(
+        self, main: int, sub: int, last: int, limit: int, octets_max: int = 0
+    ) -> list[Change]:
+        """Return up to ``limit`` changes from (main, sub) to main revision ``last``, in order.
+
+        Ends with the change with which their records hold ``octets_max`` (0: no bound).
+        """
         ...
 
     # Writes; by apply only.

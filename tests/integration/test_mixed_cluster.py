@@ -44,7 +44,9 @@ PAIRS: Final = [
     with_programs("etcdtw", "etcd"),
     with_programs("etcdtw", "etcdtw"),
 ]
-NOT_35: Final = [with_programs(*pair.values, is_long=pair.values[0] == "etcd35") for pair in PAIRS]
+OLDEST_AND_NEWEST: Final = [
+    with_programs(*pair.values, is_long=pair.values[0] in ("etcd35", "etcd36")) for pair in PAIRS
+]
 NEWEST_PAIRS: Final = [
     with_programs(*pair.values, is_long=pair.values[0] in OLDER_LINES) for pair in PAIRS
 ]
@@ -67,7 +69,7 @@ def lease_expires(cluster: Cluster, member: ClusterMember) -> None:
     client.invoke("lease_revoke", ID=kept.ID)
 
 
-@pytest.mark.parametrize(("base", "joiner"), NOT_35)
+@pytest.mark.parametrize(("base", "joiner"), OLDEST_AND_NEWEST)
 def test_a_member_joins_learns_follows_leads_and_leaves(base: str, joiner: str) -> None:
     with Cluster([base] * 3) as cluster:
         store_all_kinds(cluster, cluster.leader(), "before")

@@ -56,6 +56,8 @@ class ModelBackend:
         self.compacted: list[int] = []
         """The revisions of every `schedule_compaction`, in order."""
         self.compaction_hashes = CompactionHashes()
+        self.octets_read: list[int] = []
+        """How large the records were of each `changes_from` and `get_at`."""
         self._walks = AttachedWalks()
 
     def let_go(self, items: list[Any]) -> None:
@@ -105,7 +107,9 @@ class ModelBackend:
         return view
 
     def get_at(self, key: bytes, revision: int) -> bytes | None:
-        return self.view_at(revision).get(key)
+        record = self.view_at(revision).get(key)
+        self.octets_read.append(len(record or b""))
+        return record
 
     def frames_at(
         self, start: bytes, end: bytes | None, revision: int, limit: int = 0, octets_max: int = 0
@@ -143,11 +147,17 @@ class ModelBackend:
 
     # Revision order.
 
-    def changes_from(self, main: int, sub: int, last: int, limit: int) -> list[Change]:
+    def changes_from(
+        self, main: int, sub: int, last: int, limit: int, octets_max: int = 0
+    ) -> list[Change]:
         found: list[Change] = []
+        octets = 0
         for position, (is_tombstone, _, record) in sorted(self.revisions.items()):
-            if position >= (main, sub) and position[0] <= last and len(found) < limit:
+            is_full = len(found) >= limit or 0 < octets_max <= octets
+            if position >= (main, sub) and position[0] <= last and not is_full:
                 found.append(Change(*position, is_tombstone, record))
+                octets += len(record)
+        self.octets_read.append(octets)
         return found
 
     # Writes.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Final, Protocol
 
 from etcdtw.mvcc.backend import Change
+from etcdtw.mvcc.watch.bounds import DIRECT_OCTETS_MAX, LONE_MAX, SLICE_READ_MAX
 from etcdtw.mvcc.watch.index import WatcherIndex
 from etcdtw.mvcc.watch.octets import encode_event, key_of, tombstone_record
 from etcdtw.mvcc.watch.stream import FILTER_DELETE, FILTER_PUT, UNSYNCED, Watcher
@@ -130,6 +131,19 @@ class EventEncoder:
         return self._backend.get_at(key, main - 1)
 
 
+def is_too_much(
+    encoder: EventEncoder, main: int, event: Event, matching: list[Watcher], direct_max: int
+) -> bool:
+    """Return whether telling all of ``matching`` of ``event`` is too much to be done at once."""
+    count = len(matching)
+    if count <= LONE_MAX:
+        return False
+    octets = len(event[2])
+    if any([watcher.wants_previous for watcher in matching]):
+        octets += len(encoder.previous(*event, main) or b"")
+    return count > direct_max or count * octets > DIRECT_OCTETS_MAX
+
+
 class FanOut:
     """The changes of revision ``main`` on their way to those of ``index`` that want them.
 
@@ -247,7 +261,18 @@ def _forgotten(shared: list[SharedEvent]) -> Steps:
 class ChangeSource(Protocol):
     """The part of the backend that is read here."""
 
-    def changes_from(self, main: int, sub: int, last: int, limit: int) -> list[Change]: ...
+    def changes_from(
+        self, main: int, sub: int, last: int, limit: int, octets_max: int
+    ) -> list[Change]: ...
+
+
+def read_some(
+    source: ChangeSource, main: int, sub: int, last: int, limit: int
+) -> tuple[list[Change], bool]:
+    """Return changes from (main, sub) to ``last``, and whether more of them may follow."""
+    changes = source.changes_from(main, sub, last, limit, SLICE_READ_MAX)
+    octets = sum([len(one.record) for one in changes])
+    return changes, len(changes) >= limit or octets >= SLICE_READ_MAX
 
 
 class HugeRevision:
@@ -287,23 +312,25 @@ class HugeRevision:
         return [watcher for watcher in self._watchers if watcher.state == UNSYNCED]
 
     def work(self, cost_max: int) -> bool:
-        """Go on until about ``cost_max`` is spent; return whether it has ended."""
+        """Read once, or spend about ``cost_max``; return whether it has ended."""
+        fan = self._fan
         cost = 0
-        while self._fan is None and cost < cost_max:
-            changes = self._source.changes_from(self.main, self._next_sub, self.main, self._limit)
+        if fan is None:
+            main = self.main
+            changes, is_cut = read_some(self._source, main, self._next_sub, main, self._limit)
             self._take(changes)
-            cost += READ_COST * len(changes)
-            if len(changes) < self._limit:
-                index: WatcherIndex[Watcher] = WatcherIndex()
-                for watcher in self.waiting():
-                    index.add(watcher)
-                self._fan = FanOut(
-                    self.main, self._events, index, self._encoder, self._put, self._flush
-                )
-        if self._fan is not None and cost < cost_max:
-            self._fan.work(cost_max - cost)
-            return self._fan.is_done
-        return False
+            if is_cut:
+                return False
+            cost = READ_COST * len(changes)
+            index: WatcherIndex[Watcher] = WatcherIndex()
+            for watcher in self.waiting():
+                index.add(watcher)
+            fan = self._fan = FanOut(
+                main, self._events, index, self._encoder, self._put, self._flush
+            )
+        if cost < cost_max:
+            fan.work(cost_max - cost)
+        return fan.is_done
 
     def _take(self, changes: list[Change]) -> None:
         main = self.main

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from etcdtw.mvcc.backend import Change
-from etcdtw.mvcc.watch.bounds import SLICE_BYTES_MAX, SLICE_EVENTS_MAX
+from etcdtw.mvcc.watch.bounds import DIRECT_OCTETS_MAX, SLICE_BYTES_MAX, SLICE_EVENTS_MAX
 from etcdtw.mvcc.watch.fan_out import EventEncoder, SharedEvent
 from etcdtw.mvcc.watch.index import WatcherIndex
 from etcdtw.mvcc.watch.octets import key_of, tombstone_record
@@ -18,25 +18,29 @@ def gather(
     changes: list[Change],
     last: int,
     direct_max: int,
-) -> tuple[dict[Watcher, int], int, int]:
+) -> tuple[dict[Watcher, int], int, int, int]:
     """Add what each watcher wants of ``changes``, which reach up to ``last``, to its batch.
 
     Returns the watchers whose batch is full, each with the revision at which it goes on; the
-    revision that the others have reached, below ``last`` when a bound of the slice was met; and
-    the octets.  A revision that may have more than ``direct_max`` deliveries is left for later.
+    revision that the others have reached, below ``last`` when a bound of the slice was met; the
+    octets; and the next revision if it is one to be told in steps, with more than ``direct_max``
+    deliveries or too many octets, or 0.
     """
     index: WatcherIndex[Watcher] = WatcherIndex()
     for watcher in sharing:
         index.add(watcher)
     sizes = Counter([change.main for change in changes])
     full: dict[Watcher, int] = {}
-    count = size = main = 0
+    count = size = main = made = reached = 0
     for change in changes:
         if change.main != main:
-            is_over = count >= SLICE_EVENTS_MAX or size >= SLICE_BYTES_MAX
-            if is_over or (main and sizes[change.main] * len(sharing) > direct_max):
-                return full, main, size
+            reached = main or change.main - 1
             main = change.main
+            made = 0
+            if count >= SLICE_EVENTS_MAX or size >= SLICE_BYTES_MAX:
+                return full, reached, size, 0
+            if len(sharing) > 1 and sizes[main] * len(sharing) > direct_max:
+                return full, reached, size, main
         record = change.record
         key = key_of(record)
         matching = index.matching(key)
@@ -45,12 +49,24 @@ def gather(
         if change.is_tombstone:
             record = tombstone_record(record, main)
         shared = SharedEvent(main, (key, change.is_tombstone, record))
+        largest = 0
         for watcher in matching:
             octets = _add(encoder, shared, watcher, full)
             if octets is not None:
                 count += 1
                 size += octets
-    return full, last, size
+                largest = max(largest, octets)
+        made += largest
+        if made > DIRECT_OCTETS_MAX:
+            size -= sum([_take_back(watcher, main) for watcher in sharing])
+            return {w: at for w, at in full.items() if at != main}, reached, size, main
+    return full, last, size, 0
+
+
+def _take_back(watcher: Watcher, main: int) -> int:
+    """Take what there is of revision ``main`` out of a watcher's batch; return its octets."""
+    batch = watcher.batch
+    return 0 if batch is None else batch.take_back(main)
 
 
 def _add(

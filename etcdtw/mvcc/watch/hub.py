@@ -18,7 +18,9 @@ from etcdtw.mvcc.backend import Change
 from etcdtw.mvcc.watch.bounds import (
     BATCHES_OCTETS_MAX,
     DIRECT_MAX,
+    DIRECT_OCTETS_MAX,
     DISMISSED_MAX,
+    HEAVY_MAX,
     PROGRESS_INTERVAL_MS,
     QUEUED_EVENTS_MAX,
     QUEUED_REVISIONS_MAX,
@@ -36,6 +38,8 @@ from etcdtw.mvcc.watch.fan_out import (
     FanOut,
     HugeRevision,
     SharedEvent,
+    is_too_much,
+    read_some,
 )
 from etcdtw.mvcc.watch.history import gather
 from etcdtw.mvcc.watch.index import WatcherIndex
@@ -103,6 +107,7 @@ class WatchHub:
         # Unsynced watchers whose batches are to go out.
         self._sending: deque[Watcher] = deque()
         self._lined_up: dict[WatchStream, None] = {}
+        self._heavy: deque[int] = deque(maxlen=HEAVY_MAX)  # revisions that are told in steps
         self._streams: dict[WatchStream, None] = {}
         self.watchers = 0
         self.slow_watchers = 0
@@ -309,7 +314,7 @@ class WatchHub:
         matching = self._index.matching(key)
         if not matching:
             return
-        if len(matching) > self._direct_max:
+        if is_too_much(self._encoder, main, event, matching, self._direct_max):
             self._line_behind(main, [event])
             return
         blocked = FILTER_DELETE if is_delete else FILTER_PUT
@@ -350,6 +355,7 @@ class WatchHub:
 
     def _notify_all(self, main: int, events: list[Event]) -> None:
         gathered: dict[Watcher, list[bytes]] = {}
+        made = 0
         for event in events:
             shared = SharedEvent(main, event)
             for watcher in self._index.matching(event[0]):
@@ -358,12 +364,19 @@ class WatchHub:
                 if watcher.stream.is_paused:
                     self._fall_behind(watcher, main)
                     watcher.stream.lagging[watcher] = None
-                else:
-                    gathered.setdefault(watcher, []).append(
-                        self._encoder.octets(shared, watcher.wants_previous)
-                    )
-        if gathered:
-            self._send(self.header(main), gathered)
+                    continue
+                octets = self._encoder.octets(shared, watcher.wants_previous)
+                gathered.setdefault(watcher, []).append(octets)
+                made += len(octets)
+            if made > DIRECT_OCTETS_MAX:
+                self._line_behind(main, events)
+                return
+        head = self.header(main)
+        for watcher, parts in gathered.items():
+            watcher.stream.put_events(watcher, head, parts)
+            self.events_total += len(parts)
+        for stream in {watcher.stream: None for watcher in gathered}:
+            stream.flush()
 
     def _fall_behind(self, watcher: Watcher, main: int) -> None:
         self._index.remove(watcher)
@@ -430,9 +443,9 @@ class WatchHub:
         last = self._source.revision
         changes: list[Change] = []
         if first <= last:
-            limit = self._slice_changes_max
-            changes = self._backend.changes_from(first, 0, last, limit + 1)
-            if len(changes) > limit:
+            limit = self._slice_changes_max + 1
+            changes, is_cut = read_some(self._backend, first, 0, last, limit)
+            if is_cut:
                 # The last revision may be cut.
                 last = changes[-1].main - 1
                 if last < first:
@@ -441,12 +454,12 @@ class WatchHub:
                 while changes and changes[-1].main > last:
                     changes.pop()
         sharing = [w for w in group if first <= w.next_revision <= last + 1]
-        if changes and len(sharing) > 1:
-            count = sum(change.main == changes[0].main for change in changes)
-            if count * len(sharing) > self._direct_max:
-                self._begin_huge(first, changes[0].main, sharing, [])
-                return
-        full, reached, size = gather(self._encoder, sharing, changes, last, self._direct_max)
+        if changes and changes[0].main in self._heavy:
+            self._begin_huge(first, changes[0].main, sharing, [])
+            return
+        full, reached, size, heavy = gather(self._encoder, sharing, changes, last, self._direct_max)
+        if heavy:
+            self._heavy.append(heavy)
         self._batches_octets += size
         self._advance(sharing, full, reached)
 
@@ -481,13 +494,10 @@ class WatchHub:
                 self._rewind(watcher)
                 stream.lagging[watcher] = None
                 continue
-            octets = self._put_batch(watcher)
-            size += octets
-            if octets > SLICE_BYTES_MAX:
-                stream.flush()
-            else:
-                flushed[stream] = None
-            self._rejoin(watcher)
+            size += self._put_batch(watcher)
+            flushed[stream] = None
+            if watcher.state == UNSYNCED:  # what is large was sent, which may end the stream
+                self._rejoin(watcher)
         for stream in flushed:
             stream.flush()
 
@@ -552,7 +562,7 @@ class WatchHub:
             return 0
         if batch.events:
             self.events_total += len(batch.events)
-            watcher.stream.put_events(watcher, self.header(self._source.revision), batch.events)
+            watcher.stream.put_parts(watcher, self.header(self._source.revision), batch.events)
         self._drop_batch(watcher)
         return batch.size
 
@@ -568,15 +578,6 @@ class WatchHub:
             watcher.batch = None
 
     # Both.
-
-    def _send(self, head: bytes, gathered: dict[Watcher, list[bytes]]) -> None:
-        flushed: dict[WatchStream, None] = {}
-        for watcher, events in gathered.items():
-            watcher.stream.put_events(watcher, head, events)
-            flushed[watcher.stream] = None
-            self.events_total += len(events)
-        for stream in flushed:
-            stream.flush()
 
     def _queue(self, watcher: Watcher) -> None:
         if not self._unsynced:

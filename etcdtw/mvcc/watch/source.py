@@ -12,7 +12,9 @@ class WatchBackend(Protocol):
     """The part of `mvcc.backend.Backend` that watching needs."""
 
     def get_at(self, key: bytes, revision: int) -> bytes | None: ...
-    def changes_from(self, main: int, sub: int, last: int, limit: int) -> list[Change]: ...
+    def changes_from(
+        self, main: int, sub: int, last: int, limit: int, octets_max: int
+    ) -> list[Change]: ...
 
 
 class WatchSource(Protocol):

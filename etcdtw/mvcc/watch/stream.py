@@ -63,7 +63,7 @@ class Batch:
     ``first``: the revision to begin at again if all is dropped.
     """
 
-    __slots__ = ("_main", "events", "first", "revisions", "size")
+    __slots__ = ("_began", "_main", "events", "first", "revisions", "size")
 
     def __init__(self) -> None:
         self.events: list[bytes] = []
@@ -71,6 +71,7 @@ class Batch:
         self.revisions = 0
         self.size = 0
         self._main = 0
+        self._began = (0, 0)  # how many events, of what size, there were before that revision
 
     def takes(self, main: int) -> bool:
         """Count revision ``main``, if it is another one; False: it belongs to the next response."""
@@ -82,12 +83,24 @@ class Batch:
             self.first = main
         self.revisions += 1
         self._main = main
+        self._began = len(self.events), self.size
         return True
 
     def add(self, event: bytes) -> None:
         """Take one more event of the revision counted last."""
         self.events.append(event)
         self.size += len(event)
+
+    def take_back(self, main: int) -> int:
+        """Forget what revision ``main`` has added, if it came last; returns its octets."""
+        if main != self._main:
+            return 0
+        octets = self.size - self._began[1]
+        del self.events[self._began[0] :]
+        self.size -= octets
+        self.revisions -= 1
+        self._main = 0
+        return octets
 
 
 def _nobody(responses: list[bytes]) -> bool:

@@ -330,22 +330,32 @@ def first_change(generations: Sequence[Generation]) -> tuple[int, int] | None:
     return None
 
 
-def fresh_changes(
-    generations: Sequence[Generation], main: int, sub: int, last: int, limit: int
-) -> list[Change]:
-    """Return up to ``limit`` changes from (main, sub) to main revision ``last``."""
-    found: list[Change] = []
+def add_fresh_changes(
+    found: list[Change],
+    generations: Sequence[Generation],
+    main: int,
+    sub: int,
+    last: int,
+    limit: int,
+    octets_max: int,
+) -> None:
+    """Add to ``found`` the changes of ``generations`` from (main, sub) to main revision ``last``.
+
+    Ends with the one that makes them ``limit``, or with which all records hold ``octets_max``
+    (0: no bound).
+    """
+    octets = sum([len(change.record) for change in found])
     for generation in generations:
         changes = generation.changes
         for position in range(bisect_left(changes, (main, sub), key=_position_of), len(changes)):
             at_main, at_sub, key, record = changes[position]
-            if at_main > last or len(found) >= limit:
-                return found
+            if at_main > last or len(found) >= limit or 0 < octets_max <= octets:
+                return
+            is_tombstone = record is None
             if record is None:
-                found.append(Change(at_main, at_sub, True, encode_tombstone(key)))
-            else:
-                found.append(Change(at_main, at_sub, False, record))
-    return found
+                record = encode_tombstone(key)
+            found.append(Change(at_main, at_sub, is_tombstone, record))
+            octets += len(record)
 
 
 def _position_of(change: tuple[int, int, bytes, bytes | None]) -> tuple[int, int]:

@@ -492,21 +492,22 @@ class StateReader:
     # Revision order.
 
     def changes_from(
-        self, main: int, sub: int, last: int, limit: int
+        self, main: int, sub: int, last: int, limit: int, octets_max: int = 0
     ) -> list[tuple[int, int, bool, bytes]]:
         """Return up to ``limit`` (main, sub, is_tombstone, record) from (main, sub) on, in order.
 
-        None is of a revision behind ``last``.
+        None is of a revision after ``last``.  Ends with the one that makes ``octets_max`` (0: any).
         """
         try:
-            rows = self._revisions(revision_key(main, sub), last, limit)
+            rows = self._revisions(revision_key(main, sub), last, limit, octets_max)
         except lmdb.Error as error:
             raise self._unreadable(TABLE_KEY, revision_key(main, sub), error) from error
         opened = self._opened_rows(KEY_SEAL, rows)
         return [(*parse_revision_key(stored), record) for stored, record in opened]
 
-    def _revisions(self, start: bytes, last: int, limit: int) -> list[Row]:
+    def _revisions(self, start: bytes, last: int, limit: int, octets_max: int) -> list[Row]:
         rows: list[Row] = []
+        octets = 0
         cursor = self._key
         if limit <= 0 or not cursor.set_range(start):
             return rows
@@ -517,7 +518,8 @@ class StateReader:
                 self._opened(KEY_SEAL, *row)  # else it may not be the end
                 break
             rows.append(row)
-            if len(rows) == limit:
+            octets += len(row[1]) - SEAL_SIZE
+            if len(rows) == limit or 0 < octets_max <= octets:
                 break
         if rows and rows[-1][0] < start:
             raise self._misled(TABLE_KEY, start)

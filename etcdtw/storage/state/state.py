@@ -35,8 +35,8 @@ from etcdtw.storage.state.overlay import (
     SEND_CHANGES_MAX,
     Generation,
     Missing,
+    add_fresh_changes,
     first_change,
-    fresh_changes,
     pending_of,
 )
 from etcdtw.storage.state.piece_reader import PieceReader
@@ -224,17 +224,18 @@ class LmdbState:
     ) -> tuple[int, bytes | None]:
         return self._steps.count(start, end, revision, rows_max)
 
-    def changes_from(self, main: int, sub: int, last: int, limit: int) -> list[Change]:
+    def changes_from(
+        self, main: int, sub: int, last: int, limit: int, octets_max: int = 0
+    ) -> list[Change]:
         generations = self._generations()
         fresh = first_change(generations) or (last + 1, 0)
         found: list[Change] = []
         if (main, sub) < fresh:
             # A revision may lie in both, its beginning in the state and its end in the overlay.
-            for row in self._reader.changes_from(main, sub, min(last, fresh[0]), limit):
-                if row[:2] >= fresh:
-                    break
-                found.append(Change(*row))
-        return found + fresh_changes(generations, main, sub, last, limit - len(found))
+            rows = self._reader.changes_from(main, sub, min(last, fresh[0]), limit, octets_max)
+            found = [Change(*row) for row in rows if row[:2] < fresh]
+        add_fresh_changes(found, generations, main, sub, last, limit, octets_max)
+        return found
 
     # Writes; by apply only.
 

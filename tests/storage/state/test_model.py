@@ -183,7 +183,7 @@ class StateRig:
             first = random.randint(self.compacted + 1, self.main + 1)
             last = random.randint(first, self.main + 1)
             size = random.choice((1, 3, 1000))
-            part = (first, random.randrange(3), last, size)
+            part = (first, random.randrange(3), last, size, random.choice((0, 1, 200)))
             assert state.changes_from(*part) == model.changes_from(*part)
         for lease in (7, 8, 9):
             assert state.attached(lease) == model.attached(lease)

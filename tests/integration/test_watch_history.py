@@ -1,0 +1,72 @@
+"""Watches over values as large as clients may put hold nobody up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from etcdtw.wire import etcdserverpb as pb
+from tests.differential.operations import WATCH
+from tests.support.etcd_client import EtcdClient
+from tests.support.processes import RunningMember
+from tests.support.wire_client import WireClient
+
+pytestmark = pytest.mark.integration  # conftest.py fails a test in which a member was held up
+
+KEYS = [b"k%02d" % i for i in range(60)]
+SIZE = 1024 * 1024
+
+
+class Watching:
+    """A watch of all keys, read at leisure."""
+
+    def __init__(self, member: RunningMember, **options: Any) -> None:
+        self._client = WireClient(member.endpoint)
+        self._stream = self._client.open(WATCH)
+        create = pb.WatchCreateRequest(key=b"k", range_end=b"l", **options)
+        octets = pb.WatchRequest(create_request=create).SerializeToString()
+        self._events: list[Any] = []
+        self._client.send(self._stream, octets)
+        self.events(0)
+
+    def events(self, count: int) -> list[Any]:
+        """Wait for something, and until there are so many events; return all that came."""
+        while True:
+            assert self._client.poll(30.0)
+            for message in self._stream.take_messages():
+                self._events += pb.WatchResponse.FromString(message).events
+            if len(self._events) >= count:
+                return self._events
+
+    def close(self) -> None:
+        self._client.close()
+
+
+@pytest.fixture
+def member() -> Iterator[RunningMember]:
+    with RunningMember("etcdtw") as running:
+        with EtcdClient(running.endpoint) as client:
+            for key in KEYS:
+                client.put(key, bytes(SIZE))
+        yield running
+
+
+def test_large_values_of_history_come_without_a_long_piece(member: RunningMember) -> None:
+    watching = Watching(member, start_revision=1)
+    assert [event.kv.key for event in watching.events(len(KEYS))] == KEYS
+    watching.close()
+
+
+def test_a_delete_of_large_values_is_told_without_a_long_piece(member: RunningMember) -> None:
+    watching = Watching(member, prev_kv=True)
+    with EtcdClient(member.endpoint) as client:
+        deletion = pb.DeleteRangeRequest(key=b"k", range_end=b"l")
+        revision = client.call("delete_range", deletion).header.revision
+    later = Watching(member, prev_kv=True, start_revision=revision)
+    for one in (watching, later):
+        events = one.events(len(KEYS))
+        assert [event.kv.key for event in events] == KEYS
+        assert {len(event.prev_kv.value) for event in events} == {SIZE}
+        one.close()
