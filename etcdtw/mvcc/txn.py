@@ -73,6 +73,7 @@ class Transactor:
         self._compact_revision = -1
         self._seen: Seen = {}
         self._deleted: list[tuple[bytes, bytes | None]] = []
+        self._kept_octets = 0
         self._has_ranges = False
         self._writes = Writes()  # of the entry, if it has ranges
         self._header_revision = -1
@@ -94,7 +95,7 @@ class Transactor:
         except TooMuchError:
             raise LongTxnError(self._run_steps(request)) from None
         self._check_all(request, path)
-        if self._deleted and self._is_long():
+        if self._is_long():
             raise LongTxnError(self._finish_steps(request, path))
         body, _ = self._execute(request, path, 0)
         return body
@@ -105,7 +106,7 @@ class Transactor:
         self._seen = {}
         self._budget.fill(self._bounds.txn_rows_max)
         self._check_all(request, path)
-        if self._deleted and self._is_long():
+        if self._is_long():
             body, _ = yield from self._execute_steps(request, path, 0)
         else:
             body, _ = self._execute(request, path, 0)
@@ -142,6 +143,10 @@ class Transactor:
         return self._bounds
 
     def _is_long(self) -> bool:
+        if self._kept_octets > self._bounds.long_octets_min:
+            return True
+        if not self._deleted:
+            return False
         ranges = [pair for pair in self._deleted if pair[1] != pair[0] + b"\0"]
         return is_long_delete(self._backend, ranges, self._bounds)
 
@@ -149,6 +154,7 @@ class Transactor:
 
     def _check_all(self, request: Txn, path: Path) -> None:
         self._deleted = []
+        self._kept_octets = 0
         self._has_ranges = False
         self._check(request, path, 0)
         if self._has_ranges:
@@ -165,7 +171,10 @@ class Transactor:
                 self._has_ranges = True
                 self._check_range(op.range.revision)
             elif op.delete_range is not None:
-                self._deleted.append(_interval(op.delete_range))
+                deletion = op.delete_range
+                self._deleted.append(_interval(deletion))
+                if deletion.prev_kv and not deletion.range_end:
+                    self._weigh(deletion.key)
             elif op.txn is not None:
                 position = self._check(op.txn, path, position)
         return position
@@ -178,10 +187,20 @@ class Transactor:
             key = request.key
             # An earlier delete to the end of all keys passes the overlap check, etcd's too; but
             # what is to be kept is gone then.  Real members die of such an entry.
-            if self._backend.get(key) is None or any(
+            if not self._weigh(key) or any(
                 start <= key and (end is None or key < end) for start, end in self._deleted
             ):
                 raise KeyNotFoundError
+        elif request.prev_kv:
+            self._weigh(request.key)
+
+    def _weigh(self, key: bytes) -> bool:
+        """Return whether ``key`` is live; add up how large the records are to keep or to tell."""
+        if self._kept_octets > self._bounds.long_octets_min:
+            return bool(self._backend.keys(key, key + b"\0"))
+        record = self._backend.get(key)
+        self._kept_octets += len(record or b"")
+        return record is not None
 
     def _check_range(self, revision: int) -> None:
         # Unlike a plain range, a negative revision is not "current" here.
@@ -232,12 +251,13 @@ class Transactor:
     def _execute_steps(
         self, request: Txn, path: Path, position: int
     ) -> Generator[None, None, tuple[TxnBody, int]]:
-        """`_execute` in steps, for a txn that deletes very many keys."""
+        """`_execute` in steps, for a txn that deletes very many keys or tells of large values."""
         parts: list[Any] = [b"\x10\x01"] if path[position] else []
         ops = request.success if path[position] else request.failure
         self.txns_total += len(ops) > 1
         position += 1
         is_late = False
+        size = 0
         for op in ops:
             if op.put is not None:
                 response = self._put(op.put)
@@ -251,11 +271,11 @@ class Transactor:
             elif op.delete_range is not None and op.delete_range.range_end:
                 self._note_delete(op.delete_range)
                 _, made = yield from self._writer.delete_range_steps(op.delete_range)
-                size = sum(map(len, made))
-                is_late = is_late or size > SLICE_OCTETS_MAX  # too large to be joined
-                head = self._head(b"\x1a", size)
-                parts.append(b"\x1a%b%b" % (encode_varint(len(head) + size), head))
+                body_size = sum(map(len, made))
+                head = self._head(b"\x1a", body_size)
+                parts.append(b"\x1a%b%b" % (encode_varint(len(head) + body_size), head))
                 parts += made
+                size += body_size
                 yield
                 continue
             elif op.delete_range is not None:
@@ -269,8 +289,10 @@ class Transactor:
                     continue
                 response = _nested(nested)
             parts.append(b"\x1a%b%b" % (encode_varint(len(response)), response))
+            size += len(response)
             yield
-        return LateTxn(parts) if is_late else b"".join(parts), position
+        is_large = size > SLICE_OCTETS_MAX  # too large to be joined
+        return LateTxn(parts) if is_late or is_large else b"".join(parts), position
 
     def _put(self, request: Put) -> bytes:
         # Without a delete before it the key is still what the compares saw.

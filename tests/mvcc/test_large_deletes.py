@@ -1,4 +1,4 @@
-"""The answer of a delete that returns very much is never joined: it goes out in parts."""
+"""What returns very much, a delete or a txn, is never joined: its answer goes out in parts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from etcdtw.mvcc.applied import Applied
+from etcdtw.mvcc.errors import KeyNotFoundError
 from etcdtw.mvcc.long_entry import STEP_OCTETS_MAX, LongEntryError, Steps
 from etcdtw.mvcc.slices import SLICE_OCTETS_MAX
 from etcdtw.mvcc.store import Store
@@ -22,11 +23,14 @@ READ = pb.RequestOp(request_range=pb.RangeRequest(key=b"a", range_end=b"z"))
 PUT = pb.RequestOp(request_put=pb.PutRequest(key=b"z", value=b"new"))
 LONG = WorkBounds(long_keys_min=2, step_keys_max=3)
 LAST_OCTETS = 18  # of the key b"last" in an answer, beside its value
+FEW = WorkBounds(long_octets_min=4 * SLICE_OCTETS_MAX // 10)
 AT_ONCE = WorkBounds(long_octets_min=1 << 40)
 
 
-def make_store(bounds: WorkBounds, size: int = SLICE_OCTETS_MAX // 10) -> Store:
-    store = Store(ModelBackend(), lambda lease_id: True, bounds)
+def make_store(
+    bounds: WorkBounds, size: int = SLICE_OCTETS_MAX // 10, backend: ModelBackend | None = None
+) -> Store:
+    store = Store(backend or ModelBackend(), lambda lease_id: True, bounds)
     for i in range(KEYS_COUNT):
         value = bytes([i]) * size
         store.apply_put(put_of(pb.PutRequest(key=b"k%02d" % i, value=value)))
@@ -106,3 +110,39 @@ def test_a_large_delete_without_previous_records_is_answered_at_once() -> None:
     applied = apply_long(lambda: store.apply_delete_range(request))
     assert applied.late is None
     assert pb.DeleteRangeResponse.FromString(applied.body).deleted == KEYS_COUNT
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_a_txn_that_keeps_or_tells_of_large_values_takes_steps(is_nested: bool) -> None:
+    keys = [b"k%02d" % i for i in range(KEYS_COUNT)]
+    puts = [
+        pb.PutRequest(key=key, ignore_value=i % 3 > 0, prev_kv=i % 3 < 2)
+        for i, key in enumerate(keys[::2])
+    ]
+    ops = [pb.RequestOp(request_put=put) for put in puts]
+    ops += [
+        pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key, prev_kv=True))
+        for key in keys[1::2]
+    ]
+    if is_nested:
+        ops = [pb.RequestOp(request_txn=pb.TxnRequest(success=ops)), PUT]
+    txn = txn_of(pb.TxnRequest(success=ops))
+    backends = [ModelBackend(), ModelBackend()]
+    expected = finish(make_store(AT_ONCE, backend=backends[0]).apply_txn(txn))
+    store = make_store(FEW, backend=backends[1])
+    parts = parts_of(apply_long(lambda: store.apply_txn(txn)))
+    assert max(map(len, parts)) <= STEP_OCTETS_MAX
+    assert b"".join(parts) == expected.body
+    assert backends[0].revisions == backends[1].revisions
+
+
+def test_a_txn_that_keeps_what_is_not_there_changes_nothing_however_large_it_is() -> None:
+    backend = ModelBackend()
+    store = make_store(FEW, backend=backend)
+    before = dict(backend.revisions)
+    puts = [pb.PutRequest(key=b"k%02d" % i, ignore_value=True) for i in range(KEYS_COUNT)]
+    ops = [pb.RequestOp(request_put=put) for put in puts]
+    ops.append(pb.RequestOp(request_put=pb.PutRequest(key=b"missing", ignore_value=True)))
+    applied = store.apply_txn(txn_of(pb.TxnRequest(success=ops)))
+    assert isinstance(applied.error, KeyNotFoundError)
+    assert backend.revisions == before

@@ -1,4 +1,4 @@
-"""Watches over values as large as clients may put hold nobody up."""
+"""Watches and txns over values as large as clients may put hold nobody up."""
 
 from __future__ import annotations
 
@@ -70,3 +70,26 @@ def test_a_delete_of_large_values_is_told_without_a_long_piece(member: RunningMe
         assert [event.kv.key for event in events] == KEYS
         assert {len(event.prev_kv.value) for event in events} == {SIZE}
         one.close()
+
+
+@pytest.mark.parametrize("kind", ["puts that keep them", "deletes"])
+def test_a_txn_that_tells_of_large_values_is_done_without_a_long_piece(
+    member: RunningMember, kind: str
+) -> None:
+    if kind == "deletes":
+        deletes = [pb.DeleteRangeRequest(key=key, prev_kv=True) for key in KEYS]
+        ops = [pb.RequestOp(request_delete_range=one) for one in deletes]
+    else:
+        puts = [pb.PutRequest(key=key, ignore_value=True, prev_kv=True) for key in KEYS]
+        ops = [pb.RequestOp(request_put=one) for one in puts]
+    with EtcdClient(member.endpoint) as client:
+        before = client.call("range", pb.RangeRequest(key=b"k", range_end=b"l"))
+        answer = client.call("txn", pb.TxnRequest(success=ops))
+        assert answer.succeeded
+        if kind == "deletes":
+            told = [one.response_delete_range.prev_kvs[0] for one in answer.responses]
+        else:
+            told = [one.response_put.prev_kv for one in answer.responses]
+            after = client.call("range", pb.RangeRequest(key=b"k", range_end=b"l"))
+            assert [(kv.version, kv.value) for kv in after.kvs] == [(2, bytes(SIZE))] * len(KEYS)
+        assert told == list(before.kvs)
