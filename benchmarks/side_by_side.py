@@ -80,6 +80,8 @@ class Line:
         default_factory=lambda: {side: [] for side in SIDES}
     )
     complaints: list[str] = field(default_factory=list)
+    is_new: bool = False
+    """The base does not know it."""
 
     def add(self, side: str, result: LoadResult, server_cpu_s: float) -> None:
         self.rates[side].append(result.rate)
@@ -138,9 +140,19 @@ class Round:
 
     def _take_turns(self, name: str, line: Line, seconds: float, settle_s: float) -> None:
         for side, member in self.members.items():
+            if side == BASE and line.is_new:
+                continue
             member.resume()
             before_s = cpu_seconds(member.pids)
-            result = self._measure(name, member, seconds)
+            try:
+                result = self._measure(name, member, seconds)
+            except OSError as error:
+                if side != BASE:
+                    raise
+                line.is_new = True
+                line.complaints.append(f"{name}: not compared, the base does not answer: {error}")
+                member.pause()
+                continue
             line.add(side, result, cpu_seconds(member.pids) - before_s)
             time.sleep(settle_s)
             member.pause()

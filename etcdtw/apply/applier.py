@@ -270,11 +270,14 @@ class Applier:
     def _lease_revoke(self, request: pb.LeaseRevokeRequest) -> Applied:
         if self._lessor.lookup(request.ID) is None:
             return Applied(self._store.revision, b"", LeaseNotFoundError(request.ID))
-        if self._backend.has_attached(request.ID, self._store.bounds.long_keys_min):
-            raise LongEntryError(self._lease_revoke_steps(request.ID))
+        lease_id = request.ID
         # The keys go first, in one revision; then nobody can see a lease without its keys.
-        self._store.delete_attached(self._backend.attached(request.ID))
-        return self._forget_lease(request.ID)
+        deleted: Applied | None = None
+        if not self._backend.has_attached(lease_id, self._store.bounds.long_keys_min):
+            deleted = self._store.delete_attached(self._backend.attached(lease_id))
+        if deleted is None:
+            raise LongEntryError(self._lease_revoke_steps(lease_id))
+        return self._forget_lease(lease_id)
 
     def _lease_revoke_steps(self, lease_id: int) -> Steps:
         yield from self._store.delete_attached_steps(lease_id)

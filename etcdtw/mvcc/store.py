@@ -24,7 +24,7 @@ from etcdtw.mvcc.errors import (
     MvccError,
 )
 from etcdtw.mvcc.late import LateRead, LateTxn, LateTxnRead, MadeAnswer
-from etcdtw.mvcc.long_entry import DeleteLook, LongEntryError, Steps
+from etcdtw.mvcc.long_entry import STEP_OCTETS_MAX, DeleteLook, LongEntryError, Steps
 from etcdtw.mvcc.ranges import COUNT_OF_ONE, open_end, read_range
 from etcdtw.mvcc.slices import SLICE_OCTETS_MAX, PinnedRange, RangeSlices, open_slices
 from etcdtw.mvcc.txn import LongTxnError, Transactor, TxnBody
@@ -241,23 +241,35 @@ class Store:
                 break
         if not is_ordered:
             keys.sort()
-        for first in range(0, len(keys), bounds.step_keys_max):
-            self._delete_live(keys[first : first + bounds.step_keys_max])
-            yield None
-        return self._end_long(b"")
-
-    def _delete_live(self, keys: list[bytes]) -> None:
+        count = octets = 0
         for key in keys:
             record = self._backend.get(key)
             if record is not None:
                 self._writer.delete(key, Record(record).lease)
+                octets += len(record)
+            count += 1
+            if count >= bounds.step_keys_max or octets >= STEP_OCTETS_MAX:
+                yield None
+                count = octets = 0
+        return self._end_long(b"")
 
-    def delete_attached(self, keys: list[bytes]) -> Applied:
+    def delete_attached(self, keys: list[bytes]) -> Applied | None:
         """Delete those of ``keys`` that are live, in key order and as one revision.
 
-        For a lease that ends; without a live key there is no revision.
+        For a lease that ends; without a live key there is no revision.  None: their records are
+        too large for one go, and nothing was changed.
         """
-        self._delete_live(sorted(keys))
+        live: list[tuple[bytes, int]] = []
+        octets = 0
+        for key in sorted(keys):
+            record = self._backend.get(key)
+            if record is not None:
+                live.append((key, Record(record).lease))
+                octets += len(record)
+                if octets > self.bounds.long_octets_min:
+                    return None
+        for key, lease in live:
+            self._writer.delete(key, lease)
         self.revision = self._writer.finish()
         return Applied(self.revision)
 

@@ -168,13 +168,27 @@ def test_the_keys_of_a_lease_go_in_one_revision_and_in_order(rig: StoreRig) -> N
     rig.delete(b"gone")
     rig.store.take_events()
     applied = rig.store.delete_attached([b"gone", b"b", b"a"])
+    assert applied is not None
     assert applied.revision == 6
     assert [key for key, _, _ in rig.store.take_events()] == [b"a", b"b"]
     assert rig.backend.attached(7) == []
 
 
 def test_a_lease_without_keys_ends_without_a_revision(rig: StoreRig) -> None:
-    assert rig.store.delete_attached([]).revision == 1
+    applied = rig.store.delete_attached([])
+    assert applied is not None
+    assert applied.revision == 1
+
+
+def test_large_values_of_a_lease_are_left_for_steps() -> None:
+    rig = StoreRig(WorkBounds(long_octets_min=300))
+    for key in (b"a", b"b", b"c", b"d"):
+        rig.put(key, bytes(90), lease=7)
+    before = dict(rig.backend.revisions)
+    assert rig.store.delete_attached([b"a", b"b", b"c", b"d"]) is None
+    assert rig.backend.revisions == before
+    assert rig.store.delete_attached([b"a", b"b"]) is not None
+    assert rig.backend.attached(7) == [b"c", b"d"]
 
 
 def test_events_are_collected_only_while_somebody_watches(rig: StoreRig) -> None:

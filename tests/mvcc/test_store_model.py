@@ -268,6 +268,7 @@ class Rig:
         for key in self.backend.attached(lease):
             attempt.delete(pb.DeleteRangeRequest(key=key))
         applied = self.store.delete_attached(self.backend.attached(lease)[::-1])
+        assert applied is not None
         self.settle(applied, pb.LeaseRevokeResponse(), attempt)
 
     def compact(self, revision: int) -> None:

@@ -21,6 +21,7 @@ from etcdtw.storage.state.open import open_state
 from etcdtw.storage.state.state import LmdbState
 from etcdtw.storage.writer.feed import InlineStateWriter
 from etcdtw.wire import etcdserverpb as pb
+from etcdtw.wire.record import Record
 from etcdtw.wire.requests import plain, txn_of
 from tests.support.model_state import State
 from tests.support.node_rig import CONFIG, NodeRig
@@ -264,7 +265,7 @@ def test_two_long_entries_in_one_batch_follow_one_another(rig: LongRig) -> None:
     assert rig.node.applied_index == rig.node.commit_index
 
 
-@pytest.mark.parametrize("begin", [delete_plainly, delete_in_a_txn])
+@KINDS
 def test_few_keys_with_much_in_them_make_a_long_entry_too(
     tmp_path: Path, begin: Callable[[LongRig], None]
 ) -> None:
@@ -275,4 +276,21 @@ def test_few_keys_with_much_in_them_make_a_long_entry_too(
     begin(rig)
     assert turns_until_applied(rig) > KEYS // 3
     assert rig.lmdb.count(b"k", b"l") == 0
+    rig.lmdb.close()
+
+
+def test_a_txn_that_keeps_much_is_a_long_entry_too(tmp_path: Path) -> None:
+    bounds = WorkBounds(long_octets_min=500)
+    rig = LongRig(tmp_path / "state", bounds)
+    rig.start()
+    rig.fill()
+    keys = rig.lmdb.keys(b"k", b"l")
+    puts = [pb.PutRequest(key=key, ignore_value=True, prev_kv=True) for key in keys]
+    ops = [pb.RequestOp(request_put=put) for put in puts]
+    rig.propose(FIELD_TXN, pb.TxnRequest(success=ops))
+    assert turns_until_applied(rig) > len(keys)
+    for i, key in enumerate(keys):
+        record = Record(rig.lmdb.get(key) or b"")
+        assert (record.version, record.value) == (2, b"v%d" % i)
+    assert rig.lmdb.attached(LEASE) == []
     rig.lmdb.close()

@@ -82,6 +82,7 @@ class Both:
         for store, backend in zip(self.stores, self.backends, strict=True):
             if isinstance(request, int):
                 applied = store.delete_attached(backend.attached(request))
+                assert applied is not None
             elif isinstance(request, pb.PutRequest):
                 applied = store.apply_put(put_of(request))
             else:
