@@ -15,7 +15,7 @@ from tests.support.wire_client import WireClient
 
 pytestmark = pytest.mark.integration  # conftest.py fails a test in which a member was held up
 
-KEYS = [b"k%02d" % i for i in range(60)]
+KEYS = [b"k%02d" % i for i in range(40)]
 SIZE = 1024 * 1024
 
 
