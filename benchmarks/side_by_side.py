@@ -146,7 +146,7 @@ class Round:
             before_s = cpu_seconds(member.pids)
             try:
                 result = self._measure(name, member, seconds)
-            except OSError as error:
+            except TimeoutError as error:
                 if side != BASE:
                     raise
                 line.is_new = True

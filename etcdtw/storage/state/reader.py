@@ -496,7 +496,7 @@ class StateReader:
     ) -> list[tuple[int, int, bool, bytes]]:
         """Return up to ``limit`` (main, sub, is_tombstone, record) from (main, sub) on, in order.
 
-        None is of a revision after ``last``.  Ends with the one that makes ``octets_max`` (0: any).
+        None is of a revision after ``last``.  ``octets_max``: as `Backend.changes_from` has it.
         """
         try:
             rows = self._revisions(revision_key(main, sub), last, limit, octets_max)
