@@ -117,6 +117,21 @@ class CallServer:
         self._register.is_marked = False
         return self._connection.take_parts()
 
+    @property
+    def holds_data_back(self) -> bool:
+        """Whether data waits for nothing but `resume`."""
+        return self._connection.holds_data_back
+
+    def pause(self) -> None:
+        """The transport is congested: data waits in its streams."""
+        self._connection.pause()
+
+    def resume(self) -> bool:
+        """All that was taken is written; True: there is more to take."""
+        for event in self._connection.resume():
+            self._drained(event[1])
+        return self._connection.has_output
+
     def settle(self, octets: int) -> None:
         """Say how many octets the transport holds, after what was taken was given to it."""
         register = self._register

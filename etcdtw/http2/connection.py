@@ -93,15 +93,21 @@ class Connection(Receiving):
         """Return the octets to write now, and forget them."""
         octets = b"".join(self._out)
         self._out.clear()
-        self._control_octets = 0
+        self._is_taken()
         return octets
 
     def take_parts(self) -> list[bytes | memoryview]:
         """As `take_output`, without joining what may be much."""
         parts = self._out
         self._out = []
-        self._control_octets = 0
+        self._is_taken()
         return parts
+
+    def _is_taken(self) -> None:
+        self._control_octets = 0
+        self._let_out = self._send_window
+        if self._held_window and not self._starved:  # who stands in line goes before others
+            self._open_window()
 
     def discard(self) -> None:
         """End the connection without a word, and keep nothing of it."""
@@ -111,19 +117,23 @@ class Connection(Receiving):
 
     def pause(self) -> None:
         """The transport is congested: let no data out.  It waits here and shows in `queued`."""
-        if self._held_window < 0:
-            self._held_window = self._send_window
-            self._send_window = 0
+        self._is_paused = True
+        self._let_out -= self._send_window
+        self._held_window += self._send_window
+        self._send_window = 0
+
+    @property
+    def holds_data_back(self) -> bool:
+        """Whether data waits for nothing but `resume`."""
+        return bool(self._starved) and self._held_window > 0
 
     def resume(self) -> list[Event]:
-        """The transport writes again: let out what the windows admit.
+        """What was taken is written: let out what the windows and our limits admit.
 
         Returns `events.DRAINED` for each stream whose data is all out.
         """
-        if self._held_window < 0:
-            return []
-        self._send_window = self._held_window
-        self._held_window = -1
+        self._is_paused = False
+        self._open_window()
         return [(events.DRAINED, stream_id) for stream_id in self._feed_starved()]
 
     def is_gone(self, stream_id: int) -> bool:

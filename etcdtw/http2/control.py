@@ -266,12 +266,9 @@ class Control(Sending):
     def _open_connection_window(self, increment: int) -> None:
         if not increment:
             raise PeerError(PROTOCOL_ERROR, b"WINDOW_UPDATE of 0")
-        window = max(self._send_window, self._held_window) + increment
-        if window > WINDOW_MAX:
+        self._held_window += increment
+        if self._send_window + self._held_window > WINDOW_MAX:
             raise PeerError(FLOW_CONTROL_ERROR, b"connection window over its maximum")
-        if self._held_window >= 0:
-            self._held_window = window
-            return
-        self._send_window = window
+        self._open_window()
         for stream_id in self._feed_starved():
             self._events.append((events.DRAINED, stream_id))

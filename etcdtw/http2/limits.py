@@ -46,6 +46,9 @@ class Limits:
     """Answers to control frames that wait for `take_output`; one octet more closes."""
     queued_octets_refuse: int = 67_108_864
     """While this much data waits for the peer's windows, its new streams are refused."""
+    output_octets_max: int = WINDOW_MAX
+    """Octets of data that are let out before `take_output`, however far the peer's windows are
+    open: the rest waits in its streams.  Whoever sets it calls `resume` when that is written."""
 
     resets_burst: int = 1_000
     """Streams the peer resets, or makes us reset, before they were answered."""
@@ -79,6 +82,7 @@ class Limits:
         assert WINDOW_DEFAULT <= self.stream_window <= WINDOW_MAX
         assert WINDOW_DEFAULT <= self.connection_window <= WINDOW_MAX
         assert self.frame_size_max <= self.stream_window
+        assert WINDOW_DEFAULT <= self.output_octets_max <= WINDOW_MAX
 
 
 def for_offender(limits: Limits) -> Limits:

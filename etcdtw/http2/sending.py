@@ -51,8 +51,11 @@ class Sending:
         self._control_octets = 0  # answers to control frames in _out
         self._streams: dict[int, Stream | None] = {}
         self._forgotten: dict[int, None] = {}  # streams we reset lately, oldest first
-        self._send_window = WINDOW_DEFAULT  # 0 while paused
-        self._held_window = -1  # the connection's window while paused; -1: not paused
+        # The connection's window: what may be let out now (0 while paused), and what is held back.
+        self._send_window = WINDOW_DEFAULT
+        self._held_window = 0
+        self._let_out = WINDOW_DEFAULT  # _send_window, and the octets of data in _out
+        self._is_paused = False
         self._peer_window = WINDOW_DEFAULT  # SETTINGS_INITIAL_WINDOW_SIZE
         self._peer_frame_size = FRAME_SIZE_MIN
         self._queued_octets = 0
@@ -222,6 +225,14 @@ class Sending:
             self._drop_stream(stream_id)
         elif not self._client:
             self._write_reset(stream_id, NO_ERROR)
+
+    def _open_window(self) -> None:
+        """Let out as much as `Limits.output_octets_max` admits of the window that is held."""
+        opened = min(self._held_window, self._limits.output_octets_max - self._let_out)
+        if opened > 0 and not self._is_paused:
+            self._held_window -= opened
+            self._send_window += opened
+            self._let_out += opened
 
     def _feed_starved(self) -> list[int]:
         """Spend the connection's window on those in line; return the streams that drained."""

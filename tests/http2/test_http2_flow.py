@@ -301,6 +301,41 @@ def test_a_paused_connection_keeps_data_and_sends_it_on_resume() -> None:
     assert server._send_window == DEFAULT + 7 - 11
 
 
+def test_what_is_let_out_at_once_has_a_bound_however_far_the_windows_are_open() -> None:
+    server = new_server(Limits(output_octets_max=100_000))
+    server.receive(encode_settings(((4, 2**31 - 1),)) + encode_window_update(0, 1 << 30), 0)
+    server.receive(headers(1, flags=WHOLE | END) + headers(3) + data(3, b"x"), 0)
+    server.take_output()
+    server.send_headers(1, HEAD)
+    server.send_data(1, b"a" * 250_000)
+    server.reply(3, HEAD, b"b" * 10, TRAILERS)
+    # More credit opens nothing before the output is taken and written.
+    server.receive(encode_window_update(0, 1), 0)
+    sizes = [0, 0, 0]
+    found = []
+    for turn in range(3):
+        assert server.holds_data_back == (turn < 2)
+        sizes[turn] = sum(len(frame[3]) for frame in written(server) if frame[0] == frames.DATA)
+        found += server.resume()
+    assert sizes == [100_000, 100_000, 50_010]
+    assert found == [(events.DRAINED, 3), (events.DRAINED, 1)]
+    assert server._send_window + server._held_window == DEFAULT + (1 << 30) + 1 - 250_010
+
+
+def test_a_pause_keeps_what_the_bound_holds_back() -> None:
+    server = new_server(Limits(output_octets_max=DEFAULT))
+    server.receive(encode_settings(((4, 2**31 - 1),)) + encode_window_update(0, DEFAULT), 0)
+    server.receive(headers(1, flags=WHOLE | END), 0)
+    server.send_headers(1, HEAD)
+    server.send_data(1, b"a" * 3 * DEFAULT)
+    server.pause()
+    server.take_output()
+    assert server.queued(1) == 2 * DEFAULT
+    assert server.resume() == []
+    assert server.queued(1) == DEFAULT
+    assert not server.holds_data_back
+
+
 def test_the_window_maximum_holds_while_paused() -> None:
     server = new_server()
     server.pause()

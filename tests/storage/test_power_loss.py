@@ -23,13 +23,15 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_recorder(tmp_path_factory.mktemp("crashlab"))
 
 
-def check_images(folder: Path, events: list[tuple[str, str, int, bytes]], seed: int) -> None:
+def check_images(
+    folder: Path, events: list[tuple[str, str, int, bytes]], seed: int, count: int = IMAGES
+) -> None:
     model = Model()
     found = 0
-    for marks, contents in cuts(events, IMAGES, Random(seed)):
+    for marks, contents in cuts(events, count, Random(seed)):
         check_image(folder, marks, contents, model)
         found += 1
-    assert found == IMAGES
+    assert found == count
 
 
 def test_no_power_loss_takes_back_a_promise(library: Path, tmp_path: Path) -> None:
@@ -62,15 +64,17 @@ def test_a_failed_sync_stops_the_process_and_nothing_is_promised_afterwards(
 ) -> None:
     status, log = record_run(library, tmp_path, 3, 100_000, eio, timeout_s=20)
     assert status == 9
-    marks = [data.decode() for kind, _, _, data in parse(log) if kind == "M"]
+    events = parse(log)
+    marks = [data.decode() for kind, _, _, data in events if kind == "M"]
     failed = marks.index("E")
     assert "stop" in marks[failed:]
-    if eio[0] == "w":
-        # The settler's own thread failed.  Until it says so, in microseconds, the reactor may
-        # still acknowledge what the journal has made durable.
+    if eio[0] in "ws":
+        # The settler's thread or the writer process failed.  Until the reactor hears it, it may
+        # still tell what was durable before: the images below show that it was.
         failed = marks.index("stop")
     promised = "G " if eio[0] == "s" else "A "
     assert not [mark for mark in marks[failed:] if mark.startswith(promised)]
+    check_images(tmp_path / "image", events, 3, count=20)
 
 
 @pytest.mark.long

@@ -21,7 +21,10 @@ from etcdtw.transport.sockets import plain_socket
 UNREAD_OCTETS_MAX: Final = 32 * 1024 * 1024
 """Output held for a client that does not read; one octet more and it is dropped.
 
-Twice what the windows of gRPC's own clients ever grant (16 MiB): a slow one is not cut off."""
+Data waits in its streams meanwhile: only heads, refusals and the like come to be so much."""
+OUTPUT_SIZE: Final = 1024 * 1024
+"""Octets of data that are framed at once (`Limits.output_octets_max`): clients of gRPC's C core
+open windows as large as the message that they expect."""
 PIECE_SIZE: Final = 256 * 1024
 """Octets that a transport is given at once: it copies them, and TLS keeps them encrypted too."""
 SENT_SIZE: Final = 512 * 1024
@@ -174,6 +177,8 @@ class GrpcChannel:
         self._settle()
         if server.is_closed:
             self.close()
+        elif server.holds_data_back and not self._is_paused and server.resume():
+            self._mark()
 
     def expire(self, now_ms: int) -> None:
         """End overdue calls."""
@@ -233,7 +238,7 @@ class GrpcChannel:
             self.server.release()
 
     def pauseProducing(self) -> None:
-        self._is_paused = True
+        self._pause()
         # Streams must see that nothing more goes out before anything is held.
         self.server.set_backlog(max(self._held_octets, 1))
 
@@ -247,6 +252,10 @@ class GrpcChannel:
         if self._is_closing:
             self._end_writing()
             return
+        if self.server.resume():
+            self.flush_output()
+            if self._is_paused or self._is_closing:
+                return
         self._settle()
         self.server.set_backlog(0)
         if self._is_clogged:
@@ -255,7 +264,11 @@ class GrpcChannel:
             self._rounds.serve(self)
 
     def stopProducing(self) -> None:
+        self._pause()
+
+    def _pause(self) -> None:
         self._is_paused = True
+        self.server.pause()
 
     def _write(self, data: bytes) -> None:
         if self._socket is None:
@@ -312,7 +325,7 @@ class GrpcChannel:
         """Let the transport write a piece; one that pulls asks for the next when it has."""
         self._rest_octets = len(piece)
         if self._socket is not None:
-            self._is_paused = True
+            self._pause()
         self._transport.write(piece)  # pauses us when it is too much
 
     def _hold(self, parts: list[bytes | memoryview]) -> None:

@@ -8,7 +8,7 @@ services: methods and routes are given.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, cast
 
@@ -36,6 +36,7 @@ from etcdtw.http2.connection import Connection
 from etcdtw.http2.limits import Limits, for_offender
 from etcdtw.http2.sniffing import HTTP1, HTTP2, SPEAKS_TLS, TLS, UNDECIDED, sniff
 from etcdtw.transport.client.grpc_channel import (
+    OUTPUT_SIZE,
     UNREAD_OCTETS_MAX,
     ChannelTransport,
     GrpcChannel,
@@ -287,7 +288,7 @@ class ClientPort(Factory):
         self._methods = methods
         self._call_stats = stats
         self._flusher = flusher
-        self._limits = limits or Limits()
+        self._limits = replace(limits or Limits(), output_octets_max=OUTPUT_SIZE)
         self._offender_limits = for_offender(self._limits)
         self._offenders = offenders or Offenders()
         self._keepalive = keepalive or KeepAlive()

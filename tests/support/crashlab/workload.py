@@ -10,6 +10,7 @@ import ctypes
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -82,7 +83,8 @@ class Workload:
         self.term = 1
         self.last = 0
         self.settled = 0  # entries that are never overwritten
-        self.acked = 0
+        self.in_flight: deque[tuple[int, int]] = deque()  # appends: first and last index
+        self.durable = 0  # the last index of the newest append that is acknowledged
         self.mark("begin")
 
     def mark(self, text: str) -> None:
@@ -119,18 +121,20 @@ class Workload:
         entries = [entry_of(index, self.term) for index in range(first, self.last + 1)]
         text = f"{first} {self.last} {self.term}"
         self.mark("B " + text)
+        self.in_flight.append((first, self.last))
         self.log.append(HardState(self.term, 1, self.settled), entries, self.appended(text))
 
     def appended(self, text: str) -> Callable[[], None]:
         def done() -> None:
             self.mark("A " + text)
-            self.acked += 1
+            _, self.durable = self.in_flight.popleft()
 
         return done
 
     def settle(self) -> None:
         """Apply what is durable in the log and will not be overwritten."""
-        durable = self.log.last_index() if not self.log.has_work() else 0
+        # Where flushes are slow an append is always under way: none may wait for a quiet moment.
+        durable = min([self.durable, *(first - 1 for first, _ in self.in_flight)])
         for index in range(self.state.applied_index + 1, min(durable, self.settled) + 1):
             apply_entry(self.state, index)
 

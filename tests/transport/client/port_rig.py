@@ -12,6 +12,7 @@ from etcdtw.grpc.call import Call, MethodTable
 from etcdtw.grpc.client import CallClient
 from etcdtw.grpc.stats import ServerStats
 from etcdtw.http2.connection import Connection
+from etcdtw.http2.limits import Limits
 from etcdtw.transport.client.grpc_channel import KeepAlive
 from etcdtw.transport.client.inflation import inflate_in_turns
 from etcdtw.transport.client.places import ClientPlaces
@@ -89,10 +90,10 @@ class PortRig:
             is_tls=is_tls,
         )
 
-    def connect(self, room: int = 1 << 30) -> Peer:
+    def connect(self, room: int = 1 << 30, window: int = Limits().stream_window) -> Peer:
         protocol = self.port.buildProtocol(PEER)
         assert protocol is not None
-        return Peer(self, protocol, SocketLike(room))
+        return Peer(self, protocol, SocketLike(room), window)
 
     def _crash(self, call: Call, message: bytes) -> bytes:
         raise ZeroDivisionError("a defect")
@@ -101,12 +102,21 @@ class PortRig:
 class Peer:
     """One connection as seen from its client."""
 
-    def __init__(self, rig: PortRig, protocol: ClientConnection, transport: SocketLike) -> None:
+    def __init__(
+        self,
+        rig: PortRig,
+        protocol: ClientConnection,
+        transport: SocketLike,
+        window: int = Limits().stream_window,
+    ) -> None:
         self.rig = rig
         self.protocol = protocol
         self.transport = transport
         protocol.makeConnection(transport)
-        self.http2 = Connection(client=True)
+        limits = Limits(
+            stream_window=window, connection_window=max(window, Limits().connection_window)
+        )
+        self.http2 = Connection(client=True, limits=limits)
         self.grpc = CallClient(self.http2, on_output=lambda: None)
         self.results: list[tuple[bytes | None, int, str]] = []
 

@@ -119,7 +119,7 @@ def test_who_reads_no_pages_is_given_no_more_of_them_and_goes_on_when_it_reads(
     assert peer.transport.producerState == "paused"
     assert peer.results == []
     answered = 0
-    for _ in range(110):
+    for _ in range(210):  # heads and bodies come apart where so little is taken
         octets = peer.transport.read()
         answered += octets.count(b'{"health":"true"')
         peer.grpc.receive(octets, 0)

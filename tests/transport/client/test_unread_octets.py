@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from etcdtw.grpc.stats import ServerStats
-from etcdtw.http2.limits import Limits
+from etcdtw.http2.limits import WINDOW_MAX, Limits
 from etcdtw.transport.client.grpc_channel import PIECE_SIZE
 from etcdtw.transport.client.port import PortBounds, UnreadTotal
 from tests.transport.client.port_rig import Peer, PortRig
+
+OUTPUT_SIZE_MAX = 5 * PIECE_SIZE  # octets: what is framed at once, and a piece of what was before
 
 
 def test_a_client_that_never_reads_is_dropped_at_a_bound() -> None:
     rig = PortRig(bounds=PortBounds(unread_octets_max=10_000))
     peer = rig.connect(room=1_000)
     peer.begin()
-    for _ in range(11):
-        peer.call("Unary", b"x" * 1_000)
+    peer.call("Unary", b"x" * 1_000)
+    for _ in range(200):
+        peer.call("Unknown")
         peer.send()
         rig.clock.advance(0)
         if peer.is_dropped:
@@ -22,6 +25,29 @@ def test_a_client_that_never_reads_is_dropped_at_a_bound() -> None:
     assert peer.is_dropped
     peer.lose()
     assert rig.port.connection_count == 0
+
+
+def test_a_client_that_is_slow_to_read_gets_a_large_answer_whole() -> None:
+    """gRPC's C core opens its windows as far as the message it expects is large."""
+    rig = PortRig()
+    peer = rig.connect(room=1_000, window=WINDOW_MAX)
+    peer.begin()
+    peer.call("Hold")
+    peer.call("Unary", b"x" * 1_000)  # the transport is full when the answer comes
+    peer.send()
+    rig.clock.advance(0)
+    rig.held[0].reply(b"y" * 40_000_000)
+    most = received = 0
+    while received < 40_000_000:
+        rig.clock.advance(0)
+        assert not peer.is_dropped
+        octets = peer.transport.read()
+        assert octets
+        channel = peer.protocol.channel
+        assert channel is not None
+        most = max(most, channel._held_octets)
+        received += len(octets)
+    assert most <= OUTPUT_SIZE_MAX
 
 
 def leave_unread(peer: Peer, size: int) -> int:
