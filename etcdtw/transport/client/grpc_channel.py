@@ -22,7 +22,7 @@ UNREAD_OCTETS_MAX: Final = 32 * 1024 * 1024
 """Output held for a client that does not read; one octet more and it is dropped.
 
 Data waits in its streams meanwhile: only heads, refusals and the like come to be so much."""
-OUTPUT_SIZE: Final = 1024 * 1024
+OUTPUT_SIZE: Final = 4 * 1024 * 1024
 """Octets of data that are framed at once (`Limits.output_octets_max`): clients of gRPC's C core
 open windows as large as the message that they expect."""
 PIECE_SIZE: Final = 256 * 1024
@@ -254,8 +254,13 @@ class GrpcChannel:
             return
         if self.server.resume():
             self.flush_output()
-            if self._is_paused or self._is_closing:
-                return
+        if not self._is_closing:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """The client reads again: go on with what waited for it, unless it is behind already."""
+        if self._is_paused:
+            return
         self._settle()
         self.server.set_backlog(0)
         if self._is_clogged:

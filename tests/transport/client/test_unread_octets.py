@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from etcdtw.grpc.stats import ServerStats
 from etcdtw.http2.limits import WINDOW_MAX, Limits
-from etcdtw.transport.client.grpc_channel import PIECE_SIZE
+from etcdtw.transport.client.grpc_channel import OUTPUT_SIZE, PIECE_SIZE
 from etcdtw.transport.client.port import PortBounds, UnreadTotal
 from tests.transport.client.port_rig import Peer, PortRig
-
-OUTPUT_SIZE_MAX = 5 * PIECE_SIZE  # octets: what is framed at once, and a piece of what was before
 
 
 def test_a_client_that_never_reads_is_dropped_at_a_bound() -> None:
@@ -47,7 +45,7 @@ def test_a_client_that_is_slow_to_read_gets_a_large_answer_whole() -> None:
         assert channel is not None
         most = max(most, channel._held_octets)
         received += len(octets)
-    assert most <= OUTPUT_SIZE_MAX
+    assert most <= OUTPUT_SIZE + PIECE_SIZE
 
 
 def leave_unread(peer: Peer, size: int) -> int:
