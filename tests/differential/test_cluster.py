@@ -9,7 +9,7 @@ from tests.differential.cluster import keep_revisions_within, run_sequence
 from tests.differential.judged import NEEDS_JUDGE
 from tests.support.cluster_programs import with_programs
 
-OPERATIONS = 1500
+OPERATIONS = 1000
 SEED = 20_220
 
 

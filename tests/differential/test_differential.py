@@ -10,7 +10,7 @@ from tests.differential.lockstep import Outcome
 
 pytestmark = [pytest.mark.integration, NEEDS_JUDGE]
 
-OPERATIONS = 2000
+OPERATIONS = 1200
 OPERATIONS_CONTROL = 500
 SEED = 20_220
 

@@ -14,7 +14,7 @@ from tests.support.cluster_programs import with_programs
 
 pytestmark = pytest.mark.integration
 
-SECTIONS = 60
+SECTIONS = 40
 SEED = 7
 
 

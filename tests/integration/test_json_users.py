@@ -24,7 +24,7 @@ from tests.support.websocket_client import WebSocketClient
 
 pytestmark = pytest.mark.integration
 
-OPERATIONS = 1_000
+OPERATIONS = 600
 SEED = 29
 TIMEOUT_S = 10.0
 WRONG = "etcdserver: invalid auth token"

@@ -29,6 +29,7 @@ def test_every_acknowledged_write_survives_kill_9_at_its_revision() -> None:
     assert tally.checked >= tally.acknowledged
 
 
+@pytest.mark.long
 def test_the_loop_finds_nothing_wrong_with_real_etcd_when_it_ends_in_order() -> None:
     tally = KillLoop("etcd", seed=1, end=RunningMember.stop).run(CYCLES)
     assert not tally.problems, "\n".join(tally.problems[:20])

@@ -23,7 +23,7 @@ from tests.support.processes import RunningMember, TlsFiles
 
 pytestmark = pytest.mark.integration
 
-OPERATIONS: Final = 2000
+OPERATIONS: Final = 1200
 SEED: Final = 13
 MIXED_OPERATIONS: Final = 300
 
