@@ -33,7 +33,7 @@ from tests.support.processes import MemberNotReadyError, cpu_seconds
 from tests.support.wire_client import ConnectionFailedError
 
 SETTLE_S: Final = 0.5
-LONE_SLICES: Final = 3  # as those of `side_by_side`; fewer, because resuming a cluster takes long
+SLICES: Final = 3  # of a measurement, in which sides take turns: a machine's moods last seconds
 RESUME_S: Final = 1.0  # after SIGCONT: an election that this brings about is over
 FOLLOWER: Final = "follower"
 QUICK: Final = {
@@ -118,10 +118,9 @@ def _round(
             time.sleep(SETTLE_S)
             _pause(cluster)
         for one in chosen:
-            slices = LONE_SLICES if one.connections == 1 else 1
-            for side, cluster in list(clusters.items()) * slices:
+            for side, cluster in list(clusters.items()) * SLICES:
                 _resume(cluster)
-                result, cpu_s = _measure(one, cluster, seconds / slices)
+                result, cpu_s = _measure(one, cluster, seconds / SLICES)
                 lines[one.name].add(side, result, cpu_s)
                 time.sleep(SETTLE_S)
                 _pause(cluster)
