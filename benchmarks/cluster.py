@@ -77,13 +77,15 @@ WORKLOADS: Final = (
 )
 
 
-def _pause(cluster: Cluster) -> None:
+def pause(cluster: Cluster) -> None:
+    """Stop all members, and forget connections that will not outlive it."""
     for member in cluster.all:
         cluster.forget_client(member)
         member.pause()
 
 
-def _resume(cluster: Cluster) -> None:
+def resume(cluster: Cluster) -> None:
+    """Let all members go on, and wait until they agree on a leader."""
     for member in cluster.all:
         member.resume()
     time.sleep(RESUME_S)
@@ -116,16 +118,16 @@ def _round(
             )
             assert not stored.errors, stored.error_texts
             time.sleep(SETTLE_S)
-            _pause(cluster)
+            pause(cluster)
         for one in chosen:
             for side, cluster in list(clusters.items()) * SLICES:
-                _resume(cluster)
+                resume(cluster)
                 result, cpu_s = _measure(one, cluster, seconds / SLICES)
                 lines[one.name].add(side, result, cpu_s)
                 time.sleep(SETTLE_S)
-                _pause(cluster)
+                pause(cluster)
         for cluster in clusters.values():
-            _resume(cluster)
+            resume(cluster)
             cluster.assert_equal()
 
 
