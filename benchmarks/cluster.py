@@ -92,6 +92,20 @@ def resume(cluster: Cluster) -> None:
     cluster.leader()
 
 
+def begin(stack: ExitStack, side: str) -> Cluster:
+    """Start a cluster of ``side``, store the keys in it and pause it."""
+    cluster = stack.enter_context(
+        Cluster([side.split()[0]] * cluster_events.MEMBERS, flags=cluster_events.QUOTA)
+    )
+    stored = LoadRun(workloads.preload()).exhaust(
+        cluster.leader().endpoint, connections=10, streams=4
+    )
+    assert not stored.errors, stored.error_texts
+    time.sleep(SETTLE_S)
+    pause(cluster)
+    return cluster
+
+
 def _measure(one: ClusterWorkload, cluster: Cluster, seconds: float) -> tuple[LoadResult, float]:
     """Return the result and the processor time of all members."""
     member = cluster.followers()[0] if one.through == FOLLOWER else cluster.leader()
@@ -109,16 +123,7 @@ def _round(
     with ExitStack() as stack:
         clusters = {}
         for side in sides:
-            cluster = stack.enter_context(
-                Cluster([side.split()[0]] * cluster_events.MEMBERS, flags=cluster_events.QUOTA)
-            )
-            clusters[side] = cluster
-            stored = LoadRun(workloads.preload()).exhaust(
-                cluster.leader().endpoint, connections=10, streams=4
-            )
-            assert not stored.errors, stored.error_texts
-            time.sleep(SETTLE_S)
-            pause(cluster)
+            clusters[side] = begin(stack, side)
         for one in chosen:
             for side, cluster in list(clusters.items()) * SLICES:
                 resume(cluster)

@@ -15,8 +15,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from benchmarks import cluster_events, workloads
-from benchmarks.cluster import pause, resume
+from benchmarks import workloads
+from benchmarks.cluster import begin, pause, resume
 from benchmarks.load import LoadRun
 from benchmarks.side_by_side import ETCDTW, sides_here
 from tests.support.cluster_processes import Cluster
@@ -72,14 +72,7 @@ def main() -> int:
     calls: Counter[str] = Counter()
     rates: dict[str, list[float]] = {side: [] for side in sides}
     with ExitStack() as stack:
-        clusters = {}
-        for side in sides:
-            cluster = Cluster([side] * cluster_events.MEMBERS, flags=cluster_events.QUOTA)
-            clusters[side] = stack.enter_context(cluster)
-            LoadRun(workloads.preload()).exhaust(
-                cluster.leader().endpoint, connections=10, streams=4
-            )
-            pause(cluster)
+        clusters = {side: begin(stack, side) for side in sides}
         for part in range(options.parts):
             for side in sides if part % 2 else sides[::-1]:
                 cluster = clusters[side]

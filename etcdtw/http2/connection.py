@@ -93,17 +93,18 @@ class Connection(Receiving):
         """Return the octets to write now, and forget them."""
         octets = b"".join(self._out)
         self._out.clear()
-        self._is_taken()
+        self._taken()
         return octets
 
     def take_parts(self) -> list[bytes | memoryview]:
         """As `take_output`, without joining what may be much."""
         parts = self._out
         self._out = []
-        self._is_taken()
+        self._taken()
         return parts
 
-    def _is_taken(self) -> None:
+    def _taken(self) -> None:
+        """The output is with the shell: as much data as before may be let out again."""
         self._control_octets = 0
         self._let_out = self._send_window
         if self._held_window and not self._starved:  # who stands in line goes before others
