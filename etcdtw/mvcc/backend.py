@@ -103,6 +103,13 @@ class Backend(Protocol):
         """Return a number of keys that `count` is not below, without looking at any: 0 will do."""
         ...
 
+    def large_octets(self) -> int:
+        """Return what all large durable records of any revision hold at the most, unread.
+
+        Those of less than half a page need not count; nor those that are in memory.
+        """
+        ...
+
     # The view at an older main revision.
 
     def get_at(self, key: bytes, revision: int) -> bytes | None: ...

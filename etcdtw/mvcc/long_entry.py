@@ -50,7 +50,7 @@ class DeleteLook:
         self._keys += count
         if self._keys >= bounds.long_keys_min:
             self.is_long = True
-        elif count > FEW_KEYS_MAX:
+        elif count and self._keys > FEW_KEYS_MAX:
             # Nothing is copied to look at them.
             left = bounds.long_octets_min - self._octets
             frames = self._backend.frames(start, end, 0, left)

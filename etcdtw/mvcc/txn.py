@@ -34,7 +34,7 @@ from etcdtw.mvcc.ranges import (
 from etcdtw.mvcc.slices import SLICE_OCTETS_MAX, slice_range
 from etcdtw.mvcc.txn_budget import Budget, TooMuchError
 from etcdtw.mvcc.views import View, Writes
-from etcdtw.mvcc.work_bounds import WorkBounds
+from etcdtw.mvcc.work_bounds import FEW_KEYS_MAX, WorkBounds
 from etcdtw.mvcc.writer import Writer
 from etcdtw.wire import etcdserverpb as pb
 from etcdtw.wire.encode import encode_varint
@@ -73,7 +73,9 @@ class Transactor:
         self._compact_revision = -1
         self._seen: Seen = {}
         self._deleted: list[tuple[bytes, bytes | None]] = []
-        self._kept_octets = 0
+        self._octets_read = 0
+        self._weighs_all = False  # a write reads the record before it, and many may be large
+        self._unweighed = 0
         self._has_ranges = False
         self._writes = Writes()  # of the entry, if it has ranges
         self._header_revision = -1
@@ -143,7 +145,7 @@ class Transactor:
         return self._bounds
 
     def _is_long(self) -> bool:
-        if self._kept_octets > self._bounds.long_octets_min:
+        if self._octets_read > self._bounds.long_octets_min:
             return True
         if not self._deleted:
             return False
@@ -154,7 +156,9 @@ class Transactor:
 
     def _check_all(self, request: Txn, path: Path) -> None:
         self._deleted = []
-        self._kept_octets = 0
+        self._octets_read = 0
+        self._weighs_all = self._backend.large_octets() > self._bounds.long_octets_min
+        self._unweighed = 0
         self._has_ranges = False
         self._check(request, path, 0)
         if self._has_ranges:
@@ -173,7 +177,7 @@ class Transactor:
             elif op.delete_range is not None:
                 deletion = op.delete_range
                 self._deleted.append(_interval(deletion))
-                if deletion.prev_kv and not deletion.range_end:
+                if not deletion.range_end and (deletion.prev_kv or self._is_next_weighed()):
                     self._weigh(deletion.key)
             elif op.txn is not None:
                 position = self._check(op.txn, path, position)
@@ -191,15 +195,22 @@ class Transactor:
                 start <= key and (end is None or key < end) for start, end in self._deleted
             ):
                 raise KeyNotFoundError
-        elif request.prev_kv:
+        elif request.prev_kv or self._is_next_weighed():
             self._weigh(request.key)
 
+    def _is_next_weighed(self) -> bool:
+        """Whether to weigh the next record that a write reads, but neither keeps nor tells."""
+        if not self._weighs_all:
+            return False
+        self._unweighed += 1
+        return self._unweighed > FEW_KEYS_MAX
+
     def _weigh(self, key: bytes) -> bool:
-        """Return whether ``key`` is live; add up how large the records are to keep or to tell."""
-        if self._kept_octets > self._bounds.long_octets_min:
+        """Return whether ``key`` is live; add up how large the records are that writes read."""
+        if self._octets_read > self._bounds.long_octets_min:
             return bool(self._backend.keys(key, key + b"\0"))
         record = self._backend.get(key)
-        self._kept_octets += len(record or b"")
+        self._octets_read += len(record or b"")
         return record is not None
 
     def _check_range(self, revision: int) -> None:

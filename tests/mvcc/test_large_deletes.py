@@ -11,9 +11,9 @@ from etcdtw.mvcc.errors import KeyNotFoundError
 from etcdtw.mvcc.long_entry import STEP_OCTETS_MAX, LongEntryError, Steps
 from etcdtw.mvcc.slices import SLICE_OCTETS_MAX
 from etcdtw.mvcc.store import Store
-from etcdtw.mvcc.work_bounds import WorkBounds
+from etcdtw.mvcc.work_bounds import FEW_KEYS_MAX, WorkBounds
 from etcdtw.wire import etcdserverpb as pb
-from etcdtw.wire.requests import put_of, txn_of
+from etcdtw.wire.requests import Txn, put_of, txn_of
 from tests.support.late_answers import finish
 from tests.support.model_backend import ModelBackend
 
@@ -134,6 +134,40 @@ def test_a_txn_that_keeps_or_tells_of_large_values_takes_steps(is_nested: bool) 
     assert max(map(len, parts)) <= STEP_OCTETS_MAX
     assert b"".join(parts) == expected.body
     assert backends[0].revisions == backends[1].revisions
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+@pytest.mark.parametrize("kind", ["put", "delete", "delete of two"])
+def test_a_txn_that_writes_over_many_large_values_takes_steps(kind: str, is_nested: bool) -> None:
+    txn = write_over(kind, KEYS_COUNT, is_nested)
+    backends = [ModelBackend(), ModelBackend()]
+    expected = finish(make_store(AT_ONCE, backend=backends[0]).apply_txn(txn))
+    store = make_store(FEW, backend=backends[1])
+    assert finish(apply_long(lambda: store.apply_txn(txn))).body == expected.body
+    assert backends[0].revisions == backends[1].revisions
+
+
+@pytest.mark.parametrize("kind", ["put", "delete"])
+def test_a_txn_that_writes_over_a_few_large_values_is_done_at_once(kind: str) -> None:
+    store = make_store(WorkBounds(long_octets_min=1), backend=ModelBackend())
+    assert finish(store.apply_txn(write_over(kind, FEW_KEYS_MAX))).error is None
+
+
+def write_over(kind: str, count: int, is_nested: bool = False) -> Txn:
+    """Return a txn that puts or deletes the first keys, a value or a pair of keys each time."""
+    keys = [b"k%02d" % i for i in range(count)]
+    if kind == "put":
+        ops = [pb.RequestOp(request_put=pb.PutRequest(key=key)) for key in keys]
+    else:
+        deletes = [pb.DeleteRangeRequest(key=key) for key in keys]
+        if kind == "delete of two":
+            deletes = deletes[::2]
+            for one in deletes:
+                one.range_end = b"k%02d" % (int(one.key[1:]) + 2)
+        ops = [pb.RequestOp(request_delete_range=one) for one in deletes]
+    if is_nested:
+        ops = [pb.RequestOp(request_txn=pb.TxnRequest(success=ops)), PUT]
+    return txn_of(pb.TxnRequest(success=ops))
 
 
 def test_a_txn_that_keeps_what_is_not_there_changes_nothing_however_large_it_is() -> None:

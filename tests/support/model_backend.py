@@ -92,6 +92,9 @@ class ModelBackend:
     def count_least(self, start: bytes, end: bytes | None) -> int:
         return self.count(start, end) // 2
 
+    def large_octets(self) -> int:
+        return sum(map(len, self.live.values()))
+
     # The view at an older main revision.
 
     def view_at(self, revision: int) -> dict[bytes, bytes]:

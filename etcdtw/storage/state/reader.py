@@ -95,7 +95,6 @@ class StateReader:
         self.has_long = False
         self._user_keys: dict[bytes, bytes] = {}  # by the names of their rows
         self._user_keys_size = 0
-        self._size_in_use = self._size_renewed = -1
         self.on_damage: Callable[[StateDamageError], None] = _nobody_hears
         self.blocks = RowBlocks()
         """What is kept of the transaction's rows in joined octets."""
@@ -117,6 +116,9 @@ class StateReader:
         self._current: Any = self._txn.cursor(self._current_db)
         self._history: Any = self._txn.cursor(handles[TABLE_HISTORY])
         self._key: Any = self._txn.cursor(self._key_db)
+        stat = self._txn.stat(self._key_db)
+        self.large_octets: int = stat["overflow_pages"] * stat["psize"]
+        """As `Backend.large_octets` has it."""
         private = sealed_rows(TABLE_PRIVATE, list(self._txn.cursor(handles[TABLE_PRIVATE])))
         if PRIVATE_SEAL.are_whole(private):
             self.has_long = any(name == ROW_HAS_LONG for name, _ in private)
@@ -165,7 +167,7 @@ class StateReader:
         if stored is None:
             return None
         if stored[0] == 0:
-            return self._referenced(stored)
+            return self._record(parse_reference(stored))
         return stored[record_at(stored) : -SEAL_SIZE]
 
     def frame(self, key: bytes) -> bytes | None:
@@ -338,11 +340,8 @@ class StateReader:
 
     def _framed(self, value: bytes) -> bytes:
         if len(value) == REFERENCE_SIZE and value[0] == 0:
-            return encode_frame(self._referenced(value))
+            return encode_frame(self._record(parse_reference(value)))
         return value
-
-    def _referenced(self, reference: bytes) -> bytes:
-        return self._record(parse_reference(reference))
 
     # Older views.
 

@@ -162,10 +162,9 @@ class LmdbState:
             if limit and len(found) >= limit:
                 del found[limit:]
                 break
-            if octets_max:
-                size += sum(map(len, frames))
-                if size >= octets_max:
-                    break
+            size += sum(map(len, frames)) if octets_max else 0
+            if 0 < octets_max <= size:
+                break
         return found
 
     def pieces(
@@ -199,6 +198,9 @@ class LmdbState:
 
     def count_least(self, start: bytes, end: bytes | None) -> int:
         return self._seen_fences.measure(start, end)[0]
+
+    def large_octets(self) -> int:
+        return self._reader.large_octets
 
     def get_at(self, key: bytes, revision: int) -> bytes | None:
         record = self._version_at(key, revision)
@@ -304,9 +306,8 @@ class LmdbState:
     def bucket_items(self, bucket: bytes) -> list[tuple[bytes, bytes]]:
         items: dict[bytes, bytes | None] = dict(self._reader.bucket_items(bucket))
         for generation in self._generations():
-            for (name, key), value in generation.buckets.items():
-                if name == bucket:
-                    items[key] = value
+            fresh = generation.buckets.items()
+            items |= {key: value for (name, key), value in fresh if name == bucket}
         if bucket == BUCKET_META and self.applied_index:
             items[META_INDEX] = encode_u64(self.applied_index)
             items[META_TERM] = encode_u64(self.applied_term)
@@ -557,8 +558,7 @@ class LmdbState:
             self._writer.send((COMPACT, revision))
 
     def _finish_adoption(self) -> None:
-        boot = self._reopen()
-        if boot is None:
+        if (boot := self._reopen()) is None:
             return
         self.damage.forget()
         flushes, done, compactions = self._flushes, self._adopted, self._compactions

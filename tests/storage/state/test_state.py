@@ -360,6 +360,19 @@ def test_sizes_tell_the_file_and_the_pages_in_use(rig: Rig) -> None:
     assert 50_000 < rig.state.size_in_use <= rig.state.size_allocated
 
 
+def test_large_records_are_known_without_reading_them_and_small_ones_do_not_count(rig: Rig) -> None:
+    for i in range(50):
+        rig.put(b"small%d" % i, 1500)
+    rig.flush()
+    assert rig.state.large_octets() == 0
+    for _ in range(3):
+        rig.put(b"large", 50_000)
+        rig.put(b"medium", 2500)
+    assert rig.state.large_octets() == 0, "what is in memory counts only once it is durable"
+    rig.flush()
+    assert 3 * 52_500 <= rig.state.large_octets() <= 3 * 60_000
+
+
 @pytest.mark.processes
 def test_stopping_the_process_says_why_and_fails() -> None:
     program = "from etcdtw.storage.disk.failure import stop_process; stop_process('disk on fire')"
