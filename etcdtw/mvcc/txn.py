@@ -176,8 +176,10 @@ class Transactor:
                 self._check_range(op.range.revision)
             elif op.delete_range is not None:
                 deletion = op.delete_range
-                self._deleted.append(_interval(deletion))
-                if not deletion.range_end and (deletion.prev_kv or self._is_next_weighed()):
+                start, end = _interval(deletion)
+                self._deleted.append((start, end))
+                is_of_one = end == start + b"\0"
+                if is_of_one and (deletion.prev_kv or self._is_next_weighed()):
                     self._weigh(deletion.key)
             elif op.txn is not None:
                 position = self._check(op.txn, path, position)

@@ -137,7 +137,7 @@ def test_a_txn_that_keeps_or_tells_of_large_values_takes_steps(is_nested: bool) 
 
 
 @pytest.mark.parametrize("is_nested", [False, True])
-@pytest.mark.parametrize("kind", ["put", "delete", "delete of two"])
+@pytest.mark.parametrize("kind", ["put", "delete", "delete of a range of one", "delete of two"])
 def test_a_txn_that_writes_over_many_large_values_takes_steps(kind: str, is_nested: bool) -> None:
     txn = write_over(kind, KEYS_COUNT, is_nested)
     backends = [ModelBackend(), ModelBackend()]
@@ -160,7 +160,10 @@ def write_over(kind: str, count: int, is_nested: bool = False) -> Txn:
         ops = [pb.RequestOp(request_put=pb.PutRequest(key=key)) for key in keys]
     else:
         deletes = [pb.DeleteRangeRequest(key=key) for key in keys]
-        if kind == "delete of two":
+        if kind == "delete of a range of one":
+            for one in deletes:
+                one.range_end = one.key + b"\0"
+        elif kind == "delete of two":
             deletes = deletes[::2]
             for one in deletes:
                 one.range_end = b"k%02d" % (int(one.key[1:]) + 2)
