@@ -49,6 +49,9 @@ class FlatBackend(ModelBackend):
     def count(self, start: bytes, end: bytes | None) -> int:
         return len(self.live)
 
+    def large_octets(self) -> int:
+        return 0
+
 
 def measure(name: str, work: Callable[[], object], count: int) -> None:
     """Print the best of five rounds."""

@@ -144,12 +144,15 @@ class Transactor:
     def bounds(self) -> WorkBounds:
         return self._bounds
 
+    def _reads_much(self) -> bool:
+        return self._octets_read > self._bounds.long_octets_min
+
     def _is_long(self) -> bool:
-        if self._octets_read > self._bounds.long_octets_min:
+        if self._reads_much():
             return True
         if not self._deleted:
             return False
-        ranges = [pair for pair in self._deleted if pair[1] != pair[0] + b"\0"]
+        ranges = [interval for interval in self._deleted if not _is_of_one(interval)]
         return is_long_delete(self._backend, ranges, self._bounds)
 
     # Checks, all against the state before the txn.
@@ -176,10 +179,9 @@ class Transactor:
                 self._check_range(op.range.revision)
             elif op.delete_range is not None:
                 deletion = op.delete_range
-                start, end = _interval(deletion)
-                self._deleted.append((start, end))
-                is_of_one = end == start + b"\0"
-                if is_of_one and (deletion.prev_kv or self._is_next_weighed()):
+                interval = _interval(deletion)
+                self._deleted.append(interval)
+                if _is_of_one(interval) and (deletion.prev_kv or self._is_next_weighed()):
                     self._weigh(deletion.key)
             elif op.txn is not None:
                 position = self._check(op.txn, path, position)
@@ -202,14 +204,14 @@ class Transactor:
 
     def _is_next_weighed(self) -> bool:
         """Whether to weigh the next record that a write reads, but neither keeps nor tells."""
-        if not self._weighs_all:
+        if not self._weighs_all or self._reads_much():
             return False
         self._unweighed += 1
         return self._unweighed > FEW_KEYS_MAX
 
     def _weigh(self, key: bytes) -> bool:
         """Return whether ``key`` is live; add up how large the records are that writes read."""
-        if self._octets_read > self._bounds.long_octets_min:
+        if self._reads_much():
             return bool(self._backend.keys(key, key + b"\0"))
         record = self._backend.get(key)
         self._octets_read += len(record or b"")
@@ -421,3 +423,8 @@ def _interval(request: pb.DeleteRangeRequest) -> tuple[bytes, bytes | None]:
     if not request.range_end:
         return request.key, request.key + b"\0"
     return request.key, open_end(request.range_end)
+
+
+def _is_of_one(interval: tuple[bytes, bytes | None]) -> bool:
+    """Whether one key at the most is in it: it is weighed by itself, not looked at as a range."""
+    return interval[1] == interval[0] + b"\0"
