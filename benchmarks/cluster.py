@@ -106,7 +106,7 @@ def begin(stack: ExitStack, side: str) -> Cluster:
     return cluster
 
 
-def _measure(one: ClusterWorkload, cluster: Cluster, seconds: float) -> tuple[LoadResult, float]:
+def load(one: ClusterWorkload, cluster: Cluster, seconds: float) -> tuple[LoadResult, float]:
     """Return the result and the processor time of all members."""
     member = cluster.followers()[0] if one.through == FOLLOWER else cluster.leader()
     pids = [pid for each in cluster.all for pid in each.pids]
@@ -127,7 +127,7 @@ def _round(
         for one in chosen:
             for side, cluster in list(clusters.items()) * SLICES:
                 resume(cluster)
-                result, cpu_s = _measure(one, cluster, seconds / SLICES)
+                result, cpu_s = load(one, cluster, seconds / SLICES)
                 lines[one.name].add(side, result, cpu_s)
                 time.sleep(SETTLE_S)
                 pause(cluster)

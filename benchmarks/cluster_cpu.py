@@ -15,20 +15,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from benchmarks import workloads
-from benchmarks.cluster import begin, pause, resume
-from benchmarks.load import LoadRun
+from benchmarks.cluster import SETTLE_S, WORKLOADS, begin, load, pause, resume
 from benchmarks.side_by_side import ETCDTW, sides_here
 from tests.support.cluster_processes import Cluster
 from tests.support.processes import BASE
 
-CONNECTIONS: Final = 100
-STREAMS: Final = 10
-WORKLOADS: Final = {
-    "put": workloads.put,
-    "txn": workloads.txn,
-    "range": workloads.linearizable_range,
-}
+PART_S: Final = 2.0
+CHOICES: Final = {one.name: one for one in WORKLOADS}
 
 Spent = Counter[tuple[str, str]]
 """Nanoseconds by (role, process or thread)."""
@@ -64,7 +57,7 @@ def report(side: str, rates: list[float], used: Spent, calls: int) -> str:
 def main() -> int:
     """Measure what the command line asks for and print a line for each side."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster_cpu", description=__doc__)
-    parser.add_argument("--workload", choices=WORKLOADS, default="put")
+    parser.add_argument("--workload", choices=CHOICES, default=WORKLOADS[0].name)
     parser.add_argument("--parts", type=int, default=6, help="each of two seconds")
     options = parser.parse_args()
     sides = [side for side in sides_here() if side in (ETCDTW, BASE)]
@@ -78,13 +71,8 @@ def main() -> int:
                 cluster = clusters[side]
                 resume(cluster)
                 before = spent(cluster)
-                result = LoadRun(WORKLOADS[options.workload]()).closed_loop(
-                    cluster.leader().endpoint,
-                    connections=CONNECTIONS,
-                    streams=STREAMS,
-                    seconds=2.0,
-                )
-                time.sleep(0.3)  # followers end what they were sent
+                result, _ = load(CHOICES[options.workload], cluster, PART_S)
+                time.sleep(SETTLE_S)  # followers end what they were sent
                 used[side] += spent(cluster) - before
                 calls[side] += result.count
                 rates[side].append(result.rate)
